@@ -1,0 +1,49 @@
+# Two commands from nothing: `make chat` talks, `make test` checks. Both set up what is missing and are quick after that.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: chat test lint types contracts pytest clean
+
+chat: $(READY)
+	@$(BIN)/person2 chat
+
+test: lint types contracts pytest
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.ready-dev
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.ready-dev
+	$(BIN)/pytest
+
+$(BIN)/python:
+	@echo "Person2: making a Python environment in $(VENV) …" >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Person2 needs Python 3.11 or newer; set PYTHON=/path/to/python3.11 and run make again." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Person2: installing what it needs (PyTorch is the large part, a few minutes the first time) …" >&2
+	@$(BIN)/pip install --quiet --constraint constraints.txt torch
+	@echo "Person2: PyTorch is in; now the rest …" >&2
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(READY)
+	@echo "Person2: installing the tools that the tests need …" >&2
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

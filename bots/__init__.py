@@ -1,0 +1,1 @@
+"""Ways to talk: each module turns one platform's events into `core` messages and replies into posts."""

@@ -1,0 +1,110 @@
+"""The port: text in, text out. No torch here, so that importing it costs nothing.
+
+Implementations: `gpt2` (transformers + peft, the reference and the GPU path), `engine` (the fast CPU engine) and
+`remote` (an OpenAI-compatible server). Only the wiring in `person2.py` imports one of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+END_OF_TEXT = "<|endoftext|>"
+"""GPT-2's end of text: separates dialogues in training and ends a generation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. `temperature=0` is greedy."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    """Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751); 1 switches it off."""
+    top_k: int = 0
+    """0 switches it off."""
+    repetition_penalty: float = 1.1
+    """Divides the logits of tokens already in the prompt or the reply (Keskar et al. 2019, arXiv:1909.05858), as
+    transformers does; 1 switches it off."""
+    max_new_tokens: int = 60
+    seed: int | None = None
+    """Same seed, prompt, adapter and settings: same text, whoever shares the batch. None draws a fresh one."""
+    stop: str = "\n"
+    """The generation ends before this text, or at the end-of-text token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter that a generator can load: a name for logs and caches, and peft's own folder."""
+
+    id: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    text: str
+    """What was generated, without the prompt and without the stop text; not cleaned."""
+    finish: Literal["stop", "length"]
+    prompt_tokens: int
+    new_tokens: int
+    seconds: float
+    """From the request's arrival to its last token, waiting in the queue included."""
+    adapter: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorStatus:
+    """Counters since start; for `status` and the logs."""
+
+    model: str
+    device: str
+    queued: int
+    running: int
+    completed: int
+    tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens that did not have to be computed again."""
+    adapters: tuple[str, ...] = ()
+
+
+class Generator(Protocol):
+    """What speaks. Built ready to use; `close` ends it. All methods may be called from any asyncio task."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and reply together."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` for this model; special tokens inside it count as plain text."""
+        ...
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        sampling: Sampling,
+        adapter: Adapter | None = None,
+        conversation: str | None = None,
+    ) -> Completion:
+        """Continue `prompt`. A prompt over the context loses its oldest tokens.
+
+        `conversation` names whose prompt this is, so that an implementation may keep its keys and values.
+        Cancelling the awaiting task withdraws the request. Raises Overloaded when the queue is full, Unavailable
+        after `close` or when a remote server is down, AdapterError when the adapter cannot be used.
+        """
+        ...
+
+    async def load(self, adapter: Adapter) -> None:
+        """Make an adapter ready beside those in use; requests go on meanwhile. Raises AdapterError."""
+        ...
+
+    async def unload(self, adapter_id: str) -> None:
+        """Drop an adapter once no request in flight uses it; unknown ids are ignored."""
+        ...
+
+    def status(self) -> GeneratorStatus: ...
+
+    async def close(self) -> None:
+        """Finish what is running, refuse the rest, free the model."""
+        ...

@@ -1,0 +1,1 @@
+"""Offline work: talk into dialogues, dialogues into adapters. Never imported by a bot."""
