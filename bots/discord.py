@@ -1,0 +1,1 @@
+"""Discord: being built."""

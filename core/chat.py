@@ -1,0 +1,253 @@
+"""Hear a message → remember → decide → prompt → generate → remember → reply.
+
+The one door through which every platform, command and button enters. Knows memory and the generator by their faces and
+no platform; what a platform shows while the bot thinks is passed in.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta
+from weakref import WeakValueDictionary
+
+from core import dialogue, policy, replies
+from core.errors import GeneratorError, Overloaded
+from core.generator import Adapter, Generator, Sampling
+from core.memory import ChannelSettings, Memory, Remembered
+from core.messages import Conversation, Kind, Message, Reply
+
+log = logging.getLogger(__name__)
+
+Thinking = Callable[[], AbstractAsyncContextManager[object]]
+"""Makes what a platform shows while a reply is composed: a typing indicator, a status."""
+
+VoiceOf = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
+"""Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+
+WINDOW = 40
+"""Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
+
+ATTEMPTS = 3
+"""Generations before an empty or copied reply becomes a plain sentence."""
+
+TOO_FAST = "That was a lot at once: give me a minute, then ask again."
+CROWDED = "A few people are ahead of you: try again in a moment."
+BROKEN = "Something went wrong while I was thinking. Ask me again; if it keeps happening, tell my operator."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSettings:
+    sampling: Sampling = field(default_factory=Sampling)
+    rules: policy.Rules = field(default_factory=policy.Rules)
+    user_rate: int = 12
+    """Answers a member may ask for per minute; 0 for no limit."""
+
+
+class Chat:
+    """A running conversation partner over one memory and one generator; shared by every bot of a process."""
+
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        generator: Generator,
+        voice: VoiceOf,
+        settings: ChatSettings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        dice: random.Random | None = None,
+    ) -> None:
+        self.memory = memory
+        self.generator = generator
+        self.settings = settings
+        self._voice = voice
+        self._clock = clock
+        self._dice = dice or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._asked: dict[tuple[str, str], deque[datetime]] = {}
+        self._last_ambient: dict[str, datetime] = {}
+        self._in_a_row: dict[str, int] = {}
+
+    async def hear(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+        """Take in one message of a channel and answer it if the policy says so.
+
+        None where nothing is to be posted: not addressed, already heard (redelivered events are harmless), not allowed
+        here. A Reply with `notice` tells the asker alone that the bot cannot answer now. Raises StorageError.
+        """
+        conversation = message.conversation
+        chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
+        decision = self._decide(message, chosen)
+        if not decision.remember:
+            return None
+        row = await asyncio.to_thread(self.memory.remember, message)
+        if row is None:
+            log.debug("heard twice, answered once: %s %s", conversation.key, message.id)
+            return None
+        if not message.from_bot:
+            self._in_a_row[conversation.key] = 0
+        if not decision.answer:
+            return None
+        if decision.why is policy.Why.AMBIENT:
+            self._last_ambient[conversation.key] = message.sent_at
+        elif self._too_fast(message):
+            return Reply(text=TOO_FAST, answers=message.id, notice=True)
+        return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
+
+    async def ask(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+        """Answer a question put by command: no policy but the allowlist and the rate. None for a redelivered one."""
+        chosen = await asyncio.to_thread(self.memory.channel_settings, message.conversation)
+        if not dialogue.one_line(message.text):
+            return Reply(text="Ask me something: the question was empty.", notice=True)
+        if not policy.allowed(message, self._rules(chosen)):
+            return Reply(text="I am not allowed to talk in this channel; ask its admins.", notice=True)
+        row = await asyncio.to_thread(self.memory.remember, message)
+        if row is None:
+            return None
+        self._in_a_row[message.conversation.key] = 0
+        if self._too_fast(message):
+            return Reply(text=TOO_FAST, answers=message.id, notice=True)
+        return await self._answer(message, row, chosen, why=policy.Why.COMMAND, thinking=thinking)
+
+    async def again(
+        self, conversation: Conversation, *, post: str | None = None, thinking: Thinking = nullcontext
+    ) -> tuple[Reply, tuple[str, ...]]:
+        """Another answer in place of the last one, or of the one posted as `post`.
+
+        Gives the new reply and the ids of the posts it replaces; the old reply leaves the context (and counts as
+        disliked when it comes to learning), so it is not repeated.
+        """
+        found = await asyncio.to_thread(self.memory.last_reply, conversation, post)
+        if found is None:
+            return Reply(text="There is nothing of mine here to answer again.", notice=True), ()
+        question, old, posts = found
+        chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
+        reply = await self._answer(
+            question.message, question.row, chosen, why=policy.Why.COMMAND, thinking=thinking, replacing=old
+        )
+        return reply, posts if not reply.notice else ()
+
+    async def reset(self, conversation: Conversation) -> None:
+        """Begin a new conversation here: what was said stays stored but is no longer context."""
+        await asyncio.to_thread(self.memory.reset, conversation)
+
+    async def posted(self, reply: Reply, conversation: Conversation, posts: Sequence[str]) -> None:
+        """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them."""
+        if reply.row is not None and posts:
+            await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
+
+    def _rules(self, chosen: ChannelSettings) -> policy.Rules:
+        rules = self.settings.rules
+        if chosen.allowed is not None:
+            rules = replace(rules, allowed_here=chosen.allowed)
+        if chosen.ambient_chance is not None:
+            rules = replace(rules, ambient_chance=chosen.ambient_chance)
+        return rules
+
+    def _decide(self, message: Message, chosen: ChannelSettings) -> policy.Decision:
+        key = message.conversation.key
+        recent = policy.Recent(last_ambient=self._last_ambient.get(key), in_a_row=self._in_a_row.get(key, 0))
+        local: time = self._clock().astimezone().time()
+        return policy.decide(message, self._rules(chosen), recent, roll=self._dice.random(), local_time=local)
+
+    def _too_fast(self, message: Message) -> bool:
+        """Count this question of the member; true when it is over the rate."""
+        limit = self.settings.user_rate
+        if limit <= 0:
+            return False
+        now = self._clock()
+        asked = self._asked.setdefault((message.conversation.platform, message.author), deque())
+        while asked and now - asked[0] > timedelta(minutes=1):
+            asked.popleft()
+        if len(asked) >= limit:
+            return True
+        asked.append(now)
+        if len(self._asked) > 10_000:  # members of the last minute are few; keep the table from growing for ever
+            self._asked = {
+                who: times for who, times in self._asked.items() if times and now - times[-1] < timedelta(minutes=1)
+            }
+        return False
+
+    async def _answer(
+        self,
+        message: Message,
+        row: int,
+        chosen: ChannelSettings,
+        *,
+        why: policy.Why,
+        thinking: Thinking,
+        replacing: int | None = None,
+    ) -> Reply:
+        conversation = message.conversation
+        lock = self._locks.setdefault(conversation.key, asyncio.Lock())
+        try:
+            async with lock, thinking():
+                return await self._compose(message, row, chosen, why=why, replacing=replacing)
+        except Overloaded as error:
+            return Reply(text=str(error) or CROWDED, answers=message.id, notice=True)
+        except GeneratorError as error:
+            log.exception("no reply in %s", conversation.key)
+            return Reply(text=str(error) or BROKEN, answers=message.id, notice=True)
+
+    async def _compose(
+        self, message: Message, row: int, chosen: ChannelSettings, *, why: policy.Why, replacing: int | None
+    ) -> Reply:
+        conversation = message.conversation
+        context = [said for said in await self._context(message, row) if said.row != replacing]
+        turns = dialogue.project(said.message for said in context)
+        sampling = self.settings.sampling
+        if chosen.temperature is not None:
+            sampling = replace(sampling, temperature=chosen.temperature)
+        budget = self.generator.context_length - sampling.max_new_tokens
+        kept = await asyncio.to_thread(dialogue.fit, turns, budget=budget, count=self.generator.count_tokens)
+        prompt = dialogue.prompt(kept)
+        adapter = await self._voice(conversation, chosen.voice)
+        said = [turn.text for turn in turns]
+        if replacing is not None:
+            said += await asyncio.to_thread(self.memory.texts, [replacing])
+        text = ""
+        for _ in range(ATTEMPTS):
+            completion = await self.generator.generate(
+                prompt,
+                sampling=replace(sampling, seed=self._dice.getrandbits(31)),
+                adapter=adapter,
+                conversation=conversation.key,
+            )
+            text = replies.clean(completion.text, said=said)
+            if text:
+                break
+        else:
+            return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=conversation.kind is Kind.CHANNEL)
+        details: dict[str, str | int | float] = {
+            "model": self.generator.status().model,
+            "adapter": completion.adapter or "none",
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": completion.seed,
+            "turns of context": len(kept),
+            "prompt tokens": completion.prompt_tokens,
+            "seconds": round(completion.seconds, 2),
+            "answered because": str(why),
+        }
+        stored = await asyncio.to_thread(
+            self.memory.remember_reply,
+            text,
+            answers=row,
+            sent_at=self._clock(),
+            adapter=completion.adapter,
+            details=details,
+            replaces=replacing,
+        )
+        self._in_a_row[conversation.key] = self._in_a_row.get(conversation.key, 0) + 1
+        return Reply(text=text, answers=message.id, row=stored, adapter=completion.adapter, details=details)
+
+    async def _context(self, message: Message, row: int) -> list[Remembered]:
+        """The reply chain where there is one, else the conversation's recent talk since the last reset."""
+        if message.reply_to is not None and message.conversation.kind is Kind.CHANNEL:
+            chain = await asyncio.to_thread(self.memory.chain, row, WINDOW)
+            if len(chain) > 1:
+                return chain
+        return await asyncio.to_thread(self.memory.window, message.conversation, limit=WINDOW, until=row)

@@ -1,0 +1,300 @@
+"""One table of commands, run the same on every platform: a bot only carries the words in and the answer out.
+
+Knows chat, memory and the shelf by their faces; knows no slash-command payload, no button, no markup.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from core.chat import Chat, Thinking
+from core.dialogue import one_line
+from core.memory import ChannelSettings
+from core.messages import Kind, Message, Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A row of the table; platforms build their menus and help from it."""
+
+    name: str
+    summary: str
+    """At most 100 characters: Discord's limit for a description."""
+    argument: str = ""
+    """What may follow the name, as help shows it; empty for nothing."""
+    admin: bool = False
+    """Only members who may manage the channel."""
+    choices: tuple[str, ...] = ()
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
+    Command(name="again", summary="Another answer to the last question, in place of the first"),
+    Command(name="reset", summary="Begin a new conversation here"),
+    Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
+    Command(
+        name="consent",
+        summary="May Person2 learn from what you write? yes, no, or show",
+        argument="[yes|no]",
+        choices=("yes", "no", "show"),
+    ),
+    Command(name="forget-me", summary="Delete everything stored of you", argument="[yes]"),
+    Command(name="my-data", summary="Get everything stored of you, as a file only you see"),
+    Command(
+        name="settings",
+        summary="Show or change this channel's settings",
+        argument="[NAME VALUE]",
+        admin=True,
+        choices=("ambient", "allowed", "voice", "temperature", "retention"),
+    ),
+    Command(name="status", summary="Model, voice, queue and uptime"),
+    Command(name="help", summary="What Person2 can do"),
+)
+
+BY_NAME = {command.name: command for command in COMMANDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """A command as a platform heard it."""
+
+    name: str
+    argument: str = ""
+    message: Message
+    """Who asked, where, when and under which id; its text is the argument (what `ask` remembers)."""
+    admin: bool = False
+    """The platform says this member may manage the channel."""
+    post: str | None = None
+    """The bot's post that a menu, shortcut or button was used on."""
+    thinking: Thinking = nullcontext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What to show. Exactly one of `text` and `reply` is the main thing said."""
+
+    text: str = ""
+    private: bool = True
+    """Only the asker sees it, where the platform can do that."""
+    reply: Reply | None = None
+    """Person2 speaking: post it and call `Chat.posted`."""
+    replaces: tuple[str, ...] = ()
+    """Posts that the reply takes the place of: edit the first, delete the rest."""
+    attachment: Attachment | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Nothing to show: a redelivered command that was answered already."""
+        return not self.text and self.reply is None
+
+
+def parse(words: str) -> tuple[str, str]:
+    """`"ask how are you"` → `("ask", "how are you")`; `("help", "")` for nothing; unknown words stay as they are."""
+    name, _, argument = words.strip().partition(" ")
+    return (name.casefold() or "help", argument.strip())
+
+
+@dataclass(slots=True, kw_only=True)
+class Commands:
+    """Runs the table over one chat."""
+
+    chat: Chat
+    started_at: datetime
+    clock: Callable[[], datetime]
+    voices: Callable[[], tuple[str, ...]] = tuple
+    """Ids of the adapters on the shelf."""
+    forget: Callable[[str, str], str] | None = None
+    """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
+    prefix: str = "/person2 "
+    """How a member types a command here, for help texts."""
+    _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._table = {
+            "ask": self._ask,
+            "again": self._again,
+            "reset": self._reset,
+            "voice": self._voice,
+            "consent": self._consent,
+            "forget-me": self._forget_me,
+            "my-data": self._my_data,
+            "settings": self._settings,
+            "status": self._status,
+            "help": self._help,
+        }
+
+    async def run(self, invocation: Invocation) -> Answer:
+        """The answer to show. Raises StorageError; everything a member does wrong is an Answer."""
+        command = BY_NAME.get(invocation.name)
+        if command is None:
+            return Answer(text=f"I don't know “{one_line(invocation.name)[:40]}”.\n{self.help_text()}")
+        if command.admin and not invocation.admin:
+            return Answer(text="Only members who may manage this channel can do that.")
+        return await self._table[command.name](invocation)
+
+    def help_text(self) -> str:
+        rows = [
+            f"`{self.prefix}{row.name}{' ' if row.argument else ''}{row.argument}` {row.summary}" for row in COMMANDS
+        ]
+        return "\n".join(("Mention me, reply to me, write to me directly, or use a command:", *rows))
+
+    async def _ask(self, invocation: Invocation) -> Answer:
+        if not one_line(invocation.argument):
+            return Answer(text=self.help_text())
+        reply = await self.chat.ask(invocation.message, thinking=invocation.thinking)
+        if reply is None:
+            return Answer()
+        return Answer(reply=reply, private=reply.notice)
+
+    async def _again(self, invocation: Invocation) -> Answer:
+        reply, replaced = await self.chat.again(
+            invocation.message.conversation, post=invocation.post, thinking=invocation.thinking
+        )
+        return Answer(reply=reply, private=reply.notice, replaces=replaced)
+
+    async def _reset(self, invocation: Invocation) -> Answer:
+        await self.chat.reset(invocation.message.conversation)
+        return Answer(text="A fresh start: I will answer without what was said before.", private=False)
+
+    async def _voice(self, invocation: Invocation) -> Answer:
+        where = invocation.message.conversation
+        chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
+        voices = ("current", "none", *await asyncio.to_thread(self.voices))
+        wanted = one_line(invocation.argument)
+        if not wanted:
+            return Answer(text=f"Voice here: {chosen.voice or 'current'}. On the shelf: {', '.join(voices)}.")
+        if where.kind is not Kind.DIRECT and not invocation.admin:
+            return Answer(text="Only members who may manage this channel can choose its voice.")
+        if wanted not in voices:
+            return Answer(text=f"There is no voice “{wanted[:40]}”; choose one of {', '.join(voices)}.")
+        await self._change(invocation, voice=None if wanted == "current" else wanted)
+        return Answer(text=f"From now on I speak here with the voice “{wanted}”.", private=False)
+
+    async def _consent(self, invocation: Invocation) -> Answer:
+        who = (invocation.message.conversation.platform, invocation.message.author)
+        match invocation.argument.strip().casefold():
+            case "yes" | "no" as word:
+                await asyncio.to_thread(self.chat.memory.set_consent, *who, word == "yes", self.clock())
+                if word == "yes":
+                    return Answer(
+                        text="Thank you: I may learn from what you write from now on. Undo it with `consent no`."
+                    )
+                return Answer(text="Understood: I will not learn from what you write.")
+            case "" | "show":
+                given = await asyncio.to_thread(self.chat.memory.consent, *who)
+                state = {None: "You have not said", True: "You said yes", False: "You said no"}[given]
+                return Answer(text=f"{state}; I learn only from people who said yes. `consent yes` or `consent no`.")
+            case _:
+                return Answer(text="Say `consent yes` or `consent no`.")
+
+    async def _forget_me(self, invocation: Invocation) -> Answer:
+        platform, member = invocation.message.conversation.platform, invocation.message.author
+        if invocation.argument.strip().casefold() != "yes":
+            return Answer(
+                text="This deletes everything stored of you, my answers to you included, and cannot be undone. "
+                f"To go ahead: `{self.prefix}forget-me yes`"
+            )
+        if self.forget is not None:
+            return Answer(text=await asyncio.to_thread(self.forget, platform, member))
+        removed = await asyncio.to_thread(self.chat.memory.forget, platform, member)
+        return Answer(
+            text=f"Done: {removed.messages} of your messages and {removed.replies} of my answers are deleted."
+        )
+
+    async def _my_data(self, invocation: Invocation) -> Answer:
+        platform, member = invocation.message.conversation.platform, invocation.message.author
+        stored = await asyncio.to_thread(self.chat.memory.export, platform, member)
+        data = json.dumps(stored, ensure_ascii=False, indent=2).encode()
+        return Answer(
+            text=f"Everything stored of you: {len(stored['messages'])} messages.",
+            attachment=Attachment(name="person2-my-data.json", data=data),
+        )
+
+    async def _settings(self, invocation: Invocation) -> Answer:
+        where = invocation.message.conversation
+        name, _, value = invocation.argument.strip().partition(" ")
+        if not name:
+            chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
+            return Answer(text=_described(chosen))
+        try:
+            change = _setting(name.casefold(), value.strip().casefold())
+        except ValueError as error:
+            return Answer(text=str(error))
+        if change.get("voice") is not None and change["voice"] not in ("none", *await asyncio.to_thread(self.voices)):
+            return Answer(text=f"There is no voice “{value.strip()[:40]}”; `voice` lists them.")
+        chosen = await self._change(invocation, **change)
+        return Answer(text=f"Changed. {_described(chosen)}")
+
+    async def _change(self, invocation: Invocation, **change: object) -> ChannelSettings:
+        where = invocation.message.conversation
+        return await asyncio.to_thread(lambda: self.chat.memory.change_settings(where, **change))
+
+    async def _status(self, invocation: Invocation) -> Answer:
+        status = self.chat.generator.status()
+        uptime = self.clock() - self.started_at
+        hours, seconds = divmod(int(uptime.total_seconds()), 3600)
+        return Answer(
+            text=f"Model {status.model} on {status.device}; voices loaded: {', '.join(status.adapters) or 'none'}; "
+            f"{status.queued} waiting, {status.running} being answered, {status.completed} answered; "
+            f"up {hours} h {seconds // 60} min."
+        )
+
+    async def _help(self, invocation: Invocation) -> Answer:
+        return Answer(text=self.help_text())
+
+
+def _setting(name: str, value: str) -> dict[str, object]:
+    """One channel setting from words; `default` takes the operator's. Raises ValueError with a sentence."""
+    default = value in {"", "default"}
+    match name:
+        case "ambient":
+            return {"ambient_chance": None if default else _number(value, 0, 1, "ambient is a chance from 0 to 1")}
+        case "temperature":
+            return {"temperature": None if default else _number(value, 0, 2, "temperature is a number from 0 to 2")}
+        case "retention":
+            days = None if default else _number(value, 1, 36500, "retention is a number of days from 1")
+            return {"retention_days": None if days is None else int(days)}
+        case "allowed":
+            if not default and value not in {"yes", "no"}:
+                raise ValueError("allowed is yes, no or default.")
+            return {"allowed": None if default else value == "yes"}
+        case "voice":
+            return {"voice": None if default or value == "current" else value}
+        case _:
+            raise ValueError("I know the settings ambient, allowed, voice, temperature and retention.")
+
+
+def _number(value: str, low: float, high: float, meaning: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{meaning}.") from None
+    if not low <= number <= high:
+        raise ValueError(f"{meaning}.")
+    return number
+
+
+def _described(chosen: ChannelSettings) -> str:
+    def shown(value: object) -> str:
+        return (
+            "default"
+            if value is None
+            else {True: "yes", False: "no"}.get(value, str(value))
+            if isinstance(value, bool)
+            else str(value)
+        )
+
+    return (
+        f"Settings here: ambient {shown(chosen.ambient_chance)}, allowed {shown(chosen.allowed)}, "
+        f"voice {chosen.voice or 'current'}, temperature {shown(chosen.temperature)}, "
+        f"retention {shown(chosen.retention_days)}."
+    )

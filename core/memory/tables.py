@@ -1,0 +1,134 @@
+"""The tables. Migrations create them; a test holds the two against each other.
+
+Platform ids are text, times are UTC without a timezone (SQLite keeps none), bodies are plain text.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Moment(TypeDecorator[datetime]):
+    """Timezone-aware UTC in Python, a bare timestamp in the database."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Table(DeclarativeBase):
+    # Named constraints, so that later migrations can alter them on every database (Alembic's advice for SQLite).
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ConversationRow(Table):
+    __tablename__ = "conversations"
+    __table_args__ = (UniqueConstraint("key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(400))
+    platform: Mapped[str] = mapped_column(String(40))
+    space: Mapped[str] = mapped_column(String(100))
+    channel: Mapped[str] = mapped_column(String(100))
+    thread: Mapped[str | None] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(String(20))
+    epoch: Mapped[int] = mapped_column(default=0)
+    """Counts resets; only messages of the newest epoch are context."""
+
+
+class MessageRow(Table):
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("platform", "channel", "message_id"),
+        Index(None, "conversation_id", "epoch", "place"),
+        Index(None, "platform", "author"),
+        Index(None, "answers"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
+    platform: Mapped[str] = mapped_column(String(40))
+    channel: Mapped[str] = mapped_column(String(100))
+    message_id: Mapped[str] = mapped_column(String(100))
+    epoch: Mapped[int]
+    place: Mapped[int]
+    """Order within a conversation: an answer stands where its question stands, whenever it was finished."""
+    author: Mapped[str] = mapped_column(String(100))
+    author_name: Mapped[str] = mapped_column(String(200))
+    text: Mapped[str] = mapped_column(Text)
+    sent_at: Mapped[datetime] = mapped_column(Moment)
+    from_bot: Mapped[bool] = mapped_column(default=False)
+    reply_to: Mapped[str | None] = mapped_column(String(100))
+    answers: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
+    """For the bot's replies: the row of the message answered."""
+    replaced: Mapped[bool] = mapped_column(default=False)
+    """A reply that `again` took the place of; kept, never context, never a target of learning."""
+    adapter: Mapped[str | None] = mapped_column(String(200))
+    details: Mapped[dict[str, str | int | float] | None] = mapped_column(JSON)
+
+
+class PostRow(Table):
+    """Platform ids under which a reply was posted: one for each part of a long reply."""
+
+    __tablename__ = "posts"
+    __table_args__ = (UniqueConstraint("platform", "channel", "post_id"), Index(None, "message_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"))
+    platform: Mapped[str] = mapped_column(String(40))
+    channel: Mapped[str] = mapped_column(String(100))
+    post_id: Mapped[str] = mapped_column(String(100))
+
+
+class MemberRow(Table):
+    __tablename__ = "members"
+    __table_args__ = (UniqueConstraint("platform", "member"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    platform: Mapped[str] = mapped_column(String(40))
+    member: Mapped[str] = mapped_column(String(100))
+    consent: Mapped[bool | None]
+    consent_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class FeedbackRow(Table):
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("message_id", "platform", "member"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"))
+    platform: Mapped[str] = mapped_column(String(40))
+    member: Mapped[str] = mapped_column(String(100))
+    liked: Mapped[bool]
+    given_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class ChannelRow(Table):
+    """What a channel's admins chose; null leaves a matter to the operator."""
+
+    __tablename__ = "channels"
+    __table_args__ = (UniqueConstraint("platform", "space", "channel"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    platform: Mapped[str] = mapped_column(String(40))
+    space: Mapped[str] = mapped_column(String(100))
+    channel: Mapped[str] = mapped_column(String(100))
+    ambient_chance: Mapped[float | None]
+    allowed: Mapped[bool | None]
+    voice: Mapped[str | None] = mapped_column(String(200))
+    temperature: Mapped[float | None]
+    retention_days: Mapped[int | None]

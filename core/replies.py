@@ -1,0 +1,70 @@
+"""What the model wrote → what may be posted: cleaned, harmless, in parts that fit. Pure; knows no platform's markup.
+
+Escaping a platform's own markup (`&<>` on Slack, `*_` on Discord) is the bot's business; that nobody is pinged is ours.
+"""
+
+import re
+from collections.abc import Iterable
+
+from core.dialogue import Speaker, one_line
+
+LOST_FOR_WORDS = "I'm lost for words. Could you say that another way?"
+"""Posted when the model stays silent; never remembered as something Person2 said."""
+
+COPY_WORDS = 6
+"""A reply of at least this many words that someone in the conversation already said is a copy, not an answer."""
+
+_TAG = re.compile(rf"\b(?:{'|'.join(Speaker)})\s*:", re.IGNORECASE)
+# Mass mentions (Discord's @everyone and @here, Slack's <!channel>) and both platforms' raw id mentions (<@1>, <#1>).
+_MASS = re.compile(r"@(?=(?:everyone|here|channel)\b)", re.IGNORECASE)
+_RAW_MENTION = re.compile(r"<\s*(?:[@#!][!&]?|!subteam\^)[^<>]{0,200}>?")
+_REPEATED = re.compile(r"(.{1,40}?)\1{4,}")
+
+
+def clean(generated: str, *, said: Iterable[str] = ()) -> str:
+    """One harmless line, or an empty string when nothing usable is left.
+
+    Takes the first line that has words, cuts it at an invented speaker tag, removes mentions that would ping somebody
+    (a zero-width space after the @ would still look like one), shortens stutter, and refuses a verbatim copy of one
+    of `said` (what others wrote in the conversation).
+    """
+    first = next((line for line in generated.splitlines() if one_line(line)), "")
+    tag = _TAG.search(first)
+    if tag is not None:
+        first = first[: tag.start()]
+    text = _MASS.sub("", _RAW_MENTION.sub("", first))
+    text = one_line(_REPEATED.sub(lambda found: found[1] * 3, text))
+    if not any(character.isalnum() or ord(character) > 0x2000 for character in text):
+        return ""
+    if len(text.split()) >= COPY_WORDS:
+        folded = _folded(text)
+        if any(_folded(other) == folded for other in said):
+            return ""
+    return text
+
+
+def _folded(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+_SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)]*\s+")
+
+
+def split(text: str, *, limit: int) -> list[str]:
+    """Parts of at most `limit` characters: cut at sentence ends, else at spaces, else anywhere. No part is empty.
+
+    The limit is the platform's own unit; pass a smaller one where that is not Python's code points.
+    """
+    if limit < 1:
+        raise ValueError("limit must be positive")
+    parts: list[str] = []
+    rest = text.strip()
+    while len(rest) > limit:
+        window = rest[: limit + 1]
+        ends = [found.end() for found in _SENTENCE_END.finditer(window)]
+        cut = ends[-1] if ends and ends[-1] > limit // 4 else window.rfind(" ")
+        if cut <= 0:
+            cut = limit
+        parts.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [part for part in (*parts, rest) if part]

@@ -1,0 +1,124 @@
+"""Stand-ins one can read: a generator that says what the test wrote down, a clock that stands still."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from core.chat import Chat, ChatSettings
+from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.memory import Memory, open_memory
+from core.messages import Conversation, Kind, Message
+
+
+@dataclass(kw_only=True)
+class FakeGenerator:
+    """Says `lines` in turn and then repeats the last one, or whatever `speak` makes of the prompt; keeps the prompts."""
+
+    lines: Sequence[str] = ("hello",)
+    speak: Callable[[str], str] | None = None
+    delay: float = 0.0
+    """Seconds a reply takes; `slow` tests raise it."""
+    error: Exception | None = None
+    """Raised instead of speaking."""
+    prompts: list[str] = field(default_factory=list)
+    adapters: list[Adapter | None] = field(default_factory=list)
+    samplings: list[Sampling] = field(default_factory=list)
+    closed: bool = False
+    context_length: ClassVar[int] = 256
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    async def generate(
+        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+    ) -> Completion:
+        self.prompts.append(prompt)
+        self.adapters.append(adapter)
+        self.samplings.append(sampling)
+        await asyncio.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        spoken = self.speak(prompt) if self.speak else self.lines[min(len(self.prompts), len(self.lines)) - 1]
+        return Completion(
+            text=f" {spoken}",
+            finish="stop",
+            prompt_tokens=self.count_tokens(prompt),
+            new_tokens=self.count_tokens(spoken),
+            seconds=self.delay,
+            adapter=adapter.id if adapter else None,
+            seed=sampling.seed or 0,
+        )
+
+    async def load(self, adapter: Adapter) -> None:
+        pass
+
+    async def unload(self, adapter_id: str) -> None:
+        pass
+
+    def status(self) -> GeneratorStatus:
+        return GeneratorStatus(model="fake", device="cpu", queued=0, running=0, completed=len(self.prompts), tokens=0)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Clock:
+    """Stands still until moved."""
+
+    now: datetime = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+async def base_voice(conversation: Conversation, chosen: str | None) -> Adapter | None:
+    """The bare base model speaks everywhere."""
+    return None
+
+
+def chat(
+    generator: FakeGenerator | None = None,
+    *,
+    memory: Memory | None = None,
+    settings: ChatSettings | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> Chat:
+    """A chat over in-memory SQLite."""
+    return Chat(
+        memory=memory or open_memory("sqlite://"),
+        generator=generator or FakeGenerator(),
+        voice=base_voice,
+        settings=settings or ChatSettings(),
+        clock=clock or Clock(),
+    )
+
+
+_SERIAL = iter(range(1, 1_000_000))
+
+
+def said(
+    text: str,
+    *,
+    author: str = "ann",
+    kind: Kind = Kind.DIRECT,
+    channel: str = "c1",
+    thread: str | None = None,
+    id: str | None = None,  # noqa: A002 - the field's own name
+    **more: bool | str,
+) -> Message:
+    """A message of Ann's, in a direct message with the bot unless the test says otherwise."""
+    return Message(
+        conversation=Conversation(platform="test", channel=channel, thread=thread, kind=kind),
+        id=id or f"m{next(_SERIAL)}",
+        author=author,
+        author_name=author.title(),
+        text=text,
+        sent_at=datetime(2026, 1, 1, 12, tzinfo=UTC),
+        **more,  # type: ignore[arg-type]  # the remaining fields of Message
+    )
