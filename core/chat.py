@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from core import dialogue, policy, replies
@@ -27,6 +28,8 @@ Thinking = Callable[[], AbstractAsyncContextManager[object]]
 
 VoiceOf = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
 """Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+
+Locks: TypeAlias = "WeakValueDictionary[str, asyncio.Lock]"
 
 WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
@@ -66,7 +69,8 @@ class Chat:
         self._voice = voice
         self._clock = clock
         self._dice = dice or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._ears: Locks = WeakValueDictionary()
+        self._mouths: Locks = WeakValueDictionary()
         self._asked: dict[tuple[str, str], deque[datetime]] = {}
         self._last_ambient: dict[str, datetime] = {}
         self._in_a_row: dict[str, int] = {}
@@ -78,11 +82,12 @@ class Chat:
         here. A Reply with `notice` tells the asker alone that the bot cannot answer now. Raises StorageError.
         """
         conversation = message.conversation
-        chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
-        decision = self._decide(message, chosen)
-        if not decision.remember:
-            return None
-        row = await asyncio.to_thread(self.memory.remember, message)
+        async with self._lock(self._ears, conversation):  # messages are stored in the order they arrived in
+            chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
+            decision = self._decide(message, chosen)
+            if not decision.remember:
+                return None
+            row = await asyncio.to_thread(self.memory.remember, message)
         if row is None:
             log.debug("heard twice, answered once: %s %s", conversation.key, message.id)
             return None
@@ -138,6 +143,10 @@ class Chat:
         if reply.row is not None and posts:
             await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
 
+    def _lock(self, locks: Locks, conversation: Conversation) -> asyncio.Lock:
+        """One lock a conversation, first come first served; gone when nobody holds or awaits it."""
+        return locks.setdefault(conversation.key, asyncio.Lock())
+
     def _rules(self, chosen: ChannelSettings) -> policy.Rules:
         rules = self.settings.rules
         if chosen.allowed is not None:
@@ -181,9 +190,8 @@ class Chat:
         replacing: int | None = None,
     ) -> Reply:
         conversation = message.conversation
-        lock = self._locks.setdefault(conversation.key, asyncio.Lock())
         try:
-            async with lock, thinking():
+            async with thinking(), self._lock(self._mouths, conversation):
                 return await self._compose(message, row, chosen, why=why, replacing=replacing)
         except Overloaded as error:
             return Reply(text=str(error) or CROWDED, answers=message.id, notice=True)

@@ -14,7 +14,7 @@ from core.messages import Conversation, Kind, Message
 
 @dataclass(kw_only=True)
 class FakeGenerator:
-    """Says `lines` in turn and then repeats the last one, or whatever `speak` makes of the prompt; keeps the prompts."""
+    """Says `lines` in turn, then the last one over again; or what `speak` makes of the prompt. Keeps the prompts."""
 
     lines: Sequence[str] = ("hello",)
     speak: Callable[[str], str] | None = None

@@ -15,6 +15,9 @@ from core.errors import StorageError
 from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MemberRow, MessageRow, PostRow
 from core.messages import Conversation, Kind, Message
 
+RACES = 5
+"""How often a write that lost a race with another worker is tried again."""
+
 PERSON2 = "person2"
 """The author id of the bot's own replies."""
 
@@ -65,13 +68,17 @@ class Memory:
 
     def remember(self, message: Message) -> int | None:
         """Store what was said; the new row, or None if this message is already stored (redelivered)."""
-        try:
-            with self._sessions.begin() as session:
-                return self._insert(session, message)
-        except IntegrityError:
-            return None  # another worker stored the same event between our look and our insert
-        except SQLAlchemyError as error:
-            raise StorageError(storage_sentence(error)) from error
+        for _ in range(RACES):
+            try:
+                with self._sessions.begin() as session:
+                    return self._insert(session, message)
+            except IntegrityError as error:
+                # Another worker stored the same event, or opened the same conversation, between our look and our
+                # insert: look again.
+                failure: SQLAlchemyError = error
+            except SQLAlchemyError as error:
+                raise StorageError(storage_sentence(error)) from error
+        raise StorageError(storage_sentence(failure)) from failure
 
     def _insert(self, session: Session, message: Message) -> int | None:
         where = message.conversation
@@ -345,7 +352,7 @@ class Memory:
                     .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
                     .where(ConversationRow.space == space)
                 )
-            counts: dict[bool, int] = dict(session.execute(query.group_by(FeedbackRow.liked)).tuples().all())
+            counts = {row[0]: row[1] for row in session.execute(query.group_by(FeedbackRow.liked))}
             return counts.get(True, 0), counts.get(False, 0)
 
     # Members

@@ -6,7 +6,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy import Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -71,8 +71,8 @@ def _engine(url: str) -> Engine:
     engine = create_engine(
         parsed,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
-        # An in-memory database lives as long as its one connection.
-        **({"poolclass": StaticPool} if in_memory else {}),
+        # An in-memory database lives as long as its one connection, which threads must take in turn.
+        **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}),
     )
     event.listen(engine, "connect", _tune)
     return engine

@@ -1,0 +1,169 @@
+"""Every knob, typed, from the environment and `.env`. Every bad or missing variable is named in one message.
+
+Nothing is read at import. `.env.example` lists the same names; a test holds the two together.
+"""
+
+import re
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import SettingsError
+from core.generator import Sampling
+from core.policy import Rules
+
+
+class Settings(BaseSettings):
+    """The settings table of the README. Field names are the environment's names in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    person2_home: Path = Field(
+        default_factory=lambda: user_data_path("person2", appauthor=False),
+        description="Folder for the database, adapters and reports",
+    )
+    database_url: str = Field(default="", description="Any SQLAlchemy URL; SQLite in PERSON2_HOME when empty")
+    base_model: str = Field(default="starter", description="starter, a hub name such as gpt2, or a folder")
+    adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
+    generator: Literal["auto", "engine", "transformers", "remote"] = Field(
+        default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"
+    )
+    remote_url: str = Field(default="", description="OpenAI-compatible completions server, such as http://host:8000/v1")
+    remote_model: str = Field(default="", description="Name of the model on that server")
+    remote_api_key: SecretStr | None = Field(default=None, description="Key for that server, if it wants one")
+
+    discord_token: SecretStr | None = Field(default=None, description="Bot token from Discord's developer portal")
+    discord_api_base: str = Field(
+        default="", description="Discord's own API when empty; for proxies and compatible servers"
+    )
+    discord_gateway_url: str = Field(default="", description="What the API says when empty")
+    discord_proxy: str = Field(default="", description="HTTP proxy for Discord")
+    discord_buttons: bool = Field(default=False, description="Put 👍 👎 🔁 under replies on Discord")
+
+    slack_bot_token: SecretStr | None = Field(default=None, description="xoxb-… token; both transports need it")
+    slack_app_token: SecretStr | None = Field(default=None, description="xapp-… token; Socket Mode needs it")
+    slack_signing_secret: SecretStr | None = Field(default=None, description="Signing secret; HTTP needs it")
+    slack_api_url: str = Field(
+        default="", description="Slack's own API when empty; for GovSlack and compatible servers"
+    )
+    slack_proxy: str = Field(default="", description="HTTP proxy for Slack")
+    slack_http_host: str = Field(default="127.0.0.1", description="Address that HTTP mode listens on")
+    slack_http_port: int = Field(default=3000, ge=0, le=65535, description="Port that HTTP mode listens on")
+    slack_http_path: str = Field(default="/slack/events", description="Path of the request URL")
+    slack_visible_commands: bool = Field(default=True, description="Answers to /person2 ask are visible to the channel")
+
+    temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy, 1 as the model learned, 2 wild")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus sampling; 1 switches it off")
+    repetition_penalty: float = Field(default=1.15, ge=1, le=2, description="1 switches it off")
+    max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
+
+    ambient_chance: float = Field(
+        default=0.0, ge=0, le=1, description="Chance to answer a message nobody addressed to it"
+    )
+    allowed_channels: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(), description="Channel ids, comma-separated; all when empty"
+    )
+    quiet_hours: str = Field(default="", description="No ambient answers then, as 23:00-07:00 local time")
+    user_rate: int = Field(default=12, ge=0, description="Answers a member may ask for per minute; 0 for no limit")
+    queue_limit: int = Field(default=64, ge=1, description="Requests that may wait for the model")
+    max_batch: int = Field(default=16, ge=1, le=256, description="Replies generated side by side")
+    log_for_training: Literal["off", "consented"] = Field(
+        default="off", description="consented: learn from members who said yes"
+    )
+    retention_days: int | None = Field(
+        default=None, ge=1, description="Older messages are purged; kept for ever when empty"
+    )
+
+    @field_validator("allowed_channels", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return frozenset(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        if value and parse_hours(value) is None:
+            raise ValueError("two times of day such as 23:00-07:00")
+        return value
+
+    @field_validator("person2_home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.person2_home / 'person2.db'}"
+
+    @property
+    def shelf(self) -> Path:
+        """Where adapters are kept."""
+        return self.person2_home / "adapters"
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            allowed_channels=self.allowed_channels,
+            ambient_chance=self.ambient_chance,
+            quiet_hours=parse_hours(self.quiet_hours) if self.quiet_hours else None,
+        )
+
+    def require(self, *names: str) -> None:
+        """Raise SettingsError naming every one of these variables that is not set."""
+        missing = [name.upper() for name in names if not getattr(self, name)]
+        if missing:
+            raise SettingsError(
+                f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
+                "put each into the environment or into .env (see .env.example)."
+            )
+
+
+def parse_hours(text: str) -> tuple[time, time] | None:
+    """`23:00-07:00` as two times of day; None if it is not that."""
+    found = re.fullmatch(r"\s*(\d{1,2})(?::(\d{2}))?\s*-\s*(\d{1,2})(?::(\d{2}))?\s*", text)
+    try:
+        return (time(int(found[1]), int(found[2] or 0)), time(int(found[3]), int(found[4] or 0))) if found else None
+    except ValueError:
+        return None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and `.env` of the working folder; overrides win.
+
+    Raises SettingsError, one for all faults. Values are not repeated in the message: they may be secrets.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc'][:1]).upper()}: {_plain(fault['msg'])}"
+            for fault in error.errors(include_input=False, include_url=False, include_context=False)
+        ]
+        raise SettingsError(f"Settings to mend ({len(faults)}): {'; '.join(faults)}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The file .env cannot be read ({error}).") from error
+
+
+def _plain(message: str) -> str:
+    """pydantic's words, without its prefixes and final stop."""
+    text = message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

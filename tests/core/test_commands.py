@@ -1,0 +1,113 @@
+"""The table of commands, run as any platform runs it."""
+
+import json
+
+import pytest
+
+from core.commands import COMMANDS, Answer, Commands, Invocation, parse
+from core.messages import Kind
+from tests.fakes import Clock, FakeGenerator, chat, said
+
+
+@pytest.fixture
+def commands() -> Commands:
+    clock = Clock()
+    return Commands(
+        chat=chat(FakeGenerator(lines=["one", "two"]), clock=clock),
+        clock=clock,
+        started_at=clock.now,
+        voices=lambda: ("pirate", "poet"),
+    )
+
+
+async def run(commands: Commands, line: str, *, admin: bool = False, author: str = "ann") -> Answer:
+    name, argument = parse(line)
+    message = said(argument, kind=Kind.CHANNEL, author=author)
+    return await commands.run(Invocation(name=name, argument=argument, message=message, admin=admin))
+
+
+@pytest.mark.parametrize(
+    ("line", "answer", "private"),
+    [
+        ("", "Mention me", True),
+        ("help", "`/person2 forget-me [yes]`", True),
+        ("dance", "I don't know “dance”", True),
+        ("ask", "Mention me", True),
+        ("again", "nothing of mine here", True),
+        ("reset", "fresh start", False),
+        ("voice", "On the shelf: current, none, pirate, poet", True),
+        ("voice pirate", "Only members who may manage", True),
+        ("consent", "You have not said", True),
+        ("consent yes", "Thank you", True),
+        ("consent maybe", "Say `consent yes` or `consent no`", True),
+        ("forget-me", "cannot be undone", True),
+        ("forget-me yes", "Done: 0 of your messages", True),
+        ("my-data", "Everything stored of you: 0 messages", True),
+        ("settings", "Only members who may manage", True),
+        ("status", "Model fake on cpu", True),
+        ("STATUS", "Model fake on cpu", True),
+    ],
+)
+async def test_what_a_member_gets(commands: Commands, line: str, answer: str, private: bool) -> None:
+    """Each command answers with a sentence; private matters are private."""
+    got = await run(commands, line)
+    said_back = got.text or (got.reply.text if got.reply else "")
+    assert answer in said_back
+    assert got.private is private
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("settings", "ambient default, allowed default, voice current"),
+        ("settings ambient 0.2", "Changed. Settings here: ambient 0.2"),
+        ("settings ambient 7", "ambient is a chance from 0 to 1."),
+        ("settings ambient often", "ambient is a chance from 0 to 1."),
+        ("settings allowed no", "allowed no"),
+        ("settings allowed perhaps", "allowed is yes, no or default."),
+        ("settings retention 30", "retention 30"),
+        ("settings voice poet", "voice poet"),
+        ("settings voice opera", "no voice “opera”"),
+        ("settings colour red", "I know the settings"),
+        ("voice pirate", "the voice “pirate”"),
+        ("voice opera", "There is no voice “opera”"),
+    ],
+)
+async def test_what_an_admin_gets(commands: Commands, line: str, answer: str) -> None:
+    """Settings are changed by name; wrong ones get a sentence that says what is right."""
+    assert answer in (await run(commands, line, admin=True)).text
+
+
+async def test_ask_and_again(commands: Commands) -> None:
+    """Ask speaks for everybody to see; again replaces what was posted."""
+    asked = await run(commands, "ask how are you")
+    assert asked.reply is not None
+    assert (asked.reply.text, asked.private) == ("one", False)
+    await commands.chat.posted(asked.reply, said("x", kind=Kind.CHANNEL).conversation, ["p1"])
+    another = await run(commands, "again")
+    assert another.reply is not None
+    assert (another.reply.text, another.replaces) == ("two", ("p1",))
+
+
+async def test_consent_is_kept_and_taken_back(commands: Commands) -> None:
+    """Yes, show, no, show."""
+    answers = [(await run(commands, f"consent {word}")).text for word in ("yes", "show", "no", "show")]
+    assert answers[1].startswith("You said yes")
+    assert answers[3].startswith("You said no")
+
+
+async def test_my_data_and_forget_me(commands: Commands) -> None:
+    """A member sees all that is stored of them, has it deleted, and sees nothing more."""
+    await run(commands, "ask where is my umbrella")
+    await run(commands, "ask something else", author="bob")
+    stored = (await run(commands, "my-data")).attachment
+    assert stored is not None
+    assert [row["text"] for row in json.loads(stored.data)["messages"]] == ["where is my umbrella"]
+    assert (await run(commands, "forget-me yes")).text == "Done: 1 of your messages and 1 of my answers are deleted."
+    assert "0 messages" in (await run(commands, "my-data")).text
+    assert "1 messages" in (await run(commands, "my-data", author="bob")).text
+
+
+def test_descriptions_fit_discord() -> None:
+    """Discord allows names of 32 and descriptions of 100 characters."""
+    assert all(len(row.summary) <= 100 and len(row.name) <= 32 for row in COMMANDS)
