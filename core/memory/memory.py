@@ -364,6 +364,24 @@ class Memory:
                 select(MemberRow.consent).where(MemberRow.platform == platform, MemberRow.member == member)
             )
 
+    def find_members(self, spec: str) -> list[tuple[str, str]]:
+        """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""
+        platform, colon, member = spec.partition(":")
+        with self._session() as session:
+            wrote = select(MessageRow.platform, MessageRow.author).where(MessageRow.from_bot.is_(False)).distinct()
+            known = select(MemberRow.platform, MemberRow.member).distinct()
+            voted = select(FeedbackRow.platform, FeedbackRow.member).distinct()
+            if colon:
+                wrote = wrote.where(MessageRow.platform == platform, MessageRow.author == member)
+                known = known.where(MemberRow.platform == platform, MemberRow.member == member)
+                voted = voted.where(FeedbackRow.platform == platform, FeedbackRow.member == member)
+            else:
+                wrote = wrote.where(or_(MessageRow.author == spec, MessageRow.author_name == spec))
+                known = known.where(MemberRow.member == spec)
+                voted = voted.where(FeedbackRow.member == spec)
+            found = {(row[0], row[1]) for query in (wrote, known, voted) for row in session.execute(query)}
+            return sorted(found)
+
     def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
         with self._session() as session:
             row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
