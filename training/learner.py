@@ -76,7 +76,7 @@ class Learner(GPT2LMHeadModel):
             if torch.is_autocast_enabled(device):
                 hidden = hidden.to(torch.get_autocast_dtype(device))
             with torch.autocast(device, enabled=False):
-                total = cast("torch.Tensor", FrozenHeadLoss.apply(hidden, self.lm_head.weight, targets))
+                total = cast("torch.Tensor", FrozenHeadLoss.apply(hidden, self.lm_head.weight, targets))  # type: ignore[no-untyped-call] # so in torch
         count = targets.numel() if num_items_in_batch is None else num_items_in_batch
         return CausalLMOutput(loss=total / max(1, count) if isinstance(count, int) else total / count.clamp(min=1))
 

@@ -134,7 +134,7 @@ def test_rows_of_many_dialogues_are_nearly_full(tokenizer: PreTrainedTokenizerFa
 
 def _batch(base: Path, tokenizer: PreTrainedTokenizerFast, *together: Dialogue) -> tuple[Learner, Rows]:
     learner = Learner.from_pretrained(base)
-    learner.eval()
+    learner.train(False)
     encoder = Encoder(tokenizer)
     row = tuple(
         window
