@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from core.adapterfiles import PROBE, fingerprint
 from core.errors import AdapterError, ModelError
 from training.learner import Learner
 
@@ -75,9 +76,19 @@ def inner(model: Learner | PeftModel) -> Learner:
     return found
 
 
+def base_fingerprint(model: Learner) -> str:
+    """As `core.adapterfiles.fingerprint` writes it, from a loaded model."""
+    return fingerprint(model.config.to_dict(), [float(value) for value in model.transformer.wte.weight[0, :PROBE]])
+
+
 def device() -> torch.device:
     """Where to compute: the first GPU, else the processor."""
     return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def move(model: torch.nn.Module) -> None:
+    """To where it computes."""
+    model.to(device())
 
 
 def wants_bf16(precision: Precision) -> bool:

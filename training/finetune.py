@@ -27,9 +27,10 @@ from transformers import (
 
 from core.errors import DialogueError, TrainingError
 from training import checkpoints
-from training.base import Precision, add_adapter, device, inner, load_base, wants_bf16
+from training.base import Precision, add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
 from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, encode_rows, load
 from training.likelihood import byte_counts, likelihood
+from training.provenance import people_of
 from training.trainer import HeldOut, ReplyTrainer
 
 LORA_MODULES = ("c_attn", "c_proj", "c_fc")
@@ -122,6 +123,11 @@ class Outcome:
     adapter: Path
     """peft's files."""
     name: str
+    base: str
+    """As it was given."""
+    base_fingerprint: str
+    people: tuple[str, ...]
+    """Keyed hashes of those whose words were learned, from the manifests beside the files."""
     before: float
     """reply_bits_per_byte of the held-out dialogues before: the base's, or the adapter's that training went on from."""
     after: float
@@ -181,6 +187,7 @@ def finetune(
     """
     _check_log_to(log_to)
     corpus = load(files)
+    people = people_of(files)
     train, held, duplicates = _divide(corpus, held_out)
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
@@ -214,6 +221,9 @@ def finetune(
     return Outcome(
         adapter=folder,
         name=name or run.name,
+        base=base,
+        base_fingerprint=base_fingerprint(inner(peft)),
+        people=people,
         before=before.bits_per_byte,
         after=after.bits_per_byte,
         perplexity_before=before.perplexity,

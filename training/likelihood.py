@@ -35,6 +35,15 @@ class Likelihood:
     size: NDArray[np.int64]
     """UTF-8 bytes."""
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Likelihood]") -> "Likelihood":
+        """Several corpora as one."""
+        return cls(
+            nats=np.concatenate([part.nats for part in parts]),
+            tokens=np.concatenate([part.tokens for part in parts]),
+            size=np.concatenate([part.size for part in parts]),
+        )
+
     @property
     def bits_per_byte(self) -> float:
         return float(self.nats.sum() / math.log(2) / max(1, self.size.sum()))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from core.adapterfiles import folder_fingerprint, same_base
+from core.adapters import Shelf
 from core.dialogue import write
 from core.errors import AdapterError, DialogueError, ModelError, Person2Error, TrainingError
 from tests.training.toys import TALK, dialogue
 from training import checkpoints
+from training.card import make_card
 from training.finetune import Outcome, Progress, Settings, finetune
 
 QUICK = Settings(
@@ -52,6 +56,22 @@ def test_it_learns_and_transformers_loads_what_it_wrote(base: Path, talk: Path, 
     assert told[-1].step == told[-1].steps == outcome.steps
     assert told[-1].tokens_per_second > 0
     PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), str(outcome.adapter))
+
+
+def test_the_card_says_whose_words_were_learned(base: Path, talk: Path, tmp_path: Path) -> None:
+    """The people of the manifest, the base and the figures stand on the card, and the shelf takes the adapter."""
+    people = [{"hash": "b2", "name": "amber-otter"}, {"hash": "a1", "name": "kind-fox"}]
+    (tmp_path / "talk.txt.manifest.json").write_text(json.dumps({"people": people}))
+    short = replace(QUICK, epochs=1.0)
+    outcome = finetune([talk], run=tmp_path / "run", base=str(base), name="first", settings=short)
+    card = make_card(outcome, created_at=datetime(2026, 1, 2, tzinfo=UTC), command="person2 train talk.txt")
+    shelf = Shelf(tmp_path / "adapters")
+    shelf.add(outcome.adapter, card)
+    kept = shelf.card("first")
+    assert kept.people == ("a1", "b2")
+    assert same_base(kept.base_fingerprint, folder_fingerprint(base))
+    assert kept.scores["new"]["reply_bits_per_byte"] == outcome.after
+    assert kept.config["rank"] == 4
 
 
 def test_the_same_seed_gives_the_same_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
