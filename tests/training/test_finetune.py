@@ -1,0 +1,194 @@
+"""Fine-tuning learns, repeats itself exactly, goes on after a kill, and says what is wrong in a sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from core.adapterfiles import folder_fingerprint, same_base
+from core.adapters import Shelf
+from core.dialogue import write
+from core.errors import AdapterError, DialogueError, ModelError, Person2Error, TrainingError
+from tests.training.toys import TALK, dialogue
+from training import checkpoints
+from training.card import make_card
+from training.finetune import Outcome, Progress, Settings, finetune
+
+QUICK = Settings(
+    rank=4, alpha=8, epochs=10, block=96, batch_tokens=192, learning_rate=2e-2, evaluations=1, precision="fp32"
+)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Sixty dialogues in which Person2 always answers the same to the same: easy to learn."""
+    file = tmp_path / "talk.txt"
+    many = [dialogue(*TALK[index % 5][: 2 + index % 3]) for index in range(60)]
+    file.write_text(
+        "".join(write([*many, dialogue("Hello!", "Hello, how are you?", "Is the soup good?", "It is hot and good.")]))
+    )
+    return file
+
+
+def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
+    return load_file(outcome.adapter / "adapter_model.safetensors")
+
+
+def test_it_learns_and_transformers_loads_what_it_wrote(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Held-out bits fall by a third, progress is told, and peft's own loader takes the folder."""
+    told: list[Progress] = []
+    outcome = finetune([talk], run=tmp_path / "run", base=str(base), settings=QUICK, on_progress=told.append)
+    assert outcome.after < outcome.before * 2 / 3
+    assert outcome.held_out_dialogues == 3
+    assert outcome.held_out[-1].value < outcome.held_out[0].value
+    assert told[-1].step == told[-1].steps == outcome.steps
+    assert told[-1].tokens_per_second > 0
+    PeftModel.from_pretrained(GPT2LMHeadModel.from_pretrained(base), str(outcome.adapter))
+
+
+def test_the_card_says_whose_words_were_learned(base: Path, talk: Path, tmp_path: Path) -> None:
+    """The people of the manifest, the base and the figures stand on the card, and the shelf takes the adapter."""
+    people = [{"hash": "b2", "name": "amber-otter"}, {"hash": "a1", "name": "kind-fox"}]
+    (tmp_path / "talk.txt.manifest.json").write_text(json.dumps({"people": people}))
+    short = replace(QUICK, epochs=1.0)
+    outcome = finetune([talk], run=tmp_path / "run", base=str(base), name="first", settings=short)
+    card = make_card(outcome, created_at=datetime(2026, 1, 2, tzinfo=UTC), command="person2 train talk.txt")
+    shelf = Shelf(tmp_path / "adapters")
+    shelf.add(outcome.adapter, card)
+    kept = shelf.card("first")
+    assert kept.people == ("a1", "b2")
+    assert same_base(kept.base_fingerprint, folder_fingerprint(base))
+    assert kept.scores["new"]["reply_bits_per_byte"] == outcome.after
+    assert kept.config["rank"] == 4
+
+
+def test_the_same_seed_gives_the_same_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Twice the same run, bit for bit; another seed, another adapter."""
+    first, second = (finetune([talk], run=tmp_path / name, base=str(base), settings=QUICK) for name in "ab")
+    assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in weights(first))
+
+
+def _child(base: Path, talk: Path, run: Path) -> "subprocess.Popen[bytes]":
+    """The same training in a process of its own, slow enough to be killed in the middle."""
+    program = (
+        "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1);"
+        "from tests.training.test_finetune import QUICK; from training.finetune import finetune;"
+        "finetune([Path(sys.argv[2])], run=Path(sys.argv[3]), base=sys.argv[1], settings=QUICK,"
+        " on_progress=lambda progress: time.sleep(0.05))"
+    )
+    return subprocess.Popen(  # noqa: S603  # our own interpreter and our own program
+        [sys.executable, "-c", program, str(base), str(talk), str(run)], env={**os.environ, "PYTHONPATH": "."}
+    )
+
+
+def test_a_killed_run_goes_on_to_the_same_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Killed outright, its newest checkpoint then cut in half: it goes on from the one before, to the same weights."""
+    run = tmp_path / "killed"
+    child = _child(base, talk, run)
+    deadline = time.monotonic() + 60
+    while len([c for c in checkpoints.all_of(run) if checkpoints.whole(c)]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = sorted((c for c in checkpoints.all_of(run) if checkpoints.whole(c)), key=checkpoints.step_of)
+    damaged = kept[-1] / "adapter_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+
+    resumed = finetune([talk], run=run, base=str(base), settings=QUICK, resume=True)
+    straight = finetune([talk], run=tmp_path / "straight", base=str(base), settings=QUICK)
+    assert resumed.resumed_from == checkpoints.step_of(kept[-2])
+    assert resumed.steps == straight.steps
+    assert resumed.best_step == straight.best_step
+    for name, expected in weights(straight).items():
+        torch.testing.assert_close(weights(resumed)[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> None:
+    """A run goes on with what it was begun with, or not at all."""
+    run = tmp_path / "run"
+    short = Settings(rank=4, epochs=1, block=96, precision="fp32")
+    finetune([talk], run=run, base=str(base), settings=short)
+    with pytest.raises(TrainingError, match="another rank"):
+        finetune([talk], run=run, base=str(base), settings=Settings(rank=8, epochs=1, block=96), resume=True)
+
+
+def test_training_goes_on_from_an_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
+    """What was learned counts: the second run begins where the first one ended."""
+    first = finetune([talk], run=tmp_path / "first", base=str(base), settings=QUICK)
+    more = replace(QUICK, epochs=2.0)
+    second = finetune([talk], run=tmp_path / "second", base=str(base), settings=more, adapter=first.adapter)
+    assert second.before == pytest.approx(first.after, rel=1e-4)
+    assert second.after <= second.before * 1.001
+    config = json.loads((second.adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+
+
+def test_early_stopping_keeps_the_best(base: Path, talk: Path, tmp_path: Path) -> None:
+    """With a learning rate that ruins the model, training ends early and the best adapter is kept."""
+    wild = Settings(rank=4, epochs=30, block=96, batch_tokens=192, learning_rate=0.5, patience=2, precision="fp32")
+    outcome = finetune([talk], run=tmp_path / "run", base=str(base), settings=wild)
+    assert outcome.stopped_early
+    assert outcome.after == pytest.approx(min(point.value for point in outcome.held_out), rel=1e-3)
+
+
+def test_bf16_costs_nothing_in_bits(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Products in bfloat16 learn as well as in fp32, within two hundredths."""
+
+    short = replace(QUICK, epochs=3.0)
+    full = finetune([talk], run=tmp_path / "fp32", base=str(base), settings=short)
+    half = finetune([talk], run=tmp_path / "bf16", base=str(base), settings=replace(short, precision="bf16"))
+    assert half.after == pytest.approx(full.after, rel=0.02)
+
+
+def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Each fault a person can make, and the words that tell them."""
+    silent = tmp_path / "silent.txt"
+    silent.write_text("Person1: hello?\n", encoding="utf-8")
+    shut = tmp_path / "shut"
+    shut.write_text("a file where the folder should be")
+    other = tmp_path / "other"
+    _other_base(base, other)
+    foreign = finetune(
+        [talk], run=tmp_path / "f", base=str(other), settings=Settings(rank=2, epochs=1, block=96)
+    ).adapter
+    faults: list[tuple[type[Person2Error], str, dict[str, object]]] = [
+        (DialogueError, "no dialogue file", {"files": [tmp_path / "none.txt"]}),
+        (DialogueError, "only Person1 speaks", {"files": [silent]}),
+        (DialogueError, "no dialogue file", {"held_out": [tmp_path / "none.txt"]}),
+        (DialogueError, "also stands in the held-out", {"held_out": [talk]}),
+        (ModelError, "no model folder", {"base": str(tmp_path / "nowhere")}),
+        (ModelError, "no whole GPT-2", {"base": str(tmp_path)}),
+        (AdapterError, "does not fit", {"adapter": foreign}),
+        (AdapterError, "no adapter in", {"adapter": tmp_path}),
+        (TrainingError, "cannot be written", {"run": shut / "run"}),
+        (TrainingError, "pip install wandb", {"log_to": "wandb"}),
+    ]
+    for kind, words, changed in faults:
+        given: dict[str, object] = {"files": [talk], "run": tmp_path / "x", "base": str(base), "settings": QUICK}
+        with pytest.raises(kind, match=words) as caught:
+            finetune(**{**given, **changed})  # type: ignore[arg-type]  # a table of faulty arguments
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).endswith(".")
+    with pytest.raises(TrainingError, match="rank must be at least 1"):
+        Settings(rank=0)
+
+
+def _other_base(base: Path, folder: Path) -> None:
+    """The same tokenizer, another width."""
+
+    shutil.copytree(base, folder)
+    config = GPT2Config.from_pretrained(base)
+    config.n_embd = 48
+    GPT2LMHeadModel(config).save_pretrained(folder)

@@ -1,0 +1,121 @@
+"""A base model made ready to learn or to be scored, from a hub name or a folder.
+
+Knows how GPT-2 models and LoRA adapters are loaded and what may be wrong with them; trains nothing.
+"""
+
+import logging
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from core.adapterfiles import PROBE, fingerprint
+from core.errors import AdapterError, ModelError
+from training.learner import Learner
+
+Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+"""`auto` takes bf16 where the processor multiplies it natively."""
+
+
+def load_base(base: str) -> tuple[Learner, PreTrainedTokenizerBase]:
+    """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when it is no GPT-2.
+
+    Two things differ from the folder's own configuration, and neither changes what the model computes: the dropouts
+    inside GPT-2 are off (a LoRA adapter has its own, and attention with dropout has no fast path on a CPU), and GELU's
+    tanh form is taken as the one kernel torch has for it instead of eight.
+    """
+    folder = Path(base).expanduser()
+    local = folder.is_dir()
+    if not local and (folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1):
+        raise ModelError(f"There is no model folder {base}; give a folder that from_pretrained loads, or a hub name.")
+    name = str(folder) if local else base
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(name)
+            if config.model_type != "gpt2":
+                raise ModelError(
+                    f"{base} is a {config.model_type} model, and Person2 learns on GPT-2; choose another base."
+                )
+            config.attn_pdrop = config.embd_pdrop = config.resid_pdrop = 0.0
+            if config.activation_function == "gelu_new":
+                config.activation_function = "gelu_pytorch_tanh"
+            model = Learner.from_pretrained(name, config=config, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        where = "the folder holds no whole GPT-2" if local else "it is not in the cache and the hub did not give it"
+        raise ModelError(
+            f"The base model {base} cannot be loaded: {where}; check the name or name a folder."
+        ) from error
+    return model, tokenizer
+
+
+def add_adapter(model: Learner, adapter: Path, *, trainable: bool) -> PeftModel:
+    """The base with an adapter of peft's on it. Raises AdapterError when it is missing or made for another base."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise AdapterError(f"There is no adapter in {adapter}; name a folder that holds adapter_config.json.")
+    try:
+        with _quiet():
+            return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        raise AdapterError(
+            f"The adapter in {adapter} does not fit this base; name the base that its card names with --base."
+        ) from error
+
+
+def inner(model: Learner | PeftModel) -> Learner:
+    """The model that computes, LoRA layers included, without peft's shell."""
+    found = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(found, Learner):
+        raise TypeError("this model was not loaded by training.base")
+    return found
+
+
+def base_fingerprint(model: Learner) -> str:
+    """As `core.adapterfiles.fingerprint` writes it, from a loaded model."""
+    return fingerprint(model.config.to_dict(), [float(value) for value in model.transformer.wte.weight[0, :PROBE]])
+
+
+def device() -> torch.device:
+    """Where to compute: the first GPU, else the processor."""
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def move(model: torch.nn.Module) -> None:
+    """To where it computes."""
+    model.to(device())
+
+
+def wants_bf16(precision: Precision) -> bool:
+    """Whether to multiply in bfloat16: on GPUs that have it, and on processors with AVX512-BF16 or AMX."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probe: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return platform.machine() in {"x86_64", "AMD64"} and probe is not None and bool(probe())
+
+
+def casting(where: torch.device, bf16: bool) -> AbstractContextManager[Any]:
+    """bfloat16 products for what runs inside, or nothing."""
+    return torch.autocast(where.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No loading bars and no advice from libraries; faults come as errors."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,78 @@
+"""Checkpoints that survive a kill at any moment.
+
+The trainer writes a checkpoint file by file; a kill in between leaves half of one. So each gets a seal, written last
+and flushed to the disk: the sizes and digests of its files. A folder whose seal is missing or does not fit is no
+checkpoint, and the one before it counts. Knows files only.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+SEAL = "seal.json"
+KEPT = 3
+"""The newest two and the best one: when the newest turns out half-written, the one before it is there."""
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def seal(checkpoint: Path) -> None:
+    """Flush every file to the disk, then write down what a whole checkpoint looks like."""
+    files = {}
+    for file in sorted(checkpoint.rglob("*")):
+        if file.is_file() and file.name != SEAL:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+            files[str(file.relative_to(checkpoint))] = _digest(file)
+    write_atomically(checkpoint / SEAL, json.dumps(files, indent=1))
+
+
+def whole(checkpoint: Path) -> bool:
+    """Every file stands there as it was sealed."""
+    try:
+        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        return bool(files) and all(_digest(checkpoint / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def newest(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run; broken ones newer than it are deleted."""
+    for checkpoint in sorted(all_of(run), key=step_of, reverse=True):
+        if whole(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def all_of(run: Path) -> list[Path]:
+    return [entry for entry in run.iterdir() if entry.is_dir() and _NAME.fullmatch(entry.name)] if run.is_dir() else []
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps done when it was written."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def clear(run: Path) -> None:
+    """A new start: checkpoints of an older run in the same folder would be taken for its own."""
+    for checkpoint in all_of(run):
+        shutil.rmtree(checkpoint)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Whoever reads `file` finds the old text or the new one, never half."""
+    draft = file.with_name(f".{file.name}.new")
+    with draft.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(file)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "blake2b").hexdigest()
