@@ -1,0 +1,436 @@
+"""The shelf of LoRA adapters: a card each, which one is current, promote and roll back.
+
+`<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id that speaks,
+replaced atomically) and `history` (what spoke before, oldest first), so that rolling back is promoting an old id.
+Knows peft's file format as far as judging a file goes, but neither torch nor peft: a bot may import this freely.
+
+Readers take no lock and never see half a file. Writers hold a lock file, so two processes may promote at once.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.adapterfiles import CONFIG, check, peft_config, same_base
+from core.errors import AdapterError
+from core.generator import Adapter
+
+__all__ = ["CARD", "NONE", "Card", "Shelf", "check"]
+
+log = logging.getLogger(__name__)
+
+CARD = "card.json"
+NONE = "none"
+"""The bare base model, wherever an adapter's id may stand."""
+CURRENT = "current"
+MAX_HISTORY = 100
+"""Promotions remembered for rolling back; a bound so that the file stays one read."""
+_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w")
+_RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What is known of an adapter. Written once, when it comes onto the shelf; withdrawal alone rewrites it."""
+
+    id: str
+    created_at: datetime
+    """UTC."""
+    base: str
+    """The base model as it was typed: a hub name, `starter` or a folder."""
+    base_fingerprint: str = ""
+    """`core.adapterfiles.fingerprint` of that base; empty when unknown."""
+    data_sha256: str = ""
+    """Of the dialogues it learned; empty when unknown."""
+    people: tuple[str, ...] = ()
+    """Keyed hashes of the members whose words it learned."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """How it was trained: every option, and the command that does it again."""
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it scored, by whom: `{"new": {"bits_per_byte": 1.9}, "base": {…}}`."""
+    passed: bool | None = None
+    """What the gate said; None when it was never asked."""
+    promoted_by_force: bool = False
+    notes: str = ""
+    withdrawn: str = ""
+    """Why it was taken out of service; empty while it may speak."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Fields of a newer version of this program: kept, not understood."""
+
+    def __post_init__(self) -> None:
+        moment = self.created_at if self.created_at.tzinfo else self.created_at.replace(tzinfo=UTC)
+        object.__setattr__(self, "created_at", moment.astimezone(UTC))
+
+    def to_json(self) -> str:
+        known = {name: value for name, value in asdict(self).items() if name != "extra"}
+        known["created_at"] = self.created_at.isoformat()
+        return json.dumps({**known, **self.extra}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        """Raises AdapterError when a field is missing or of the wrong kind."""
+        try:
+            raw = json.loads(text)
+            names = {item.name for item in fields(cls)} - {"extra"}
+            known = {name: value for name, value in raw.items() if name in names}
+            extra = {name: value for name, value in raw.items() if name not in names}
+            return msgspec.convert({**known, "extra": extra}, cls)
+        except (ValueError, AttributeError) as error:  # msgspec's ValidationError is a ValueError
+            raise AdapterError(f"the card cannot be read ({error}): train the adapter again or mend {CARD}") from error
+
+
+class Shelf:
+    """The adapters of one installation, and those that ship with it.
+
+    `bundled` is a folder of adapters that came with the program (`models/starter/adapters`): read-only, listed with
+    the others, and current as long as nothing was ever promoted and the base is the starter.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        bundled: Path | None = None,
+        starter: str = "starter",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._root = root
+        self._bundled = bundled
+        self._starter = starter
+        self._clock = clock
+
+    @property
+    def pointer(self) -> Path:
+        """The file that names the current adapter; a watcher may look at its bytes."""
+        return self._root / CURRENT
+
+    # reading
+
+    def cards(self) -> tuple[Card, ...]:
+        """Every adapter, newest first. One whose card is damaged is left out with a line in the log."""
+        cards: list[Card] = []
+        for folder in self._folders():
+            try:
+                cards.append(_read_card(folder))
+            except AdapterError as error:
+                log.warning("adapter %s is left out: %s", folder.name, error)
+        return tuple(sorted(cards, key=lambda card: (card.created_at, card.id), reverse=True))
+
+    def card(self, adapter_id: str) -> Card:
+        """Raises AdapterError when there is none, or when it cannot be read."""
+        return _read_card(self.path(adapter_id))
+
+    def path(self, adapter_id: str) -> Path:
+        """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
+        for root in (self._root, self._bundled):
+            if root is not None and _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
+                return root / adapter_id
+        raise AdapterError(
+            f"there is no adapter called {adapter_id!r} on the shelf: `person2 adapters list` shows those there are"
+        )
+
+    def is_bundled(self, adapter_id: str) -> bool:
+        return self._bundled is not None and self.path(adapter_id).parent == self._bundled
+
+    def learned_from(self, person: str) -> tuple[Card, ...]:
+        """The adapters in service that learned the words of this keyed hash."""
+        return tuple(card for card in self.cards() if person in card.people and not card.withdrawn)
+
+    def current(self, *, base: str | None = None) -> Adapter | None:
+        """The adapter that speaks, or None for the bare base; `base` is the base model in use, as typed.
+
+        A promoted adapter that is gone or withdrawn does not speak: the newest clean one before it does.
+        """
+        promoted = self._promoted()
+        if promoted is None:
+            return self._shipped(base)
+        if promoted == NONE:
+            return None
+        if self._clean(promoted):
+            return Adapter(id=promoted, path=self.path(promoted))
+        log.warning("the promoted adapter %s is missing or out of service; an older one speaks", promoted)
+        return self._fallback(promoted, base)
+
+    def find(self, spec: str, *, base: str | None = None) -> Adapter | None:
+        """What a person typed → an adapter: `current`, an id, a folder, `none`, or a Hugging Face repo `org/name`.
+
+        The repo is left to the generator, which can fetch it. Raises AdapterError when nothing fits.
+        """
+        spec = spec.strip()
+        if spec in {"", NONE}:
+            return None
+        if spec == CURRENT:
+            return self.current(base=base)
+        if _ID.fullmatch(spec) and any((root / spec / CONFIG).is_file() for root in self._roots()):
+            card = self.card(spec)
+            if card.withdrawn:
+                raise AdapterError(_out_of_service(card))
+            return Adapter(id=spec, path=self.path(spec))
+        folder = Path(spec).expanduser()
+        if folder.is_dir():
+            check(folder)
+            return Adapter(id=folder.resolve().name, path=folder)
+        if _HUB_NAME.fullmatch(spec):
+            return Adapter(id=spec, path=Path(spec))
+        raise AdapterError(
+            f"there is no adapter called {spec!r}, neither on the shelf nor as a folder:"
+            " `person2 adapters list` shows those there are"
+        )
+
+    # writing
+
+    def add(self, folder: Path, card: Card) -> Adapter:
+        """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
+
+        Raises AdapterError when the name is unfit or taken, or the files are no adapter that can be used.
+        """
+        check(folder)
+        if not _ID.fullmatch(card.id) or card.id.lower() in _RESERVED:
+            raise AdapterError(
+                f"{card.id!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
+            )
+        if any((root / card.id).exists() for root in self._roots()):
+            raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
+        self._root.mkdir(parents=True, exist_ok=True)
+        target = self._root / card.id
+        with tempfile.TemporaryDirectory(dir=self._root, prefix=".new-") as scratch:
+            staged = Path(scratch) / card.id
+            shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
+            _write_atomically(staged / CARD, card.to_json())
+            for path in staged.rglob("*"):
+                if path.is_file():
+                    _flush(path)
+            try:
+                staged.rename(target)
+            except OSError as error:
+                raise AdapterError(
+                    f"the adapter {card.id!r} could not be put on the shelf ({error.strerror}): choose another name,"
+                    f" or look at {self._root}"
+                ) from error
+        _flush_folder(self._root)
+        return Adapter(id=card.id, path=target)
+
+    def use(self, adapter_id: str, *, by_force: bool = False) -> Adapter | None:
+        """Promote: from now on this one speaks (`none`: the bare base). Raises AdapterError when it may not."""
+        with self._locked():
+            adapter = self._promote(adapter_id)
+            history = self._history()
+            if not history:  # what spoke before the first promotion, so that it can come back
+                shipped = self._shipped(self._starter)
+                history.append(shipped.id if shipped else NONE)
+            self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
+            if by_force and adapter is not None and not self.is_bundled(adapter_id):
+                self._rewrite(replace(self.card(adapter_id), promoted_by_force=True))
+            return adapter
+
+    def rollback(self) -> Adapter | None:
+        """Promote what spoke before; None when that was the bare base. Called again it goes one further back.
+
+        Raises AdapterError when there is nothing before.
+        """
+        with self._locked():
+            history = self._history()
+            spoke = history.pop() if history else None
+            while history and (history[-1] == spoke or not (history[-1] == NONE or self._clean(history[-1]))):
+                history.pop()
+            if not history:
+                raise AdapterError(
+                    "there is no earlier adapter to roll back to: `person2 adapters use ID` promotes one"
+                )
+            adapter = self._promote(history[-1])
+            self._write_history(history)
+            return adapter
+
+    def withdraw(self, adapter_id: str, reason: str) -> Adapter | None:
+        """Take an adapter out of service for good; it stays on the shelf but never speaks again.
+
+        Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
+        spoke before or passed the gate, else the one that ships, else none: nobody's untested experiment.
+        """
+        with self._locked():
+            card = self.card(adapter_id)
+            if self.is_bundled(adapter_id):
+                raise AdapterError(f"{adapter_id!r} ships with the program and learned from no member: choose another")
+            if not card.withdrawn:
+                card = replace(card, withdrawn=" ".join(reason.split()) or "withdrawn")
+                self._rewrite(card)
+            if self._promoted() == adapter_id:
+                heir = self._fallback(adapter_id, card.base)
+                history = [entry for entry in self._history() if entry != adapter_id]
+                self._point(heir.id if heir else NONE)
+                self._write_history([*history, heir.id if heir else NONE])
+        return self.current(base=card.base)
+
+    def remove(self, adapter_id: str) -> None:
+        """Delete an adapter's files. Raises AdapterError for the current one and for those that ship."""
+        with self._locked():
+            path = self.path(adapter_id)
+            if self.is_bundled(adapter_id):
+                raise AdapterError(f"{adapter_id!r} ships with the program and cannot be removed")
+            if self._promoted() == adapter_id:
+                raise AdapterError(f"{adapter_id!r} is the current adapter: promote another one before removing it")
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=".old-") as scratch:
+                path.rename(Path(scratch) / adapter_id)
+            self._write_history([entry for entry in self._history() if entry != adapter_id])
+
+    # inside
+
+    def _roots(self) -> Iterator[Path]:
+        yield self._root
+        if self._bundled is not None:
+            yield self._bundled
+
+    def _folders(self) -> Iterator[Path]:
+        seen: set[str] = set()
+        for root in self._roots():
+            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+                if _ID.fullmatch(folder.name) and (folder / CONFIG).is_file() and folder.name not in seen:
+                    seen.add(folder.name)
+                    yield folder
+
+    def _promoted(self) -> str | None:
+        return _read_text(self.pointer).strip() or None
+
+    def _clean(self, adapter_id: str) -> bool:
+        try:
+            return not self.card(adapter_id).withdrawn
+        except AdapterError:
+            return False
+
+    def _shipped(self, base: str | None) -> Adapter | None:
+        """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
+        if self._bundled is None or base != self._starter:
+            return None
+        named = _read_text(self._bundled / CURRENT).strip()
+        cards = [card for card in self.cards() if self.is_bundled(card.id) and (not named or card.id == named)]
+        return Adapter(id=cards[0].id, path=self.path(cards[0].id)) if cards else None
+
+    def _fallback(self, lost: str, base: str | None) -> Adapter | None:
+        cards = {card.id: card for card in self.cards() if not card.withdrawn and card.id != lost}
+        try:
+            wanted = self.card(lost).base_fingerprint
+        except AdapterError:
+            wanted = ""
+        spoke = [entry for entry in reversed(self._history()) if entry in cards]
+        passed = [card.id for card in cards.values() if card.passed]
+        for adapter_id in (*spoke, *passed):
+            if same_base(cards[adapter_id].base_fingerprint, wanted):
+                return Adapter(id=adapter_id, path=self.path(adapter_id))
+        shipped = self._shipped(base)
+        return shipped if shipped and shipped.id != lost else None
+
+    def _promote(self, adapter_id: str) -> Adapter | None:
+        if adapter_id == NONE:
+            self._point(NONE)
+            return None
+        card = self.card(adapter_id)
+        if card.withdrawn:
+            raise AdapterError(_out_of_service(card))
+        path = self.path(adapter_id)
+        check(path)
+        self._point(adapter_id)
+        return Adapter(id=adapter_id, path=path)
+
+    def _point(self, adapter_id: str) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        _write_atomically(self.pointer, f"{adapter_id}\n")
+
+    def _history(self) -> list[str]:
+        lines = _read_text(self._root / "history").splitlines()
+        return [words[-1] for line in lines if (words := line.split())]
+
+    def _write_history(self, entries: Iterable[str]) -> None:
+        """A line each, `2026-11-22T18:00:00+00:00 id`; entries that stay keep the time of their promotion."""
+        known = {line.split()[-1]: line for line in _read_text(self._root / "history").splitlines() if line.split()}
+        now = self._clock().isoformat(timespec="seconds")
+        lines = [known.get(entry, f"{now} {entry}") for entry in entries]
+        _write_atomically(self._root / "history", "".join(f"{line}\n" for line in lines[-MAX_HISTORY:]))
+
+    def _rewrite(self, card: Card) -> None:
+        _write_atomically(self.path(card.id) / CARD, card.to_json())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time, over all processes; the lock dies with its holder."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / ".lock").open("a+b") as handle:
+            _lock(handle.fileno())
+            yield  # closing the file gives the lock back
+
+
+def _read_card(folder: Path) -> Card:
+    """The folder's card; one made from peft's own configuration where somebody copied a bare adapter there."""
+    text = _read_text(folder / CARD)
+    if text:
+        return replace(Card.from_json(text), id=folder.name)
+    made = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
+    base = str(peft_config(folder).get("base_model_name_or_path") or "unknown")
+    return Card(id=folder.name, created_at=made, base=base, notes="found without a card")
+
+
+def _out_of_service(card: Card) -> str:
+    return f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another or train a new one"
+
+
+def _read_text(path: Path) -> str:
+    """The file's text; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Whoever reads `path` sees the old text or the new one, even if the machine dies here."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+if os.name == "nt":  # pragma: no cover - the locks of Windows
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
+
+    def _flush_folder(folder: Path) -> None:
+        """Windows has no such thing as flushing a folder."""
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _flush_folder(folder: Path) -> None:
+        """A rename lasts only once its folder is on the disk."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
