@@ -28,10 +28,10 @@ from core.adapters import Card, Shelf
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, DialogueError, Person2Error, StorageError
-from core.generator import Generator
+from core.generator import Adapter, Generator
 from core.memory import Memory, open_memory
+from core.messages import Conversation
 from core.settings import Settings, load_settings
-from core.voices import Voices
 
 log = logging.getLogger("person2")
 
@@ -59,7 +59,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def main() -> None:
     """Run the program: exit status 0 on success, 2 on wrong use, 1 on a failure said in one sentence."""
     try:
-        app()
+        app(prog_name="person2")
     except Person2Error as error:
         if os.environ.get("PERSON2_DEBUG"):
             raise
@@ -133,13 +133,14 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
         shelf = open_shelf(settings)
         generator = await asyncio.to_thread(open_generator, settings)
         stack.push_async_callback(generator.close)
-        voices = Voices(shelf, generator, base=settings.base_model, spec=settings.adapter)
-        await voices.start()
-        stack.push_async_callback(voices.stop)
+
+        async def voice_for(conversation: Conversation, chosen: str | None) -> Adapter | None:
+            return await asyncio.to_thread(shelf.find, chosen or settings.adapter, base=settings.base_model)
+
         chat = Chat(
             memory=memory,
             generator=generator,
-            voice=voices.voice_for,
+            voice=voice_for,
             settings=ChatSettings(sampling=settings.sampling, rules=settings.rules, user_rate=settings.user_rate),
             clock=now,
             dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

@@ -33,6 +33,7 @@ def clean(generated: str, *, said: Iterable[str] = ()) -> str:
     if tag is not None:
         first = first[: tag.start()]
     text = _MASS.sub("", _RAW_MENTION.sub("", first))
+    text = text.replace("\ufffd", "")  # bytes that make no character: a reply cut inside one
     text = one_line(_REPEATED.sub(lambda found: found[1] * 3, text))
     if not any(character.isalnum() or ord(character) > 0x2000 for character in text):
         return ""

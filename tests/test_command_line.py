@@ -1,0 +1,99 @@
+"""The command line from outside: exit statuses, one sentence on standard error, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "SLACK_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "person2", *arguments],
+        cwd=home,
+        env={**kept, "PYTHONPATH": str(ROOT), "PERSON2_HOME": str(home), **variables},
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "status", "sentence"),
+    [
+        (["chat", "--nonsense"], {}, 2, "No such option"),
+        (["dance"], {}, 2, "No such command"),
+        (["discord"], {}, 1, "DISCORD_TOKEN is not set"),
+        (["slack"], {}, 1, "SLACK_BOT_TOKEN and SLACK_APP_TOKEN are not set"),
+        (["slack", "--http"], {}, 1, "SLACK_BOT_TOKEN and SLACK_SIGNING_SECRET are not set"),
+        (
+            ["chat", "--once", "hi"],
+            {"TEMPERATURE": "hot", "MAX_BATCH": "0"},
+            1,
+            "TEMPERATURE: should be a valid number",
+        ),
+        (["chat", "--once", "hi"], {"DATABASE_URL": "nonsense"}, 1, "DATABASE_URL is not a database URL"),
+        (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
+        (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
+        (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
+        (["adapters", "show", "nobody"], {}, 1, "nobody"),
+        (["forget", "discord:1"], {}, 1, "Nothing is stored of 'discord:1'"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(
+    arguments: list[str], variables: dict[str, str], status: int, sentence: str, tmp_path: Path
+) -> None:
+    """2 for wrong use, 1 for a failure; what to do stands on standard error and nothing on standard output."""
+    done = person2(*arguments, home=tmp_path, **variables)
+    assert done.returncode == status, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    if status == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_traceback_is_there_for_who_wants_it(tmp_path: Path) -> None:
+    """PERSON2_DEBUG=1 shows where it went wrong."""
+    done = person2("adapters", "show", "nobody", home=tmp_path, PERSON2_DEBUG="1")
+    assert "Traceback" in done.stderr
+    assert done.returncode == 1
+
+
+def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
+    """`--help` exits 0 and shows how the command is used."""
+    from typer.main import get_command
+
+    from person2 import app
+
+    def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, object]]:
+        found = []
+        for name, command in getattr(group, "commands", {}).items():
+            found += commands(command, (*path, name)) or [(" ".join((*path, name)), command)]
+        return found
+
+    listed = commands(get_command(app))
+    assert len(listed) >= 12
+    for name, command in listed:
+        assert getattr(command, "help", None), name
+        assert "person2" in (getattr(command, "epilog", None) or ""), name
+
+
+def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:
+    """Two runs are one conversation; export shows both lines, forget removes them."""
+    for line in ("My cat is called Tuesday.", "What about you?"):
+        assert person2("chat", "--once", line, home=tmp_path, LOGNAME="tester").returncode == 0
+    exported = person2("export", "terminal:tester", home=tmp_path)
+    assert [said["text"] for said in json.loads(exported.stdout)[0]["messages"]] == [
+        "My cat is called Tuesday.",
+        "What about you?",
+    ]
+    assert "2 messages, 2 answers" in person2("forget", "tester", home=tmp_path).stdout
+    assert person2("export", "terminal:tester", home=tmp_path).returncode == 1

@@ -1,0 +1,97 @@
+"""The README's commands, executed as they stand, in an empty folder with an empty home."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for language, block in BLOCKS
+    if language == "sh"
+    for line in block.splitlines()
+    if line.strip()
+]
+DIALOGUES = next(block for language, block in BLOCKS if not language and block.startswith("Person1:"))
+
+
+def run(command: str, folder: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """A shell line of the README; the installed program is this checkout's."""
+    program = f"{shlex.quote(sys.executable)} -m person2"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "SLACK_"))},
+        "PYTHONPATH": str(ROOT),
+        "PERSON2_HOME": str(folder / "home"),
+    }
+    return subprocess.run(  # noqa: S602 - the README's own lines
+        command.replace(".venv/bin/person2", program),
+        shell=True,
+        cwd=folder,
+        env=environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder with the dialogue file that the README shows, used for training and as held-out file."""
+    made = tmp_path_factory.mktemp("newcomer")
+    (made / "my-dialogues.txt").write_text(DIALOGUES, encoding="utf-8")
+    (made / "held-out.txt").write_text(DIALOGUES, encoding="utf-8")
+    return made
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if not line.startswith("make ")])
+def test_the_readmes_commands_work(command: str, folder: Path) -> None:
+    """Every line a newcomer copies runs, in the order in which the README has them."""
+    done = run(command, folder, typed="Hello!\n")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    if " chat" in command:
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stdout.strip()
+
+
+def test_the_two_make_commands_are_there() -> None:
+    """`make chat` and `make test` are what the README promises; here only their plan is checked, `make test` runs us."""
+    assert [line for line in COMMANDS if line.startswith("make ")] == ["make chat", "make test"]
+    for target in ("chat", "test"):
+        plan = subprocess.run(
+            ["make", "--dry-run", "--always-make", target],  # noqa: S607 - the make that runs the tests
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert ("person2 chat" in plan) is (target == "chat")
+        assert ("/pytest" in plan) is (target == "test")
+
+
+def test_make_chat_answers_piped_lines(tmp_path: Path) -> None:
+    """From a set-up checkout `make chat` goes straight to the conversation."""
+    if not (ROOT / ".venv" / ".ready").exists():
+        pytest.skip("no .venv here: these tests were not started by make")
+    environment = {**os.environ, "PERSON2_HOME": str(tmp_path)}
+    environment.pop("MAKEFLAGS", None)
+    done = subprocess.run(
+        ["make", "chat"],  # noqa: S607 - the make that runs the tests
+        cwd=ROOT,
+        env=environment,
+        input="Hello!\nHow are you?\n",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 2
