@@ -64,11 +64,11 @@ def test_the_readmes_commands_work(command: str, folder: Path) -> None:
 
 
 def test_the_two_make_commands_are_there() -> None:
-    """`make chat` and `make test` are what the README promises; here only their plan is checked, `make test` runs us."""
+    """The README promises `make chat` and `make test`; only their plan is checked here, since `make test` runs us."""
     assert [line for line in COMMANDS if line.startswith("make ")] == ["make chat", "make test"]
     for target in ("chat", "test"):
         plan = subprocess.run(
-            ["make", "--dry-run", "--always-make", target],  # noqa: S607 - the make that runs the tests
+            ["make", "--dry-run", "--always-make", target],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -85,7 +85,7 @@ def test_make_chat_answers_piped_lines(tmp_path: Path) -> None:
     environment = {**os.environ, "PERSON2_HOME": str(tmp_path)}
     environment.pop("MAKEFLAGS", None)
     done = subprocess.run(
-        ["make", "chat"],  # noqa: S607 - the make that runs the tests
+        ["make", "chat"],
         cwd=ROOT,
         env=environment,
         input="Hello!\nHow are you?\n",

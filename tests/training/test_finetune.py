@@ -88,7 +88,7 @@ def _child(base: Path, talk: Path, run: Path) -> "subprocess.Popen[bytes]":
         "finetune([Path(sys.argv[2])], run=Path(sys.argv[3]), base=sys.argv[1], settings=QUICK,"
         " on_progress=lambda progress: time.sleep(0.05))"
     )
-    return subprocess.Popen(  # noqa: S603  # our own interpreter and our own program
+    return subprocess.Popen(  # our own interpreter and our own program
         [sys.executable, "-c", program, str(base), str(talk), str(run)], env={**os.environ, "PYTHONPATH": "."}
     )
 
