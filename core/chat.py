@@ -253,9 +253,22 @@ class Chat:
         return Reply(text=text, answers=message.id, row=stored, adapter=completion.adapter, details=details)
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:
-        """The reply chain where there is one, else the conversation's recent talk since the last reset."""
-        if message.reply_to is not None and message.conversation.kind is Kind.CHANNEL:
+        """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
+
+        A message that opens a thread is said into the channel's talk, so that is its context; later ones have the
+        thread, with the message of the channel it hangs from.
+        """
+        where = message.conversation
+        if message.reply_to is not None and where.kind is Kind.CHANNEL:
             chain = await asyncio.to_thread(self.memory.chain, row, WINDOW)
             if len(chain) > 1:
                 return chain
-        return await asyncio.to_thread(self.memory.window, message.conversation, limit=WINDOW, until=row)
+        talk = await asyncio.to_thread(self.memory.window, where, limit=WINDOW, until=row)
+        if where.kind is not Kind.THREAD or len(talk) >= WINDOW:
+            return talk
+        if message.id == where.thread:
+            channel = replace(where, thread=None, kind=Kind.CHANNEL)
+            before = await asyncio.to_thread(self.memory.window, channel, limit=WINDOW - len(talk), until=row)
+            return [*before, *talk]
+        root = await asyncio.to_thread(self.memory.root, where)
+        return talk if root is None or any(said.row == root.row for said in talk) else [root, *talk]

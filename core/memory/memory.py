@@ -151,17 +151,21 @@ class Memory:
             return row.id
 
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Note the platform's ids of a posted reply. Ids already noted are left as they are."""
+        """Note the platform's ids of a posted reply. Ids already noted stay, but for those of a replaced answer: the
+        new one was put in its place by editing the post."""
         with self._session() as session:
             if session.get(MessageRow, row) is None:
                 return
             for post in posts:
-                if _post(session, conversation, post) is None:
+                found = _post(session, conversation, post)
+                if found is None:
                     session.add(
                         PostRow(
                             message_id=row, platform=conversation.platform, channel=conversation.channel, post_id=post
                         )
                     )
+                elif session.get_one(MessageRow, found.message_id).replaced:
+                    found.message_id = row
 
     # Recalling
 
@@ -246,6 +250,30 @@ class Memory:
             reply, asked = pair[0], pair[1]
             posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
             return _remembered(asked, _place_of(session, asked)), reply.id, tuple(posts)
+
+    def root(self, conversation: Conversation) -> Remembered | None:
+        """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
+        and the thread was not reset."""
+        with self._session() as session:
+            thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            if thread is None or thread.epoch > 0:
+                return None
+            said = select(MessageRow).where(
+                MessageRow.platform == conversation.platform,
+                MessageRow.channel == conversation.channel,
+                MessageRow.message_id == conversation.thread,
+            )
+            posted = (
+                select(MessageRow)
+                .join(PostRow, PostRow.message_id == MessageRow.id)
+                .where(
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id == conversation.thread,
+                )
+            )
+            found = session.scalar(said) or session.scalar(posted)
+            return _remembered(found, _place_of(session, found)) if found else None
 
     def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is not a post of ours."""

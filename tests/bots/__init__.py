@@ -1,0 +1,1 @@
+"""Each bot against a server that speaks its platform's protocol on loopback."""

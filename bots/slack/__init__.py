@@ -1,0 +1,11 @@
+"""Slack: slack-bolt, by Socket Mode or signed HTTP. Carries words in and out; chat and commands decide.
+
+The face of the only package that knows slack-bolt and slack_sdk. How it reads: `bot` wires the rest, `events` and
+`markup` are pure, `posting` speaks, `socket_mode` and `http_mode` listen.
+"""
+
+from bots.slack.bot import SlackBot
+from bots.slack.events import to_message
+from bots.slack.manifest import manifest
+
+__all__ = ["SlackBot", "manifest", "to_message"]

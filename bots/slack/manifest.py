@@ -1,0 +1,42 @@
+"""The app manifest: what `person2 slack manifest` prints, to be pasted at https://api.slack.com/apps → Create New App →
+From a manifest. Least scopes; `bots/slack_manifest.json` says them once.
+
+https://docs.slack.dev/reference/app-manifest
+"""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+NEEDED = {"chat:write": "answer, and show that I am thinking"}
+"""Without this the bot is of no use."""
+
+WANTED = {
+    "app_mentions:read": "hear that I am mentioned in channels I cannot read",
+    "commands": "offer /person2 and the shortcut",
+    "channels:history": "follow the talk of public channels and the threads I am in",
+    "files:write": "hand a member their data as a file",
+    "groups:history": "follow the talk of private channels I was invited to",
+    "im:history": "hear direct messages",
+    "im:write": "send a member their data",
+    "mpim:history": "hear group direct messages",
+    "reactions:read": "take 👍 and 👎 as feedback",
+    "users:read": "know members' names, and who is an administrator",
+}
+"""Without one of these only what it is for is missing."""
+
+
+def manifest(http_url: str | None = None) -> str:
+    """The manifest as JSON: for Socket Mode, or for HTTP with `http_url` as the public address of `SLACK_HTTP_PATH`.
+
+    To switch an app from one to the other, paste the other manifest under “App Manifest” of the app.
+    """
+    content: dict[str, Any] = json.loads(files("bots").joinpath("slack_manifest.json").read_text(encoding="utf-8"))
+    if http_url is not None:
+        settings = content["settings"]
+        settings["socket_mode_enabled"] = False
+        settings["event_subscriptions"] = {"request_url": http_url, **settings["event_subscriptions"]}
+        settings["interactivity"]["request_url"] = http_url
+        for command in content["features"]["slash_commands"]:
+            command["url"] = http_url
+    return json.dumps(content, indent=2) + "\n"

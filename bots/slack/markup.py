@@ -1,0 +1,86 @@
+"""Slack's mrkdwn ↔ the words a person reads. Pure; knows no client and no event.
+
+https://docs.slack.dev/messaging/formatting-message-text
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from core import replies
+
+MESSAGE_LIMIT = 4_000
+"""Characters a message should have at most ("for best results", https://docs.slack.dev/reference/methods/chat.postMessage);
+Slack cuts texts beyond 40,000 off."""
+
+_TOKEN = re.compile(r"<([^<>\n]*)>")
+_MENTION = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^<>]*)?>")
+_ENTITIES = (
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&amp;", "&"),
+)  # the only three Slack uses; & last, or &amp;lt; is unmade twice
+_SHOUTS = {"here": "@here", "channel": "@channel", "everyone": "@everyone"}
+SOMEONE = "someone"
+"""The name of a member whom Slack would not tell us about."""
+
+
+def mentioned(text: str) -> tuple[str, ...]:
+    """Ids of the members a text names, in order, each once."""
+    return tuple(dict.fromkeys(_MENTION.findall(text)))
+
+
+def mentions(text: str, user: str) -> bool:
+    return bool(user) and user in mentioned(text)
+
+
+def to_words(
+    text: str, *, names: Mapping[str, str] | None = None, bot_user: str = "", bot_name: str = "Person2"
+) -> str:
+    """What a person reads: names for ids, labels for links, characters for entities.
+
+    A mention of the bot that opens or ends the text only says who is meant and is left out; elsewhere it is a name.
+    """
+    known = {**(names or {}), **({bot_user: bot_name} if bot_user else {})}
+    if bot_user:
+        own = rf"<@{re.escape(bot_user)}(?:\|[^<>]*)?>"
+        stripped = re.sub(rf"^\s*(?:{own}[\s,:;]*)+|(?:[\s,]*{own})+\s*$", "", text)
+        text = stripped if stripped.strip() else text
+    return unescape(_TOKEN.sub(lambda found: _token(found[1], known), text))
+
+
+def _token(inside: str, names: Mapping[str, str]) -> str:
+    target, _, label = inside.partition("|")
+    if target.startswith("@"):
+        return f"@{(names.get(target[1:]) or label or SOMEONE).lstrip('@')}"
+    if target.startswith("#"):
+        return f"#{label or 'channel'}"
+    if target.startswith("!"):
+        return label or _SHOUTS.get(target[1:], "@group" if target.startswith("!subteam") else "")
+    if label:
+        return label
+    return target.removeprefix("mailto:").removeprefix("tel:")
+
+
+def unescape(text: str) -> str:
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text
+
+
+def escape(text: str) -> str:
+    """Text that Slack shows as it stands: nothing in it can mention, ring or link by markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def parts(text: str, *, limit: int = MESSAGE_LIMIT) -> list[str]:
+    """`text` escaped and cut into posts of at most `limit` characters, at sentence ends where possible."""
+    return list(_parts(text, limit, limit))
+
+
+def _parts(text: str, limit: int, window: int) -> Iterator[str]:
+    for part in replies.split(text, limit=window):
+        escaped = escape(part)
+        if len(escaped) <= limit:
+            yield escaped
+        else:  # full of <, > and &, which take up to five characters each
+            yield from _parts(part, limit, max(window // 2, 1))

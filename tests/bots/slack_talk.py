@@ -1,0 +1,107 @@
+"""A bot at work in a small Slack on loopback: what the Slack tests share."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bots.slack import SlackBot
+from bots.slack.socket_mode import Pace
+from core.chat import Chat, ChatSettings
+from core.commands import Commands
+from core.memory import Memory, open_memory
+from tests import fakes, slack_server
+from tests.fakes import Clock, FakeGenerator
+from tests.slack_server import SlackServer
+
+QUICK = Pace(
+    ping_seconds=0.2, look_seconds=0.02, connect_seconds=2, linger_seconds=0.2, first_backoff=0.05, longest_backoff=0.2
+)
+"""The bot's patience, scaled down."""
+
+
+@dataclass(kw_only=True)
+class Talk:
+    slack: SlackServer
+    bot: SlackBot
+    chat: Chat
+    memory: Memory
+    generator: FakeGenerator
+    clock: Clock
+    running: asyncio.Task[None]
+
+    @property
+    def prompts(self) -> list[str]:
+        return self.generator.prompts
+
+
+def build(slack: SlackServer, chat: Chat, clock: Clock, **options: Any) -> SlackBot:
+    """A bot for that server, reached by its transport."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    slack.request_url = f"http://127.0.0.1:{port}/slack/events"
+    commands = Commands(chat=chat, started_at=datetime(2026, 1, 1, tzinfo=UTC), clock=clock)
+    chosen: dict[str, Any] = {
+        "bot_token": slack_server.BOT_TOKEN,
+        "app_token": slack_server.APP_TOKEN,
+        "signing_secret": slack_server.SIGNING_SECRET,
+        "api_url": slack.api_url,
+        "http": slack.transport == "http",
+        "port": port,
+        "pace": QUICK,
+    }
+    return SlackBot(chat, commands, **{**chosen, **options})
+
+
+@asynccontextmanager
+async def talk(
+    transport: str,
+    *lines: str,
+    generator: FakeGenerator | None = None,
+    memory: Memory | None = None,
+    settings: ChatSettings | None = None,
+    **options: Any,
+) -> AsyncIterator[Talk]:
+    """A server and a bot that says `lines`, connected; both are gone afterwards."""
+    generator = generator or FakeGenerator(lines=lines or ("hello",))
+    clock = Clock()
+    # A file, because two events at once would share the one connection of an in-memory database.
+    with TemporaryDirectory() as folder:
+        memory = memory or open_memory(f"sqlite:///{folder}/person2.db")
+        chat = fakes.chat(generator, memory=memory, settings=settings, clock=clock)
+        async with _talking(SlackServer(transport), chat, generator, clock, options) as talking:
+            yield talking
+
+
+@asynccontextmanager
+async def _talking(
+    server: SlackServer, chat: Chat, generator: FakeGenerator, clock: Clock, options: dict[str, Any]
+) -> AsyncIterator[Talk]:
+    async with server as slack:
+        bot = build(slack, chat, clock, **options)
+        running = asyncio.create_task(bot.run())
+        ready = asyncio.create_task(bot.ready.wait())
+        await asyncio.wait({running, ready}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            ready.cancel()
+            await running
+        try:
+            yield Talk(
+                slack=slack,
+                bot=bot,
+                chat=chat,
+                memory=chat.memory,
+                generator=generator,
+                clock=clock,
+                running=running,
+            )
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            chat.memory.close()
