@@ -186,6 +186,10 @@ class Encoder:
         """Tokens of any text, special tokens in it as plain words."""
         return self._encode([text])[0]
 
+    def words(self, ids: list[int]) -> str:
+        """The text of tokens, special ones left out."""
+        return cast("str", self._backend.decode(ids, skip_special_tokens=True))
+
     def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[Encoded]:
         """Each dialogue in tokens, in order; a batch of them at a time, since the tokenizer is quickest so."""
         stream = iter(dialogues)

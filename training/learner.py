@@ -58,16 +58,31 @@ class Learner(GPT2LMHeadModel):
         self,
         input_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **others: Any,
     ) -> Any:
         """Without labels as the parent; with labels the mean loss over `num_items_in_batch` targets (or all here).
 
+        With labels an attention mask is refused, because with one, dialogues of a row would see each other.
         `input_ids`, `position_ids`, `labels`: (B, T) int64.
         """
         if labels is None:
-            return super().forward(input_ids=input_ids, position_ids=position_ids, **others)
+            return super().forward(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **others,
+            )
+        if attention_mask is not None:
+            raise ValueError("packed rows are told apart by position ids, and an attention mask would undo that")
         hidden, targets = self.predicting(input_ids, position_ids, labels)
         if self.lm_head.weight.requires_grad or not torch.is_grad_enabled():
             total = nn.functional.cross_entropy(self.lm_head(hidden).float(), targets, reduction="sum")

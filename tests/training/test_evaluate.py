@@ -1,0 +1,191 @@
+"""Judging: each score against a value worked out another way, on models and texts small enough to check."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from core.dialogue import prompt, write
+from core.generator import Sampling
+from tests.training.toys import TALK, dialogue
+from training.contexts import CHOICES, Context, choose
+from training.copying import Extraction, TrainingText, copied
+from training.evaluate import candidate, evaluate
+from training.finetune import Settings, finetune
+from training.floors import Markov, TfIdf
+from training.ranking import continuation_nats, hits, rank
+from training.speech import distinct_2, is_empty, speak
+
+MANY = [
+    dialogue(f"What is {number}?", f"It is the number {number}.", "And then?", f"{number + 1}!") for number in range(30)
+]
+
+
+def nats(model: GPT2LMHeadModel, prefix: list[int], rest: list[int]) -> float:
+    """−log P(rest | prefix), the plain way."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prefix + rest])).logits[0].log_softmax(-1)
+    return -sum(float(logits[len(prefix) + at - 1, token]) for at, token in enumerate(rest))
+
+
+def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
+    """Many continuations in one row, groups of unlike length in one batch: each as if it stood alone."""
+    judged = candidate(str(base))
+    text = judged.encoder.text
+    groups = [
+        (text("Person1: Hello!\nPerson2:"), [text(" Hi.\n"), text(" I like old films.\n"), text(" It rains.\n")]),
+        (text("Person2:"), [text(" I eat bread and soup.\n")]),
+    ]
+    plain = GPT2LMHeadModel.from_pretrained(base).train(False)
+    for (prefix, rests), found in zip(groups, continuation_nats(judged.model, groups), strict=True):
+        assert found == pytest.approx([nats(plain, prefix, rest) for rest in rests], rel=1e-4)
+
+
+def test_ranking_is_mutual_information(base: Path) -> None:
+    """A context's scores are log P(reply | context) − log P(reply | Person2:), the true reply first."""
+    judged = candidate(str(base))
+    (context,) = choose(MANY, 1, seed=0)
+    (scores,) = rank(judged.model, judged.encoder, [context])
+    plain = GPT2LMHeadModel.from_pretrained(base).train(False)
+    text = judged.encoder.text
+    expected = [
+        nats(plain, text("Person2:"), text(f" {reply}\n"))
+        - nats(plain, text(prompt(context.before)), text(f" {reply}\n"))
+        for reply in (context.reply, *context.others)
+    ]
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
+
+
+def test_hits_count_ties_in_part() -> None:
+    """First alone: a hit; first of two: half of one; second: none."""
+    scores = [np.array([3.0, 1.0]), np.array([2.0, 2.0]), np.array([0.0, 1.0])]
+    assert hits(scores).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_contexts_are_the_same_for_everybody() -> None:
+    """Same seed, same moments; nineteen other replies from other dialogues, none of them the true one."""
+    contexts = choose(MANY, 20, seed=3)
+    assert contexts == choose(MANY, 20, seed=3)
+    assert contexts != choose(MANY, 20, seed=4)
+    for context in contexts:
+        assert len(set(context.others)) == CHOICES - 1
+        assert context.reply not in context.others
+        assert context.before == MANY[context.dialogue][: len(context.before)]
+
+
+def test_tf_idf_finds_the_reply_that_shares_the_rare_word() -> None:
+    """A word all dialogues have counts less than one that only this context and its reply have."""
+    before = dialogue("Then what is a zebra?")
+    context = Context(before=before, reply="Zebra!", others=("What then?", "Oh."), dialogue=7)
+    (scores,) = TfIdf(MANY).rank([context])
+    assert scores[0] > scores[1] > scores[2] == 0.0
+
+
+def test_markov_speaks_only_what_it_heard() -> None:
+    """Each pair of words was heard; what it heard is likelier than what it did not."""
+    chain = Markov(["I like soup", "you like bread"])
+    random = np.random.default_rng(0)
+    assert {chain.speak(random) for _ in range(40)} == {
+        "I like soup", "I like bread", "you like soup", "you like bread"
+    }  # fmt: skip
+    assert chain.log_likelihood("I like soup") > chain.log_likelihood("soup like I")
+
+
+def test_speech_follows_seed_context_and_transformers(base: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Greedy replies in a padded batch are transformers' own; sampled ones repeat with the seed."""
+    judged = candidate(str(base))
+    contexts = [dialogue(*talk[:1]) for talk in TALK]
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
+    found = speak(judged.model, judged.encoder, contexts, sampling=greedy, seed=0)
+    plain = GPT2LMHeadModel.from_pretrained(base).train(False)
+    for before, reply in zip(contexts, found, strict=True):
+        ids = torch.tensor([judged.encoder.text(prompt(before))])
+        out = plain.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0
+        )
+        whole = str(tokenizer.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
+        assert reply == " ".join(whole.split("\n")[0].split())
+    sampled = [speak(judged.model, judged.encoder, contexts, sampling=Sampling(), seed=seed) for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+@pytest.mark.parametrize(
+    ("reply", "empty"),
+    [
+        ("", True),
+        ("… !", True),
+        ("no no no", True),
+        ("I like it and I like it and I like it", True),
+        ("Do you like films?", True),
+        ("Yes.", False),
+        ("I like it, and you like it too.", False),
+    ],
+)
+def test_empty_replies(reply: str, empty: bool) -> None:
+    """Nothing, stuttering and echoes are empty; short answers are not."""
+    assert is_empty(reply, dialogue("Do you like films?")) is empty
+
+
+def test_distinct_2_counts_word_pairs() -> None:
+    """Three different pairs of four."""
+    assert distinct_2(["a b c", "a b", "x b"]) == 3 / 4
+
+
+def test_copied_runs_end_at_turns() -> None:
+    """The longest shared run counts words in a row within one training turn, whatever case and commas."""
+    text = TrainingText([dialogue("one two three four five", "six seven eight nine ten eleven twelve thirteen")])
+    replies = ["Two, three FOUR!", "four five six seven", "zero", "", "six seven eight nine ten eleven twelve thirteen"]
+    runs = text.longest_runs(replies)
+    assert runs.tolist() == [3, 2, 0, 0, 8]
+    assert copied(runs, replies).tolist() == [1.0]
+    assert copied(text.longest_runs(["a b c d e f g h"]), ["a b c d e f g h"]).tolist() == [0.0]
+
+
+def test_extraction_wants_every_word() -> None:
+    """It is out when the second half comes word for word, and whatever follows it."""
+    one = Extraction(dialogue=0, given="the red", said="team won, as it does", second="Team won")
+    assert one.out
+    assert not replace(one, said="team lost").out
+
+
+def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> None:
+    """Trained to the bone on a few long lines, it copies them, gives them away, and finds their replies."""
+    long = "it was a cold and rainy day when the red team won the game by two goals"
+    # Random weights learn by heart only with help: ranks as wide as the model, and very many rounds.
+    talk = [dialogue(f"Tell me the story of the day {n % 3}.", long) for n in range(30)] + MANY[:2] * 3
+    (tmp_path / "talk.txt").write_text("".join(write(talk)))
+    (tmp_path / "held.txt").write_text("".join(write([dialogue("Tell me the story.", long), *MANY[:24]])))
+    outcome = finetune(
+        [tmp_path / "talk.txt"],
+        held_out=[tmp_path / "held.txt"],
+        run=tmp_path / "run",
+        base=str(base),
+        settings=Settings(
+            rank=32,
+            alpha=64,
+            epochs=25,
+            block=96,
+            batch_tokens=192,
+            learning_rate=1e-2,
+            evaluations=1,
+            precision="fp32",
+        ),
+    )
+    files, seen = [tmp_path / "held.txt"], [tmp_path / "talk.txt"]
+    before = evaluate(files, base=str(base), training=seen, contexts=20)
+    after = evaluate(files, base=str(base), adapter=outcome.adapter, training=seen, contexts=20)
+    assert before.together.extracted is not None
+    assert after.together.extracted is not None
+    assert before.together.extracted.value == 0.0
+    assert after.together.extracted.value > 0.9
+    assert before.together.longest_copy is not None
+    assert after.together.longest_copy is not None
+    assert after.together.longest_copy > before.together.longest_copy
+    plain = json.loads(json.dumps(after.to_json()))
+    assert plain["bits_per_byte"] < before.to_json()["bits_per_byte"]
+    assert {"perplexity", "hits_at_1_of_20", "distinct_2", "copied", "empty"} <= set(plain)
+    assert plain["floors"]["tf_idf_hits"] > 0

@@ -1,0 +1,110 @@
+"""What cheap means reach: TF-IDF for finding a reply, and a word-level Markov chain for making one.
+
+A model that does not beat these has learned nothing worth its electricity. Knows words, no tensors.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.dialogue import Dialogue
+from training.contexts import Context
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+class TfIdf:
+    """Cosine of TF-IDF vectors (Spärck Jones 1972, doi:10.1108/eb026526), idf smoothed, over a file's turns."""
+
+    def __init__(self, dialogues: Sequence[Dialogue]) -> None:
+        seen: Counter[str] = Counter()
+        count = 0
+        for turns in dialogues:
+            for turn in turns:
+                seen.update(set(words_of(turn.text)))
+                count += 1
+        self._idf = {word: math.log((1 + count) / (1 + times)) + 1 for word, times in seen.items()}
+        self._unseen = math.log(1 + count) + 1
+
+    def _vector(self, text: str) -> dict[str, float]:
+        weights = {word: times * self._idf.get(word, self._unseen) for word, times in Counter(words_of(text)).items()}
+        norm = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
+        return {word: weight / norm for word, weight in weights.items()}
+
+    def rank(self, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
+        """Likeness of each reply to everything said before it, the true one first, (choices,) each."""
+        found = []
+        for one in contexts:
+            before = self._vector(" ".join(turn.text for turn in one.before))
+            replies = (self._vector(text) for text in (one.reply, *one.others))
+            found.append(
+                np.array([sum(weight * before.get(word, 0.0) for word, weight in reply.items()) for reply in replies])
+            )
+        return found
+
+
+class Markov:
+    """A chain from word to word, as the usual Discord bot has it: speaks, and gives any text a likelihood."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._next: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._words: Counter[str] = Counter()
+        for text in texts:
+            chain = ["", *text.split(), ""]
+            self._words.update(chain[1:])
+            for word, following in pairwise(chain):
+                self._next[word][following] += 1
+        self._total = sum(self._words.values())
+
+    def speak(self, random: np.random.Generator, *, most: int = 60) -> str:
+        """A line from the chain's start to its end."""
+        said: list[str] = []
+        word = ""
+        while len(said) < most and (following := self._next.get(word)):
+            word = list(following)[int(random.choice(len(following), p=_shares(following)))]
+            if not word:
+                break
+            said.append(word)
+        return " ".join(said)
+
+    def log_likelihood(self, text: str, *, after: str = "") -> float:
+        """log P of a line in nats, the chain entered from the word `after`; a tenth of the mass is the single words'.
+
+        An unknown word counts as seen half a time.
+        """
+        total = 0.0
+        word = after
+        for following in [*text.split(), ""]:
+            single = (self._words[following] or 0.5) / (self._total + 1)
+            counts = self._next.get(word, Counter())
+            pair = counts[following] / counts.total() if counts else 0.0
+            total += math.log(0.9 * pair + 0.1 * single)
+            word = following
+        return total
+
+    def rank(self, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
+        """Likelihood of each reply after the last word said, less its likelihood from the start, (choices,) each."""
+        return [
+            np.array(
+                [
+                    self.log_likelihood(text, after=one.before[-1].text.split()[-1]) - self.log_likelihood(text)
+                    for text in (one.reply, *one.others)
+                ]
+            )
+            for one in contexts
+        ]
+
+
+def _shares(counts: Counter[str]) -> NDArray[np.float64]:
+    values = np.fromiter(counts.values(), dtype=np.float64)
+    return np.asarray(values / values.sum())
