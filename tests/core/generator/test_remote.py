@@ -1,0 +1,384 @@
+"""The remote generator against a small completions server on loopback that can misbehave in every usual way."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, SettingsError, Unavailable
+from core.generator import Adapter, Generator, Sampling
+from core.generator.remote import ATTEMPTS, RemoteGenerator, connect
+
+KEY = "sk-very-secret"
+SAMPLING = Sampling(seed=7, max_new_tokens=20)
+
+
+@dataclass
+class Server:
+    """Answers `script` in turn, then politely for ever; remembers what it was asked."""
+
+    script: list[Callable[[], web.StreamResponse]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
+    models: dict[str, int | None] = field(default_factory=lambda: {"talk": 512, "small-talk": 512})
+    hang: asyncio.Event | None = None
+    longest: int = 10_000
+    """Characters a prompt may have."""
+    fussy: bool = False
+    """Refuses fields that OpenAI does not know."""
+    can_load: bool = False
+    url: str = ""
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.text())
+        self.asked.append(body)
+        self.keys.add(request.headers.get("Authorization"))
+        if self.hang is not None:
+            await self.hang.wait()
+        if self.script:
+            return self.script.pop(0)()
+        if self.fussy and "repetition_penalty" in body:
+            return web.json_response({"error": {"message": "Unrecognized argument: repetition_penalty"}}, status=400)
+        if body["model"] not in self.models:
+            return web.json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, status=404)
+        if len(body["prompt"]) > self.longest:
+            return web.json_response(
+                {"message": "This model's maximum context length is 512 tokens. Please reduce the prompt."}, status=400
+            )
+        usage = {"prompt_tokens": 11, "completion_tokens": 3}
+        choice = {"text": f" hello from {body['model']}\nPerson1: and", "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": usage})
+
+    async def list_models(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": [{"id": n, "max_model_len": size} for n, size in self.models.items()]})
+
+    async def load_lora(self, request: web.Request) -> web.StreamResponse:
+        if not self.can_load:
+            return web.Response(status=404)
+        self.models[(await request.json())["lora_name"]] = 512
+        return web.Response(text="Success")
+
+
+@asynccontextmanager
+async def serve(server: Server) -> AsyncIterator[Server]:
+    app = web.Application(client_max_size=10**7)
+    app.add_routes(
+        [
+            web.post("/v1/completions", server.completions),
+            web.get("/v1/models", server.list_models),
+            web.post("/v1/load_lora_adapter", server.load_lora),
+        ]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serve(Server()) as running:
+        yield running
+
+
+class Waits(list[float]):
+    """Remembers how long it was asked to sleep, and does not."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+@asynccontextmanager
+async def talking(server: Server, **options: Any) -> AsyncIterator[RemoteGenerator]:
+    generator = RemoteGenerator(server.url, model="talk", api_key=KEY, jitter=lambda: 1.0, **options)
+    try:
+        yield generator
+    finally:
+        if server.hang is not None:
+            server.hang.set()
+        await generator.close()
+
+
+def fails(status: int, **headers: str) -> Callable[[], web.StreamResponse]:
+    return lambda: web.Response(status=status, headers={name.replace("_", "-"): v for name, v in headers.items()})
+
+
+def says(text: str) -> Callable[[], web.StreamResponse]:
+    return lambda: web.Response(text=text, content_type="application/json")
+
+
+async def test_a_reply_comes_back(server: Server) -> None:
+    """Everything the sampling says is sent; the text ends at the stop; the figures are the server's."""
+    async with talking(server) as remote:
+        port: Generator = remote
+        made = await port.generate("Person1: hi\nPerson2:", sampling=Sampling(seed=7, top_k=5, max_new_tokens=20))
+    assert server.asked == [
+        {
+            "model": "talk",
+            "prompt": "Person1: hi\nPerson2:",
+            "max_tokens": 20,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "seed": 7,
+            "stop": ["\n"],
+            "top_k": 5,
+            "repetition_penalty": 1.1,
+        }
+    ]
+    assert (made.text, made.finish, made.seed, made.adapter) == (" hello from talk", "stop", 7, None)
+    assert (made.prompt_tokens, made.new_tokens) == (11, 3)
+    assert server.keys == {f"Bearer {KEY}"}
+    assert (remote.status().completed, remote.status().tokens, remote.status().running) == (1, 3, 0)
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/v1/completions"])
+async def test_the_url_as_people_write_it(server: Server, tail: str) -> None:
+    """With or without /v1, a slash or the whole path."""
+    server.url = server.url.removesuffix("/v1") + tail
+    async with talking(server) as remote:
+        assert (await remote.generate("hi", sampling=SAMPLING)).text == " hello from talk"
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1", "http://", "http://[", "not a url"])
+def test_an_unfit_url(url: str) -> None:
+    """A sentence with the right form, and no generator."""
+    with pytest.raises(SettingsError, match="REMOTE_URL should look like"):
+        RemoteGenerator(url, model="talk")
+
+
+async def test_connecting_learns_what_is_served(server: Server) -> None:
+    """The context length comes from the server; a model it lacks is named with those it has."""
+    remote = await connect(server.url, model="talk")
+    assert remote.context_length == 512
+    await remote.close()
+    with pytest.raises(ModelError, match="serves small-talk, talk but not chat"):
+        await connect(server.url, model="chat")
+
+
+async def test_connecting_to_a_server_that_is_not_up_yet(caplog: pytest.LogCaptureFixture) -> None:
+    """One line in the log, and a generator that will work once the server does."""
+    remote = await connect("http://127.0.0.1:9/v1", model="talk", sleep=Waits())
+    assert remote.context_length == 1024
+    assert "cannot be reached" in caplog.text
+    await remote.close()
+
+
+async def test_failures_are_tried_again_with_growing_waits(server: Server) -> None:
+    """Three 5xx and then an answer: the person notices only the time."""
+    waits = Waits()
+    server.script = [fails(500), fails(502), fails(503)]
+    async with talking(server, sleep=waits) as remote:
+        assert (await remote.generate("hi", sampling=SAMPLING)).text == " hello from talk"
+    assert waits == [0.25, 0.5, 1.0]
+
+
+async def test_jitter_spreads_the_retries(server: Server) -> None:
+    """The wait is a fraction of its bound, so that a hundred bots do not come back at once."""
+    waits = Waits()
+    server.script = [fails(500), fails(500)]
+    remote = RemoteGenerator(server.url, model="talk", sleep=waits, jitter=iter((0.5, 0.1, 0.9)).__next__)
+    await remote.generate("hi", sampling=SAMPLING)
+    assert waits == [0.125, 0.05]
+    await remote.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "sentence"),
+    [
+        (500, Unavailable, "cannot be reached (it answers 500)"),
+        (503, Unavailable, "cannot be reached (it answers 503)"),
+        (429, Overloaded, "is busy: please try again in a moment"),
+    ],
+)
+async def test_a_server_that_keeps_failing(server: Server, status: int, error: type[Exception], sentence: str) -> None:
+    """After the last attempt a person reads one sentence."""
+    server.script = [fails(status)] * ATTEMPTS
+    async with talking(server, sleep=Waits()) as remote:
+        with pytest.raises(error) as caught:
+            await remote.generate("hi", sampling=SAMPLING)
+    assert sentence in str(caught.value)
+    assert len(server.asked) == ATTEMPTS
+
+
+async def test_retry_after_is_honoured(server: Server) -> None:
+    """Seconds or a date; one too far off is not waited for."""
+    waits = Waits()
+    server.script = [fails(429, Retry_After="3"), fails(503, Retry_After=formatdate(time() + 5, usegmt=True))]
+    async with talking(server, sleep=waits) as remote:
+        await remote.generate("hi", sampling=SAMPLING)
+        assert waits[0] == 3
+        assert 3.5 < waits[1] <= 5
+        server.script = [fails(429, Retry_After="3600")]
+        with pytest.raises(Overloaded, match="busy"):
+            await remote.generate("hi", sampling=SAMPLING)
+    assert len(waits) == 2
+
+
+async def test_a_server_that_is_down() -> None:
+    """Nobody listens: one sentence that names the address and what to do."""
+    remote = RemoteGenerator("http://127.0.0.1:9/v1", model="talk", api_key=KEY, sleep=Waits())
+    with pytest.raises(Unavailable, match=r"^the server at http://127\.0\.0\.1:9/v1 cannot be reached .*REMOTE_URL$"):
+        await remote.generate("hi", sampling=SAMPLING)
+    await remote.close()
+
+
+async def test_a_server_that_hangs(server: Server) -> None:
+    """It is given up after the timeout, once."""
+    server.hang = asyncio.Event()
+    async with talking(server, answer_timeout=0.2, sleep=Waits()) as remote:
+        with pytest.raises(Unavailable, match=r"did not answer within 0\.2 seconds"):
+            await remote.generate("hi", sampling=SAMPLING)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[]", "null", "{}", '{"choices": []}', '{"choices": [{"text": 3}]}'])
+async def test_answers_that_are_none(server: Server, text: str) -> None:
+    """Whatever stands behind the URL, a person reads one sentence."""
+    server.script = [says(text)]
+    async with talking(server) as remote:
+        with pytest.raises(GeneratorError, match="not as a completions server does: check REMOTE_URL"):
+            await remote.generate("hi", sampling=SAMPLING)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "sentence"),
+    [
+        (401, Unavailable, "does not accept the key: set REMOTE_API_KEY"),
+        (403, Unavailable, "does not accept the key"),
+        (302, Unavailable, "has moved: set REMOTE_URL"),
+        (400, GeneratorError, "refused the request"),
+        (404, GeneratorError, "refused the request"),
+    ],
+)
+async def test_refusals_are_not_retried(server: Server, status: int, error: type[Exception], sentence: str) -> None:
+    """Asking again would not help: one attempt, one sentence."""
+    server.script = [fails(status, Location="http://elsewhere.invalid/")]
+    async with talking(server) as remote:
+        with pytest.raises(error, match=sentence):
+            await remote.generate("hi", sampling=SAMPLING)
+    assert len(server.asked) == 1
+
+
+async def test_an_unknown_model(server: Server) -> None:
+    """The base's name is wrong: set REMOTE_MODEL."""
+    async with talking(server) as remote:
+        server.models = {"other": None}
+        with pytest.raises(GeneratorError, match="has no model talk: set REMOTE_MODEL"):
+            await remote.generate("hi", sampling=SAMPLING)
+
+
+async def test_the_key_is_never_shown(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in a representation, nor in an error that repeats it, nor in the log."""
+    caplog.set_level(logging.DEBUG)
+    server.script = [
+        lambda: web.Response(status=400, text=f"Incorrect API key: {KEY}"),
+        says("<html>"),
+    ]
+    server.url = server.url.replace("http://", "http://user:pass-word@")
+    async with talking(server) as remote:
+        seen = repr(remote) + str(remote.status())
+        for _ in range(2):
+            with pytest.raises(GeneratorError) as caught:
+                await remote.generate("hi", sampling=SAMPLING)
+            error: BaseException | None = caught.value
+            while error is not None:
+                seen += repr(error) + str(error)
+                error = error.__cause__ or error.__context__
+    assert "Incorrect API key: …" in seen
+    for secret in (KEY, "pass-word"):
+        assert secret not in seen + caplog.text
+
+
+async def test_a_prompt_over_the_context_loses_its_oldest_lines(server: Server) -> None:
+    """The newest whole turns are kept, the rest goes until the server is content."""
+    server.longest = 100
+    prompt = "".join(f"Person{1 + n % 2}: line {n}\n" for n in range(40)) + "Person2:"
+    async with talking(server) as remote:
+        await remote.generate(prompt, sampling=SAMPLING)
+        await remote.generate("x" * 100_000, sampling=SAMPLING)
+    kept = server.asked[-1]["prompt"]
+    assert set(kept) == {"x"}
+    sent = next(body["prompt"] for body in server.asked if len(body["prompt"]) <= 100)
+    assert prompt.endswith(sent)
+    assert sent.startswith("Person")
+
+
+async def test_a_server_of_few_words(server: Server) -> None:
+    """One that knows OpenAI's fields alone is asked without the others from then on."""
+    server.fussy = True
+    async with talking(server) as remote:
+        for _ in range(2):
+            await remote.generate("hi", sampling=SAMPLING)
+    assert ["repetition_penalty" in body for body in server.asked] == [True, False, False]
+
+
+async def test_adapters_are_model_names(server: Server) -> None:
+    """By their id or the name given; one that is not served is an adapter's fault, not the server's."""
+    known = Adapter(id="small-talk", path=Path("x"))
+    async with talking(server, adapters={"nick": "small-talk"}) as remote:
+        await remote.load(known)
+        first = await remote.generate("hi", sampling=SAMPLING, adapter=known)
+        second = await remote.generate("hi", sampling=SAMPLING, adapter=Adapter(id="nick", path=Path("x")))
+        assert (first.text, first.adapter) == (" hello from small-talk", "small-talk")
+        assert (second.text, second.adapter) == (" hello from small-talk", "nick")
+        stranger = Adapter(id="stranger", path=Path("folder"))
+        with pytest.raises(AdapterError, match=r"start vLLM with --enable-lora --lora-modules stranger=/.*folder"):
+            await remote.load(stranger)
+        with pytest.raises(AdapterError, match="does not serve the adapter 'stranger'"):
+            await remote.generate("hi", sampling=SAMPLING, adapter=stranger)
+        server.can_load = True
+        await remote.load(stranger)
+        assert (await remote.generate("hi", sampling=SAMPLING, adapter=stranger)).text == " hello from stranger"
+
+
+async def test_too_many_at_once(server: Server) -> None:
+    """The bound is ours, and its refusal immediate; cancelling frees a place."""
+    server.hang = asyncio.Event()
+    async with talking(server, in_flight=2) as remote:
+        ahead = [asyncio.create_task(remote.generate("hi", sampling=SAMPLING)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="2 people are waiting"):
+            await remote.generate("hi", sampling=SAMPLING)
+        ahead[0].cancel()
+        await asyncio.wait([ahead[0]])
+        third = asyncio.create_task(remote.generate("hi", sampling=SAMPLING))
+        await asyncio.sleep(0)
+        server.hang.set()
+        assert {one.text for one in await asyncio.gather(ahead[1], third)} == {" hello from talk"}
+
+
+async def test_closing(server: Server) -> None:
+    """What runs is finished, the rest refused; twice is once."""
+    server.hang = asyncio.Event()
+    async with talking(server) as remote:
+        running = asyncio.create_task(remote.generate("hi", sampling=SAMPLING))
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(remote.close())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="stopped"):
+            await remote.generate("hi", sampling=SAMPLING)
+        server.hang.set()
+        await closing
+        assert (await running).text == " hello from talk"
+        await remote.close()
+
+
+def test_the_estimate_is_on_the_safe_side() -> None:
+    """Never fewer as text grows, and one more for a started token."""
+    remote = RemoteGenerator("http://127.0.0.1:9", model="talk")
+    counts = [remote.count_tokens(text) for text in ("", "a", "hey", "hello", "hello there", "🎉🎉🎉")]
+    assert counts == [0, 1, 1, 2, 4, 4]
