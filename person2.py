@@ -113,10 +113,10 @@ def open_generator(settings: Settings) -> Generator:
         from core.generator.remote import RemoteGenerator
 
         return RemoteGenerator(
-            url=settings.remote_url,
+            settings.remote_url,
             model=settings.remote_model,
-            api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else None,
-            queue_limit=settings.queue_limit,
+            api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else "",
+            in_flight=settings.queue_limit,
         )
     base = base_path(settings.base_model)
     from core.generator import gpt2
@@ -374,7 +374,7 @@ def train(
     _check_new(shelf, adapter_id)
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
     knobs = work.Settings(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed)
-    _say_faults_of(files)
+    _check_files([*files, *(held_out or [])])
     with _bar("training") as bar:
         outcome = work.finetune(
             files,
@@ -425,7 +425,7 @@ def _check_new(shelf: Shelf, adapter_id: str) -> None:
         raise AdapterError(f"There is an adapter called {adapter_id} already; choose another --name.")
 
 
-def _say_faults_of(files: list[Path]) -> None:
+def _check_files(files: list[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise DialogueError(f"There is no file {file}; check the path.")
@@ -440,21 +440,56 @@ def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
     adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
+    contexts: Annotated[
+        int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
+    ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
 ) -> None:
-    """Score a model and adapter on held-out dialogues."""
+    """Score a model and adapter on held-out dialogues: bits per byte, next-reply ranking, variety, copying."""
     from training.evaluate import evaluate as score
 
     settings = load_settings(**_chosen(base_model=base, adapter=adapter))
     chosen = open_shelf(settings).find(settings.adapter, base=settings.base_model)
-    result = score(files, base=base_path(settings.base_model), adapter=chosen.path if chosen else None)
+    _check_files([*files, *(training or [])])
+    with _bar("evaluating") as bar:
+        result = score(
+            files,
+            base=base_path(settings.base_model),
+            adapter=chosen.path if chosen else None,
+            training=training or [],
+            contexts=contexts,
+            sampling=settings.sampling,
+            on_stage=lambda stage: bar(0, 1, stage),
+        ).to_json()
+    for fault in result["faults"]:
+        err.print(fault, markup=False)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(result), default=str) + "\n")
+        sys.stdout.write(json.dumps(result) + "\n")
         return
-    table = Table("score", "value", title=f"{settings.base_model}, adapter {chosen.id if chosen else 'none'}")
-    for label, value in asdict(result.scores).items():
-        table.add_row(label, f"{value:.4f}" if isinstance(value, float) else str(value))
+    title = f"{settings.base_model}, adapter {chosen.id if chosen else 'none'}"
+    files_ = result["files"]
+    table = Table(
+        "score", *(Path(name).name for name in files_), *(["together"] if len(files_) > 1 else []), title=title
+    )
+    columns = [*files_.values(), *([result] if len(files_) > 1 else [])]
+    for label in (key for key, value in result.items() if isinstance(value, (int, float)) or key in SCORED):
+        table.add_row(label, *(_shown(column.get(label), column.get("intervals", {}).get(label)) for column in columns))
     out.print(table)
+    floors = {name: value for name, value in result["floors"].items() if value is not None}
+    if floors:
+        out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
+
+
+SCORED = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
+
+
+def _shown(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 # The shelf
