@@ -1,0 +1,436 @@
+"""Messages → two-person dialogues: who answers whom, reply paths, whose side is Person2's. Pure.
+
+Knows links, paths and sides, no export format, no file and no platform but the plain dialogue files' own. Links come
+from reply links first, then from a `Linker` (the disentangler, or the message before). A path is cut wherever words may
+not be used: a gap is a gap. No message is ever a target twice.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+from zlib import crc32
+
+from core.dialogue import Dialogue, Speaker, Turn, merge, one_line, render
+from core.messages import Conversation, Kind, Message
+from training import scrub
+
+READY_MADE = "dialogues"
+"""The platform of files that are dialogues already (`training.exports.plain`): their sides stay as they are."""
+CONTINUES = timedelta(minutes=5)
+"""Within this, a second answer of one person to one message goes on from the first instead of standing beside it."""
+CONTEXT = 8
+"""Messages of an earlier path shown again, as context, in front of a later branch."""
+MAX_TURNS = 40
+"""Turns of one dialogue; a longer path is cut into several. GPT-2's context holds about this many."""
+MAX_TURN = 1200
+"""Characters of one turn; of a longer monologue Person1 keeps the end, Person2 the beginning."""
+
+
+class Linker(Protocol):
+    """Who answers whom where no reply link says so."""
+
+    def links(self, messages: Sequence[Message]) -> list[int | None]:
+        """For each message of a channel, in time order, the index of the earlier message it answers, or None."""
+        ...
+
+
+class Previous:
+    """Everybody answers the message before. Right for two people; the rule to beat for more."""
+
+    def links(self, messages: Sequence[Message]) -> list[int | None]:
+        return [index - 1 if index else None for index in range(len(messages))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What may be used, and how. Persons are `platform:id` throughout."""
+
+    gap: timedelta
+    """A link of the linker is not believed across more silence than this."""
+    allowed: frozenset[str] | None = None
+    """Whose words may be used; None for everybody's."""
+    targets: frozenset[str] | None = None
+    """Who may be Person2; None for anybody."""
+    liked: frozenset[str] = frozenset()
+    """Ids of the bot's own messages that a person liked."""
+    copied: frozenset[int] = frozenset()
+    """Copy hashes of what was said over and over."""
+    blocked: re.Pattern[str] | None = None
+    max_message: int = 4000
+    min_turns: int = 2
+    min_words: int = 5
+    tag_names: bool = False
+    """`@Name` of somebody in the dialogue becomes their speaker tag."""
+    language: Callable[[str], bool] | None = None
+    """Whether a dialogue's language is wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A dialogue ready to be written."""
+
+    text: str
+    turns: int
+    words: int
+    people: tuple[tuple[str, int], ...]
+    """`platform:id` of everybody whose words are in it, in order of appearance, with how many of their messages."""
+    began: int
+    """Microseconds since 1970 at which its conversation began: all dialogues of one are held out together or not."""
+    messages: int
+    """Messages used here for the first time."""
+    fingerprints: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Made:
+    """What came of a stretch of talk, and what was lost on the way, by reason."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    conversations: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Messages."""
+    dialogues_dropped: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+
+
+def person(message: Message) -> str:
+    return f"{message.conversation.platform}:{message.author}"
+
+
+def dialogues(
+    segments: Sequence[Sequence[Message]], *, linker: Linker, rules: Rules, copies: Sequence[Sequence[int]] = ()
+) -> Made:
+    """Dialogues of one conversation, given as stretches between silences, in time order.
+
+    A reply link may reach back over a silence; the linker may not. `copies` are the messages' copy hashes.
+    """
+    made = Made()
+    messages = [message for segment in segments for message in segment]
+    if not messages:
+        return made
+    flat_copies = [copy for segment in copies for copy in segment] or [0] * len(messages)
+    parents = _parents(segments, linker, rules)
+    texts = [_usable(message, copy, rules, made) for message, copy in zip(messages, flat_copies, strict=True)]
+    if messages[0].conversation.platform == READY_MADE:
+        made.conversations = 1
+        made.drafts = [draft for draft in [_ready_made(messages, texts, rules, made)] if draft is not None]
+        return made
+    used: set[int] = set()
+    shown: set[int] = set()
+    for root, paths in _components(parents):
+        made.conversations += 1
+        began = _microseconds(messages[root])
+        for path in paths:
+            for run in _runs(path, messages, texts, rules):
+                _tell(run, messages, texts, rules, used, shown, began, made)
+    usable = sum(text is not None for text in texts)
+    made.dropped["in no dialogue"] += usable - len(shown)
+    return made
+
+
+def _parents(segments: Sequence[Sequence[Message]], linker: Linker, rules: Rules) -> list[int | None]:
+    """The one earlier message each message answers, as an index over all segments."""
+    where: dict[str, int] = {}
+    parents: list[int | None] = []
+    messages: list[Message] = []
+    for segment in segments:
+        start = len(messages)
+        messages.extend(segment)
+        guessed = (linker if _needs_linker(segment) else Previous()).links(segment)
+        for offset, (message, guess) in enumerate(zip(segment, guessed, strict=True)):
+            index = start + offset
+            where[message.id] = index
+            if message.reply_to is not None:
+                parents.append(where.get(message.reply_to) if message.reply_to != message.id else None)
+            elif (
+                guess is not None
+                and 0 <= guess < offset
+                and message.sent_at - segment[guess].sent_at <= _reach(message, rules)
+            ):
+                parents.append(start + guess)
+            else:
+                parents.append(None)
+    return _continued(messages, parents)
+
+
+def _needs_linker(segment: Sequence[Message]) -> bool:
+    """Two people answer each other; more may talk past each other."""
+    return segment[0].conversation.kind is not Kind.DIRECT and len({message.author for message in segment}) > 2
+
+
+def _reach(message: Message, rules: Rules) -> timedelta:
+    """In a thread an answer may come days later."""
+    return timedelta.max if message.conversation.kind is Kind.THREAD else rules.gap
+
+
+def _continued(messages: Sequence[Message], parents: list[int | None]) -> list[int | None]:
+    """Second answers of one person to one message follow their first."""
+    latest: dict[tuple[int, str], int] = {}
+    for index, parent in enumerate(parents):
+        if parent is None:
+            continue
+        key = (parent, messages[index].author)
+        first = latest.get(key)
+        if first is not None and messages[index].sent_at - messages[first].sent_at <= CONTINUES:
+            parents[index] = first
+        latest[key] = index
+    return parents
+
+
+def _usable(message: Message, copy: int, rules: Rules, made: Made) -> str | None:
+    """The message's words as they may be written, or None, counted by reason."""
+    reason = None
+    text = ""
+    if not message.text or (
+        rules.allowed is not None and person(message) not in rules.allowed and not message.from_bot
+    ):
+        reason = "no consent"  # of the bot's own log, words without consent were not even copied
+    elif copy in rules.copied and copy:
+        reason = "copy-pasta"
+    elif len(message.text) > rules.max_message:
+        reason = "too long"
+    elif rules.blocked is not None and rules.blocked.search(message.text):
+        reason = "block list"
+    else:
+        text = one_line(scrub.scrub(message.text))
+        if not scrub.has_words(text):
+            # An emoji or a number is an answer too; what is left of a masked link is not.
+            reason = "no words" if not text or any(mark in text for mark in scrub.PLACEHOLDERS) else None
+    if reason is not None:
+        made.dropped[reason] += 1
+        return None
+    if "[" in text:
+        for mark in scrub.PLACEHOLDERS:
+            count = text.count(mark) - message.text.count(mark)
+            if count > 0:
+                made.masked[mark.strip("[]")] += count
+    return text
+
+
+def _components(parents: Sequence[int | None]) -> list[tuple[int, list[list[int]]]]:
+    """Every conversation with its reply paths, the longest first; a branch shows at most `CONTEXT` messages again.
+
+    Together the paths pass every message, and their lengths add up to at most the messages plus `CONTEXT` a branch.
+    """
+    depth = [0] * len(parents)
+    has_answer = [False] * len(parents)
+    root = list(range(len(parents)))
+    leaves: dict[int, list[int]] = {}
+    for index, parent in enumerate(parents):
+        if parent is not None:
+            depth[index] = depth[parent] + 1
+            has_answer[parent] = True
+            root[index] = root[parent]
+    for index, answered in enumerate(has_answer):
+        if not answered:
+            leaves.setdefault(root[index], []).append(index)
+    passed = [False] * len(parents)
+    found = []
+    for top in sorted(leaves):
+        paths = []
+        for leaf in sorted(leaves[top], key=lambda leaf: (-depth[leaf], leaf)):
+            path: list[int] = []
+            at: int | None = leaf
+            again = 0
+            while at is not None and again < CONTEXT:
+                again += passed[at]
+                path.append(at)
+                at = parents[at]
+            for index in path:
+                passed[index] = True
+            paths.append(path[::-1])
+        found.append((top, paths))
+    return found
+
+
+def _runs(
+    path: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], rules: Rules
+) -> list[list[int]]:
+    """The stretches of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
+    runs: list[list[int]] = [[]]
+    for index in path:
+        if texts[index] is None or (messages[index].from_bot and messages[index].id not in rules.liked):
+            runs.append([])
+        else:
+            runs[-1].append(index)
+    return [run for run in runs if len(run) > 1]
+
+
+def _tell(
+    run: Sequence[int],
+    messages: Sequence[Message],
+    texts: Sequence[str | None],
+    rules: Rules,
+    used: set[int],
+    shown: set[int],
+    began: int,
+    made: Made,
+) -> None:
+    """Turn one stretch into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
+    target, start = _target(run, messages, rules, used)
+    if target is None:
+        return
+    for piece in _pieces(run[start:], messages, texts, target):
+        turns = _turns(piece, messages, texts, target, rules)
+        reason = _unfit(turns, rules)
+        if reason is not None:
+            made.dialogues_dropped[reason] += 1
+            continue
+        kept = [index for _, indices in piece for index in indices]
+        used.update(index for index in kept if person(messages[index]) == target)
+        made.drafts.append(_draft(turns, kept, messages, began, fresh=len(set(kept) - shown)))
+        shown.update(kept)
+
+
+def _target(run: Sequence[int], messages: Sequence[Message], rules: Rules, used: set[int]) -> tuple[str | None, int]:
+    """Whose side is Person2's, and from where on: the one who answers most often with what was no target yet.
+
+    Where the bot itself spoke, it is the bot. Ties go to who answers first.
+    """
+    speakers = [person(messages[index]) for index in run]
+    bots = {speaker for speaker, index in zip(speakers, run, strict=True) if messages[index].from_bot}
+    candidates = bots or (set(speakers) if rules.targets is None else rules.targets & set(speakers))
+    best: tuple[int, int, str] | None = None
+    start_of = {}
+    for speaker in candidates:
+        start = max((at + 1 for at, index in enumerate(run) if speakers[at] == speaker and index in used), default=0)
+        answers = [at for at in range(start + 1, len(run)) if speakers[at] == speaker != speakers[at - 1]]
+        if answers and (best is None or (-len(answers), answers[0], speaker) < best):
+            best = (-len(answers), answers[0], speaker)
+        start_of[speaker] = start
+    return (best[2], start_of[best[2]]) if best else (None, 0)
+
+
+def _pieces(
+    run: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], target: str
+) -> list[list[tuple[Speaker, list[int]]]]:
+    """Adjacent lines of a side together; pieces begin with Person1, end with Person2 and hold at most `MAX_TURNS`."""
+    sides: list[tuple[Speaker, list[int]]] = []
+    for index in run:
+        side = Speaker.PERSON2 if person(messages[index]) == target else Speaker.PERSON1
+        if sides and sides[-1][0] is side:
+            sides[-1][1].append(index)
+        else:
+            sides.append((side, [index]))
+    if sides and sides[0][0] is Speaker.PERSON2:
+        sides = sides[1:]
+    if sides and sides[-1][0] is Speaker.PERSON1:
+        sides = sides[:-1]
+    short = [(side, _shorten(side, indices, texts)) for side, indices in sides]
+    return [short[start : start + MAX_TURNS] for start in range(0, len(short), MAX_TURNS)]
+
+
+def _shorten(side: Speaker, indices: list[int], texts: Sequence[str | None]) -> list[int]:
+    """Whole messages up to `MAX_TURN` characters, at least one."""
+    kept: list[int] = []
+    length = 0
+    for index in reversed(indices) if side is Speaker.PERSON1 else indices:
+        length += len(texts[index] or "")
+        if kept and length > MAX_TURN:
+            break
+        kept.append(index)
+    return sorted(kept)
+
+
+def _turns(
+    piece: Sequence[tuple[Speaker, list[int]]],
+    messages: Sequence[Message],
+    texts: Sequence[str | None],
+    target: str,
+    rules: Rules,
+) -> Dialogue:
+    names: dict[str, str] = {}
+    if rules.tag_names:
+        for _, indices in piece:
+            for index in indices:
+                side = Speaker.PERSON2 if person(messages[index]) == target else Speaker.PERSON1
+                names[messages[index].author_name] = side
+    turns = []
+    for side, indices in piece:
+        text = " ".join(texts[index] or "" for index in indices)
+        if names and "@" in text:
+            for name in sorted(names, key=len, reverse=True):
+                text = text.replace(f"@{name}", names[name])
+        turns.append(Turn(side, text))
+    return tuple(turns)
+
+
+def _unfit(turns: Dialogue, rules: Rules) -> str | None:
+    """Why a dialogue is not worth training on, or None."""
+    if len(turns) < rules.min_turns or len({turn.speaker for turn in turns}) < 2:
+        return "too few turns"
+    if sum(turn.text.count(" ") + 1 for turn in turns) < rules.min_words:
+        return "too few words"
+    if not any(scrub.has_words(turn.text) for turn in turns if turn.speaker is Speaker.PERSON2):
+        return "Person2 says nothing in words"
+    if rules.language is not None and not rules.language(" ".join(turn.text for turn in turns)):
+        return "other language"
+    return None
+
+
+def _draft(turns: Dialogue, kept: Sequence[int], messages: Sequence[Message], began: int, *, fresh: int) -> Draft:
+    text = render(turns)
+    return Draft(
+        text=text,
+        turns=len(turns),
+        words=text.count(" "),
+        people=tuple(Counter(person(messages[index]) for index in kept).items()),
+        began=began,
+        messages=fresh,
+        fingerprints=fingerprints(turns),
+    )
+
+
+def _ready_made(messages: Sequence[Message], texts: Sequence[str | None], rules: Rules, made: Made) -> Draft | None:
+    """A dialogue of a plain file: nothing is told anew, but words that may not be used cut it short."""
+    kept: list[int] = []
+    for index, text in enumerate(texts):
+        if text is None:
+            break
+        kept.append(index)
+    turns = merge(Turn(Speaker(messages[index].author), texts[index] or "") for index in kept)
+    reason = _unfit(turns, rules)
+    if reason is not None:
+        made.dialogues_dropped[reason] += 1
+        made.dropped["in no dialogue"] += sum(text is not None for text in texts)
+        return None
+    made.dropped["in no dialogue"] += sum(text is not None for text in texts) - len(kept)
+    return _draft(turns, kept, messages, _microseconds(messages[0]), fresh=len(kept))
+
+
+_WORD = re.compile(r"\w+")
+SHINGLE = 3
+"""Words."""
+SKETCH = 4
+"""Shingle hashes of each end that make a fingerprint."""
+FINGERPRINTED = 400
+"""Words looked at."""
+
+
+def fingerprints(turns: Dialogue) -> tuple[int, int]:
+    """Two hashes; dialogues that share one are nearly the same.
+
+    The smallest and the largest shingle hashes (Broder 1997): of two texts with nine shingles in ten in common, two
+    times in three each agrees.
+    """
+    words = _WORD.findall(" ".join(turn.text for turn in turns).casefold())[:FINGERPRINTED]
+    joined = [" ".join(words[at : at + SHINGLE]) for at in range(max(1, len(words) - SHINGLE + 1))]
+    hashes = sorted({crc32(shingle.encode("utf-8", "surrogatepass")) for shingle in joined})
+    return _mix(hashes[:SKETCH]), _mix(hashes[-SKETCH:]) ^ 1
+
+
+def _mix(values: Sequence[int]) -> int:
+    mixed = 14695981039346656037  # FNV-1a, 64 bits
+    for value in values:
+        mixed = ((mixed ^ value) * 1099511628211) & 0xFFFFFFFFFFFFFFFF
+    return mixed
+
+
+def _microseconds(message: Message) -> int:
+    return int(message.sent_at.timestamp() * 1_000_000)
+
+
+__all__ = ["Conversation", "Draft", "Linker", "Made", "Previous", "Rules", "dialogues", "fingerprints", "person"]

@@ -1,0 +1,93 @@
+"""What every export reader gives: messages, what it left out and why, and faults with their place.
+
+Knows no format. A reader turns a source into `Part`s (pieces that can be read by themselves, in any process) and a part
+into `Item`s. Readers never raise for what stands in a file: a fault is a value, and the rest is still read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from core.messages import Message
+
+
+class Skipped(StrEnum):
+    """A line of an export that is not talk; the words are what the table at the end shows."""
+
+    SYSTEM = "system line"
+    """Joins, leaves, pins, calls, renames, tombstones: the platform speaks, not a person."""
+    BOT = "bot or webhook"
+    COMMAND = "command to a bot"
+    EMPTY = "no words"
+    """Only attachments, stickers or quotes."""
+    ACTION = "action line"
+    """IRC's `* nick waves`, which is told rather than said."""
+    FORWARDED = "forwarded"
+    """Somebody else's words, so nobody here can say yes for them."""
+    AUTHORLESS = "no author"
+    TOO_LONG = "too long"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something that cannot be read, in one line: file, place, reason. What stands around it is still read."""
+
+    file: str
+    """As the operator knows it: relative to the source they named, `archive.zip!member` inside an archive."""
+    place: str
+    """`line 12`, `byte 4711`, `message 1003`; empty where the whole file is meant."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.place}: {self.reason}" if self.place else f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A further name by which a member is known (`--people` and `--as` accept any of them)."""
+
+    platform: str
+    author: str
+    name: str
+
+
+Item: TypeAlias = Message | Skipped | Fault | Named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of an export that can be read by itself, so that two processes can share one large file."""
+
+    reader: str
+    """Name of the reader it belongs to (`training.exports.READERS`)."""
+    path: Path
+    label: str
+    """How faults name the file."""
+    start: int = 0
+    """First byte; only the JSON readers cut files."""
+    end: int | None = None
+    context: dict[str, str] = field(default_factory=dict)
+    """What the reader learned from the rest of the source: channel, space, names …"""
+
+
+class Reader(Protocol):
+    """One format. Modules of this package fit it."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - a module's constant
+
+    def recognises(self, path: Path, head: str) -> bool:
+        """Whether this is such an export; `head` is the decoded start of a file, empty for a folder."""
+        ...
+
+    def parts(self, path: Path, label: str) -> Iterator[Part | Fault]:
+        """The pieces, in the order of the file."""
+        ...
+
+    def read(self, part: Part) -> Iterator[Item]: ...
+
+
+MAX_MESSAGE = 4000
+"""Characters. Discord's own limit is 2,000 (4,000 with Nitro); what is longer is a paste, not talk."""

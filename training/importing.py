@@ -1,0 +1,523 @@
+"""`person2 import`: exports in, a dialogue file and its manifest out, nothing else touched.
+
+Wires readers, spool, links, projection, consent and manifest together; each of them knows its own matter. Two passes:
+read everything into sorted runs (which shows people, copies and silences), then cut and tell. Both use all cores given,
+and neither the number of cores nor the order in which they finish changes a byte.
+"""
+
+import pickle
+import struct
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from hashlib import sha256
+from multiprocessing import get_context
+from os import sched_getaffinity
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any, TypeVar
+
+from core.errors import ExportError
+from core.messages import Message
+from training import consent, exports, gaps, intake, manifest, scrub, spool, stretches
+from training.dialogues import Draft, Linker, Made, Rules, person
+from training.exports.items import MAX_MESSAGE
+from training.exports.markup import CodeBlocks
+from training.funnel import Funnel
+
+PARALLEL_FROM = 16 << 20
+"""Bytes of export from which on starting further processes pays (each takes half a second to start)."""
+MAX_WORKERS = 4
+AHEAD = 2
+"""Tasks waiting for each worker; more would only hold memory."""
+HELD_OUT_SHARE = 0.1
+"""Of all dialogues, the newest; as in design: split by time."""
+MAX_FAULTS = 1000
+"""Faults listed in the funnel."""
+SEEN = 150_000
+"""Fingerprints remembered twice over; a copy is usually near its original, and memory stays flat."""
+SAMPLED = 2000
+"""Dialogues whose tokens are counted exactly; the rest is their share of characters."""
+CHARACTERS_PER_TOKEN = 4.2
+"""Of GPT-2 on English chat, where no tokenizer is given."""
+
+_HEAD = struct.Struct("<qIIH")
+_PERSON = struct.Struct("<II")
+
+T = TypeVar("T")
+Argument = TypeVar("Argument")
+Progress = Callable[[str, float], None]
+"""Called with what is being done (`reading`, `telling`, `writing`) and the share that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Every knob of an import besides sources, outputs and consent."""
+
+    as_name: str | None = None
+    """Only this member (a name or id) is Person2."""
+    gap: timedelta | None = None
+    """Silence that ends a conversation; None chooses it from the data."""
+    held_out_share: float = HELD_OUT_SHARE
+    min_turns: int = 2
+    min_words: int = 5
+    max_message: int = MAX_MESSAGE
+    """Characters; longer messages are left out."""
+    code: CodeBlocks = CodeBlocks.SHORT
+    block_list: tuple[str, ...] = ()
+    """Words and phrases; a message that holds one is left out."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes; dialogues in others are left out. Empty keeps all."""
+    tag_names: bool = False
+    """`@Name` of somebody in the dialogue becomes `Person1` or `Person2`."""
+    linker: Linker | None = None
+    """Who answers whom where no reply link says so; None takes the bundled disentangler."""
+    workers: int | None = None
+    """Processes; None chooses by size and cores."""
+
+
+def import_talk(
+    sources: Sequence[Path],
+    *,
+    out: Path,
+    home: Path,
+    attest: str | None = None,
+    people: Path | None = None,
+    held_out: Path | None = None,
+    log: Iterable[Message] | None = None,
+    consented: Iterable[str] = (),
+    liked: Iterable[str] = (),
+    options: Options | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+    progress: Progress | None = None,
+) -> Funnel:
+    """Turn exports (and the bot's own `log`) into dialogues at `out`, with `out.manifest.json` beside it.
+
+    `home` holds the key for people's hashes. `consented` are the `platform:id`s who said yes to the bot itself: of the
+    log only their words are taken. `liked` are ids of the bot's messages that a person liked. Everything wrong inside
+    the sources is in the funnel's faults; raises ExportError where the import cannot be done at all.
+    """
+    options = options or Options()
+    report = progress or (lambda stage, share: None)
+    started = time.monotonic()
+    _check(sources, out, held_out, attest, people, log)
+    names = consent.read_people(people) if people is not None else None
+    key = consent.PeopleKey.at(home)
+    funnel = Funnel()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)))
+        job = _Job(scratch, options, funnel, report, stack)
+        job.read(sources, log, frozenset(consented))
+        rules = job.rules(names, frozenset(consented) if log is not None else frozenset(), frozenset(liked))
+        told = job.tell(rules)
+        if funnel.dialogues:
+            head = {
+                "version": manifest.VERSION,
+                "attestation": attest.strip() if attest else None,
+                "people_file": intake.digest(people) if people is not None else None,
+                "sources": job.sources,
+                "options": _recorded(options, held_out),
+            }
+            _write(told, funnel, head, key, out, held_out, options, count_tokens, report)
+    funnel.seconds = time.monotonic() - started
+    return funnel
+
+
+def _check(
+    sources: Sequence[Path],
+    out: Path,
+    held_out: Path | None,
+    attest: str | None,
+    people: Path | None,
+    log: Iterable[Message] | None,
+) -> None:
+    if not sources and log is None:
+        raise ExportError("There is nothing to import; name an export file, folder or zip, or `log`.")
+    if sources and not (attest and attest.strip()) and people is None:
+        raise ExportError(
+            'Nothing was written: say with --attest "…" why you may use this talk, '
+            "or name the people who said yes with --people FILE."
+        )
+    for target in (out, held_out):
+        if target is None:
+            continue
+        if target.is_dir():
+            raise ExportError(f"{target} is a folder; name the file to write.")
+        if any(target.resolve() == source.resolve() for source in sources):
+            raise ExportError(f"{target} is one of the sources and would be overwritten; name another file.")
+    if held_out is not None and held_out.resolve() in (out.resolve(), manifest.beside(out).resolve()):
+        raise ExportError("The held-out dialogues need a file of their own; name another one with --held-out.")
+    for source in sources:
+        if not source.exists():
+            raise ExportError(f"{source} is not there; name an export file, folder or zip.")
+
+
+def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
+    """The options as the manifest shows them. The block list stays private; its size does not."""
+    return {
+        "as": options.as_name,
+        "gap minutes": options.gap.total_seconds() / 60 if options.gap else None,
+        "held out share": options.held_out_share if held_out else None,
+        "min turns": options.min_turns,
+        "min words": options.min_words,
+        "max message": options.max_message,
+        "code": str(options.code),
+        "block list": len(options.block_list),
+        "languages": list(options.languages),
+        "tag names": options.tag_names,
+        "links": type(options.linker).__name__ if options.linker is not None else "disentangler",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The dialogues of an import, spooled: `_HEAD` (began, bytes, turns, people), people, text."""
+
+    path: Path
+    people: list[str]
+    began: "array[int]"
+
+
+class _Job:
+    """One import's passes over its scratch folder."""
+
+    def __init__(self, scratch: Path, options: Options, funnel: Funnel, report: Progress, stack: ExitStack) -> None:
+        self.sources: list[dict[str, Any]] = []
+        self._scratch, self._options, self._funnel, self._report = scratch, options, funnel, report
+        self._stack = stack
+        self._pool: ProcessPoolExecutor | None = None
+        self._workers = 1
+        self._runs: list[spool.Run] = []
+        self._names: dict[str, list[str]] = {}
+        self._silences = [0] * gaps.BINS
+        self._copies = intake.Copies()
+
+    def read(self, sources: Sequence[Path], log: Iterable[Message] | None, consented: frozenset[str]) -> None:
+        """First pass: everything into sorted runs."""
+        runs = self._scratch / "runs"
+        runs.mkdir()
+        size = sum(_size(source) for source in sources)
+        self._start(size)
+        done = 0
+        for taken, cost in self._taken(sources, runs):
+            self._add(taken)
+            done += cost
+            self._report("reading", min(done / size, 1.0) if size else 1.0)
+        if log is not None:
+            self._add(intake.fill(_only_consented(log, consented), runs, "log"))
+            self.sources.append({"name": "log", "kind": "log", "sha256": ""})
+
+    def _start(self, size: int) -> None:
+        asked = self._options.workers
+        self._workers = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, len(sched_getaffinity(0))))
+        if self._workers > 1:
+            pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+            self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            self._pool = pool
+
+    def _taken(self, sources: Sequence[Path], runs: Path) -> Iterator[tuple[intake.Taken, int]]:
+        """What each part gave, with the bytes it stood for, in the order of the sources."""
+        waiting: deque[tuple[Future[intake.Taken] | intake.Taken, int]] = deque()
+        number = 0
+        for at, source in enumerate(sources):
+            files: dict[Path, str] = {}
+            kinds: dict[str, None] = {}
+            unpacked = self._scratch / f"unpacked-{at}"
+            unpacked.mkdir()
+            for piece in exports.pieces(source, scratch=unpacked, label=source.name or str(source.resolve().name)):
+                if isinstance(piece, exports.Fault):
+                    waiting.append((intake.Taken(faults=[piece]), 0))
+                    continue
+                files[piece.path] = piece.label
+                kinds[piece.reader] = None
+                part = replace(piece, context={**piece.context, "code": str(self._options.code)})
+                cost = (part.end or part.path.stat().st_size) - part.start
+                waiting.append((self._submit(intake.take, part, runs, f"{number:07d}"), cost))
+                number += 1
+                while len(waiting) > AHEAD * self._workers:
+                    yield _result(waiting.popleft())
+            self.sources.append({"name": source.name, "kind": ", ".join(kinds), "sha256": self._digest(source, files)})
+        while waiting:
+            yield _result(waiting.popleft())
+
+    def _digest(self, source: Path, files: dict[Path, str]) -> str:
+        """Of a file its SHA-256; of a folder one over the names and SHA-256s of the files that were read."""
+        if source.is_file():
+            return intake.digest(source)
+        whole = sha256()
+        for path, label in files.items():
+            whole.update(f"{label}\0{intake.digest(path)}\n".encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+    def _submit(self, function: Callable[..., T], *arguments: object) -> "Future[T] | T":
+        return self._pool.submit(function, *arguments) if self._pool is not None else function(*arguments)
+
+    def _add(self, taken: intake.Taken) -> None:
+        funnel = self._funnel
+        funnel.read += taken.read
+        funnel.dropped += taken.skipped
+        room = MAX_FAULTS - len(funnel.faults)
+        funnel.faults += taken.faults[:room]
+        funnel.faults_more += taken.faults_more + max(0, len(taken.faults) - room)
+        self._runs += taken.runs
+        self._copies.add(taken.copies)
+        for at, count in enumerate(taken.silences):
+            self._silences[at] += count
+        for who, names in taken.names.items():
+            known = self._names.setdefault(who, [])
+            known += [name for name in names if name not in known]
+
+    def rules(self, names: list[str] | None, consented: frozenset[str], liked: frozenset[str]) -> Rules:
+        """What the exports' people and the options come to."""
+        options = self._options
+        gap = gaps.Gap(length=options.gap, how="given") if options.gap else gaps.choose(self._silences)
+        self._funnel.gap_minutes, self._funnel.gap_chosen = gap.length.total_seconds() / 60, gap.how
+        allowed = targets = None
+        if names is not None:
+            found, missing = consent.matching(names, self._names)
+            self._funnel.unknown_people += missing
+            allowed = found | consented
+        if options.as_name is not None:
+            targets, missing = consent.matching([options.as_name], self._names)
+            if missing:
+                raise ExportError(
+                    f"Nobody, or more than one member, is called {options.as_name!r} in these exports; "
+                    "give --as a name or id that they show."
+                )
+        return Rules(
+            gap=gap.length,
+            allowed=allowed,
+            targets=targets,
+            liked=liked,
+            copied=frozenset(self._copies.often),
+            blocked=scrub.blocker(options.block_list),
+            max_message=options.max_message,
+            min_turns=options.min_turns,
+            min_words=options.min_words,
+            tag_names=options.tag_names,
+        )
+
+    def tell(self, rules: Rules) -> _Told:
+        """Second pass: dialogues, near-duplicates removed, into one spool file."""
+        setup = self._scratch / "setup.pickle"
+        setup.write_bytes(
+            pickle.dumps(stretches.Setup(rules=rules, linker=self._options.linker, languages=self._options.languages))
+        )
+        told = _Told(self._scratch / "dialogues", [], array("q"))
+        people: dict[str, int] = {}
+        seen = _Seen()
+        messages = max(1, self._funnel.read - self._funnel.dropped.total())
+        done = 0
+        with told.path.open("wb", buffering=1 << 18) as spooled:
+            for made, size in self._made(setup, rules.gap):
+                self._count(made)
+                for draft in made.drafts:
+                    if seen.before(draft):
+                        self._funnel.dialogues_dropped["near-duplicate"] += 1
+                        self._funnel.dropped["in a near-duplicate dialogue"] += draft.messages
+                        continue
+                    _spool(draft, people, spooled)
+                    told.began.append(draft.began)
+                    self._funnel.dialogues += 1
+                    self._funnel.turns += draft.turns
+                    self._funnel.words += draft.words
+                    self._funnel.used += draft.messages
+                done += size
+                self._report("telling", min(done / messages, 1.0))
+        told.people.extend(people)
+        self._funnel.people = len(people)
+        return told
+
+    def _count(self, made: Made) -> None:
+        self._funnel.conversations += made.conversations
+        self._funnel.dropped += made.dropped
+        self._funnel.dialogues_dropped += made.dialogues_dropped
+        self._funnel.masked += made.masked
+
+    def _made(self, setup: Path, gap: timedelta) -> Iterator[tuple[Made, int]]:
+        waiting: deque[tuple[Future[Made] | Made, int]] = deque()
+        for batch in stretches.batches(self._records(), gap):
+            size = sum(len(stretch) for talk in batch for stretch in talk.stretches)
+            waiting.append((self._submit(stretches.make, batch, setup), size))
+            while len(waiting) > AHEAD * self._workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+    def _records(self) -> Iterator[spool.Record]:
+        for record in spool.merged(self._runs, self._scratch):
+            if record is None:
+                self._funnel.dropped["duplicate id"] += 1
+            else:
+                yield record
+
+
+class _Seen:
+    """The fingerprints of late: two generations, so that memory is bounded and nothing recent is forgotten."""
+
+    def __init__(self) -> None:
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+
+    def before(self, draft: Draft) -> bool:
+        if any(mark in self._new or mark in self._old for mark in draft.fingerprints):
+            return True
+        self._new.update(draft.fingerprints)
+        if len(self._new) >= SEEN:
+            self._old, self._new = self._new, set()
+        return False
+
+
+def _result(waiting: "tuple[Future[T] | T, int]") -> tuple[T, int]:
+    value, cost = waiting
+    return (value.result() if isinstance(value, Future) else value), cost
+
+
+def _size(source: Path) -> int:
+    if source.is_file():
+        return source.stat().st_size
+    return sum(child.stat().st_size for child in source.rglob("*") if child.is_file() and not child.is_symlink())
+
+
+def _only_consented(log: Iterable[Message], consented: frozenset[str]) -> Iterator[Message]:
+    """The log with the words of everybody else blanked before they touch a file; the gap they leave stays."""
+    for message in log:
+        if message.from_bot or person(message) in consented:
+            yield message
+        else:
+            yield replace(message, text="", author_name="")
+
+
+def _spool(draft: Draft, people: dict[str, int], file: IO[bytes]) -> None:
+    text = draft.text.encode("utf-8", "replace")
+    file.write(_HEAD.pack(draft.began, len(text), draft.turns, len(draft.people)))
+    for who, messages in draft.people:
+        file.write(_PERSON.pack(people.setdefault(who, len(people)), messages))
+    file.write(text)
+
+
+def _spooled(told: _Told) -> Iterator[tuple[int, list[tuple[int, int]], bytes]]:
+    with told.path.open("rb", buffering=1 << 18) as file:
+        while head := file.read(_HEAD.size):
+            began, size, _, count = _HEAD.unpack(head)
+            people = [_PERSON.unpack(file.read(_PERSON.size)) for _ in range(count)]
+            yield began, people, file.read(size)
+
+
+class _Target:
+    """A dialogue file in the making: its temporary, its sum, and the people of each dialogue."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path, self.count = path, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)))
+        self.temporary, self.lines = folder / "text", folder / "people"
+        self._sum = sha256()
+        self._text = stack.enter_context(self.temporary.open("wb", buffering=1 << 18))
+        self._people = stack.enter_context(self.lines.open("w", encoding="ascii", buffering=1 << 18))
+
+    def add(self, text: bytes, people: Iterable[int]) -> None:
+        block = (b"\n" if self.count else b"") + text
+        self._text.write(block)
+        self._sum.update(block)
+        self._people.write(" ".join(map(str, people)) + "\n")
+        self.count += 1
+
+    def close(self) -> str:
+        self._text.close()
+        self._people.close()
+        return self._sum.hexdigest()
+
+    def people(self) -> Iterator[str]:
+        with self.lines.open(encoding="ascii") as file:
+            for line in file:
+                yield line.rstrip("\n")
+
+
+def _write(
+    told: _Told,
+    funnel: Funnel,
+    head: dict[str, Any],
+    key: consent.PeopleKey,
+    out: Path,
+    held_out: Path | None,
+    options: Options,
+    count_tokens: Callable[[str], int] | None,
+    report: Progress,
+) -> None:
+    """Everything into temporaries first, then all into place at once."""
+    boundary = _boundary(told.began, options.held_out_share) if held_out is not None else None
+    order = sorted(range(len(told.people)), key=lambda at: key.of(told.people[at]))
+    place = {at: new for new, at in enumerate(order)}
+    messages = [0] * len(order)
+    sample = _Sample(count_tokens, len(told.began))
+    with ExitStack() as stack:
+        targets = {"out": _Target(out, stack)}
+        if held_out is not None:
+            targets["held_out"] = _Target(held_out, stack)
+        for number, (began, people, text) in enumerate(_spooled(told)):
+            name = "held_out" if boundary is not None and began >= boundary else "out"
+            targets[name].add(text, sorted(place[at] for at, _ in people))
+            for at, count in people:
+                messages[place[at]] += count
+            sample.add(number, text)
+            if number % 4096 == 0:
+                report("writing", number / len(told.began))
+        sums = {name: target.close() for name, target in targets.items()}
+        funnel.held_out = targets["held_out"].count if held_out is not None else 0
+        funnel.tokens, funnel.tokens_exact = sample.total()
+        paper = targets["out"].temporary.with_name("manifest")
+        head |= {
+            "counts": funnel.counts(),
+            "files": {name: target.path.name for name, target in targets.items()},
+            "sha256": sums,
+        }
+        everybody = (
+            manifest.Person(hash=key.of(told.people[at]), messages=count)
+            for at, count in zip(order, messages, strict=True)
+        )
+        with paper.open("wb") as file:
+            manifest.write(file, head, everybody, {name: target.people() for name, target in targets.items()})
+        paper.replace(manifest.beside(out))
+        for target in reversed(targets.values()):
+            target.temporary.replace(target.path)
+    report("writing", 1.0)
+    funnel.out, funnel.held_out_file, funnel.manifest = out, held_out, manifest.beside(out)
+
+
+def _boundary(began: "array[int]", share: float) -> int | None:
+    """The time from which on dialogues are held out: the newest `share`, whole conversations, never all of them."""
+    times = sorted(began)
+    wanted = round(len(times) * share)
+    if wanted == 0 or len(times) < 2:
+        return None
+    boundary = times[-wanted]
+    if boundary == times[0]:
+        return next((moment for moment in times if moment > boundary), None)
+    return boundary
+
+
+class _Sample:
+    """Tokens of everything, from an even sample of dialogues."""
+
+    def __init__(self, count: Callable[[str], int] | None, dialogues: int) -> None:
+        self._count = count
+        self._every = max(1, dialogues // SAMPLED)
+        self._characters = self._sampled = self._tokens = 0
+
+    def add(self, number: int, text: bytes) -> None:
+        self._characters += len(text)
+        if self._count is not None and number % self._every == 0:
+            self._sampled += len(text)
+            self._tokens += self._count(text.decode())
+
+    def total(self) -> tuple[int, bool]:
+        if self._count is None or not self._sampled:
+            return round(self._characters / CHARACTERS_PER_TOKEN), False
+        return round(self._tokens * self._characters / self._sampled), self._every == 1

@@ -1,0 +1,157 @@
+"""The paper that lies beside a dialogue file: why it may be used, what was dropped, and whose words are where.
+
+Knows the manifest's fields and the dialogue file's blank lines. People stand in it as keyed hashes only; for each
+dialogue it lists whose hashes are in it, so that forgetting a person deletes their dialogues and nothing else.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from core.errors import ExportError
+
+VERSION = 1
+
+
+class Person(msgspec.Struct):
+    """Somebody whose words are in the file."""
+
+    hash: str
+    messages: int
+
+
+class Manifest(msgspec.Struct):
+    """`FILE.manifest.json`. No times and no machine's paths, so that the same import writes the same bytes."""
+
+    version: int
+    attestation: str | None
+    people_file: str | None
+    """SHA-256 of the list of people who said yes."""
+    sources: list[dict[str, Any]]
+    options: dict[str, Any]
+    counts: dict[str, Any]
+    files: dict[str, str]
+    """`out` and `held_out`: file names beside this manifest."""
+    sha256: dict[str, str]
+    people: list[Person]
+    dialogues: dict[str, list[str]]
+    """For `out` and `held_out`, a line a dialogue: indices into `people`, separated by spaces."""
+
+
+def beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.manifest.json")
+
+
+def load(out: Path) -> Manifest:
+    """The manifest of a dialogue file. Raises ExportError."""
+    path = beside(out)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError as missing:
+        raise ExportError(
+            f"{path} is not there, so nobody can tell whose words {out.name} holds; import it again."
+        ) from missing
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise ExportError(f"{path} cannot be read ({problem}); import {out.name} again.") from problem
+
+
+def write(file: IO[bytes], head: dict[str, Any], people: Iterable[Person], dialogues: dict[str, Iterable[str]]) -> None:
+    """A manifest as a stream: a line a person and a line a dialogue, so that neither need be in memory."""
+    text = msgspec.json.format(msgspec.json.encode(head), indent=1).decode()
+    file.write(text[: text.rindex("\n")].encode() + b',\n "people": [')
+    for number, person in enumerate(people):
+        file.write((b",\n  " if number else b"\n  ") + msgspec.json.encode(person))
+    file.write(b'\n ],\n "dialogues": {')
+    for number, (name, lines) in enumerate(dialogues.items()):
+        file.write((b"," if number else b"") + b'\n  "' + name.encode() + b'": [')
+        for at, line in enumerate(lines):
+            file.write((b",\n   " if at else b"\n   ") + msgspec.json.encode(line))
+        file.write(b"\n  ]")
+    file.write(b"\n }\n}\n")
+
+
+def forget_people(out: Path, hashes: Iterable[str]) -> int:
+    """Delete every dialogue that holds words of these people, from the file, its held-out part and the manifest.
+
+    Returns how many dialogues went. All files are replaced only once all are written. Raises ExportError.
+    """
+    manifest = load(out)
+    gone = {at for at, person in enumerate(manifest.people) if person.hash in set(hashes)}
+    if not gone:
+        return 0
+    kept = [at for at in range(len(manifest.people)) if at not in gone]
+    moved = {str(old): str(new) for new, old in enumerate(kept)}
+    removed = 0
+    with ExitStack() as stack:
+        replaced: list[tuple[Path, Path]] = []
+        for name, lines in manifest.dialogues.items():
+            path = out.with_name(manifest.files[name])
+            if not path.exists():
+                continue
+            stays = [not any(int(at) in gone for at in line.split()) for line in lines]
+            temporary = _beside(path, stack)
+            removed += _rewrite(path, temporary, stays)
+            manifest.sha256[name] = hashlib.sha256(temporary.read_bytes()).hexdigest()
+            manifest.dialogues[name] = [
+                " ".join(moved[at] for at in line.split()) for line, stay in zip(lines, stays, strict=True) if stay
+            ]
+            replaced.append((temporary, path))
+        manifest.people = [manifest.people[at] for at in kept]
+        manifest.counts["dialogues forgotten"] = manifest.counts.get("dialogues forgotten", 0) + removed
+        paper = _beside(beside(out), stack)
+        head = msgspec.to_builtins(manifest)
+        del head["people"], head["dialogues"]
+        with paper.open("wb") as file:
+            write(file, head, manifest.people, dict(manifest.dialogues))
+        for temporary, path in [*replaced, (paper, beside(out))]:
+            temporary.replace(path)
+    return removed
+
+
+def _beside(path: Path, stack: ExitStack) -> Path:
+    """A temporary file in the same folder, gone at the end unless it took its place."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    temporary.chmod(path.stat().st_mode & 0o777)
+    stack.callback(temporary.unlink, missing_ok=True)
+    return temporary
+
+
+def _rewrite(path: Path, to: Path, stays: list[bool]) -> int:
+    """Copy the dialogues that stay. Raises ExportError where file and manifest do not agree."""
+    removed = number = 0
+    with path.open("rb") as source, to.open("wb") as target:
+        written = 0
+        for dialogue in blocks(source):
+            if number >= len(stays):
+                number += 1
+                break
+            if stays[number]:
+                target.write((b"\n" if written else b"") + dialogue)
+                written += 1
+            else:
+                removed += 1
+            number += 1
+    if number != len(stays):
+        raise ExportError(f"{path} was changed since it was imported, so its manifest no longer fits; import it again.")
+    return removed
+
+
+def blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Dialogues as bytes: lines between blank ones."""
+    lines: list[bytes] = []
+    for line in file:
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            yield b"".join(lines)
+            lines = []
+    if lines:
+        yield b"".join(lines)

@@ -1,0 +1,129 @@
+"""Ordered records → stretches of talk between silences → dialogues, a batch at a time.
+
+Knows records and dialogues, no format and no output. `batches` runs in the main process and only looks at times;
+`make` runs in a worker and does the work.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+from core.errors import ExportError
+from training import spool
+from training.dialogues import READY_MADE, Linker, Made, Previous, Rules, dialogues
+
+BATCH = 3000
+"""Messages handed to a worker at once; a reply link reaches back this far at most."""
+LONGEST_STRETCH = 3000
+"""Messages of one stretch; talk that never falls silent for the length of the gap is cut here."""
+THREAD_GAP = timedelta(days=14)
+"""Silence that ends a thread; people answer threads days later."""
+
+Packed: TypeAlias = tuple[int, bytes]
+"""Microseconds since 1970 and the record's payload."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """Stretches of one conversation."""
+
+    conversation: str
+    stretches: list[list[Packed]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What workers need once: pickled to a file, loaded by each on its first batch."""
+
+    rules: Rules
+    linker: Linker | None
+    """None: the bundled disentangler."""
+    languages: tuple[str, ...] = ()
+
+
+def batches(records: Iterable[spool.Record], gap: timedelta) -> Iterator[list[Talk]]:
+    """Cut the ordered stream at silences and gather stretches into batches; a batch ends between stretches."""
+    here = gap // timedelta(microseconds=1)
+    thread = max(gap, THREAD_GAP) // timedelta(microseconds=1)
+    batch: list[Talk] = []
+    size = 0
+    address, latest, silence = "", 0, here
+    for record in records:
+        if record.conversation != address:
+            if size >= BATCH:
+                yield batch
+                batch, size = [], 0
+            address = record.conversation
+            silence = (
+                1 << 62 if address.startswith(READY_MADE + "\x1f") else thread if "\x1fthread\x1f" in address else here
+            )
+            batch.append(Talk(address, [[]]))
+        elif record.time - latest > silence or len(batch[-1].stretches[-1]) >= LONGEST_STRETCH:
+            if size >= BATCH:
+                yield batch
+                batch, size = [Talk(address, [])], 0
+            batch[-1].stretches.append([])
+        batch[-1].stretches[-1].append((record.time, record.payload))
+        size += 1
+        latest = record.time
+    if batch:
+        yield batch
+
+
+def make(batch: Sequence[Talk], setup: Path) -> Made:
+    """All dialogues of a batch."""
+    rules, linker = _ready(setup)
+    total = Made()
+    for talk in batch:
+        conversation = spool.conversation_of(talk.conversation)
+        unpacked = [
+            [spool.unpack(payload, conversation, time) for time, payload in stretch] for stretch in talk.stretches
+        ]
+        made = dialogues(
+            [[message for message, _ in stretch] for stretch in unpacked],
+            linker=linker,
+            rules=rules,
+            copies=[[copy for _, copy in stretch] for stretch in unpacked],
+        )
+        total.drafts += made.drafts
+        total.conversations += made.conversations
+        total.dropped += made.dropped
+        total.dialogues_dropped += made.dialogues_dropped
+        total.masked += made.masked
+    return total
+
+
+@lru_cache(maxsize=1)
+def _ready(setup: Path) -> tuple[Rules, Linker]:
+    with setup.open("rb") as file:
+        given: Setup = pickle.load(file)  # noqa: S301 - written by the main process a moment ago
+    rules = given.rules
+    if given.languages:
+        rules = replace(rules, language=language_filter(given.languages))
+    return rules, given.linker if given.linker is not None else bundled_linker()
+
+
+def bundled_linker() -> Linker:
+    """The disentangler that ships with Person2."""
+    from training.disentangle import Disentangler  # loads its scorer, which only workers need
+
+    return Disentangler.load()
+
+
+def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a text is in one of the languages (ISO 639-1); needs the optional package py3langid."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as missing:
+        raise ExportError("The language filter needs py3langid; install it with `pip install py3langid`.") from missing
+
+    identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    wanted = frozenset(languages)
+    return lambda text: identifier.classify(text)[0] in wanted
+
+
+__all__ = ["BATCH", "Previous", "Setup", "Talk", "batches", "make"]
