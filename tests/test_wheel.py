@@ -52,5 +52,5 @@ def test_the_wheel_talks_from_an_empty_folder(installed: Path, tmp_path: Path) -
 def test_the_wheel_holds_no_tests_and_no_toys(installed: Path) -> None:
     """Users get the program, not our workshop."""
     names = {path.name for path in installed.iterdir()}
-    assert {"person2.py", "core", "bots", "training", "migrations", "models"} <= names
+    assert {"person2", "core", "bots", "training", "migrations", "models"} <= names
     assert not names & {"tests", "benchmarks", "examples"}

@@ -410,6 +410,21 @@ class Memory:
             found = {(row[0], row[1]) for query in (wrote, known, voted) for row in session.execute(query)}
             return sorted(found)
 
+    def consented(self) -> list[str]:
+        """Everybody who said yes, as `platform:id`."""
+        with self._session() as session:
+            query = select(MemberRow.platform, MemberRow.member).where(MemberRow.consent.is_(True))
+            return sorted(f"{row[0]}:{row[1]}" for row in session.execute(query))
+
+    def judged(self) -> tuple[list[str], list[str]]:
+        """Message ids of the bot's replies that members liked, and that they disliked; one dislike outweighs likes."""
+        with self._session() as session:
+            query = select(MessageRow.message_id, func.count(FeedbackRow.id).filter(FeedbackRow.liked.is_(False))).join(
+                FeedbackRow, FeedbackRow.message_id == MessageRow.id
+            )
+            rows = session.execute(query.group_by(MessageRow.message_id)).all()
+            return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
+
     def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
         with self._session() as session:
             row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))

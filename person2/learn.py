@@ -1,0 +1,242 @@
+"""Commands that learn: exports into dialogues, dialogues into an adapter, scores."""
+
+import shlex
+import sys
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from core.adapters import Card, Shelf
+from core.errors import AdapterError, DialogueError, ExportError
+from core.memory import open_memory
+from core.settings import Settings, load_settings
+from person2.screen import Bar, chosen, err, out, write_json
+from person2.wiring import base_path, now, open_shelf
+
+app = typer.Typer()
+
+
+@app.command(
+    "import", epilog="Example: `person2 import export.zip --out talk.txt --attest 'our own server, everybody agreed'`"
+)
+def import_(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Export files, folders or zips; `log` for the bot's own memory.", metavar="SOURCE…"),
+    ],
+    target: Annotated[Path, typer.Option("--out", help="The dialogue file to write.")],
+    attest: Annotated[str | None, typer.Option(help="Why you may use this talk.")] = None,
+    people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
+    as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
+    held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
+    gap: Annotated[float | None, typer.Option(min=0.0, help="Minutes of silence that end a conversation.")] = None,
+    block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
+    ] = None,
+    code: Annotated[str, typer.Option(help="Code blocks: short, keep or drop.")] = "short",
+    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+) -> None:
+    """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
+    from training.funnel import render_table
+    from training.importing import Options, import_talk
+
+    settings = load_settings()
+    files = [Path(source) for source in sources if source != "log"]
+    memory = open_memory(settings.database) if len(files) < len(sources) else None
+    options = Options(
+        as_name=as_name,
+        gap=timedelta(minutes=gap) if gap else None,
+        block_list=_lines(block_list),
+        languages=tuple(language or ()),
+        code=_code_blocks(code),
+    )
+    with Bar("importing") as bar:
+        funnel = import_talk(
+            files,
+            out=target,
+            home=settings.person2_home,
+            attest=attest,
+            people=people,
+            held_out=held_out,
+            log=(item.message for item in memory.everything()) if memory else None,
+            consented=memory.consented() if memory else (),
+            liked=memory.judged()[0] if memory else (),
+            options=options,
+            progress=lambda stage, share: bar(share, 1, stage),
+        )
+    for fault in funnel.faults:
+        err.print(str(fault), markup=False)
+    if funnel.faults_more:
+        err.print(f"… and {funnel.faults_more} more")
+    for name in funnel.unknown_people:
+        err.print(f"nobody in these exports is, or several people are, {name!r}", markup=False)
+    if as_json:
+        write_json(funnel.to_json())
+    else:
+        out.print(render_table(funnel))
+    if funnel.out is None:
+        raise ExportError("No dialogue was left, so nothing was written; the counts above say why.")
+
+
+def _lines(file: Path | None) -> tuple[str, ...]:
+    if file is None:
+        return ()
+    try:
+        return tuple(filter(None, (line.strip() for line in file.read_text(encoding="utf-8").splitlines())))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{file} cannot be read ({error}); give a UTF-8 text file.") from error
+
+
+def _code_blocks(word: str) -> Any:
+    from training.exports.markup import CodeBlocks
+
+    try:
+        return CodeBlocks(word)
+    except ValueError:
+        raise ExportError(f"--code is {', '.join(CodeBlocks)}, not {word!r}.") from None
+
+
+@app.command(epilog="Example: `person2 train talk.txt --name our-voice && person2 chat --adapter our-voice`")
+def train(
+    files: Annotated[list[Path], typer.Argument(help="Files of Person1:/Person2: dialogues.", metavar="FILE…")],
+    held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure on, never learned.")] = None,
+    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="The adapter's id; made from the date when left out.")] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
+    rank: Annotated[int, typer.Option(min=1, help="LoRA rank: how much the adapter can hold.")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 1e-3,
+    adapter: Annotated[str | None, typer.Option(help="Go on from this adapter.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, data and settings: same adapter.")] = 17,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+) -> None:
+    """Fine-tune a LoRA adapter on dialogues; use only words whose writers agreed (see the README)."""
+    from training import finetune as work
+    from training.card import make_card
+
+    settings = load_settings(**chosen(base_model=base))
+    shelf = open_shelf(settings)
+    adapter_id = name or f"voice-{now():%Y%m%d-%H%M%S}"
+    _check_new(shelf, adapter_id)
+    before = shelf.find(adapter, base=settings.base_model) if adapter else None
+    knobs = work.Settings(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed)
+    _check_files([*files, *(held_out or [])])
+    with Bar("training") as bar:
+        outcome = work.finetune(
+            files,
+            run=_run_folder(settings, adapter_id),
+            base=base_path(settings.base_model),
+            held_out=held_out or [],
+            name=adapter_id,
+            adapter=before.path if before else None,
+            settings=knobs,
+            resume=resume,
+            log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
+            on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
+        )
+    for fault in outcome.faults:
+        err.print(f"[yellow]{fault}[/]", markup=True)
+    card = make_card(outcome, created_at=now(), command=shlex.join(["person2", *sys.argv[1:]]))
+    shelf.add(outcome.adapter, _as_typed(card, settings.base_model))
+    if as_json:
+        write_json({**asdict(outcome), "adapter": adapter_id})
+        return
+    out.print(
+        f"Held-out replies: {outcome.before:.3f} → {outcome.after:.3f} bits per byte, "
+        f"perplexity {outcome.perplexity_before:.1f} → {outcome.perplexity_after:.1f} a token "
+        f"({outcome.held_out_dialogues} dialogues not trained on)."
+    )
+    out.print(
+        f"Learned from {outcome.train_dialogues} dialogues in {outcome.steps} steps and {outcome.seconds / 60:.1f} "
+        f"minutes, {outcome.targets_per_second:.0f} of Person2's tokens a second."
+    )
+    out.print(f"On the shelf as {adapter_id}: `person2 chat --adapter {adapter_id}` speaks with it.")
+
+
+def _state(progress: Any) -> str:
+    held = f" · held-out {progress.held_out:.3f}" if progress.held_out is not None else ""
+    return f"loss {progress.loss:.2f}{held}" if progress.loss is not None else "…"
+
+
+def _as_typed(card: Card, base: str) -> Card:
+    """The card names the base as the operator does (`starter`), not by the folder it happened to lie in."""
+    return replace(card, base=base)
+
+
+def _check_new(shelf: Shelf, adapter_id: str) -> None:
+    """Before hours of training, not after them."""
+    if any(card.id == adapter_id for card in shelf.cards()):
+        raise AdapterError(f"There is an adapter called {adapter_id} already; choose another --name.")
+
+
+def _check_files(files: list[Path]) -> None:
+    for file in files:
+        if not file.is_file():
+            raise DialogueError(f"There is no file {file}; check the path.")
+
+
+def _run_folder(settings: Settings, name: str) -> Path:
+    return settings.person2_home / "runs" / name
+
+
+@app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
+    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
+    contexts: Annotated[
+        int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
+    ] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
+) -> None:
+    """Score a model and adapter on held-out dialogues: bits per byte, next-reply ranking, variety, copying."""
+    from training.evaluate import evaluate as score
+
+    settings = load_settings(**chosen(base_model=base, adapter=adapter))
+    voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
+    _check_files([*files, *(training or [])])
+    with Bar("evaluating") as bar:
+        result = score(
+            files,
+            base=base_path(settings.base_model),
+            adapter=voice.path if voice else None,
+            training=training or [],
+            contexts=contexts,
+            sampling=settings.sampling,
+            on_stage=lambda stage: bar(0, 1, stage),
+        ).to_json()
+    for fault in result["faults"]:
+        err.print(fault, markup=False)
+    if as_json:
+        write_json(result)
+        return
+    title = f"{settings.base_model}, adapter {voice.id if voice else 'none'}"
+    files_ = result["files"]
+    table = Table(
+        "score", *(Path(name).name for name in files_), *(["together"] if len(files_) > 1 else []), title=title
+    )
+    columns = [*files_.values(), *([result] if len(files_) > 1 else [])]
+    for label in (key for key, value in result.items() if isinstance(value, (int, float)) or key in SCORED):
+        table.add_row(label, *(_shown(column.get(label), column.get("intervals", {}).get(label)) for column in columns))
+    out.print(table)
+    floors = {name: value for name, value in result["floors"].items() if value is not None}
+    if floors:
+        out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
+
+
+SCORED = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
+
+
+def _shown(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")

@@ -1,0 +1,71 @@
+"""Commands about a person's data: hand it over, or remove it everywhere."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from core.errors import StorageError
+from core.memory import Memory, open_memory
+from core.settings import load_settings
+from person2.screen import out, write_json
+from person2.wiring import open_shelf
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
+def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
+    """Hand over everything stored of a member, as JSON."""
+    memory = open_memory(load_settings().database)
+    stored = [memory.export(platform, who) for platform, who in _members(memory, member)]
+    write_json(stored)
+
+
+@app.command(epilog="Example: `person2 forget slack:U012AB3CD`")
+def forget(
+    member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in slack:U012…", metavar="MEMBER")],
+    as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,
+) -> None:
+    """Remove a member everywhere; adapters that learned from them go out of service."""
+    from training.forgetting import forget as forget_everywhere
+
+    settings = load_settings()
+    memory, shelf = open_memory(settings.database), open_shelf(settings)
+    # Someone may stand in imported files only, so a full PLATFORM:ID is taken as it is.
+    known = memory.find_members(member) or ([_split_member(member)] if ":" in member else [])
+    if not known:
+        raise StorageError(f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in slack:U012AB3CD.")
+    for platform, who in known:
+        receipt = forget_everywhere(
+            platform, who, memory=memory, shelf=shelf, home=settings.person2_home, base=settings.base_model
+        )
+        if as_json:
+            write_json({"member": f"{platform}:{who}", **asdict(receipt)})
+            continue
+        removed = receipt.removed
+        out.print(
+            f"{platform}:{who}: {removed.messages} messages, {removed.replies} answers to them, "
+            f"{removed.feedback} votes and {receipt.dialogues} training dialogues deleted."
+        )
+        if receipt.adapters:
+            out.print(
+                f"Out of service: {', '.join(receipt.adapters)}. Current voice: {receipt.speaks_now}. To rebuild:"
+            )
+        for command in receipt.rebuild:
+            out.print(f"  {command}", markup=False)
+
+
+def _split_member(member: str) -> tuple[str, str]:
+    platform, _, who = member.partition(":")
+    return platform, who
+
+
+def _members(memory: Memory, member: str) -> list[tuple[str, str]]:
+    """`platform:id` as it is; a bare id or name on every platform that knows it."""
+    found = memory.find_members(member)
+    if not found:
+        raise StorageError(
+            f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in discord:80351110224678912."
+        )
+    return found

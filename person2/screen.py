@@ -1,0 +1,46 @@
+"""What a person at the terminal sees: results on standard output, everything else on standard error."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def write_json(value: Any) -> None:
+    """One line of JSON for machines."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def chosen(**options: object) -> dict[str, object]:
+    """The options that were given; the others are left to the settings."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+class Bar:
+    """A progress bar on standard error, gone when it is no terminal."""
+
+    def __init__(self, label: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self._task = self._progress.add_task(label, total=1, state="preparing …")
+
+    def __enter__(self) -> Callable[[float, float, str], None]:
+        self._progress.start()
+        return lambda done, total, state: self._progress.update(self._task, completed=done, total=total, state=state)
+
+    def __exit__(self, *caught: object) -> None:
+        self._progress.stop()

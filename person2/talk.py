@@ -1,0 +1,194 @@
+"""Commands that talk: the terminal, the two bots, and both bots in one process."""
+
+import asyncio
+import getpass
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from core.errors import Person2Error
+from core.settings import Settings, load_settings
+from person2.screen import chosen, err
+from person2.wiring import House, keep_retention, now, open_house
+
+app = typer.Typer()
+slack_app = typer.Typer(
+    invoke_without_command=True, help="Run the Slack bot; `person2 slack manifest` prints its app manifest."
+)
+
+
+def set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    for chatty in ("httpx", "httpcore", "alembic", "urllib3", "slack_bolt", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+T = TypeVar("T")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a bot until it ends or is stopped; SIGTERM stops it as Ctrl-C does, in order."""
+
+    async def stoppable() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        raise SystemExit(0) from None
+
+
+@app.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")
+def chat(
+    once: Annotated[str | None, typer.Option(help="Answer this one line and leave.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same talk.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+) -> None:
+    """Talk with Person2 in the terminal; lines may come from a pipe."""
+    from bots.terminal import Terminal
+
+    logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s", stream=sys.stderr)
+    settings = load_settings(**chosen(adapter=adapter, base_model=base))
+    interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        if interactive:
+            err.print(f"Person2: loading {settings.base_model} …", style="dim")
+        house = runner.run(stack.enter_async_context(open_house(settings, prefix="/", seed=seed)))
+        try:
+            terminal = Terminal(
+                house.chat,
+                house.commands,
+                person=_login(),
+                clock=now,
+                source=sys.stdin,
+                sink=sys.stdout,
+                notes=sys.stderr,
+                interactive=interactive,
+            )
+            for line in terminal.lines() if once is None else [once]:
+                runner.run(terminal.say(line))
+        finally:
+            runner.run(stack.aclose())
+    if interactive:
+        err.print()
+
+
+@app.command(epilog="Example: `DISCORD_TOKEN=… person2 discord`")
+def discord() -> None:
+    """Run the Discord bot."""
+    settings = load_settings()
+    settings.require("discord_token")
+    _serve(settings, _discord)
+
+
+@slack_app.callback(epilog="Example: `person2 slack --http`")
+def slack(
+    context: typer.Context,
+    http: Annotated[
+        bool, typer.Option("--http", help="Listen for signed HTTP requests instead of Socket Mode.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings()
+    settings.require("slack_bot_token", "slack_signing_secret" if http else "slack_app_token")
+    _serve(settings, lambda house: _slack(house, http=http))
+
+
+@slack_app.command("manifest", epilog="Example: `person2 slack manifest --url https://bot.example.org/slack/events`")
+def slack_manifest(
+    url: Annotated[str | None, typer.Option(help="Public request URL, for HTTP instead of Socket Mode.")] = None,
+) -> None:
+    """Print the app manifest to paste at api.slack.com/apps."""
+    from bots.slack import manifest
+
+    sys.stdout.write(manifest(url))
+
+
+@app.command(epilog="Example: `person2 run`")
+def run() -> None:
+    """Run the Discord and the Slack bot in one process, on one generator."""
+    settings = load_settings()
+    settings.require("discord_token", "slack_bot_token")
+    http = settings.slack_app_token is None
+    if http:
+        settings.require("slack_signing_secret")
+    _serve(settings, _discord, lambda house: _slack(house, http=http))
+
+
+Bot = Callable[[House], Coroutine[Any, Any, None]]
+
+
+def _serve(settings: Settings, *bots: Bot) -> None:
+    set_up_logging()
+
+    async def serve() -> None:
+        async with open_house(settings) as house, asyncio.TaskGroup() as group:
+            group.create_task(keep_retention(house.memory, settings.retention_days))
+            for bot in bots:
+                group.create_task(bot(house))
+
+    try:
+        _run(serve())
+    except* Person2Error as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[Person2Error]) -> Person2Error:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Person2Error) else Person2Error(str(error))
+
+
+async def _discord(house: House) -> None:
+    from bots.discord import DiscordBot
+
+    settings = house.settings
+    assert settings.discord_token is not None  # noqa: S101 - required before anything was built
+    await DiscordBot(
+        house.chat,
+        house.commands,
+        token=settings.discord_token.get_secret_value(),
+        api_base=settings.discord_api_base or None,
+        gateway_url=settings.discord_gateway_url or None,
+        proxy=settings.discord_proxy or None,
+        buttons=settings.discord_buttons,
+    ).run()
+
+
+async def _slack(house: House, *, http: bool) -> None:
+    from bots.slack import SlackBot
+
+    settings = house.settings
+    await SlackBot(
+        house.chat,
+        house.commands,
+        bot_token=settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else "",
+        app_token=settings.slack_app_token.get_secret_value() if settings.slack_app_token else None,
+        signing_secret=settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else None,
+        api_url=settings.slack_api_url or None,
+        proxy=settings.slack_proxy or None,
+        http=http,
+        host=settings.slack_http_host,
+        port=settings.slack_http_port,
+        path=settings.slack_http_path,
+        visible_commands=settings.slack_visible_commands,
+    ).run()
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user in this container
+        return "you"

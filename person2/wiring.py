@@ -1,0 +1,129 @@
+"""The one place where core, generator and shelf are constructed: every dependency is passed in from here.
+
+Knows every layer and prints nothing. Heavy parts (torch, a platform's library) are imported by what needs them.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from core.adapters import Shelf
+from core.chat import Chat, ChatSettings
+from core.commands import Commands
+from core.errors import StorageError
+from core.generator import Adapter, Generator
+from core.memory import Memory, open_memory
+from core.messages import Conversation
+from core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STARTER = Path(__file__).resolve().parent.parent / "models" / "starter"
+"""The model that ships; in a wheel it lies beside this package as in a checkout."""
+
+PURGE_EVERY = timedelta(hours=1)
+"""How often messages past their retention are deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """Everything a bot needs, built and running."""
+
+    settings: Settings
+    memory: Memory
+    shelf: Shelf
+    generator: Generator
+    chat: Chat
+    commands: Commands
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def base_path(name: str) -> str:
+    """What a loader understands: `starter` is a folder of ours, other names and folders stay as they are."""
+    return str(STARTER) if name == "starter" else str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def open_shelf(settings: Settings) -> Shelf:
+    return Shelf(settings.shelf, bundled=STARTER / "adapters", clock=now)
+
+
+def open_generator(settings: Settings) -> Generator:
+    """The generator that GENERATOR names. Raises ModelError, SettingsError."""
+    if settings.generator == "remote":
+        settings.require("remote_url", "remote_model")
+        from core.generator.remote import RemoteGenerator
+
+        return RemoteGenerator(
+            settings.remote_url,
+            model=settings.remote_model,
+            api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else "",
+            in_flight=settings.queue_limit,
+        )
+    base = base_path(settings.base_model)
+    from core.generator import gpt2
+
+    return gpt2.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None) -> AsyncIterator[House]:
+    """Build everything once, and take it down in order. Raises Person2Error with what is wrong."""
+    memory = await asyncio.to_thread(open_memory, settings.database)
+    async with AsyncExitStack() as stack:
+        stack.callback(memory.close)
+        shelf = open_shelf(settings)
+        generator = await asyncio.to_thread(open_generator, settings)
+        stack.push_async_callback(generator.close)
+
+        async def voice_for(conversation: Conversation, chosen: str | None) -> Adapter | None:
+            return await asyncio.to_thread(shelf.find, chosen or settings.adapter, base=settings.base_model)
+
+        chat = Chat(
+            memory=memory,
+            generator=generator,
+            voice=voice_for,
+            settings=ChatSettings(sampling=settings.sampling, rules=settings.rules, user_rate=settings.user_rate),
+            clock=now,
+            dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
+        )
+        commands = Commands(
+            chat=chat,
+            clock=now,
+            started_at=now(),
+            voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
+            forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
+            prefix=prefix,
+        )
+        yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+
+
+def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
+    """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
+    from training.forgetting import forget as forget_everywhere
+
+    home = settings.person2_home
+    return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
+
+
+async def keep_retention(memory: Memory, days: int | None) -> None:
+    """Delete what is past its retention, now and every hour, until cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(_purge, memory, days)
+        except StorageError as error:
+            log.warning("old messages could not be purged: %s", error)
+        await asyncio.sleep(PURGE_EVERY.total_seconds())
+
+
+def _purge(memory: Memory, days: int | None) -> None:
+    if days is not None:
+        memory.purge(before=now() - timedelta(days=days))
+    memory.purge_channels(cutoff={own: now() - timedelta(days=own) for own in memory.retentions()})
