@@ -39,6 +39,7 @@ ATTEMPTS = 3
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
+WORDLESS = "I read text only: write me something and I'll answer."
 BROKEN = "Something went wrong while I was thinking. Ask me again; if it keeps happening, tell my operator."
 
 
@@ -74,23 +75,30 @@ class Chat:
         self._asked: dict[tuple[str, str], deque[datetime]] = {}
         self._last_ambient: dict[str, datetime] = {}
         self._in_a_row: dict[str, int] = {}
+        self._said_wordless: deque[tuple[str, str]] = deque(maxlen=1000)
 
-    async def hear(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+    async def hear(
+        self, message: Message, *, thinking: Thinking = nullcontext, heard: Callable[[], object] | None = None
+    ) -> Reply | None:
         """Take in one message of a channel and answer it if the policy says so.
 
         None where nothing is to be posted: not addressed, already heard (redelivered events are harmless), not allowed
-        here. A Reply with `notice` tells the asker alone that the bot cannot answer now. Raises StorageError.
+        here. A Reply with `notice` tells the asker alone that the bot cannot answer now. `heard` is called once the
+        message is stored, so that a platform can take in a burst in order without waiting for the answers. Raises
+        StorageError.
         """
         conversation = message.conversation
         async with self._lock(self._ears, conversation):  # messages are stored in the order they arrived in
             chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
             decision = self._decide(message, chosen)
             if not decision.remember:
-                return None
+                return self._wordless(message, chosen) if decision.why is policy.Why.EMPTY else None
             row = await asyncio.to_thread(self.memory.remember, message)
         if row is None:
             log.debug("heard twice, answered once: %s %s", conversation.key, message.id)
             return None
+        if heard is not None:
+            heard()
         if not message.from_bot:
             self._in_a_row[conversation.key] = 0
         if not decision.answer:
@@ -160,6 +168,15 @@ class Chat:
         recent = policy.Recent(last_ambient=self._last_ambient.get(key), in_a_row=self._in_a_row.get(key, 0))
         local: time = self._clock().astimezone().time()
         return policy.decide(message, self._rules(chosen), recent, roll=self._dice.random(), local_time=local)
+
+    def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
+        """A bare mention, a picture, a sticker: say once that we read text, where we may speak and were addressed."""
+        addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
+        known = (message.conversation.key, message.id)
+        if not addressed or known in self._said_wordless or not policy.allowed(message, self._rules(chosen)):
+            return None
+        self._said_wordless.append(known)
+        return None if self._too_fast(message) else Reply(text=WORDLESS, answers=message.id, notice=True)
 
     def _too_fast(self, message: Message) -> bool:
         """Count this question of the member; true when it is over the rate."""

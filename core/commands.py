@@ -248,6 +248,15 @@ class Commands:
             f"up {hours} h {seconds // 60} min."
         )
 
+    async def why(self, invocation: Invocation) -> Answer:
+        """How the answer posted as `invocation.post` was made; menus call this, it is no word of the table."""
+        memory, where = self.chat.memory, invocation.message.conversation
+        row = await asyncio.to_thread(memory.reply_of, where, invocation.post or "")
+        details = await asyncio.to_thread(memory.details, row) if row is not None else {}
+        if not details:
+            return Answer(text="That is no answer of mine that I remember.")
+        return Answer(text="\n".join(f"{name}: {value}" for name, value in details.items()))
+
     async def _help(self, invocation: Invocation) -> Answer:
         return Answer(text=self.help_text())
 

@@ -1,0 +1,131 @@
+"""discord.Message → Message. Pure: knows what Discord's markup means and nothing of chat, memory or the network."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import discord
+
+from core.messages import Conversation, Kind, Message
+
+PLATFORM = "discord"
+
+_WORDS = frozenset({discord.MessageType.default, discord.MessageType.reply})
+"""Message types a person writes; the rest are joins, pins, boosts, calls, thread starters, command echoes …"""
+
+# https://discord.com/developers/docs/reference#message-formatting
+_MARKUP = re.compile(
+    r"<(?:@!?(?P<user>\d+)|@&(?P<role>\d+)|\#(?P<channel>\d+)|a?:(?P<emoji>\w+):\d+"
+    r"|/(?P<command>[^:<>]{1,100}):\d+|t:(?P<time>-?\d{1,12})(?::\w)?)>"
+)
+
+
+def to_message(
+    message: discord.Message,
+    me: discord.abc.Snowflake,
+    *,
+    joined_thread: bool = False,
+    replies_to_bot: bool = False,
+) -> Message | None:
+    """What a member said, or None for what is not a member's words: other bots, webhooks, our own posts, system notes.
+
+    The two flags are what only memory knows: that we speak in the thread, and that the message answered is a post of
+    ours where Discord did not send that message along.
+    """
+    if message.author.bot or message.webhook_id is not None or message.author.id == me.id or message.type not in _WORDS:
+        return None
+    reference = message.reference
+    answers = None
+    if reference is not None and reference.type is discord.MessageReferenceType.default:
+        answers = reference.message_id
+        resolved = reference.resolved
+        replies_to_bot = replies_to_bot or (isinstance(resolved, discord.Message) and resolved.author.id == me.id)
+    return Message(
+        conversation=conversation_of(message.channel),
+        id=str(message.id),
+        author=str(message.author.id),
+        author_name=message.author.display_name,
+        text=readable(message, me),
+        sent_at=message.created_at,
+        reply_to=None if answers is None else str(answers),
+        mentions_bot=_mentions(message, me),
+        replies_to_bot=replies_to_bot and answers is not None,
+        joined_thread=joined_thread,
+    )
+
+
+def conversation_of(channel: object) -> Conversation:
+    """Where something was said. A thread (forum posts are threads) hangs from its channel, whose settings it shares."""
+    if isinstance(channel, discord.DMChannel):
+        return Conversation(platform=PLATFORM, channel=str(channel.id), kind=Kind.DIRECT)
+    guild = getattr(channel, "guild", None)
+    space = guild.id if guild is not None else getattr(channel, "guild_id", None)
+    here = str(getattr(channel, "id", ""))
+    if isinstance(channel, discord.Thread):
+        return Conversation(
+            platform=PLATFORM, space=str(space or ""), channel=str(channel.parent_id), thread=here, kind=Kind.THREAD
+        )
+    return Conversation(platform=PLATFORM, space=str(space or ""), channel=here, kind=Kind.CHANNEL)
+
+
+def readable(message: discord.Message, me: discord.abc.Snowflake) -> str:
+    """The text as people read it: names for ids, `:smile:` for custom emoji; our own name in front is left out."""
+    guild = message.guild
+    users = {user.id: user.display_name for user in message.mentions}
+
+    def user(number: int) -> str | None:
+        member = guild.get_member(number) if guild is not None else None
+        return users.get(number) or (member.display_name if member is not None else None)
+
+    return plain(_without_address(message.content, _our_marks(message, me)), guild, user)
+
+
+def plain(text: str, guild: discord.Guild | None, user: Callable[[int], str | None]) -> str:
+    """Text with Discord's markup made readable; `user` names a member."""
+
+    def shown(found: re.Match[str]) -> str:
+        kind, value = found.lastgroup, found[found.lastgroup or 0]
+        match kind:
+            case "user":
+                return f"@{user(int(value)) or 'someone'}"
+            case "role":
+                role = guild.get_role(int(value)) if guild is not None else None
+                return f"@{role.name if role is not None else 'a role'}"
+            case "channel":
+                channel = guild.get_channel_or_thread(int(value)) if guild is not None else None
+                return f"#{channel.name if channel is not None else 'a channel'}"
+            case "emoji":
+                return f":{value}:"
+            case "command":
+                return f"/{value}"
+            case _:
+                return _moment(int(value))
+
+    return _MARKUP.sub(shown, text).strip()
+
+
+def _moment(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "some time"
+
+
+def _our_roles(message: discord.Message, me: discord.abc.Snowflake) -> list[int]:
+    """The role that Discord made for this bot: people pick it from the list in place of the bot."""
+    return [role.id for role in message.role_mentions if role.tags is not None and role.tags.bot_id == me.id]
+
+
+def _our_marks(message: discord.Message, me: discord.abc.Snowflake) -> str:
+    ours = [rf"@!?{me.id}", *(f"@&{role}" for role in _our_roles(message, me))]
+    return rf"<(?:{'|'.join(ours)})>"
+
+
+def _mentions(message: discord.Message, me: discord.abc.Snowflake) -> bool:
+    """Addressed by name in the text. A reply lists its author among the mentions too, but says so by its reference."""
+    return re.search(_our_marks(message, me), message.content) is not None
+
+
+def _without_address(text: str, ours: str) -> str:
+    text = re.sub(rf"^(?:\s*{ours}[\s,:]*)+", "", text)
+    return re.sub(rf"(?:\s*{ours}\s*)+$", "", text)

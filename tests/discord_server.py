@@ -1,0 +1,475 @@
+"""A Discord-compatible server on loopback: REST and gateway over real sockets, Discord's rules from `simcord`.
+
+simcord's in-memory backend keeps guilds, messages, permissions and interactions and answers each REST route; here it
+gets an HTTP and a WebSocket face, so that an unmodified client can talk to it. Faults are ordered by tests.
+"""
+
+import asyncio
+import contextlib
+import copy
+import fnmatch
+import io
+import itertools
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import discord
+from aiohttp import WSCloseCode, WSMsgType, web
+from simcord import intents as simcord_intents
+from simcord import interactions
+from simcord.backend import Backend, serializers
+from simcord.backend.command_access import command_access
+from simcord.backend.errors import BackendError
+from simcord.enums import ChannelType, ComponentType, InteractionType
+from simcord.http import router, routes  # noqa: F401 - importing the routes registers them
+
+TOKEN = "the.right.token"
+WAIT = 8.0
+"""Longest a test waits for something that should come at once."""
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """Answers the next `times` matching calls in place of Discord."""
+
+    method: str
+    path: str
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int = 1
+
+
+@dataclass
+class Session:
+    """One identified gateway session; its events are kept for a RESUME."""
+
+    id: str
+    intents: discord.Intents
+    socket: "Socket | None" = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Socket:
+    """One gateway connection, compressed as the client asked for."""
+
+    def __init__(self, ws: web.WebSocketResponse, *, compress: bool) -> None:
+        self.ws = ws
+        self._deflate = zlib.compressobj() if compress else None
+
+    async def send(self, payload: dict[str, Any]) -> None:
+        await self.send_text(json.dumps(payload))
+
+    async def send_text(self, text: str) -> None:
+        with contextlib.suppress(ConnectionError):
+            if self._deflate is None:
+                await self.ws.send_str(text)
+            else:
+                packed = self._deflate.compress(text.encode()) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+                await self.ws.send_bytes(packed)
+
+
+class DiscordServer:
+    """Start with `serving()`. Members act through `Person`s; what the bot did is read from the backend."""
+
+    def __init__(self) -> None:
+        self.backend = Backend()
+        self.backend.bot_user.name = "Person2"
+        self.guild = self.backend.create_guild("Gardeners")
+        self.channel = self.backend.create_channel(self.guild.id, "general").id
+        self.port = 0
+        self.faults: list[Fault] = []
+        self.calls: list[tuple[str, str, Any]] = []
+        self.sessions: dict[str, Session] = {}
+        self.approved = discord.Intents.all()
+        self.identifies = 0
+        self.resumes = 0
+        self.resume_url: str | None = None
+        self.refuse_gateway = 0
+        """So many next gateway connections are refused."""
+        self._serial = itertools.count(1)
+        self._runner: web.AppRunner | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+        self.backend.subscribers.append(self._emitted)
+
+    # Addresses
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v10"
+
+    @property
+    def gateway(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/gateway"
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=32 << 20)
+        app.router.add_get("/gateway", self._gateway)
+        app.router.add_route("*", "/api/v10/{path:.*}", self._rest)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.2)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # aiohttp has no public way
+
+    async def stop(self) -> None:
+        for session in self.sessions.values():
+            await self.drop(session)
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # REST
+
+    async def _rest(self, request: web.Request) -> web.Response:
+        path, method = "/" + request.match_info["path"], request.method
+        body, files = await _body(request)
+        self.calls.append((method, path, body))
+        fault = next((each for each in self.faults if each.method == method and fnmatch.fnmatch(path, each.path)), None)
+        if fault is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.faults.remove(fault)
+            return _json(fault.body, fault.status, fault.headers)
+        with_token = path.startswith(("/webhooks/", "/interactions/"))
+        if not with_token and request.headers.get("Authorization") != f"Bot {TOKEN}":
+            return _json({"message": "401: Unauthorized", "code": 0}, 401)
+        if path == "/gateway/bot":
+            limit = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
+            return _json({"url": self.gateway, "shards": 1, "session_start_limit": limit})
+        try:
+            answer = router.dispatch(self.backend, method, path, json=body, params=dict(request.query), files=files)
+        except BackendError as error:
+            return _json(error.to_json(), error.status)
+        if path == "/oauth2/applications/@me":
+            answer["flags"] = 1 << 19 if self.approved.message_content else 0
+        silent = path.endswith("/callback") and request.query.get("with_response") != "true"
+        return web.Response(status=204) if answer is None or silent else _json(answer)
+
+    # Gateway
+
+    async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse_gateway > 0:
+            self.refuse_gateway -= 1
+            return web.Response(status=503)
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        socket = Socket(ws, compress=request.query.get("compress") == "zlib-stream")
+        await socket.send({"op": 10, "d": {"heartbeat_interval": 41250}, "s": None, "t": None})
+        session: Session | None = None
+        async for frame in ws:
+            if frame.type is not WSMsgType.TEXT:
+                continue
+            message = json.loads(frame.data)
+            match message["op"]:
+                case 1:
+                    await socket.send({"op": 11, "d": None, "s": None, "t": None})
+                case 2:
+                    session = await self._identify(socket, message["d"])
+                case 6:
+                    session = await self._resume(socket, message["d"])
+        if session is not None and session.socket is socket:
+            session.socket = None
+        return ws
+
+    async def _identify(self, socket: Socket, data: dict[str, Any]) -> Session | None:
+        self.identifies += 1
+        if data["token"] != TOKEN:
+            await socket.ws.close(code=4004, message=b"Authentication failed.")
+            return None
+        wanted = discord.Intents._from_value(data["intents"])
+        if simcord_intents.missing_privileged_intents(wanted, self.approved):
+            await socket.ws.close(code=4014, message=b"Disallowed intent(s).")
+            return None
+        session = Session(f"session{next(self._serial)}", wanted, socket)
+        self.sessions[session.id] = session
+        ready = {
+            "v": 10,
+            "user": serializers.user_payload(self.backend.bot_user),
+            "guilds": [{"id": str(guild), "unavailable": True} for guild in self.backend.guilds],
+            "session_id": session.id,
+            "resume_gateway_url": self.resume_url or self.gateway,
+            "application": {"id": str(self.backend.application_id), "flags": 0},
+        }
+        await self._dispatch(session, "READY", ready)
+        for guild in self.backend.guilds.values():
+            await self._dispatch(session, "GUILD_CREATE", dict(serializers.guild_create_payload(self.backend, guild)))
+        return session
+
+    async def _resume(self, socket: Socket, data: dict[str, Any]) -> Session | None:
+        self.resumes += 1
+        session = self.sessions.get(data["session_id"])
+        if session is None:
+            await socket.send({"op": 9, "d": False, "s": None, "t": None})
+            return None
+        missed = [event for event in session.events if event["s"] > data["seq"]]
+        for event in missed:
+            await socket.send(event)
+        session.socket = socket
+        await self._dispatch(session, "RESUMED", {})
+        return session
+
+    def _emitted(self, event: str, payload: Any) -> None:
+        for session in self.sessions.values():
+            shaped = copy.deepcopy(dict(payload))
+            gate = simcord_intents.required_intent(event, shaped)
+            if gate is not None and not getattr(session.intents, gate):
+                continue
+            if not session.intents.message_content and event in {"MESSAGE_CREATE", "MESSAGE_UPDATE"}:
+                simcord_intents.censor_message(shaped, self.backend.bot_user.id, backend=self.backend)
+            self._later(self._dispatch(session, event, shaped))
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _dispatch(self, session: Session, event: str, payload: dict[str, Any]) -> None:
+        if event == "GUILD_CREATE":
+            simcord_intents.prune_guild_create(payload, session.intents, self.backend.bot_user.id)
+        frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": payload}
+        session.events.append(frame)
+        if session.socket is not None:
+            await session.socket.send(frame)
+
+    # What tests order
+
+    @property
+    def session(self) -> Session:
+        return list(self.sessions.values())[-1]
+
+    async def send(self, event: str, payload: Any) -> None:
+        """Any event, well-formed or not."""
+        await self._dispatch(self.session, event, payload)
+
+    async def drop(self, session: Session) -> None:
+        """Cut the connection without a word; the session can be resumed."""
+        socket, session.socket = session.socket, None
+        if socket is not None and socket.ws._req is not None and socket.ws._req.transport is not None:
+            socket.ws._req.transport.abort()
+
+    async def close(self, code: int = WSCloseCode.OK) -> None:
+        socket, self.session.socket = self.session.socket, None
+        if socket is not None:
+            await socket.ws.close(code=code)
+
+    def person(self, name: str, **member: Any) -> "Person":
+        user = self.backend.make_user(name.lower(), global_name=name)
+        self.backend.add_member(self.guild.id, user.id, **member)
+        return Person(self, user.id, name)
+
+    def admin(self, name: str) -> "Person":
+        role = self.backend.create_role(
+            self.guild.id, "keepers", permissions=discord.Permissions(manage_channels=True).value
+        )
+        return self.person(name, roles=[role.id])
+
+    def posts(self, channel: int | None = None) -> list[str]:
+        """What the bot wrote in a channel for all to see, oldest first."""
+        return [message.content for message in self.messages(channel) if not message.is_ephemeral]
+
+    def messages(self, channel: int | None = None) -> list[Any]:
+        """The bot's messages, ephemeral ones included; still “thinking …” ones are not."""
+        stored = self.backend.messages[channel or self.channel].values()
+        ours = [message for message in stored if message.author_id == self.backend.bot_user.id]
+        return [message for message in ours if not message.flags & 1 << 7 and message.type in {0, 19, 20, 23}]
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait for something to become true; its value."""
+        for _ in range(int(WAIT / 0.005)):
+            found = condition()
+            if found:
+                return found
+            await asyncio.sleep(0.005)
+        raise AssertionError(
+            f"not within {WAIT} s; the bot wrote {self.posts()}, the last calls were {self.calls[-5:]}"
+        )
+
+    async def posted(self, count: int, channel: int | None = None) -> list[str]:
+        """Wait until the bot has written so much in a channel."""
+        await self.until(lambda: len(self.posts(channel)) >= count)
+        return self.posts(channel)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A member at a keyboard."""
+
+    server: DiscordServer
+    id: int
+    name: str
+
+    @property
+    def direct(self) -> int:
+        return int(self.server.backend.get_dm_channel(self.id).id)
+
+    @property
+    def bot(self) -> str:
+        return f"<@{self.server.backend.bot_user.id}>"
+
+    def says(self, text: str, *, where: int | None = None, answering: int | None = None, **more: Any) -> Any:
+        reference = None if answering is None else {"message_id": str(answering)}
+        return self.server.backend.create_message(
+            where or self.server.channel, self.id, text, reference=reference, **more
+        )
+
+    def edits(self, message: Any, text: str) -> None:
+        self.server.backend.edit_message(message.channel_id, message.id, {"content": text})
+
+    def deletes(self, *messages: Any) -> None:
+        if len(messages) == 1:
+            self.server.backend.delete_message(messages[0].channel_id, messages[0].id)
+        else:
+            self.server.backend.bulk_delete_messages(messages[0].channel_id, [message.id for message in messages])
+
+    def reacts(self, message: Any, emoji: str, *, stay: bool = True) -> None:
+        self.server.backend.set_reaction(message.channel_id, message.id, emoji, self.id, stay)
+
+    def opens_thread(self, name: str, *, parent: int | None = None) -> int:
+        thread = self.server.backend.create_thread(parent or self.server.channel, name, self.id)
+        return int(thread.id)
+
+    def may_use(self, command: str, *, kind: int = 1) -> bool:
+        found = self.server.backend.find_command(command, self.server.guild.id, type=kind)
+        assert found is not None, command
+        return bool(command_access(self.server.backend, found, user_id=self.id, channel_id=self.server.channel).allowed)
+
+    async def uses(self, words: str, *, where: int | None = None, **options: Any) -> "Used":
+        """A slash command: `uses("person2 ask", question="…")`."""
+        path, channel = words.split(), where or self.server.channel
+        root = await self._command(path[0], 1)
+        leaf, nesting = interactions.walk_to_subcommand(root, path[1:])
+        built, _ = interactions.build_options(self._actor(), words, leaf, options, channel_id=channel)
+        data = {"id": root["id"], "name": root["name"], "type": 1}
+        return self._interact(
+            InteractionType.APPLICATION_COMMAND,
+            channel,
+            {**data, "options": interactions.nest_options(root, nesting, built)},
+        )
+
+    async def types(self, words: str, option: str, typed: str, **filled: Any) -> list[str]:
+        """Autocomplete: what the bot offers for an option."""
+        path = words.split()
+        root = await self._command(path[0], 1)
+        leaf, nesting = interactions.walk_to_subcommand(root, path[1:])
+        built, _ = interactions.build_options(
+            self._actor(), words, leaf, filled, partial=True, channel_id=self.server.channel
+        )
+        built.append({"name": option, "type": 3, "value": typed, "focused": True})
+        data = {"id": root["id"], "name": root["name"], "type": 1}
+        used = self._interact(
+            InteractionType.APPLICATION_COMMAND_AUTOCOMPLETE,
+            self.server.channel,
+            {**data, "options": interactions.nest_options(root, nesting, built)},
+        )
+        await self.server.until(lambda: used.record.responded)
+        return [choice["value"] for choice in used.record.autocomplete_choices or []]
+
+    async def picks(self, menu: str, message: Any) -> "Used":
+        """A context menu on a message."""
+        root = await self._command(menu, 3)
+        payload = dict(serializers.message_payload(self.server.backend, message))
+        data = {"id": root["id"], "name": menu, "type": 3, "target_id": str(message.id)}
+        return self._interact(
+            InteractionType.APPLICATION_COMMAND,
+            message.channel_id,
+            {**data, "resolved": {"messages": {str(message.id): payload}}},
+        )
+
+    def clicks(self, message: Any, custom_id: str) -> "Used":
+        payload = dict(serializers.message_payload(self.server.backend, message))
+        data = {"custom_id": custom_id, "component_type": ComponentType.BUTTON}
+        return self._interact(
+            InteractionType.MESSAGE_COMPONENT, message.channel_id, data, message=payload, source=message.id
+        )
+
+    async def _command(self, name: str, kind: int) -> dict[str, Any]:
+        found = await self.server.until(lambda: self.server.backend.find_command(name, self.server.guild.id, type=kind))
+        return dict(found)
+
+    def _actor(self) -> Any:
+        return SimpleNamespace(id=self.id, _env=SimpleNamespace(backend=self.server.backend))
+
+    def _interact(
+        self, kind: int, channel: int, data: dict[str, Any], *, source: int | None = None, **more: Any
+    ) -> "Used":
+        backend = self.server.backend
+        record, payload = interactions.base_payload(
+            backend,
+            type=kind,
+            channel_id=channel,
+            guild_id=backend.get_channel(channel).guild_id,
+            user_id=self.id,
+            data=data,
+        )
+        record.source_message_id = source
+        payload.update(more)
+        backend.emit("INTERACTION_CREATE", payload)
+        return Used(self.server, record, payload)
+
+
+@dataclass(frozen=True)
+class Used:
+    """An interaction as the member sees it."""
+
+    server: DiscordServer
+    record: Any
+    payload: dict[str, Any]
+
+    @property
+    def answers(self) -> list[Any]:
+        """Messages shown in answer, the first response and follow-ups; not while it still thinks."""
+        stored = self.server.backend.messages[self.record.channel_id]
+        ids = [self.record.message_id, *self.record.followup_ids]
+        found = [stored[id] for id in ids if id in stored and id != self.record.source_message_id]  # noqa: A001
+        return [message for message in found if not message.flags & 1 << 7]
+
+    async def answer(self) -> str:
+        """The first answer's text, marked when only the member sees it."""
+        first = (await self.server.until(lambda: self.answers))[0]
+        return f"(only you) {first.content}" if first.is_ephemeral else str(first.content)
+
+
+async def _body(request: web.Request) -> tuple[Any, list[Any]]:
+    if request.content_type == "application/json":
+        text = await request.text()
+        return (json.loads(text) if text else None), []
+    if not request.content_type.startswith("multipart/"):
+        return None, []
+    body, files = None, []
+    reader = await request.multipart()
+    async for part in reader:
+        if part.name == "payload_json":  # type: ignore[union-attr]  # no nested multiparts here
+            body = json.loads(await part.text())  # type: ignore[union-attr]
+        else:
+            data = bytes(await part.read())  # type: ignore[union-attr]
+            files.append(SimpleNamespace(fp=io.BytesIO(data), filename=part.filename, description=None))  # type: ignore[union-attr]
+    return body, files
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    # discord.py reads JSON only under exactly this content type.
+    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json", headers=headers)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[DiscordServer]:
+    server = DiscordServer()
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def forum(server: DiscordServer, name: str = "questions") -> int:
+    return int(server.backend.create_channel(server.guild.id, name, type=ChannelType.FORUM).id)
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,422 @@
+"""The tool that makes the starter model, on corpora of a few lines and a network of a few thousand weights."""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+
+from core.dialogue import Speaker, Turn, prompt, render
+from core.errors import TrainingError
+from core.generator import END_OF_TEXT
+from tests.training.toys import TALK, dialogue
+from training.pretrain import bpe, card, cli, corpora, heldout, loop, rows
+from training.pretrain import network as net
+from training.pretrain.schedule import Budget, Schedule, Shape
+
+TEXTS = [render(dialogue(*talk)) for talk in TALK]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return bpe.train(TEXTS * 3, vocabulary=400)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Forty dialogues in a file."""
+    path = tmp_path / "talk.txt"
+    path.write_text("\n".join(TEXTS[n % 5].replace("Person1:", f"Person1: So {n}:", 1) for n in range(40)), encoding="utf-8")
+    return path
+
+
+# Corpora
+
+
+@pytest.mark.parametrize(
+    ("written", "learned"),
+    [
+        ("I like it .", "I like it."),
+        ("PERSON: I like it", "I like it"),
+        ("well Person 2: yes", "well yes"),
+        ("nooooooooooo", "nooo"),
+        ("i dont no , u ?", "i dont no, u?"),
+        ("see https://example.org/x", ""),
+        ("a &amp; b", ""),
+        ("<b>hi</b>", ""),
+        ("?!", ""),
+        ("word " * 400, ""),
+    ],
+)
+def test_cleaning_removes_what_the_collection_left_and_nothing_else(written: str, learned: str) -> None:
+    """Tags and markup go, spelling and case stay; an empty result means the dialogue is left out."""
+    assert corpora.clean(written) == learned
+
+
+def test_a_dialogue_with_junk_in_one_turn_is_left_out_and_counted(tmp_path: Path) -> None:
+    """A turn cannot be dropped alone: its neighbours would answer nothing."""
+    path = tmp_path / "a.txt"
+    path.write_text(TEXTS[0] + "\nPerson1: look\nPerson2: http://a.example\n", encoding="utf-8")
+    corpus = corpora.load(corpora.Source(path=path, weight=1))
+    assert (corpus.texts, corpus.dropped) == ((TEXTS[0],), 1)
+
+
+def test_every_tenth_dialogue_is_held_out_by_a_fixed_rule(talk: Path) -> None:
+    """The same file gives the same four of forty, and none of them is learned from."""
+    corpus = corpora.load(corpora.Source(path=talk, weight=1, hold_out=True))
+    whole = corpora.load(corpora.Source(path=talk, weight=1))
+    assert corpus.held_out == whole.texts[9::10]
+    assert len(corpus.texts) == 36
+    assert not set(corpus.texts) & set(corpus.held_out)
+
+
+@pytest.mark.parametrize(("spec", "weight"), [("a.txt", 1.0), ("a.txt=3", 3.0), ("dir=x/a.txt=0.5", 0.5)])
+def test_a_file_may_carry_a_weight(spec: str, weight: float) -> None:
+    """Without one it counts once."""
+    source = corpora.parse_source(spec)
+    assert (source.weight, source.name) == (weight, "a")
+
+
+@pytest.mark.parametrize("spec", ["a.txt=", "a.txt=much", "a.txt=0", "a.txt=-1", "a.txt=nan", "a.txt=inf"])
+def test_a_weight_that_is_no_positive_number_is_refused(spec: str) -> None:
+    """The sentence shows how to write it."""
+    with pytest.raises(TrainingError, match=r"talk\.txt=3"):
+        corpora.parse_source(spec)
+
+
+# Tokenizer
+
+
+def test_a_prompt_is_the_beginning_of_what_was_trained(tokenizer: Tokenizer) -> None:
+    """tokens(prompt) + tokens(reply) == tokens(whole), or the model would meet tokens it never saw."""
+    for talk in TALK:
+        turns = dialogue(*talk)
+        for count in (1, 3):
+            start, reply = prompt(turns[:count]), f" {turns[count].text}\n"
+            assert start + reply == render(turns[: count + 1])
+            assert tokenizer.encode(start).ids + tokenizer.encode(reply).ids == tokenizer.encode(start + reply).ids
+
+
+@pytest.mark.parametrize("text", ["Hello 🙂 שלום", "tabs\tand  spaces", "¿Qué?", "\u200d", "Person2: Person1:"])
+def test_every_text_survives_the_tokenizer(tokenizer: Tokenizer, text: str) -> None:
+    """Byte-level: nothing is unknown."""
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_each_tag_is_one_token_even_when_control_tokens_are_read_as_words(tokenizer: Tokenizer) -> None:
+    """A typed end of text falls apart into words; the tags stay what the model learned."""
+    text = f"{Speaker.PERSON1}: {END_OF_TEXT}\n{Speaker.PERSON2}:"
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.encode_special_tokens = True
+    tokens = copy.encode(text).tokens
+    assert (tokens[0], tokens[-1]) == ("Person1:", "Person2:")
+    assert END_OF_TEXT not in tokens
+    assert copy.decode(copy.encode(text).ids) == text
+
+
+def test_the_same_texts_give_the_same_tokenizer(tokenizer: Tokenizer) -> None:
+    """Otherwise nobody could make the model again."""
+    assert bpe.train(TEXTS * 3, vocabulary=400).to_str() == tokenizer.to_str()
+
+
+# Rows
+
+
+def encoded(name: str, texts: list[str], tokenizer: Tokenizer) -> rows.Encoded:
+    return rows.encode(name, texts, tokenizer)
+
+
+def test_corpora_are_seen_in_proportion_to_their_weights(tokenizer: Tokenizer) -> None:
+    """Weight 3 is three passes where weight 1 is one."""
+    a = encoded("a", TEXTS[:2] * 20, tokenizer)
+    b = encoded("b", TEXTS[2:] * 20, tokenizer)
+    mixture = rows.Mixture({"a": (a, 3.0), "b": (b, 1.0)}, length=64, seed=0)
+    mixture.batch(400)
+    passes = mixture.passes()
+    assert passes["a"] / passes["b"] == pytest.approx(3, rel=0.02)
+    assert mixture.shares()["a"] == pytest.approx(3 * len(a.tokens) / (3 * len(a.tokens) + len(b.tokens)))
+
+
+def test_rows_are_full_and_begin_where_a_dialogue_or_a_turn_begins(tokenizer: Tokenizer) -> None:
+    """No padding; and position 0 always holds a tag, as in a prompt."""
+    long = render([Turn(list(Speaker)[n % 2], f"This is turn {n} of a long talk.") for n in range(40)])
+    corpus = encoded("a", [*TEXTS, long], tokenizer)
+    batch = rows.Mixture({"a": (corpus, 1.0)}, length=48, seed=0).batch(200)
+    tags = {tokenizer.token_to_id(tag) for tag in bpe.TAGS}
+    assert batch.shape == (200, 49)
+    assert set(batch[:, 0].tolist()) == tags
+    read = "".join(tokenizer.decode(row, skip_special_tokens=False) for row in batch.tolist())
+    assert all(f"turn {n} of a long talk" in read for n in range(40))
+
+
+def test_two_dialogues_in_a_row_are_kept_apart_by_end_of_text(tokenizer: Tokenizer) -> None:
+    """It is also what the model learns to stop with."""
+    row = rows.Mixture({"a": (encoded("a", TEXTS, tokenizer), 1.0)}, length=120, seed=0).batch(1)[0]
+    first, second, *_ = tokenizer.decode(row.tolist(), skip_special_tokens=False).split(END_OF_TEXT)
+    assert first in TEXTS
+    assert second.startswith("Person1:")
+
+
+def test_a_mixture_goes_on_from_its_state(tokenizer: Tokenizer) -> None:
+    """Also across the end of a pass, where a corpus is shuffled anew."""
+
+    def fresh() -> rows.Mixture:
+        a, b = encoded("a", TEXTS[:3], tokenizer), encoded("b", TEXTS[3:], tokenizer)
+        return rows.Mixture({"a": (a, 1.0), "b": (b, 2.0)}, length=40, seed=7)
+
+    one, other = fresh(), fresh()
+    one.batch(50)
+    other.restore(json.loads(json.dumps(one.state())))
+    assert np.array_equal(one.batch(50), other.batch(50))
+
+
+# Schedule
+
+
+@pytest.mark.parametrize(
+    ("shape", "progress", "factor"),
+    [
+        (Shape.TRAPEZOID, 0.0, 1.0),
+        (Shape.TRAPEZOID, 0.5, 1.0),
+        (Shape.TRAPEZOID, 0.8, 0.5),
+        (Shape.TRAPEZOID, 1.0, 0.0),
+        (Shape.COSINE, 0.0, 1.0),
+        (Shape.COSINE, 0.5, 0.5),
+        (Shape.COSINE, 1.0, 0.0),
+    ],
+)
+def test_the_rate_over_a_run(shape: Shape, progress: float, factor: float) -> None:
+    """A table, after the warm-up."""
+    schedule = Schedule(shape=shape, warmup_steps=10, cool_fraction=0.4)
+    assert schedule.factor(step=100, progress=progress) == pytest.approx(factor, abs=1e-9)
+    assert schedule.factor(step=4, progress=0.0) == pytest.approx(0.5)
+
+
+def test_a_shorter_budget_brings_the_cool_down_forward() -> None:
+    """Progress is of the budget in force, so a resumed run may be told to end sooner."""
+    schedule = Schedule(cool_fraction=0.3)
+    assert not schedule.cooling(Budget(seconds=100).progress(step=0, seconds=60))
+    assert schedule.cooling(Budget(seconds=80).progress(step=0, seconds=60))
+
+
+NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [({"minutes": 2.0}, 120.0), ({"until": "12:30"}, 1_800.0 + 5), ({"until": "11:00"}, 23 * 3_600.0 + 5)],
+)
+def test_a_budget_of_time(said: dict[str, float | str], seconds: float) -> None:
+    """Minutes are of the whole run; a time of day counts from now, earlier sessions (5 s) on top."""
+    values = {"minutes": None, "until": None, "steps": None, **said}
+    assert cli.budget_of(**values, spent=5.0, now=NOON) == Budget(seconds=seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [{}, {"minutes": 1.0, "steps": 3}, {"until": "noon"}])
+def test_a_budget_said_twice_or_not_at_all_is_refused(said: dict[str, float | str]) -> None:
+    """One sentence names the options."""
+    values = {"minutes": None, "until": None, "steps": None, **said}
+    with pytest.raises(TrainingError, match="--until"):
+        cli.budget_of(**values, spent=0.0, now=NOON)  # type: ignore[arg-type]
+
+
+# Network and held-out figures
+
+TINY = net.Shape(width=64, layers=2, context=64, vocabulary=400)
+
+
+def test_nats_are_the_cross_entropy_of_the_whole_model() -> None:
+    """The chunked loss equals what transformers computes from the same tokens."""
+    network = net.build(TINY, seed=0)
+    tokens = torch.randint(0, 400, (3, 21), generator=torch.Generator().manual_seed(0))
+    theirs = network(tokens, labels=tokens).loss * 3 * 20
+    ours = net.nats(network, tokens[:, :-1], tokens[:, 1:], dtype=torch.float32)
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-5)
+
+
+def test_bits_per_byte_of_a_model_that_knows_nothing(tokenizer: Tokenizer) -> None:
+    """A uniform model spends log2(vocabulary) bits on each token but the first, windows or not."""
+    network = net.build(TINY, seed=0)
+    torch.nn.init.zeros_(network.transformer.wte.weight)
+    long = render([Turn(list(Speaker)[n % 2], f"This is turn {n}.") for n in range(40)])
+    corpus = heldout.encode("x", [*TEXTS, long], tokenizer)
+    counted = sum(len(tokens) - 1 for tokens in corpus.tokens)
+    expected = counted * math.log2(400) / sum(len(text.encode()) for text in [*TEXTS, long])
+    for context in (8, 64):
+        found = heldout.bits_per_byte(network, corpus, context=context, dtype=torch.float32, device=torch.device("cpu"))
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+# Runs
+
+
+def ticking() -> Iterator[float]:
+    second = 0.0
+    while True:
+        second += 1.0
+        yield second
+
+
+def trainer(folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01) -> loop.Trainer:
+    """A run of a tiny network over two mixtures, on a clock that ticks a second a look."""
+    a, b = encoded("a", TEXTS[:3], tokenizer), encoded("b", TEXTS[3:], tokenizer)
+    clock = ticking()
+    return loop.Trainer(
+        loop.Recipe(
+            shape=net.Shape(width=64, layers=2, context=64, vocabulary=400, dropout=0.1),
+            rates=net.Rates(muon=muon, adam=0.003),
+            schedule=Schedule(warmup_steps=3, cool_fraction=0.5),
+            row=32,
+            cool_row=64,
+            batch=128,
+        ),
+        main=rows.Mixture({"a": (a, 1.0), "b": (b, 1.0)}, length=32, seed=1),
+        cool=rows.Mixture({"b": (b, 1.0)}, length=64, seed=2),
+        held_out=(),
+        folder=folder,
+        clock=lambda: next(clock),
+        report=lambda line: None,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+@pytest.mark.parametrize("muon", [0.01, 0.0])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_ends(tmp_path: Path, tokenizer: Tokenizer, muon: float) -> None:
+    """To the bit: weights, average, data position, random state (dropout is on), stops before and in the cool-down."""
+    pace = loop.Pace(checkpoint=1e9, report=1e9)
+    whole = trainer(tmp_path / "whole", tokenizer, muon=muon)
+    whole.run(Budget(steps=12), pace)
+    for stop in (4, 9):
+        part = trainer(tmp_path / "parts", tokenizer, muon=muon)
+        if stop > 4:
+            part.resume()
+        _stop_after(part, stop)
+        part.save()
+    last = trainer(tmp_path / "parts", tokenizer, muon=muon)
+    last.resume()
+    last.run(Budget(steps=12), pace)
+    assert (last.step, last.tokens, last.cooled_from) == (12, 12 * 128, 6)
+    for (name, one), (_, other) in zip(whole.network.named_parameters(), last.network.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+        assert torch.equal(whole.average.weights[name], last.average.weights[name]), name
+
+
+def _stop_after(run: loop.Trainer, steps: int) -> None:
+    """As a power cut would: in the middle of a run that was planned for twelve steps."""
+    while run.step < steps:
+        run.advance(Budget(steps=12).progress(step=run.step, seconds=0.0))
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Going on with other rates would be another run."""
+    trainer(tmp_path, tokenizer).save()
+    with pytest.raises(TrainingError, match="rates"):
+        trainer(tmp_path, tokenizer, muon=0.02).resume()
+
+
+def test_training_learns(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Five dialogues read over and over are soon foreseen; the average of the weights foresees them too."""
+    run = trainer(tmp_path, tokenizer)
+    corpus = heldout.encode("seen", TEXTS, tokenizer)
+    before = run.measure([corpus])["seen"]
+    run.run(Budget(steps=60), loop.Pace(checkpoint=1e9, report=1e9))
+    after, averaged = run.measure([corpus])["seen"], run.measure([corpus], averaged=True)["seen"]
+    assert after < 0.5 * before
+    assert averaged < 0.8 * before
+
+
+def test_the_command_makes_a_folder_that_transformers_loads(
+    tmp_path: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From two files to a model that answers, with a card that names what it read and how it was made."""
+    prose = tmp_path / "book.txt"
+    prose.write_text("It was a dark and stormy night.\n\nThe rain fell.\n" * 30, encoding="utf-8")
+    about = tmp_path / "about.toml"
+    about.write_text('title = "Toy"\nnotes = "It knows little."\n[licences]\ntalk = "MIT"\n[decoding]\ntop_p = 0.9\n')
+    out = tmp_path / "out"
+    options = ["--train", f"{talk}=2", "--prose", f"{prose}=0.5", "--cool", f"{talk}=1", "--hold-out", str(talk)]
+    options += ["--run", str(tmp_path / "run"), "--about", str(about), "--vocabulary", "400", "--width", "64"]
+    options += ["--layers", "1", "--context", "64", "--row", "32", "--cool-row", "64", "--batch", "128"]
+    options += ["--precision", "float32", "--warmup", "2"]
+
+    def command(*more: str) -> None:
+        monkeypatch.setattr("sys.argv", ["pretrain", str(out), *options, *more])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 0, capsys.readouterr().err
+
+    command("--steps", "6")
+    command("--steps", "8", "--resume")
+    made = json.loads((out / card.CARD).read_text())
+    assert (made["steps"], made["tokens"], made["cooled_from"]) == (8, 8 * 128, 5)
+    assert [line.split()[-2:] for line in made["commands"]] == [["--steps", "6"], ["8", "--resume"]]
+    assert [(i["name"], i["weight"], i["cool_weight"], i["licence"], i["held_out"]) for i in made["ingredients"]] == [
+        ("talk", 2.0, 1.0, "MIT", 4),
+        ("book", 0.5, 0.0, "not stated", 0),
+    ]
+    assert made["ingredients"][0]["sha256"] == corpora.load(corpora.Source(path=talk, weight=1)).sha256
+    readme = (out / "README.md").read_text()
+    assert readme.startswith("---\nlanguage: en\n")
+    assert "# Toy" in readme
+    assert "It knows little." in readme
+
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    same = GPT2Tokenizer.from_pretrained(out)
+    text = render(dialogue(*TALK[0]))
+    assert tokenizer(text).input_ids == same(text).input_ids
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.eos_token == END_OF_TEXT
+    model = GPT2LMHeadModel.from_pretrained(out, dtype=torch.float32)
+    assert model.dtype == torch.float32
+    assert model.config.activation_function == "gelu_new"
+    assert model.generation_config.top_p == 0.9
+    corpus = heldout.encode(
+        "x", corpora.load(corpora.Source(path=talk, weight=1, hold_out=True)).held_out, bpe.load(out)
+    )
+    score = heldout.bits_per_byte(model, corpus, context=64, dtype=torch.float32, device=torch.device("cpu"))
+    assert score == pytest.approx(made["bits_per_byte"]["talk, every 10th"], abs=2e-3)
+
+    before = (out / "model.safetensors").read_bytes()
+    command("--export-only")
+    assert (out / "model.safetensors").read_bytes() == before
+    command("--export-only", "--use-average")
+    assert (out / "model.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--train", "nowhere.txt", "--steps", "1"], "cannot be read"),
+        (["--steps", "1"], "name at least one dialogue file"),
+        (["--train", "{talk}", "--held-out", "{talk}", "--steps", "1"], "both learned from and held out"),
+        (["--train", "{talk}", "--train", "{talk}=2", "--steps", "1"], "named twice"),
+        (["--train", "{talk}", "--cool", "other.txt=1", "--steps", "1"], "--train does not name"),
+        (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
+        (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),
+        (["--train", "{talk}", "--width", "100", "--steps", "1"], "no multiple of 64"),
+        (["--train", "{talk}"], "exactly one of"),
+    ],
+)
+def test_wrong_use_is_answered_with_one_sentence(
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    talk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No traceback, exit status 1."""
+    filled = [option.format(talk=talk) for option in options]
+    small = ["--run", str(tmp_path / "run"), "--vocabulary", "400", "--width", "64", "--layers", "1"]
+    monkeypatch.setattr("sys.argv", ["pretrain", str(tmp_path / "out"), *small, *filled])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]

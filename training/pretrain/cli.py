@@ -1,0 +1,243 @@
+"""The command: options into a recipe, files into a mixture, a finished folder out.
+
+Wires the other modules of this package; decides nothing that they decide. `person2.py` may mount `pretrain` as it is.
+"""
+
+import hashlib
+import shlex
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from core.errors import Person2Error, TrainingError
+from training.pretrain import card, corpora, data, loop
+from training.pretrain import network as net
+from training.pretrain.schedule import Budget, Schedule, Shape
+
+COMMANDS = "commands.txt"
+"""The command line of each session of a run, kept beside its checkpoint."""
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+def pretrain(
+    out: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
+    train: Annotated[list[str] | None, typer.Option(help="Dialogues to learn from, FILE or FILE=WEIGHT.")] = None,
+    prose: Annotated[list[str] | None, typer.Option(help="Plain text to learn from, FILE or FILE=WEIGHT.")] = None,
+    cool: Annotated[
+        list[str] | None, typer.Option(help="What of it the cool-down reads, FILE=WEIGHT; none: the same.")
+    ] = None,
+    held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure, never learned from.")] = None,
+    hold_out: Annotated[
+        list[Path] | None, typer.Option(help="A --train file of which every tenth dialogue is measured instead.")
+    ] = None,
+    run: Annotated[Path, typer.Option(help="Folder for checkpoints and the log.")] = Path("runs/pretrain"),
+    about: Annotated[Path | None, typer.Option(help="TOML with title, licences, decoding, notes.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Reuse this folder's tokenizer.")] = None,
+    vocabulary: Annotated[int, typer.Option(min=1, max=65_535, help="Entries of a new tokenizer.")] = 8_192,
+    width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
+    layers: Annotated[int, typer.Option(min=1, help="Its layers.")] = 6,
+    context: Annotated[int, typer.Option(min=8, help="Most tokens it can read.")] = 512,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="0 unless files are read many times.")] = 0.0,
+    row: Annotated[int, typer.Option(min=8, help="Tokens a row.")] = 256,
+    cool_row: Annotated[int, typer.Option(min=8, help="Tokens a row during the cool-down.")] = 512,
+    batch: Annotated[int, typer.Option(min=8, help="Tokens a step.")] = 4_096,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Train so many minutes in all.")] = None,
+    until: Annotated[str | None, typer.Option(help="Train until this time of day, HH:MM.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Train on so many tokens.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps.")] = None,
+    schedule: Annotated[Shape, typer.Option(help="How the learning rate moves.")] = Shape.TRAPEZOID,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 100,
+    cool_fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of the budget that cools down.")] = 0.3,
+    muon_rate: Annotated[float, typer.Option(min=0, help="Muon's peak rate; 0: AdamW for everything.")] = 0.01,
+    adam_rate: Annotated[float, typer.Option(min=0, help="AdamW's peak rate.")] = 0.003,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.")] = 0.05,
+    average: Annotated[float, typer.Option(min=0, max=1, help="Decay of the weights' moving average.")] = 0.995,
+    use_average: Annotated[bool, typer.Option(help="Export the averaged weights.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and shuffling.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: torch's own choice.")] = 0,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
+    precision: Annotated[Precision, typer.Option(help="Of the passes; masters are float32.")] = Precision.BFLOAT16,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
+    measure_minutes: Annotated[float, typer.Option(min=0, help="Between held-out measurements.")] = 10.0,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint; the budget may differ.")] = False,
+    export_only: Annotated[bool, typer.Option(help="Write the model of the last checkpoint and leave.")] = False,
+) -> None:
+    """Train a small GPT-2 from scratch on dialogues, and write a folder that from_pretrained loads.
+
+    Example: pretrain models/mine --train talk.txt=3 --train chat.txt --held-out unseen.txt --minutes 35.
+    Interrupted, it goes on with the same options and --resume: exactly where it was, under a budget of steps or tokens.
+    A budget of time may be changed at a resume; the cool-down moves with it.
+    """
+    described = card.read_about(about) if about else card.About()
+    sources = [corpora.parse_source(spec) for spec in train or []]
+    sources += [corpora.parse_source(spec, kind="prose") for spec in prose or []]
+    tenth = {path.resolve() for path in hold_out or []}
+    cooled = [corpora.parse_source(spec) for spec in cool or []]
+    files = data.Files(
+        train=[replace(source, hold_out=source.path.resolve() in tenth) for source in sources],
+        cool={source.name: source.weight for source in cooled},
+        held_out=held_out or [],
+        cache=run,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+    )
+    if not (resume or export_only) and (run / loop.CHECKPOINT).exists():
+        raise TrainingError(f"{run} holds a checkpoint already; add --resume to go on, or name another --run folder.")
+    if width % net.HEAD_WIDTH:
+        raise TrainingError(f"A width of {width} is no multiple of {net.HEAD_WIDTH}; heads are that wide.")
+    if max(row, cool_row) > context:
+        raise TrainingError(f"Rows of {max(row, cool_row)} tokens do not fit a context of {context}; lower --row.")
+    if threads:
+        torch.set_num_threads(threads)
+    prepared = data.prepare(files, row=row, cool_row=cool_row, seed=seed, report=_report)
+    recipe = loop.Recipe(
+        shape=net.Shape(
+            width=width,
+            layers=layers,
+            context=context,
+            vocabulary=prepared.tokenizer.get_vocab_size(),
+            dropout=dropout,
+        ),
+        rates=net.Rates(muon=muon_rate, adam=adam_rate, weight_decay=weight_decay),
+        schedule=Schedule(shape=schedule, warmup_steps=warmup, cool_fraction=cool_fraction),
+        row=row,
+        cool_row=cool_row,
+        batch=batch,
+        average=average,
+        seed=seed,
+    )
+    trainer = loop.Trainer(
+        recipe,
+        main=prepared.main,
+        cool=prepared.cool,
+        held_out=prepared.held_out,
+        folder=run,
+        clock=time.monotonic,
+        report=_report,
+        device=_device(device),
+        dtype=torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32,
+    )
+    if resume or export_only:
+        trainer.resume()
+    if not export_only:
+        budget = budget_of(
+            minutes=minutes,
+            until=until,
+            steps=steps if tokens is None else -(-tokens // batch),
+            spent=trainer.seconds,
+            now=datetime.now().astimezone(),
+        )
+        if tokens is not None and steps is not None:
+            raise TrainingError("Say how long to train with only one of --tokens and --steps.")
+        with (run / COMMANDS).open("a", encoding="utf-8") as log:
+            log.write(shlex.join(["python", "-m", "training.pretrain", *sys.argv[1:]]) + "\n")
+        trainer.run(budget, loop.Pace(checkpoint=checkpoint_minutes * 60, measure=measure_minutes * 60))
+    scores = trainer.measure(prepared.held_out, averaged=use_average)
+    _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
+    with trainer.averaged() if use_average else nullcontext():
+        made = _card(files, prepared, trainer, scores, described, averaged=use_average)
+        card.export(out, trainer.network, prepared.tokenizer, made, described)
+    typer.echo(out)
+
+
+def _card(
+    files: data.Files,
+    prepared: data.Data,
+    trainer: loop.Trainer,
+    scores: dict[str, float],
+    described: card.About,
+    *,
+    averaged: bool,
+) -> card.Card:
+    main, cool = prepared.main.passes(), prepared.cool.passes()
+    commands = files.cache / COMMANDS
+    return card.Card(
+        commands=tuple(commands.read_text(encoding="utf-8").splitlines()) if commands.is_file() else (),
+        recipe=loop.plain(trainer.recipe),
+        parameters=sum(weight.numel() for weight in trainer.network.parameters()),
+        steps=trainer.step,
+        cooled_from=trainer.cooled_from,
+        tokens=trainer.tokens,
+        seconds=round(trainer.seconds, 1),
+        averaged=averaged,
+        ingredients=tuple(
+            card.Ingredient(
+                name=source.name,
+                file=source.path.name,
+                sha256=prepared.corpora[source.name].sha256,
+                weight=source.weight,
+                cool_weight=files.cool_weight(source),
+                texts=len(prepared.corpora[source.name].texts),
+                tokens=len(prepared.encoded[source.name].tokens),
+                passes=round(main[source.name] + cool.get(source.name, 0.0), 3),
+                held_out=len(prepared.corpora[source.name].held_out),
+                dropped=prepared.corpora[source.name].dropped,
+                licence=described.licences.get(source.name, "not stated"),
+            )
+            for source in files.train
+        ),
+        held_out_files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.held_out},
+        bits_per_byte={name: round(score, 4) for name, score in scores.items()},
+        decoding=described.decoding,
+        versions={name: version(name) for name in ("torch", "transformers", "tokenizers")},
+    )
+
+
+def budget_of(*, minutes: float | None, until: str | None, steps: int | None, spent: float, now: datetime) -> Budget:
+    """Exactly one way to say how long. `until` is the next such time of day; `spent`, seconds of earlier sessions."""
+    if sum(value is not None for value in (minutes, until, steps)) != 1:
+        raise TrainingError("Say how long to train with exactly one of --minutes, --until, --tokens and --steps.")
+    if minutes is not None:
+        return Budget(seconds=minutes * 60)
+    if until is None:
+        return Budget(steps=steps)
+    try:
+        clock = datetime.strptime(until, "%H:%M").time()  # noqa: DTZ007 - a time of day has no zone of its own
+    except ValueError:
+        raise TrainingError(f"{until!r} is no time of day; write it as --until 18:30.") from None
+    end = datetime.combine(now.date(), clock, tzinfo=now.tzinfo)
+    if end <= now:
+        end += timedelta(days=1)
+    return Budget(seconds=spent + (end - now).total_seconds())
+
+
+def _device(wanted: Device) -> torch.device:
+    if wanted is Device.AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted is Device.CUDA and not torch.cuda.is_available():
+        raise TrainingError("This machine has no CUDA device; use --device cpu.")
+    return torch.device(wanted.value)
+
+
+def _report(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def main() -> None:
+    """`python -m training.pretrain`: an error is a sentence, not a traceback."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(pretrain)
+    try:
+        app()
+    except Person2Error as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,148 @@
+"""What the model learns from: files with a weight, cleaned, hashed, and split by a fixed rule.
+
+Knows dialogue files (through `core.dialogue`) and plain prose; knows no tokens and no torch. A text that comes out of
+here is exactly what `render` writes, so the model meets at run time what it learned.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from core import dialogue
+from core.errors import TrainingError
+
+HOLD_OUT_EVERY = 10
+"""Of a file that has no held-out twin, the dialogues 10, 20, 30 … are kept aside."""
+
+MIN_TURN_LETTERS = 1
+MAX_TURN_CHARACTERS = 1_200
+"""A longer turn is an essay or a paste, not talk."""
+
+_TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|User) ?[0-9AB]?: ?")
+_LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
+_REPEATED = re.compile(r"(.)\1{5,}")
+_UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
+_MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file and how much it counts. `weight` 2 is seen twice as often as `weight` 1: passes, not tokens."""
+
+    path: Path
+    weight: float
+    kind: Literal["dialogues", "prose"] = "dialogues"
+    hold_out: bool = False
+    """Keep every tenth dialogue aside and measure it (`HOLD_OUT_EVERY`)."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name.removesuffix(".txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """The texts of one file, ready to be tokenized."""
+
+    name: str
+    sha256: str
+    """Of the file as it lies on disk."""
+    texts: tuple[str, ...]
+    """What is trained on: rendered dialogues, or whole works of prose."""
+    held_out: tuple[str, ...] = ()
+    """What the tenth rule keeps aside; as it stands in the file, not cleaned."""
+    dropped: int = 0
+    """Dialogues left out because cleaning found nothing to keep in one of their turns."""
+
+
+def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> Source:
+    """`path` or `path=weight`. Raises TrainingError for a weight that is no positive number."""
+    path, separator, weight = spec.rpartition("=")
+    if not separator:
+        return Source(path=Path(spec), weight=1.0, kind=kind)
+    try:
+        value = float(weight)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise TrainingError(f"{spec!r} has no weight after the “=”: write a file and a positive number, as talk.txt=3.")
+    return Source(path=Path(path), weight=value, kind=kind)
+
+
+def clean(text: str) -> str:
+    """A turn without what only the collection put there; empty if it is junk and its dialogue should go.
+
+    Transcript tags inside a turn, spaces before punctuation, markup, links, endless letters. Spelling, case and slang
+    stay: people write so, and the held-out files are scored as they are.
+    """
+    if _UNPRINTABLE.search(text) or len(text) > MAX_TURN_CHARACTERS or _MARKUP.search(text):
+        return ""
+    text = _TAG_ARTEFACT.sub("", text)
+    text = _LOST_SPACE.sub(r"\1", text)
+    text = _REPEATED.sub(lambda match: match[1] * 3, text)
+    text = dialogue.one_line(text)
+    return text if sum(character.isalnum() for character in text) >= MIN_TURN_LETTERS else ""
+
+
+def clean_dialogue(turns: dialogue.Dialogue) -> dialogue.Dialogue | None:
+    """The dialogue with its turns cleaned; None if a turn is junk, since its neighbours answer nothing then."""
+    kept = [dialogue.Turn(turn.speaker, text) for turn in turns if (text := clean(turn.text))]
+    return tuple(kept) if len(kept) == len(turns) and len(kept) > 1 else None
+
+
+def load(source: Source) -> Corpus:
+    """Read one file. Raises TrainingError if it cannot be read or holds nothing to learn from."""
+    try:
+        raw = source.path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
+    sha256 = hashlib.sha256(raw).hexdigest()
+    text = raw.decode("utf-8", errors="replace")
+    if source.kind == "prose":
+        texts: list[str] = [prose(text)] if text.strip() else []
+        held_out: list[str] = []
+        dropped = 0
+    else:
+        texts, held_out, dropped = _dialogues(text.splitlines(), hold_out=source.hold_out)
+    if not texts:
+        raise TrainingError(
+            f"{source.path} holds nothing to learn from; write dialogues as lines of Person1: … and Person2: …."
+        )
+    return Corpus(name=source.name, sha256=sha256, texts=tuple(texts), held_out=tuple(held_out), dropped=dropped)
+
+
+def prose(text: str) -> str:
+    """Paragraphs, a line each, without blank lines."""
+    lines = (dialogue.one_line(line) for line in text.splitlines())
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def held_out(path: Path) -> tuple[str, ...]:
+    """Every dialogue of a held-out file, rendered and not cleaned. Raises TrainingError."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    texts = tuple(dialogue.render(turns) for turns in _read(lines))
+    if not texts:
+        raise TrainingError(f"{path} holds no dialogue to measure; write lines of Person1: … and Person2: ….")
+    return texts
+
+
+def _read(lines: Iterable[str]) -> Iterable[dialogue.Dialogue]:
+    return (item for item in dialogue.read(lines) if not isinstance(item, dialogue.Fault))
+
+
+def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list[str], int]:
+    texts, held_out, dropped = [], [], 0
+    for number, turns in enumerate(_read(lines), 1):
+        if hold_out and number % HOLD_OUT_EVERY == 0:
+            held_out.append(dialogue.render(turns))
+        elif (cleaned := clean_dialogue(turns)) is None:
+            dropped += 1
+        else:
+            texts.append(dialogue.render(cleaned))
+    return texts, held_out, dropped

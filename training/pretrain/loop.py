@@ -1,0 +1,237 @@
+"""The training loop: batches in, a trained network out, checkpoints that go on exactly where they stopped.
+
+Knows the network and the mixture of rows; knows no files but its checkpoints and its log. The clock is passed in.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from core.errors import TrainingError
+from training.pretrain import heldout
+from training.pretrain import network as net
+from training.pretrain.heldout import HeldOut
+from training.pretrain.rows import Mixture
+from training.pretrain.schedule import Budget, Schedule
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+GLANCE = 40
+"""Dialogues of each held-out corpus that are scored during training; the end scores all of them."""
+GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What must stay the same for a run to be resumed."""
+
+    shape: net.Shape = field(default_factory=net.Shape)
+    rates: net.Rates = field(default_factory=net.Rates)
+    schedule: Schedule = field(default_factory=Schedule)
+    row: int = 512
+    """Tokens a row."""
+    cool_row: int = 512
+    """Tokens a row during the cool-down."""
+    batch: int = 4_096
+    """Tokens a step."""
+    average: float = 0.998
+    """Decay of the moving average of the weights."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often to look up from the work, in seconds of training."""
+
+    checkpoint: float = 300.0
+    measure: float = 300.0
+    report: float = 15.0
+
+
+class Trainer:
+    """One run. Build it, `resume` if there is a checkpoint, `run`, then take `network` or `average`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        main: Mixture,
+        cool: Mixture,
+        held_out: Sequence[HeldOut],
+        folder: Path,
+        clock: Callable[[], float],
+        report: Callable[[str], None],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.recipe = recipe
+        self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
+        self.network.to(device)
+        self.network.train()
+        self.optimizers = net.Optimizers(self.network, recipe.rates)
+        self.average = net.Average(self.network, recipe.average)
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.cooled_from: int | None = None
+        """The step at which the cool-down began."""
+        self._main, self._cool = main, cool
+        self._held_out = [corpus.first(GLANCE) for corpus in held_out]
+        self._folder, self._clock, self._report = folder, clock, report
+        self._device, self._dtype = device, dtype
+
+    def run(self, budget: Budget, pace: Pace) -> None:
+        """Train until the budget is spent. Interrupted at any point, the last checkpoint goes on."""
+        began, before = self._clock(), self.seconds
+        due = {"checkpoint": before + pace.checkpoint, "measure": before, "report": before}
+        loss_sum, loss_count = 0.0, 0
+        while (progress := budget.progress(step=self.step, seconds=self.seconds)) < 1.0:
+            loss, norm, factor = self.advance(progress)
+            loss_sum, loss_count = loss_sum + loss, loss_count + 1
+            self.seconds = before + self._clock() - began
+            if self.seconds >= due["report"]:
+                due["report"] = self.seconds + pace.report
+                self._report(
+                    f"step {self.step} · {progress:.0%} · {self.tokens / 1e6:.2f} M tokens · "
+                    f"{self.tokens / max(1e-9, self.seconds):.0f} a second · loss {loss_sum / loss_count:.3f} · "
+                    f"gradient {norm:.2f} · rate ×{factor:.2f}"
+                )
+                self._log({"loss": loss_sum / loss_count, "gradient": norm, "rate": factor, "progress": progress})
+                loss_sum, loss_count = 0.0, 0
+            if self.seconds >= due["measure"] and self._held_out:
+                scores = self.measure(self._held_out)
+                self._report("held out, bits per byte: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+                self._log({"bits_per_byte": scores})
+                due["measure"] = self.seconds + pace.measure
+            if self.seconds >= due["checkpoint"]:
+                self.save()
+                due["checkpoint"] = self.seconds + pace.checkpoint
+        self.save()
+
+    def advance(self, progress: float) -> tuple[float, float, float]:
+        """Loss in nats a token, the gradient's norm, the factor of the peak rate."""
+        recipe = self.recipe
+        cooling = recipe.schedule.cooling(progress)
+        if cooling and self.cooled_from is None:
+            self.cooled_from = self.step
+        length = recipe.cool_row if cooling else recipe.row
+        mixture = self._cool if cooling else self._main
+        rows = torch.from_numpy(mixture.batch(max(1, recipe.batch // length))).to(self._device)
+        count = rows.shape[0] * (rows.shape[1] - 1)
+        loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
+        loss.backward()  # type: ignore[no-untyped-call] # torch
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
+        value = float(loss.detach())
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise TrainingError(
+                f"Training broke down at step {self.step} (the loss is {value}); lower the learning rates and resume."
+            )
+        factor = recipe.schedule.factor(step=self.step, progress=progress)
+        self.optimizers.step(factor)
+        self.average.update(self.network)
+        self.step += 1
+        self.tokens += count
+        return value, norm, factor
+
+    def measure(self, corpora: Sequence[HeldOut], *, averaged: bool = False) -> dict[str, float]:
+        """Bits per byte of each corpus, with the weights as they are or with their moving average."""
+        with self.averaged() if averaged else _nothing():
+            return {
+                corpus.name: heldout.bits_per_byte(
+                    self.network,
+                    corpus,
+                    context=self.recipe.shape.context,
+                    dtype=self._dtype,
+                    device=self._device,
+                )
+                for corpus in corpora
+            }
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with its averaged weights, for as long as the block lasts."""
+        own = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
+        self._copy(self.average.weights)
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, weight in self.network.named_parameters():
+            weight.copy_(weights[name])
+
+    def save(self) -> None:
+        """Write the checkpoint beside the old one, then put it in its place: a crash leaves one or the other whole."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "recipe": plain(self.recipe),
+            "network": dict(self.network.named_parameters()),
+            "optimizers": self.optimizers.state(),
+            "average": {"weights": self.average.weights, "updates": self.average.updates},
+            "main": self._main.state(),
+            "cool": self._cool.state(),
+            "counts": {
+                "step": self.step,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "cooled_from": self.cooled_from,
+            },
+            "random": torch.get_rng_state(),
+        }
+        half = self._folder / f"{CHECKPOINT}.new"
+        torch.save(state, half)
+        half.replace(self._folder / CHECKPOINT)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the run's folder. Raises TrainingError if it belongs to another recipe."""
+        path = self._folder / CHECKPOINT
+        if not path.is_file():
+            raise TrainingError(f"There is no checkpoint in {self._folder}; leave out --resume to start a run.")
+        state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+        theirs, ours = state["recipe"], plain(self.recipe)
+        differing = sorted(key for key in ours if theirs.get(key) != ours[key])
+        if differing:
+            raise TrainingError(
+                f"The checkpoint in {self._folder} was made with another {', '.join(differing)}; "
+                "resume with the same options, or start a new run in another folder."
+            )
+        self._main.restore(state["main"])
+        self._cool.restore(state["cool"])
+        self._copy(state["network"])
+        self.optimizers.restore(state["optimizers"])
+        self.average.weights = state["average"]["weights"]
+        self.average.updates = state["average"]["updates"]
+        counts = state["counts"]
+        self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
+        self.cooled_from = counts["cooled_from"]
+        torch.set_rng_state(state["random"].cpu())
+
+    def _log(self, values: dict[str, object]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1), **values}
+        with (self._folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as values that a checkpoint can hold and compare."""
+    plain: dict[str, Any] = json.loads(json.dumps(recipe, default=_fields))
+    return plain
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
