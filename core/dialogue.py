@@ -71,6 +71,8 @@ _TAGGED = re.compile(r"^(Person1|Person2):[ \t]*(.*)$", re.DOTALL)
 
 def one_line(text: str) -> str:
     """Collapse every run of whitespace, newlines and control characters to one space; empty if nothing is left."""
+    if text.isprintable() and "  " not in text and "<|" not in text:
+        return text.strip()  # nothing below could change it, and most lines are like this
     text = _CONTROL_TOKEN.sub(r"< \1 >", text)
     return _BREAKS.sub(" ", _HIDDEN.sub("", text)).strip()
 

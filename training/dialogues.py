@@ -118,6 +118,7 @@ def dialogues(
         made.conversations = 1
         made.drafts = [draft for draft in [_ready_made(messages, texts, rules, made)] if draft is not None]
         return made
+    speakers = [person(message) for message in messages]
     used: set[int] = set()
     shown: set[int] = set()
     for root, paths in _components(parents):
@@ -125,7 +126,7 @@ def dialogues(
         began = _microseconds(messages[root])
         for path in paths:
             for run in _runs(path, messages, texts, rules):
-                _tell(run, messages, texts, rules, used, shown, began, made)
+                _tell(run, messages, speakers, texts, rules, used, shown, began, made)
     usable = sum(text is not None for text in texts)
     made.dropped["in no dialogue"] += usable - len(shown)
     return made
@@ -262,6 +263,7 @@ def _runs(
 def _tell(
     run: Sequence[int],
     messages: Sequence[Message],
+    speakers: Sequence[str],
     texts: Sequence[str | None],
     rules: Rules,
     used: set[int],
@@ -270,47 +272,52 @@ def _tell(
     made: Made,
 ) -> None:
     """Turn one stretch into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
-    target, start = _target(run, messages, rules, used)
+    target, start = _target(run, messages, speakers, rules, used)
     if target is None:
         return
-    for piece in _pieces(run[start:], messages, texts, target):
-        turns = _turns(piece, messages, texts, target, rules)
+    for piece in _pieces(run[start:], speakers, texts, target):
+        turns = _turns(piece, messages, texts, rules)
         reason = _unfit(turns, rules)
         if reason is not None:
             made.dialogues_dropped[reason] += 1
             continue
         kept = [index for _, indices in piece for index in indices]
-        used.update(index for index in kept if person(messages[index]) == target)
-        made.drafts.append(_draft(turns, kept, messages, began, fresh=len(set(kept) - shown)))
+        used.update(index for index in kept if speakers[index] == target)
+        made.drafts.append(_draft(turns, kept, speakers, began, fresh=len(set(kept) - shown)))
         shown.update(kept)
 
 
-def _target(run: Sequence[int], messages: Sequence[Message], rules: Rules, used: set[int]) -> tuple[str | None, int]:
+def _target(
+    run: Sequence[int], messages: Sequence[Message], speakers: Sequence[str], rules: Rules, used: set[int]
+) -> tuple[str | None, int]:
     """Whose side is Person2's, and from where on: the one who answers most often with what was no target yet.
 
     Where the bot itself spoke, it is the bot. Ties go to who answers first.
     """
-    speakers = [person(messages[index]) for index in run]
-    bots = {speaker for speaker, index in zip(speakers, run, strict=True) if messages[index].from_bot}
-    candidates = bots or (set(speakers) if rules.targets is None else rules.targets & set(speakers))
-    best: tuple[int, int, str] | None = None
-    start_of = {}
-    for speaker in candidates:
-        start = max((at + 1 for at, index in enumerate(run) if speakers[at] == speaker and index in used), default=0)
-        answers = [at for at in range(start + 1, len(run)) if speakers[at] == speaker != speakers[at - 1]]
-        if answers and (best is None or (-len(answers), answers[0], speaker) < best):
-            best = (-len(answers), answers[0], speaker)
-        start_of[speaker] = start
-    return (best[2], start_of[best[2]]) if best else (None, 0)
+    here = [speakers[index] for index in run]
+    bots = {speaker for speaker, index in zip(here, run, strict=True) if messages[index].from_bot}
+    start = dict.fromkeys(bots or (set(here) if rules.targets is None else rules.targets & set(here)), 0)
+    answers: dict[str, list[int]] = {speaker: [] for speaker in start}
+    before = here[0]
+    for at, speaker in enumerate(here):
+        if speaker in start:
+            if run[at] in used:
+                start[speaker] = at + 1
+                answers[speaker].clear()
+            elif speaker != before and at > start[speaker]:
+                answers[speaker].append(at)
+        before = speaker
+    ranked = sorted((-len(given), given[0], speaker) for speaker, given in answers.items() if given)
+    return (ranked[0][2], start[ranked[0][2]]) if ranked else (None, 0)
 
 
 def _pieces(
-    run: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], target: str
+    run: Sequence[int], speakers: Sequence[str], texts: Sequence[str | None], target: str
 ) -> list[list[tuple[Speaker, list[int]]]]:
     """Adjacent lines of a side together; pieces begin with Person1, end with Person2 and hold at most `MAX_TURNS`."""
     sides: list[tuple[Speaker, list[int]]] = []
     for index in run:
-        side = Speaker.PERSON2 if person(messages[index]) == target else Speaker.PERSON1
+        side = Speaker.PERSON2 if speakers[index] == target else Speaker.PERSON1
         if sides and sides[-1][0] is side:
             sides[-1][1].append(index)
         else:
@@ -336,18 +343,11 @@ def _shorten(side: Speaker, indices: list[int], texts: Sequence[str | None]) -> 
 
 
 def _turns(
-    piece: Sequence[tuple[Speaker, list[int]]],
-    messages: Sequence[Message],
-    texts: Sequence[str | None],
-    target: str,
-    rules: Rules,
+    piece: Sequence[tuple[Speaker, list[int]]], messages: Sequence[Message], texts: Sequence[str | None], rules: Rules
 ) -> Dialogue:
     names: dict[str, str] = {}
     if rules.tag_names:
-        for _, indices in piece:
-            for index in indices:
-                side = Speaker.PERSON2 if person(messages[index]) == target else Speaker.PERSON1
-                names[messages[index].author_name] = side
+        names = {messages[index].author_name: side for side, indices in piece for index in indices}
     turns = []
     for side, indices in piece:
         text = " ".join(texts[index] or "" for index in indices)
@@ -371,13 +371,13 @@ def _unfit(turns: Dialogue, rules: Rules) -> str | None:
     return None
 
 
-def _draft(turns: Dialogue, kept: Sequence[int], messages: Sequence[Message], began: int, *, fresh: int) -> Draft:
+def _draft(turns: Dialogue, kept: Sequence[int], speakers: Sequence[str], began: int, *, fresh: int) -> Draft:
     text = render(turns)
     return Draft(
         text=text,
         turns=len(turns),
         words=text.count(" "),
-        people=tuple(Counter(person(messages[index]) for index in kept).items()),
+        people=tuple(Counter(speakers[index] for index in kept).items()),
         began=began,
         messages=fresh,
         fingerprints=fingerprints(turns),
@@ -398,7 +398,7 @@ def _ready_made(messages: Sequence[Message], texts: Sequence[str | None], rules:
         made.dropped["in no dialogue"] += sum(text is not None for text in texts)
         return None
     made.dropped["in no dialogue"] += sum(text is not None for text in texts) - len(kept)
-    return _draft(turns, kept, messages, _microseconds(messages[0]), fresh=len(kept))
+    return _draft(turns, kept, [person(message) for message in messages], _microseconds(messages[0]), fresh=len(kept))
 
 
 _WORD = re.compile(r"\w+")

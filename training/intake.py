@@ -4,7 +4,6 @@ Knows readers and runs, no dialogue. Runs in a worker process: takes and gives p
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,13 +14,11 @@ from training import exports, gaps, spool
 from training.dialogues import READY_MADE
 
 COPY_LENGTH = 40
-"""Letters and digits from which on a text said again and again is copy-pasta and not a habit of speech."""
+"""Characters without spaces from which on a text said again and again is copy-pasta and not a habit of speech."""
 MAX_FAULTS = 50
 """Faults of one part given with their places; further ones are only counted."""
 MAX_NAMES = 8
 """Names kept of one member."""
-
-_NOT_LETTERS = re.compile(r"[\W_]+")
 
 
 @dataclass(slots=True)
@@ -92,10 +89,10 @@ def _name(taken: Taken, person: str, name: str) -> None:
 
 
 def copy_hash(message: Message) -> int:
-    """64 bits of what was said, signs and case aside; 0 for what is too short, or stands in a ready-made dialogue."""
+    """64 bits of what was said, case and spaces aside; 0 for what is too short, or stands in a ready-made dialogue."""
     if len(message.text) < COPY_LENGTH or message.conversation.platform == READY_MADE:
         return 0
-    letters = _NOT_LETTERS.sub("", message.text.casefold())
+    letters = "".join(message.text.casefold().split())
     if len(letters) < COPY_LENGTH:
         return 0
     return (

@@ -1,0 +1,144 @@
+"""Makes a DiscordChatExporter JSON of any size: a million messages are about 500 MB, as real exports are.
+
+    python benchmarks/make_export.py OUT.json --messages 1000000 [--flat] [--files N]
+
+Several conversations run through each other, as in a busy channel: some answers carry reply links, most do not; words
+follow Zipf's law over a made-up vocabulary; a little markup, links, addresses, pastes and system lines are mixed in.
+The same arguments make the same bytes.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+SYLLABLES = "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to".split()
+PEOPLE = 400
+VOCABULARY = 20_000
+
+
+def vocabulary(chance: random.Random) -> tuple[list[str], list[float]]:
+    words = list(dict.fromkeys("".join(chance.choices(SYLLABLES, k=chance.randint(1, 4))) for _ in range(VOCABULARY)))
+    return words, [1 / (rank + 3) for rank in range(len(words))]
+
+
+def talk(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+    words, weights = vocabulary(chance)
+    stock = iter(())
+    names = [f"{chance.choice(words)}{number}" for number in range(PEOPLE)]
+    moment = START
+    running: list[tuple[list[int], list[str]]] = []
+    for number in range(count):
+        if chance.random() < 0.004:
+            moment += timedelta(seconds=chance.uniform(3 * 3600, 16 * 3600))
+            running.clear()
+        else:
+            moment += timedelta(seconds=chance.expovariate(1 / 45))
+        if not running or chance.random() < 0.06:
+            running.append((chance.sample(range(PEOPLE), chance.choice((2, 2, 2, 3, 4))), []))
+            running = running[-3:]
+        people, ids = chance.choice(running)
+        author = chance.choice(people)
+        said = []
+        for _ in range(min(60, 1 + int(chance.expovariate(1 / 11)))):
+            word = next(stock, None)
+            if word is None:
+                stock = iter(chance.choices(words, weights, k=20_000))
+                word = next(stock)
+            said.append(word)
+        text = " ".join(said)
+        dice = chance.random()
+        if dice < 0.03:
+            text += f" https://{said[0]}.example/{number}"
+        elif dice < 0.04:
+            text += f" write to {said[-1]}{number}@mail.example"
+        elif dice < 0.08:
+            text = f"<@{10**17 + people[0]}> **{said[0]}** {text}?"
+        elif dice < 0.09:
+            text = f"```py\n{text}\n```"
+        elif dice < 0.092:
+            text = "join the best server there is, everybody gets a free hat and a cake, hurry up and join now"
+        id_ = str(((int(moment.timestamp() * 1000) - 1420070400000) << 22) + number % 4096)
+        answers = ids[-1] if ids and chance.random() < 0.2 else None
+        ids.append(id_)
+        yield message(id_, moment, names[author], author, text, answers, system=0.995 < dice, mentions=dice < 0.08)
+
+
+def message(
+    id_: str, moment: datetime, name: str, author: int, text: str, answers: str | None, *, system: bool, mentions: bool
+) -> dict[str, Any]:
+    kind = "ThreadCreated" if system else "Reply" if answers else "Default"
+    made: dict[str, Any] = {
+        "id": id_,
+        "type": kind,
+        "timestamp": moment.isoformat(timespec="milliseconds"),
+        "timestampEdited": None,
+        "callEndedTimestamp": None,
+        "isPinned": False,
+        "content": "started a thread." if system else text,
+        "author": {
+            "id": str(10**17 + author),
+            "name": name,
+            "discriminator": "0000",
+            "nickname": name.capitalize(),
+            "color": None,
+            "isBot": author % 50 == 49,
+            "roles": [],
+            "avatarUrl": f"https://cdn.discordapp.com/avatars/{10**17 + author}/0123456789abcdef.png?size=512",
+        },
+        "attachments": [],
+        "embeds": [],
+        "stickers": [],
+        "reactions": [],
+        "mentions": [{"id": str(10**17 + author), "name": name, "nickname": name.capitalize()}] if mentions else [],
+        "inlineEmojis": [],
+    }
+    if answers:
+        made["reference"] = {"messageId": answers, "channelId": "1", "guildId": "1"}
+    return made
+
+
+def write(path: Path, messages: Iterator[dict[str, Any]], channel: int, *, flat: bool) -> int:
+    """One file, written as it is made. Returns its messages."""
+    encode = json.JSONEncoder(ensure_ascii=False, indent=None if flat else 2).encode
+    count = 0
+    head = {
+        "guild": {"id": "1", "name": "Benchmark", "iconUrl": ""},
+        "channel": {"id": str(1000 + channel), "type": "GuildTextChat", "categoryId": None, "name": f"channel-{channel}"},
+        "exportedAt": "2026-01-01T00:00:00+00:00",
+    }
+    opening = encode(head)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(opening.rstrip("}\n") + ("}" if flat and not opening.endswith('"}') else "") + ("," if flat else ",\n  ") + '"messages": [')
+        for made in messages:
+            text = encode(made)
+            file.write(("," if count else "") + (text if flat else "\n    " + text.replace("\n", "\n    ")))
+            count += 1
+        file.write("]" if flat else "\n  ]")
+        file.write(f',{"" if flat else chr(10) + "  "}"messageCount": {count}{"" if flat else chr(10)}}}')
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="a file, or with --files a folder")
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--files", type=int, default=1, help="channels, a file each")
+    parser.add_argument("--flat", action="store_true", help="on one line, without indentation")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    if given.files > 1:
+        given.out.mkdir(parents=True, exist_ok=True)
+    for channel in range(given.files):
+        path = given.out / f"channel-{channel:04d}.json" if given.files > 1 else given.out
+        chance = random.Random(given.seed * 1000 + channel)
+        write(path, talk(given.messages // given.files, chance), channel, flat=given.flat)
+    print(sum(path.stat().st_size for path in ([given.out] if given.out.is_file() else given.out.iterdir())) / 1e6, "MB")
+
+
+if __name__ == "__main__":
+    main()
