@@ -16,7 +16,44 @@ from pathlib import Path
 from typing import Any
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
-SYLLABLES = "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to".split()
+SYLLABLES = [
+    "ba",
+    "be",
+    "bi",
+    "bo",
+    "da",
+    "de",
+    "di",
+    "do",
+    "ka",
+    "ke",
+    "ki",
+    "ko",
+    "la",
+    "le",
+    "li",
+    "lo",
+    "ma",
+    "me",
+    "mi",
+    "mo",
+    "na",
+    "ne",
+    "ni",
+    "no",
+    "ra",
+    "re",
+    "ri",
+    "ro",
+    "sa",
+    "se",
+    "si",
+    "so",
+    "ta",
+    "te",
+    "ti",
+    "to",
+]
 PEOPLE = 400
 VOCABULARY = 20_000
 
@@ -65,7 +102,7 @@ def talk(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
         id_ = str(((int(moment.timestamp() * 1000) - 1420070400000) << 22) + number % 4096)
         answers = ids[-1] if ids and chance.random() < 0.2 else None
         ids.append(id_)
-        yield message(id_, moment, names[author], author, text, answers, system=0.995 < dice, mentions=dice < 0.08)
+        yield message(id_, moment, names[author], author, text, answers, system=dice > 0.995, mentions=dice < 0.08)
 
 
 def message(
@@ -108,12 +145,22 @@ def write(path: Path, messages: Iterator[dict[str, Any]], channel: int, *, flat:
     count = 0
     head = {
         "guild": {"id": "1", "name": "Benchmark", "iconUrl": ""},
-        "channel": {"id": str(1000 + channel), "type": "GuildTextChat", "categoryId": None, "name": f"channel-{channel}"},
+        "channel": {
+            "id": str(1000 + channel),
+            "type": "GuildTextChat",
+            "categoryId": None,
+            "name": f"channel-{channel}",
+        },
         "exportedAt": "2026-01-01T00:00:00+00:00",
     }
     opening = encode(head)
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(opening.rstrip("}\n") + ("}" if flat and not opening.endswith('"}') else "") + ("," if flat else ",\n  ") + '"messages": [')
+        file.write(
+            opening.rstrip("}\n")
+            + ("}" if flat and not opening.endswith('"}') else "")
+            + ("," if flat else ",\n  ")
+            + '"messages": ['
+        )
         for made in messages:
             text = encode(made)
             file.write(("," if count else "") + (text if flat else "\n    " + text.replace("\n", "\n    ")))
@@ -137,7 +184,9 @@ def main() -> None:
         path = given.out / f"channel-{channel:04d}.json" if given.files > 1 else given.out
         chance = random.Random(given.seed * 1000 + channel)
         write(path, talk(given.messages // given.files, chance), channel, flat=given.flat)
-    print(sum(path.stat().st_size for path in ([given.out] if given.out.is_file() else given.out.iterdir())) / 1e6, "MB")
+    print(
+        sum(path.stat().st_size for path in ([given.out] if given.out.is_file() else given.out.iterdir())) / 1e6, "MB"
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ The face of the only package that knows slack-bolt and slack_sdk. How it reads: 
 """
 
 from bots.slack.bot import SlackBot
+from bots.slack.checkup import examine
 from bots.slack.events import to_message
 from bots.slack.manifest import manifest
 
-__all__ = ["SlackBot", "manifest", "to_message"]
+__all__ = ["SlackBot", "examine", "manifest", "to_message"]
