@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 CONTEXT = 1024
 """Tokens; GPT-2's, for servers that do not tell (vLLM does, as `max_model_len`)."""
-IN_FLIGHT = 64
+QUEUE_LIMIT = 64
 """Requests sent and not yet answered; the server batches them."""
 ATTEMPTS = 4
 """One and three retries: about two seconds, as long as a person waits without wondering."""
@@ -73,10 +73,10 @@ class RemoteGenerator:
         url: str,
         *,
         model: str,
-        api_key: str = "",
+        api_key: str | None = None,
         adapters: Mapping[str, str] | None = None,
         context_length: int = CONTEXT,
-        in_flight: int = IN_FLIGHT,
+        queue_limit: int = QUEUE_LIMIT,
         connect_timeout: float = CONNECT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -88,10 +88,10 @@ class RemoteGenerator:
         self._url = root.with_user(None) if api_key else root  # one kind of credentials a request
         self._where = str(root.with_user(None).with_query(None))
         self._model = model
-        self._key = api_key
+        self._key = api_key or ""
         self._names = dict(adapters or {})
         self._context = context_length
-        self._limit = in_flight
+        self._limit = queue_limit
         self._timeout = aiohttp.ClientTimeout(total=answer_timeout, connect=connect_timeout)
         self._sleep = sleep
         self._jitter = jitter
@@ -350,7 +350,7 @@ class RemoteGenerator:
 _STOPPED = "the generator is stopped: start the program again"
 
 
-async def connect(url: str, *, model: str, api_key: str = "", **options: Any) -> RemoteGenerator:
+async def connect(url: str, *, model: str, api_key: str | None = None, **options: Any) -> RemoteGenerator:
     """A generator for the model `model` of the server at `url`; a server that is down may come up later.
 
     `options` are RemoteGenerator's. Raises SettingsError for an unfit URL, ModelError when the server lacks the model.
