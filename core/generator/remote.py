@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 CONTEXT = 1024
 """Tokens; GPT-2's, for servers that do not tell (vLLM does, as `max_model_len`)."""
-QUEUE_LIMIT = 64
+IN_FLIGHT = 64
 """Requests sent and not yet answered; the server batches them."""
 ATTEMPTS = 4
 """One and three retries: about two seconds, as long as a person waits without wondering."""
@@ -76,7 +76,7 @@ class RemoteGenerator:
         api_key: str | None = None,
         adapters: Mapping[str, str] | None = None,
         context_length: int = CONTEXT,
-        queue_limit: int = QUEUE_LIMIT,
+        in_flight: int = IN_FLIGHT,
         connect_timeout: float = CONNECT_TIMEOUT,
         answer_timeout: float = ANSWER_TIMEOUT,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -91,7 +91,7 @@ class RemoteGenerator:
         self._key = api_key or ""
         self._names = dict(adapters or {})
         self._context = context_length
-        self._limit = queue_limit
+        self._limit = in_flight
         self._timeout = aiohttp.ClientTimeout(total=answer_timeout, connect=connect_timeout)
         self._sleep = sleep
         self._jitter = jitter

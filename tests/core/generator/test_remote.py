@@ -348,7 +348,7 @@ async def test_adapters_are_model_names(server: Server) -> None:
 async def test_too_many_at_once(server: Server) -> None:
     """The bound is ours, and its refusal immediate; cancelling frees a place."""
     server.hang = asyncio.Event()
-    async with talking(server, queue_limit=2) as remote:
+    async with talking(server, in_flight=2) as remote:
         ahead = [asyncio.create_task(remote.generate("hi", sampling=SAMPLING)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="2 people are waiting"):
