@@ -81,6 +81,14 @@ def peft_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def stamp(folder: Path) -> int:
+    """Changes when the weights do (their time of writing, in ns); 0 where there are none."""
+    try:
+        return (folder / WEIGHTS).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
     targets = config.get("target_modules")
     if isinstance(targets, str):  # a regular expression, or the word all-linear: the tensors' names will tell

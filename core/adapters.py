@@ -9,7 +9,6 @@ Readers take no lock and never see half a file. Writers hold a lock file, so two
 
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ import msgspec
 from core.adapterfiles import CONFIG, check, peft_config, same_base
 from core.errors import AdapterError
 from core.generator import Adapter
+from core.wholefiles import flush, flush_folder, lock, read_text, write_atomically
 
 __all__ = ["CARD", "NONE", "Card", "Shelf", "check"]
 
@@ -110,6 +110,7 @@ class Shelf:
         self._bundled = bundled
         self._starter = starter
         self._clock = clock
+        self._missed: set[str] = set()
 
     @property
     def pointer(self) -> Path:
@@ -144,6 +145,10 @@ class Shelf:
     def is_bundled(self, adapter_id: str) -> bool:
         return self._bundled is not None and self.path(adapter_id).parent == self._bundled
 
+    def owns(self, path: Path) -> bool:
+        """Whether this path is, or was, one of an adapter on the shelf."""
+        return path.parent in tuple(self._roots())
+
     def learned_from(self, person: str) -> tuple[Card, ...]:
         """The adapters in service that learned the words of this keyed hash."""
         return tuple(card for card in self.cards() if person in card.people and not card.withdrawn)
@@ -160,7 +165,9 @@ class Shelf:
             return None
         if self._clean(promoted):
             return Adapter(id=promoted, path=self.path(promoted))
-        log.warning("the promoted adapter %s is missing or out of service; an older one speaks", promoted)
+        if promoted not in self._missed:  # once, however often a bot looks
+            self._missed.add(promoted)
+            log.warning("the promoted adapter %s is missing or out of service; an older one speaks", promoted)
         return self._fallback(promoted, base)
 
     def find(self, spec: str, *, base: str | None = None) -> Adapter | None:
@@ -203,23 +210,20 @@ class Shelf:
             )
         if any((root / card.id).exists() for root in self._roots()):
             raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
-        self._root.mkdir(parents=True, exist_ok=True)
         target = self._root / card.id
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=".new-") as scratch:
-            staged = Path(scratch) / card.id
-            shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
-            _write_atomically(staged / CARD, card.to_json())
-            for path in staged.rglob("*"):
-                if path.is_file():
-                    _flush(path)
-            try:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=".new-") as scratch:
+                staged = Path(scratch) / card.id
+                shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
+                write_atomically(staged / CARD, card.to_json())
+                for path in staged.rglob("*"):
+                    if path.is_file():
+                        flush(path)
                 staged.rename(target)
-            except OSError as error:
-                raise AdapterError(
-                    f"the adapter {card.id!r} could not be put on the shelf ({error.strerror}): choose another name,"
-                    f" or look at {self._root}"
-                ) from error
-        _flush_folder(self._root)
+            flush_folder(self._root)
+        except OSError as error:  # shutil.Error is one
+            raise self._unwritable(error) from error
         return Adapter(id=card.id, path=target)
 
     def use(self, adapter_id: str, *, by_force: bool = False) -> Adapter | None:
@@ -301,7 +305,7 @@ class Shelf:
                     yield folder
 
     def _promoted(self) -> str | None:
-        return _read_text(self.pointer).strip() or None
+        return read_text(self.pointer).strip() or None
 
     def _clean(self, adapter_id: str) -> bool:
         try:
@@ -309,11 +313,18 @@ class Shelf:
         except AdapterError:
             return False
 
+    def _whole(self, adapter_id: str) -> bool:
+        try:
+            check(self.path(adapter_id))
+        except AdapterError:
+            return False
+        return True
+
     def _shipped(self, base: str | None) -> Adapter | None:
         """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
         if self._bundled is None or base != self._starter:
             return None
-        named = _read_text(self._bundled / CURRENT).strip()
+        named = read_text(self._bundled / CURRENT).strip()
         cards = [card for card in self.cards() if self.is_bundled(card.id) and (not named or card.id == named)]
         return Adapter(id=cards[0].id, path=self.path(cards[0].id)) if cards else None
 
@@ -326,7 +337,7 @@ class Shelf:
         spoke = [entry for entry in reversed(self._history()) if entry in cards]
         passed = [card.id for card in cards.values() if card.passed]
         for adapter_id in (*spoke, *passed):
-            if same_base(cards[adapter_id].base_fingerprint, wanted):
+            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._whole(adapter_id):
                 return Adapter(id=adapter_id, path=self.path(adapter_id))
         shipped = self._shipped(base)
         return shipped if shipped and shipped.id != lost else None
@@ -345,34 +356,43 @@ class Shelf:
 
     def _point(self, adapter_id: str) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
-        _write_atomically(self.pointer, f"{adapter_id}\n")
+        write_atomically(self.pointer, f"{adapter_id}\n")
 
     def _history(self) -> list[str]:
-        lines = _read_text(self._root / "history").splitlines()
+        lines = read_text(self._root / "history").splitlines()
         return [words[-1] for line in lines if (words := line.split())]
 
     def _write_history(self, entries: Iterable[str]) -> None:
         """A line each, `2026-11-22T18:00:00+00:00 id`; entries that stay keep the time of their promotion."""
-        known = {line.split()[-1]: line for line in _read_text(self._root / "history").splitlines() if line.split()}
+        known = {line.split()[-1]: line for line in read_text(self._root / "history").splitlines() if line.split()}
         now = self._clock().isoformat(timespec="seconds")
         lines = [known.get(entry, f"{now} {entry}") for entry in entries]
-        _write_atomically(self._root / "history", "".join(f"{line}\n" for line in lines[-MAX_HISTORY:]))
+        write_atomically(self._root / "history", "".join(f"{line}\n" for line in lines[-MAX_HISTORY:]))
 
     def _rewrite(self, card: Card) -> None:
-        _write_atomically(self.path(card.id) / CARD, card.to_json())
+        write_atomically(self.path(card.id) / CARD, card.to_json())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time, over all processes; the lock dies with its holder."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / ".lock").open("a+b") as handle:
-            _lock(handle.fileno())
-            yield  # closing the file gives the lock back
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with (self._root / ".lock").open("a+b") as handle:
+                lock(handle.fileno())
+                yield  # closing the file gives the lock back
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> AdapterError:
+        return AdapterError(
+            f"the shelf in {self._root} cannot be written ({error.strerror}): check PERSON2_HOME, its permissions and"
+            " the space left"
+        )
 
 
 def _read_card(folder: Path) -> Card:
     """The folder's card; one made from peft's own configuration where somebody copied a bare adapter there."""
-    text = _read_text(folder / CARD)
+    text = read_text(folder / CARD)
     if text:
         return replace(Card.from_json(text), id=folder.name)
     made = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
@@ -382,55 +402,3 @@ def _read_card(folder: Path) -> Card:
 
 def _out_of_service(card: Card) -> str:
     return f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another or train a new one"
-
-
-def _read_text(path: Path) -> str:
-    """The file's text; empty where there is none."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    """Whoever reads `path` sees the old text or the new one, even if the machine dies here."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-if os.name == "nt":  # pragma: no cover - the locks of Windows
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
-
-    def _flush_folder(folder: Path) -> None:
-        """Windows has no such thing as flushing a folder."""
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    def _flush_folder(folder: Path) -> None:
-        """A rename lasts only once its folder is on the disk."""
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

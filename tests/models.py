@@ -34,7 +34,7 @@ def tiny_tokenizer(*, size: int = 320, texts: Sequence[str] = TALK) -> PreTraine
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    made: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call,unused-ignore] # not annotated upstream
+    made: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT
     )
     return made

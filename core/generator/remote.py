@@ -73,7 +73,7 @@ class RemoteGenerator:
         url: str,
         *,
         model: str,
-        api_key: str = "",
+        api_key: str | None = None,
         adapters: Mapping[str, str] | None = None,
         context_length: int = CONTEXT,
         in_flight: int = IN_FLIGHT,
@@ -88,7 +88,7 @@ class RemoteGenerator:
         self._url = root.with_user(None) if api_key else root  # one kind of credentials a request
         self._where = str(root.with_user(None).with_query(None))
         self._model = model
-        self._key = api_key
+        self._key = api_key or ""
         self._names = dict(adapters or {})
         self._context = context_length
         self._limit = in_flight
@@ -350,7 +350,7 @@ class RemoteGenerator:
 _STOPPED = "the generator is stopped: start the program again"
 
 
-async def connect(url: str, *, model: str, api_key: str = "", **options: Any) -> RemoteGenerator:
+async def connect(url: str, *, model: str, api_key: str | None = None, **options: Any) -> RemoteGenerator:
     """A generator for the model `model` of the server at `url`; a server that is down may come up later.
 
     `options` are RemoteGenerator's. Raises SettingsError for an unfit URL, ModelError when the server lacks the model.

@@ -49,7 +49,8 @@ def adapter(folder: Path, *, content: bytes | None = WHOLE, **options: Any) -> P
 
 
 def card(name: str, *, hour: int = 0, **more: Any) -> Card:
-    return Card(id=name, created_at=NOON + timedelta(hours=hour), base="gpt2", base_fingerprint=GPT2, **more)
+    more = {"base_fingerprint": GPT2, **more}
+    return Card(id=name, created_at=NOON + timedelta(hours=hour), base="gpt2", **more)
 
 
 @pytest.fixture
@@ -201,6 +202,18 @@ def test_a_name_is_taken_once(shelf: Shelf, tmp_path: Path) -> None:
     """An adapter on the shelf is never overwritten."""
     with pytest.raises(AdapterError, match="already"):
         shelf.add(tmp_path / "made", card("one"))
+
+
+def test_a_shelf_that_cannot_be_written(shelf: Shelf, tmp_path: Path) -> None:
+    """A file stands where the folder should be: a sentence that names it, for each way of writing."""
+    (tmp_path / "blocked").write_text("")
+    blocked = Shelf(tmp_path / "blocked" / "adapters")
+    with pytest.raises(AdapterError, match=r"the shelf in .*blocked.* cannot be written"):
+        blocked.add(tmp_path / "made", card("x"))
+    with pytest.raises(AdapterError, match="cannot be written"):
+        blocked.use("none")
+    assert blocked.current() is None
+    assert blocked.cards() == ()
 
 
 def test_checkpoints_and_pickles_stay_behind(shelf: Shelf, tmp_path: Path) -> None:

@@ -139,9 +139,9 @@ def _has_bf16(device: torch.device) -> bool:
 def _quiet() -> Iterator[None]:
     """No bar for reading weights off the disk: it takes less time than it takes to read."""
     enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore] # not annotated upstream
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         if enabled:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore] # not annotated upstream
+            transformers_logging.enable_progress_bar()

@@ -20,7 +20,7 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import DynamicCache, GPT2LMHeadModel
 
-from core.adapterfiles import CONFIG, WEIGHTS, adapter_layer, check, same_base, shape_of, shapes
+from core.adapterfiles import CONFIG, WEIGHTS, adapter_layer, check, same_base, shape_of, shapes, stamp
 from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import Adapter
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 BARE = "__base__"
 """peft's own name for a row without an adapter."""
 
-Key: TypeAlias = tuple[str, str]
-"""An adapter's id and folder."""
+Key: TypeAlias = tuple[str, str, int]
+"""An adapter's id, folder and version: weights written anew are another adapter."""
 
 
 def key_of(adapter: Adapter) -> Key:
-    return adapter.id, str(adapter.path)
+    return adapter.id, str(adapter.path), stamp(adapter.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +132,14 @@ class Rack:
     def has(self, key: Key) -> bool:
         return key in self._names
 
+    def known(self, key: Key) -> Key:
+        """The same key; where the files are gone or were fetched from the hub, that of what was loaded from there."""
+        if key[2] == 0:
+            return next((loaded for loaded in list(self._names) if loaded[:2] == key[:2]), key)
+        return key
+
     def ids(self) -> tuple[str, ...]:
-        return tuple(sorted({adapter_id for adapter_id, _ in list(self._names)}))
+        return tuple(sorted({key[0] for key in list(self._names)}))
 
     def keys(self, adapter_id: str) -> list[Key]:
         return [key for key in self._names if key[0] == adapter_id]

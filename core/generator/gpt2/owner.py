@@ -140,8 +140,9 @@ class Gpt2Generator:
         arrived = self._clock()
         validate(sampling)
         self._admissible()
-        if adapter is not None and not self._rack.has(key_of(adapter)):
-            await self.load(adapter)
+        key = self._rack.known(key_of(adapter)) if adapter else None
+        if adapter is not None and key is not None and not self._rack.has(key):
+            key = await self._fetch(adapter)
         encode = self._base.encode
         ids = encode(prompt) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt)
         request = _Request(
@@ -149,7 +150,7 @@ class Gpt2Generator:
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             adapter=adapter,
-            key=key_of(adapter) if adapter else None,
+            key=key,
             arrived=arrived,
             future=Future(),
         )
@@ -164,11 +165,9 @@ class Gpt2Generator:
 
     async def load(self, adapter: Adapter) -> None:
         self._open()
-        key = key_of(adapter)
-        if self._rack.has(key) and key not in self._doomed:
-            return
-        prepared = await asyncio.to_thread(prepare, adapter, self._base)
-        await self._order(lambda: self._put(prepared))
+        key = self._rack.known(key_of(adapter))
+        if not self._rack.has(key) or key in self._doomed:
+            await self._fetch(adapter)
 
     async def unload(self, adapter_id: str) -> None:
         if not self._closing:
@@ -205,6 +204,11 @@ class Gpt2Generator:
         self._open()
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(f"{len(self._queue)} people are waiting for a reply already: please try again in a moment")
+
+    async def _fetch(self, adapter: Adapter) -> Key:
+        prepared = await asyncio.to_thread(prepare, adapter, self._base)
+        await self._order(lambda: self._put(prepared))
+        return prepared.key
 
     def _withdraw(self, request: _Request) -> None:
         """Free the place of a request whose asker is gone; a running one is dropped after the current token."""
@@ -284,17 +288,18 @@ class Gpt2Generator:
         for request in taken:
             try:
                 request.row = self._row(request)
-            except Person2Error as error:
-                _fail(request.future, error)
+            except Exception as error:
+                _fail(request.future, _sentence(error), error)
         self._running = [request for request in self._running if request.row is not None]
         self._batch.admit([request.row for request in taken if request.row is not None and not request.future.done()])
 
     def _row(self, request: _Request) -> Row:
-        key = request.key
-        if key is not None and request.adapter is not None and not self._rack.has(key):
+        if request.key is not None and request.adapter is not None and not self._rack.has(request.key):
             # It gave way to others while this request waited.
-            self._rack.put(prepare(request.adapter, self._base), in_use=self._in_use())
-        voice = self._rack.name(key)
+            prepared = prepare(request.adapter, self._base)
+            self._rack.put(prepared, in_use=self._in_use())
+            request.key = prepared.key
+        voice = self._rack.name(request.key)
         return make_row(self._base, request.ids, sampling=request.sampling, seed=request.seed, voice=voice)
 
     def _settle(self) -> None:
