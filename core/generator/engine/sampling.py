@@ -48,6 +48,7 @@ def validate(sampling: Sampling) -> None:
             raise GeneratorError(f"{name} is {value}, and it should be {should}")
 
 
+@torch.inference_mode()
 def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[int | None]:
     """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
     _penalise(logits, rows)
