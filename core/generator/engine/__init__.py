@@ -12,13 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 
 from core.errors import ModelError
-from core.generator.engine.checkpoint import Shape, find, opened, read_shape
+from core.generator.engine.checkpoint import Shape, Take, find, opened, read_shape
+from core.generator.engine.compiler import library
 from core.generator.engine.eager import Eager, Precision
 from core.generator.engine.engine import Engine, Limits
 from core.generator.engine.keeping import Keeping
 from core.generator.engine.lora import MODULES, Site
+from core.generator.engine.native import Native, serves
+from core.generator.engine.network import Network
 from core.generator.engine.tokens import read_tokens
 
 __all__ = ["Engine", "load"]
@@ -44,6 +48,8 @@ def load(
     max_adapters: int = MAX_ADAPTERS,
     cache_mb: int = CACHE_MB,
     prefill_chunk: int = PREFILL_CHUNK,
+    compiled: bool = True,
+    compiled_cache: Path | None = None,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
@@ -51,7 +57,8 @@ def load(
 
     `base` is a folder or a hub name; the network is touched only for a name that is not in the local cache.
     `precision` is int8 weights, or fp32 to equal transformers. `threads` is all processors unless given, and is set
-    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together.
+    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together. `compiled=False` keeps
+    to torch's kernels; `compiled_cache` is where compiled ones are kept, the user's cache folder unless given.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -68,7 +75,7 @@ def load(
     shape = read_shape(folder)
     tokens = read_tokens(folder)
     with opened(folder) as take:
-        network = Eager(shape, take, precision=precision)
+        network = _network(shape, take, precision, (compiled_cache or _cache()) if compiled else None)
         biases = {name: take(name) for name in _biases(shape)}
     keeping = Keeping(network, limit=cache_mb * 1_000_000)
     if network.room_bytes(shape.context) > cache_mb * 1_000_000:
@@ -84,7 +91,7 @@ def load(
         tokens,
         keeping,
         name=str(base),
-        device=f"cpu {precision}, {torch.get_num_threads()} threads",
+        device=f"cpu {precision} {type(network).__name__.lower()}, {torch.get_num_threads()} threads",
         folder=folder,
         biases=biases,
         weights=weights,
@@ -94,6 +101,17 @@ def load(
         fresh_seed=fresh_seed,
         clock=clock,
     )
+
+
+def _cache() -> Path:
+    return user_cache_path("person2", appauthor=False)
+
+
+def _network(shape: Shape, take: Take, precision: Precision, cache: Path | None) -> Network:
+    found = library(cache) if cache is not None and precision == "int8" and serves(shape) else None
+    if found is not None:
+        return Native(found, shape, take, threads=torch.get_num_threads())
+    return Eager(shape, take, precision=precision)
 
 
 def _biases(shape: Shape) -> list[str]:
