@@ -95,6 +95,13 @@ static void meet(Thread *t)
     t->phase++;
 }
 
+/* acc += w * v, four products a lane. Written out, because GCC 12 moves the accumulators of the intrinsic's loop to the
+ * stack and back (half the speed). */
+static inline __attribute__((always_inline)) void multiply_add(__m512i *acc, __m512i w, __m512i v)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(w), "v"(v));
+}
+
 static int64_t next(Thread *t) { return atomic_fetch_add(&t->shared->taken[t->phase], 1); }
 
 /* e^x for x <= 88, relative error below 2e-7: 2^n times a polynomial on [-1/2, 1/2]. */
@@ -216,10 +223,10 @@ static inline __attribute__((always_inline)) void tile(const Thread *t, const Pr
             int32_t four;
             memcpy(&four, a + r * wide + k, 4);
             __m512i v = _mm512_set1_epi32(four);
-            acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], w0, v);
-            acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], w1, v);
-            acc[r][2] = _mm512_dpbusd_epi32(acc[r][2], w2, v);
-            acc[r][3] = _mm512_dpbusd_epi32(acc[r][3], w3, v);
+            multiply_add(&acc[r][0], w0, v);
+            multiply_add(&acc[r][1], w1, v);
+            multiply_add(&acc[r][2], w2, v);
+            multiply_add(&acc[r][3], w3, v);
         }
     }
     int64_t column = block * COLUMNS;
@@ -335,8 +342,8 @@ static void attend(const Thread *t, const Row *row, int64_t layer, int64_t head,
             int32_t a, b;
             memcpy(&a, q + i, 4);
             memcpy(&b, q + i + 4, 4);
-            one = _mm512_dpbusd_epi32(one, _mm512_loadu_si512(block), _mm512_set1_epi32(a));
-            two = _mm512_dpbusd_epi32(two, _mm512_loadu_si512(block + COLUMNS), _mm512_set1_epi32(b));
+            multiply_add(&one, _mm512_loadu_si512(block), _mm512_set1_epi32(a));
+            multiply_add(&two, _mm512_loadu_si512(block + COLUMNS), _mm512_set1_epi32(b));
         }
         __m512 y = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_add_epi32(one, two), off));
         y = _mm512_mul_ps(_mm512_mul_ps(y, scale), _mm512_loadu_ps(room->key_scale + line + at));
