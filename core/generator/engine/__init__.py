@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
+from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
 from core.generator.engine.checkpoint import Shape, Take, find, opened, read_shape
 from core.generator.engine.compiler import library
@@ -92,7 +93,7 @@ def load(
         keeping,
         name=str(base),
         device=f"cpu {precision} {type(network).__name__.lower()}, {torch.get_num_threads()} threads",
-        folder=folder,
+        fingerprint=folder_fingerprint(folder),
         biases=biases,
         weights=weights,
         limits=Limits(

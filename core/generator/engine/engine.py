@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor
 
@@ -68,7 +67,7 @@ class Engine:
         *,
         name: str,
         device: str,
-        folder: Path,
+        fingerprint: str,
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
         limits: Limits,
@@ -76,7 +75,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._network, self._tokens, self._limits = network, tokens, limits
-        self._name, self._device, self.folder = name, device, folder
+        self._name, self._device, self._fingerprint = name, device, fingerprint
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
         self._keeping = keeping
@@ -98,6 +97,11 @@ class Engine:
     def network(self) -> Network:
         """For benchmarks and tests that look at logits while nothing runs."""
         return self._network
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the base model, for cards (`core.adapterfiles`)."""
+        return self._fingerprint
 
     @property
     def context_length(self) -> int:
@@ -207,7 +211,7 @@ class Engine:
             lora = self._known(adapter)
             if lora is not None:
                 return lora
-            lora = read_lora(adapter, self._network.shape, self._biases, self._weights)
+            lora = read_lora(adapter, self._network.shape, self._fingerprint, self._biases, self._weights)
             with self._changed:
                 old = self._loras.pop(adapter.id, None)
                 self._loras[adapter.id] = lora

@@ -4,7 +4,6 @@ Knows peft's file format and which of its options mean something the engine does
 in a sentence, before anything speaks with them. Knows nothing of how the products are done.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from core.adapterfiles import WEIGHTS, peft_config, same_base, shape_of
+from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import Adapter
 from core.generator.engine.checkpoint import Shape
@@ -82,20 +83,19 @@ Weights: TypeAlias = Callable[[Site], Tensor]
 """A matrix of the base by site, (outputs, inputs) float32."""
 
 
-def read_lora(adapter: Adapter, shape: Shape, biases: Biases, weights: Weights) -> Lora:
+def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
     """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
 
-    `weights` is asked only by adapters that train layer norms.
+    `fingerprint` is the base's (`core.adapterfiles`); `weights` is asked only by adapters that train layer norms.
     """
     name = adapter.id
-    config = _config(adapter)
+    config = peft_config(adapter.path)
     _served(name, config)
+    _fits(adapter, fingerprint)
     try:
-        tensors = load_file(adapter.path / "adapter_model.safetensors")
+        tensors = load_file(adapter.path / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"the adapter {name!r} has no whole adapter_model.safetensors in {adapter.path} ({error}): copy it again"
-        ) from error
+        raise AdapterError(f"the adapter {name!r} has no whole {WEIGHTS} ({error}): copy or save it again") from error
     parts: dict[Site, dict[str, Tensor]] = {}
     last: Tensor | None = None
     for key, tensor in tensors.items():
@@ -137,19 +137,17 @@ def sizes(shape: Shape, module: str) -> tuple[int, int]:
     }[module]
 
 
-def _config(adapter: Adapter) -> dict[str, Any]:
-    path = adapter.path / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+def _fits(adapter: Adapter, fingerprint: str) -> None:
+    """Raises AdapterError when the adapter's card names another base than `fingerprint`; shapes are checked later."""
+    card = adapter.path / CARD
+    if not card.is_file():
+        return
+    made_for = Card.from_json(card.read_text(encoding="utf-8"))
+    if not same_base(made_for.base_fingerprint, fingerprint):
         raise AdapterError(
-            f"the adapter {adapter.id!r} is not in {adapter.path}: give the folder that peft wrote"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{path} cannot be read ({error}): copy the adapter again") from error
-    if not isinstance(config, dict):
-        raise AdapterError(f"{path} is no JSON object: copy the adapter again")
-    return config
+            f"the adapter {adapter.id!r} was made for {made_for.base} ({shape_of(made_for.base_fingerprint)}), and the"
+            f" base here is {shape_of(fingerprint)}: set BASE_MODEL to its base or choose another adapter"
+        )
 
 
 def _served(name: str, config: Mapping[str, Any]) -> None:

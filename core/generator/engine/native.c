@@ -146,14 +146,17 @@ static void norm(const float *x, float *y, int64_t width, const float *weight, c
     }
 }
 
-/* x (n) float → q (n) int8; returns the scale, and the sum of q. */
+/* x (n) float → q (n) int8; returns the scale, and the sum of q. The scale of a row with a NaN or an infinity is one
+ * too, so that damaged numbers are still seen in the logits: magnitudes are compared as integers, which NaN exceeds. */
 static float round_off(const float *x, int8_t *q, int64_t n, int32_t *sum)
 {
-    __m512 largest = _mm512_setzero_ps();
+    __m512i largest = _mm512_setzero_si512(), magnitude = _mm512_set1_epi32(0x7fffffff);
     for (int64_t i = 0; i < n; i += LANES)
-        largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
-    float most = _mm512_reduce_max_ps(largest);
-    if (!(most > 1e-10f)) most = 1e-10f;
+        largest = _mm512_max_epi32(largest, _mm512_and_epi32(_mm512_loadu_si512(x + i), magnitude));
+    int32_t bits = _mm512_reduce_max_epi32(largest);
+    float most;
+    memcpy(&most, &bits, 4);
+    if (most < 1e-10f) most = 1e-10f;
     __m512 inverse = _mm512_set1_ps(127.0f / most);
     __m512i total = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i += LANES) {
