@@ -1,0 +1,322 @@
+"""The port: a queue, the thread that owns the batch, and adapters that come and go meanwhile.
+
+Requests are answered through futures; the thread alone touches rooms, the batch and the counters it writes. Adapters
+are read on other threads and handed over whole. Computes nothing itself.
+"""
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from core.errors import GeneratorError, Overloaded, Unavailable
+from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.generator.engine.batch import Batch, Speaker, room_for
+from core.generator.engine.keeping import Keeping
+from core.generator.engine.lora import Lora, Site, read_lora
+from core.generator.engine.network import Network
+from core.generator.engine.sampling import validate
+from core.generator.engine.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+LONG_PROMPT = 4_000
+"""Characters from which a prompt is split into tokens beside the event loop, to keep it free."""
+_STOPPED = "the generator is stopped: start the program again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    max_batch: int
+    """Requests that speak at once."""
+    queue_limit: int
+    """Requests that may wait behind them."""
+    max_adapters: int
+    """Adapters in memory at once; the least recently used gives way and is read again when it is wanted."""
+    prefill_chunk: int
+    """Tokens of a prompt read in one step while others speak."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Request:
+    prompt: list[int]
+    sampling: Sampling
+    seed: int
+    lora: Lora | None
+    conversation: str | None
+    arrived: float
+    future: "Future[Completion]" = field(default_factory=Future)
+
+
+class Engine:
+    """Implements `core.generator.Generator`; `load` in this package builds one."""
+
+    def __init__(
+        self,
+        network: Network,
+        tokens: Tokens,
+        keeping: Keeping,
+        *,
+        name: str,
+        device: str,
+        fingerprint: str,
+        biases: Mapping[str, Tensor],
+        weights: Callable[[Site], Tensor],
+        limits: Limits,
+        fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._network, self._tokens, self._limits = network, tokens, limits
+        self._name, self._device, self._fingerprint = name, device, fingerprint
+        self._biases, self._weights = biases, weights
+        self._fresh_seed, self._clock = fresh_seed, clock
+        self._keeping = keeping
+        self._batch = Batch(network=network, keeping=keeping, tokens=tokens, piece=limits.prefill_chunk)
+        self._changed = threading.Condition()
+        self._queue: deque[_Request] = deque()
+        self._running: dict[Speaker, _Request] = {}
+        self._loras: OrderedDict[str, Lora] = OrderedDict()
+        self._gone: deque[Lora] = deque()
+        self._reading = threading.Lock()
+        self._closing = False
+        self._completed = self._spoken = self._cached = 0
+        self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
+        self._thread.start()
+
+    # the port
+
+    @property
+    def network(self) -> Network:
+        """For benchmarks and tests that look at logits while nothing runs."""
+        return self._network
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the base model, for cards (`core.adapterfiles`)."""
+        return self._fingerprint
+
+    @property
+    def context_length(self) -> int:
+        return self._network.shape.context
+
+    def count_tokens(self, text: str) -> int:
+        return len(self._tokens.encode(text))
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        sampling: Sampling,
+        adapter: Adapter | None = None,
+        conversation: str | None = None,
+    ) -> Completion:
+        arrived = self._clock()
+        validate(sampling)
+        self._admissible()
+        lora = None
+        if adapter is not None:
+            lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
+        room = self.context_length - room_for(sampling, self.context_length)
+        newest = self._tokens.newest
+        ids = newest(prompt, room) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(newest, prompt, room)
+        request = _Request(
+            prompt=ids or [max(self._network.shape.end_of_text, 0)],
+            sampling=sampling,
+            seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
+            lora=lora,
+            conversation=conversation,
+            arrived=arrived,
+        )
+        with self._changed:
+            self._admissible()
+            self._queue.append(request)
+            self._changed.notify()
+        try:
+            return await asyncio.wrap_future(request.future)
+        finally:
+            self._withdraw(request)
+
+    async def load(self, adapter: Adapter) -> None:
+        self._open()
+        if self._known(adapter) is None:
+            await asyncio.to_thread(self._read, adapter)
+
+    async def unload(self, adapter_id: str) -> None:
+        with self._changed:
+            lora = self._loras.pop(adapter_id, None)
+            if lora is not None:
+                self._gone.append(lora)
+                self._changed.notify()
+
+    def status(self) -> GeneratorStatus:
+        with self._changed:
+            adapters = tuple(sorted(self._loras))
+        return GeneratorStatus(
+            model=self._name,
+            device=self._device,
+            queued=len(self._queue),
+            running=len(self._running),
+            completed=self._completed,
+            tokens=self._spoken,
+            cached_tokens=self._cached,
+            adapters=adapters,
+        )
+
+    async def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            waiting = list(self._queue)
+            self._queue.clear()
+            self._changed.notify()
+        for request in waiting:
+            _fail(request.future, Unavailable(_STOPPED))
+        await asyncio.to_thread(self._thread.join)
+
+    # on the callers' side
+
+    def _open(self) -> None:
+        if self._closing:
+            raise Unavailable(_STOPPED)
+
+    def _admissible(self) -> None:
+        self._open()
+        if len(self._queue) >= self._limits.queue_limit:
+            raise Overloaded(f"{len(self._queue)} people are waiting for a reply already: please try again in a moment")
+
+    def _withdraw(self, request: _Request) -> None:
+        """Free the place of a request whose asker is gone; a running one leaves after the current token."""
+        request.future.cancel()
+        with self._changed:
+            if request in self._queue:
+                self._queue.remove(request)
+
+    def _known(self, adapter: Adapter) -> Lora | None:
+        with self._changed:
+            lora = self._loras.get(adapter.id)
+            if lora is None or lora.path != adapter.path:
+                return None
+            self._loras.move_to_end(adapter.id)
+            return lora
+
+    def _read(self, adapter: Adapter) -> Lora:
+        with self._reading:  # two requests that want the same new adapter read it once
+            lora = self._known(adapter)
+            if lora is not None:
+                return lora
+            lora = read_lora(adapter, self._network.shape, self._fingerprint, self._biases, self._weights)
+            with self._changed:
+                old = self._loras.pop(adapter.id, None)
+                self._loras[adapter.id] = lora
+                if old is None and len(self._loras) > self._limits.max_adapters:
+                    _, old = self._loras.popitem(last=False)
+                if old is not None:
+                    self._gone.append(old)
+            return lora
+
+    # on the engine's thread
+
+    def _own(self) -> None:
+        while self._await_work():
+            try:
+                self._settle()
+                self._admit()
+                self._spoken += self._batch.step()
+                self._settle()
+            except Exception as error:
+                log.exception("generating failed; %d requests fail with it", len(self._running))
+                self._break(error)
+        self._keeping.clear()
+
+    def _await_work(self) -> bool:
+        """Sleep until there is something to do; False when it is time to go."""
+        with self._changed:
+            while not (self._queue or self._running):
+                self._tidy()
+                if self._closing:
+                    return False
+                self._changed.wait()
+            self._tidy()
+            return True
+
+    def _tidy(self) -> None:
+        while self._gone:
+            self._keeping.drop(self._gone.popleft())
+
+    def _admit(self) -> None:
+        """Take as many waiting requests as there is room for into the batch, in order."""
+        while len(self._running) < self._limits.max_batch:
+            with self._changed:
+                request = self._queue[0] if self._queue else None
+            if request is None:
+                return
+            speaker = self._batch.join(
+                request.prompt,
+                sampling=request.sampling,
+                seed=request.seed,
+                lora=request.lora,
+                conversation=request.conversation,
+            )
+            if speaker is None:
+                return  # until one who speaks is done
+            self._running[speaker] = request
+            with self._changed:
+                if request in self._queue:
+                    self._queue.remove(request)
+
+    def _settle(self) -> None:
+        """Answer who is done, forget who was cancelled."""
+        for speaker, request in list(self._running.items()):
+            if speaker.finish is None and not request.future.cancelled():
+                continue
+            del self._running[speaker]
+            self._batch.leave(speaker)
+            if speaker.finish == "damaged":
+                _fail(
+                    request.future,
+                    GeneratorError("the model's numbers are not finite: its weights or the adapter's are damaged"),
+                )
+            elif speaker.finish is not None:
+                self._completed += 1
+                self._cached += speaker.reused
+                _resolve(
+                    request.future,
+                    Completion(
+                        text=self._batch.text(speaker),
+                        finish=speaker.finish,
+                        prompt_tokens=speaker.prompt_tokens,
+                        new_tokens=len(speaker.new_tokens),
+                        seconds=self._clock() - request.arrived,
+                        adapter=speaker.lora.id if speaker.lora else None,
+                        seed=request.seed,
+                    ),
+                )
+
+    def _break(self, error: Exception) -> None:
+        """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
+        broken = list(self._running.items())
+        self._running.clear()
+        for speaker, request in broken:
+            if speaker in self._batch.speakers:
+                speaker.conversation = None
+                self._batch.leave(speaker)
+            sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
+            sentence.__cause__ = error
+            _fail(request.future, sentence)
+
+
+def _fail(future: "Future[Completion]", error: Exception) -> None:
+    with suppress(InvalidStateError):  # the asker is gone
+        future.set_exception(error)
+
+
+def _resolve(future: "Future[Completion]", completion: Completion) -> None:
+    with suppress(InvalidStateError):  # the asker is gone
+        future.set_result(completion)

@@ -1,0 +1,220 @@
+"""A LoRA adapter as peft saves it → the low-rank matrices of each layer, ready to add beside an unmerged base.
+
+Knows peft's file format and which of its options mean something the engine does not compute; those are refused here,
+in a sentence, before anything speaks with them. Knows nothing of how the products are done.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.adapterfiles import WEIGHTS, peft_config, same_base, shape_of
+from core.adapters import CARD, Card
+from core.errors import AdapterError
+from core.generator import Adapter
+from core.generator.engine.checkpoint import Shape
+
+Site: TypeAlias = tuple[int, str]
+"""Layer number and module: `(0, "attn.c_attn")`."""
+
+MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+"""The linear layers of a GPT-2 block, in the order they are computed."""
+UNSERVED = (
+    ("use_dora", "DoRA"),
+    ("use_qalora", "QALoRA"),
+    ("use_bdlora", "block-diagonal LoRA"),
+    ("modules_to_save", "whole modules saved beside it"),
+    ("trainable_token_indices", "tokens of its own"),
+    ("target_parameters", "bare parameters as targets"),
+    ("layer_replication", "replicated layers"),
+    ("alora_invocation_tokens", "activated LoRA"),
+    ("arrow_config", "Arrow routing"),
+    ("kasa_config", "KaSA"),
+    ("velora_config", "VeLoRA"),
+    ("monteclora_config", "MonteCLoRA"),
+)
+"""Options of peft 0.21's LoraConfig that change what is computed, and what a person calls them."""
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Ways to initialise (`init_lora_weights`) that take the adapter out of the base first: their base is not ours."""
+_TENSOR = re.compile(
+    r"^base_model\.model\.(?:transformer\.)?(?:h\.(?P<layer>\d+)\.(?P<module>attn\.c_attn|attn\.c_proj|mlp\.c_fc|"
+    r"mlp\.c_proj|ln_1|ln_2)|(?P<last>ln_f))\.(?:(?P<lora>lora_[AB])\.(?P<what>weight|bias)|(?:base_layer\.)?bias)$"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What an adapter adds to one linear layer: `x @ down.T @ up + bias`."""
+
+    down: Tensor
+    """(rank, inputs) float32, contiguous; rank 0 where only the bias changes."""
+    up: Tensor
+    """(rank, outputs) float32, contiguous, scaling included."""
+    bias: Tensor | None = None
+    """(outputs,) float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lora:
+    """One loaded adapter. Requests in flight hold it, so dropping it from the table hurts none of them."""
+
+    id: str
+    path: Path
+    deltas: Mapping[Site, Delta]
+    last_norm: Tensor | None = None
+    """(width,) float32: what is added to the last layer norm's output (only `bias="all"` trains that)."""
+    native: dict[str, Any] = field(default_factory=dict)
+    """Where a kernel keeps its own form of this adapter."""
+
+
+Biases: TypeAlias = Mapping[str, Tensor]
+"""The base's biases by tensor name (`h.0.attn.c_attn.bias`): an adapter saves whole biases, we add differences."""
+
+
+Weights: TypeAlias = Callable[[Site], Tensor]
+"""A matrix of the base by site, (outputs, inputs) float32."""
+
+
+def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
+    """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
+
+    `fingerprint` is the base's (`core.adapterfiles`); `weights` is asked only by adapters that train layer norms.
+    """
+    name = adapter.id
+    config = peft_config(adapter.path)
+    _served(name, config)
+    _fits(adapter, fingerprint)
+    try:
+        tensors = load_file(adapter.path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"the adapter {name!r} has no whole {WEIGHTS} ({error}): copy or save it again") from error
+    parts: dict[Site, dict[str, Tensor]] = {}
+    last: Tensor | None = None
+    for key, tensor in tensors.items():
+        found = _TENSOR.match(key)
+        if found is None or (found["lora"] and (found["module"] or "ln").startswith("ln")):
+            raise AdapterError(
+                f"the adapter {name!r} changes {key}, and the engine serves c_attn, c_proj and c_fc:"
+                " train it on those or set GENERATOR=transformers"
+            )
+        tensor = tensor.to(torch.float32).contiguous()
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterError(f"the adapter {name!r} holds numbers that are not finite: train it again")
+        if found["lora"]:
+            parts.setdefault((int(found["layer"]), found["module"]), {})[found["lora"] + found["what"]] = tensor
+            continue
+        place = found["last"] or f"h.{found['layer']}.{found['module']}"
+        own = biases.get(f"{place}.bias")
+        if own is None or own.shape != tensor.shape:
+            raise _foreign(name, key)
+        if found["last"]:
+            last = tensor - own
+        else:
+            parts.setdefault((int(found["layer"]), found["module"]), {})["bias"] = tensor - own
+    deltas = {site: _delta(name, site, part, shape, config) for site, part in parts.items() if "ln" not in site[1]}
+    norms = {site: part["bias"] for site, part in parts.items() if "ln" in site[1]}
+    for (layer, norm), shift in norms.items():
+        site = (layer, "attn.c_attn" if norm == "ln_1" else "mlp.c_fc")
+        deltas[site] = _shifted(deltas.get(site), shift, weights(site))
+    return Lora(id=name, path=adapter.path, deltas=deltas, last_norm=last)
+
+
+def sizes(shape: Shape, module: str) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    return {
+        "attn.c_attn": (shape.width, 3 * shape.width),
+        "attn.c_proj": (shape.width, shape.width),
+        "mlp.c_fc": (shape.width, shape.inner),
+        "mlp.c_proj": (shape.inner, shape.width),
+    }[module]
+
+
+def _fits(adapter: Adapter, fingerprint: str) -> None:
+    """Raises AdapterError when the adapter's card names another base than `fingerprint`; shapes are checked later."""
+    card = adapter.path / CARD
+    if not card.is_file():
+        return
+    made_for = Card.from_json(card.read_text(encoding="utf-8"))
+    if not same_base(made_for.base_fingerprint, fingerprint):
+        raise AdapterError(
+            f"the adapter {adapter.id!r} was made for {made_for.base} ({shape_of(made_for.base_fingerprint)}), and the"
+            f" base here is {shape_of(fingerprint)}: set BASE_MODEL to its base or choose another adapter"
+        )
+
+
+def _served(name: str, config: Mapping[str, Any]) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise AdapterError(f"the adapter {name!r} is of kind {kind}, and only LORA can be used: train it as LoRA")
+    for option, meaning in UNSERVED:
+        if config.get(option):
+            raise AdapterError(f"the adapter {name!r} uses {meaning} ({option}), which is not served: train without it")
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(CHANGES_BASE):
+        raise AdapterError(
+            f"the adapter {name!r} was started with {start}, which changes the base model:"
+            " convert it to plain LoRA with peft (save_pretrained, path_initial_model_for_weight_conversion)"
+        )
+
+
+def _foreign(name: str, tensor: str) -> AdapterError:
+    return AdapterError(
+        f"the adapter {name!r} does not fit this base model (at {tensor}): set BASE_MODEL to its base or choose another"
+    )
+
+
+def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: Shape, config: Mapping[str, Any]) -> Delta:
+    layer, module = site
+    place = f"h.{layer}.{module}"
+    inputs, outputs = sizes(shape, module)
+    down, up = part.get("lora_Aweight"), part.get("lora_Bweight")
+    if (down is None) != (up is None) or layer >= shape.layers:
+        raise _foreign(name, place)
+    bias = part.get("bias")
+    if down is None or up is None:
+        return Delta(down=torch.zeros(0, inputs), up=torch.zeros(0, outputs), bias=bias)
+    if down.shape != (up.shape[1], inputs) or up.shape[0] != outputs:
+        raise _foreign(name, place)
+    scaling = _scaling(config, f"transformer.{place}", rank=down.shape[0])
+    extra = part.get("lora_Bbias")
+    if extra is not None:  # peft's lora_bias=True: a bias of the low-rank product, scaled with it
+        bias = extra * scaling + (0 if bias is None else bias)
+    return Delta(down=down, up=(up.t() * scaling).contiguous(), bias=bias)
+
+
+def _scaling(config: Mapping[str, Any], module: str, *, rank: int) -> float:
+    """alpha / rank, or alpha / √rank (rsLoRA, arXiv:2312.03732); `alpha_pattern` matches as peft matches it."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    fitting = [alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
+    alpha = float(fitting[0] if fitting else config.get("lora_alpha", 8))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _shifted(delta: Delta | None, shift: Tensor, weight: Tensor) -> Delta:
+    """A layer norm's bias moved by `shift` is the same as its linear layer's bias moved by what that does to it."""
+    bias = weight @ shift
+    if delta is None:
+        return Delta(down=weight.new_zeros(0, weight.shape[1]), up=weight.new_zeros(0, weight.shape[0]), bias=bias)
+    bias = bias + (shift @ delta.down.t()) @ delta.up
+    return Delta(down=delta.down, up=delta.up, bias=bias if delta.bias is None else bias + delta.bias)
+
+
+def spans(loras: Sequence[Lora | None]) -> list[tuple[Lora, int, int]]:
+    """Runs of equal neighbours: (adapter, first row, row behind the last)."""
+    runs: list[tuple[Lora, int, int]] = []
+    for row, lora in enumerate(loras):
+        if lora is None:
+            continue
+        if runs and runs[-1][0] is lora and runs[-1][2] == row:
+            runs[-1] = (lora, runs[-1][1], row + 1)
+        else:
+            runs.append((lora, row, row + 1))
+    return runs

@@ -1,0 +1,125 @@
+"""Which token comes next, for every row of a batch at once. Knows logits and settings, nothing of text or queues.
+
+A row's choice is a function of its own logits, history, settings and random stream: never of its neighbours.
+Sorting 50,257 logits of 32 rows takes 62 ms on two cores; the 256 largest take 3 ms and hold nearly every nucleus. A
+row whose nucleus they do not hold is sorted whole, so the choice is exact.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.errors import GeneratorError
+from core.generator import Sampling
+
+GREEDY_BELOW = 1e-4
+"""A temperature under this is greedy: dividing float32 logits by less only makes infinities."""
+HEAD = 256
+"""Most likely tokens looked at before a whole row is sorted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """What a row brings besides its logits."""
+
+    sampling: Sampling
+    dice: Random
+    """One number is drawn a token, and none for greedy ones."""
+    seen: NDArray[np.int64]
+    """(T,): tokens of the prompt and of the reply so far; repeats do no harm."""
+
+
+def validate(sampling: Sampling) -> None:
+    """Raises GeneratorError for settings that mean nothing."""
+    for name, value, right, should in (
+        ("temperature", sampling.temperature, 0 <= sampling.temperature < math.inf, "0 (greedy) or more"),
+        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
+        ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf, "above 0"),
+        ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "1 or more"),
+    ):
+        if not right:
+            raise GeneratorError(f"{name} is {value}, and it should be {should}")
+
+
+@torch.inference_mode()
+def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[int | None]:
+    """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
+    _penalise(logits, rows)
+    best, likeliest = logits.max(dim=1)
+    chosen: list[int | None] = [
+        token if finite else None
+        for token, finite in zip(likeliest.tolist(), torch.isfinite(best).tolist(), strict=True)
+    ]
+    drawn = [
+        index
+        for index, row in enumerate(rows)
+        if row.sampling.temperature >= GREEDY_BELOW and chosen[index] is not None
+    ]
+    if drawn:
+        part = logits if len(drawn) == len(rows) else logits[torch.tensor(drawn)]
+        for index, token in zip(drawn, _draw(part, [rows[index] for index in drawn]), strict=True):
+            chosen[index] = token
+    return chosen
+
+
+def _penalise(logits: Tensor, rows: Sequence[Chooser]) -> None:
+    """Divide positive and multiply negative logits of seen tokens, as transformers does; repeats write the same."""
+    penalised = [index for index, row in enumerate(rows) if row.sampling.repetition_penalty != 1]
+    if not penalised:
+        return
+    lengths = [len(rows[index].seen) for index in penalised]
+    ids = torch.from_numpy(np.concatenate([rows[index].seen for index in penalised]))
+    lines = torch.from_numpy(np.repeat(penalised, lengths))
+    weights = [rows[index].sampling.repetition_penalty for index in penalised]
+    penalty = torch.from_numpy(np.repeat(np.array(weights, dtype=np.float32), lengths))
+    values = logits[lines, ids]
+    logits[lines, ids] = torch.where(values > 0, values / penalty, values * penalty)
+
+
+def _draw(logits: Tensor, rows: Sequence[Chooser]) -> list[int]:
+    """Temperature, then top-k, then top-p, in transformers' order; (M, V) float32.
+
+    The token is where the kept candidates' cumulative mass, most likely first, passes the row's random number.
+    """
+    scaled = logits / torch.tensor([[row.sampling.temperature] for row in rows])
+    whole = scaled.logsumexp(dim=1).double().numpy()
+    head = min(HEAD, scaled.shape[1])
+    top, ids = scaled.topk(head, dim=1)
+    values, tokens = top.double().numpy(), ids.numpy()
+    chosen: list[int] = []
+    for index, row in enumerate(rows):
+        number = row.dice.random()
+        place = _place(values[index], row.sampling, number, whole=whole[index], complete=head == scaled.shape[1])
+        if place is None:
+            every, order = scaled[index].sort(descending=True)
+            place = _place(every.double().numpy(), row.sampling, number, whole=whole[index], complete=True)
+            chosen.append(int(order[place or 0]))
+        else:
+            chosen.append(int(tokens[index, place]))
+    return chosen
+
+
+def _place(
+    values: NDArray[np.float64], sampling: Sampling, number: float, *, whole: float, complete: bool
+) -> int | None:
+    """Where in the sorted logits `values` the choice falls; None when they may not hold the whole nucleus."""
+    if 0 < sampling.top_k <= len(values):
+        values = values[: sampling.top_k]
+        whole = float(np.logaddexp.reduce(values))
+        complete = True
+    elif sampling.top_k and not complete:
+        return None
+    reach = np.cumsum(np.exp(values - whole))
+    last = int(np.searchsorted(reach, sampling.top_p, side="left"))
+    if last >= len(reach):
+        if not complete:
+            return None
+        last = len(reach) - 1
+    return min(int(np.searchsorted(reach[: last + 1], number * reach[last], side="right")), last)

@@ -1,0 +1,294 @@
+"""The engine's numbers: logits against transformers and peft, int8 against its own definition, choices against sums."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from core.adapterfiles import folder_fingerprint
+from core.generator import Adapter, Sampling
+from core.generator.engine.checkpoint import opened, read_shape
+from core.generator.engine.compiler import library
+from core.generator.engine.eager import Eager
+from core.generator.engine.keeping import Keeping
+from core.generator.engine.linear import Dense, Int8, Rounded, quantize
+from core.generator.engine.lora import MODULES, Lora, read_lora
+from core.generator.engine.native import Native
+from core.generator.engine.network import Network, Piece
+from core.generator.engine.sampling import Chooser, choose
+from core.generator.gpt2 import sampling as reference_sampling
+from tests.models import tiny_adapter, tiny_model
+
+CONTEXT = 192
+SCALED = 1 / 127 / math.sqrt(12)
+"""Deviation of a rounding to int8, in units of the largest number."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"), width=128, heads=2, positions=CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path | None]:
+    root = tmp_path_factory.mktemp("voices")
+    options: list[dict[str, Any]] = [
+        {"rank": 8, "seed": 1},
+        {"rank": 3, "seed": 2, "use_rslora": True, "bias": "all", "alpha_pattern": {"attn.c_proj": 5}},
+        {"rank": 4, "seed": 3, "targets": ["c_fc"], "bias": "lora_only", "lora_bias": True},
+    ]
+    return [None, *(tiny_adapter(root / str(index), base, **each) for index, each in enumerate(options))]
+
+
+def network(base: Path, kind: str, threads: int = 1) -> Network:
+    shape = read_shape(base)
+    with opened(base) as take:
+        if kind != "compiled":
+            return Eager(shape, take, precision="fp32" if kind == "fp32" else "int8")
+        found = library(base / "cache")
+        if found is None:
+            pytest.skip("no compiler, or a processor without AVX-512 VNNI")
+        return Native(found, shape, take, threads=threads)
+
+
+def loras(base: Path, adapters: Sequence[Path | None]) -> list[Lora | None]:
+    shape = read_shape(base)
+    with opened(base) as take:
+        names = [f"h.{n}.{place}" for n in range(shape.layers) for place in (*MODULES, "ln_1", "ln_2")]
+        biases = {f"{name}.bias": take(f"{name}.bias") for name in (*names, "ln_f")}
+        return [
+            read_lora(
+                Adapter(id=path.name, path=path),
+                shape,
+                folder_fingerprint(base),
+                biases,
+                lambda site: take(f"h.{site[0]}.{site[1]}.weight").t(),
+            )
+            if path
+            else None
+            for path in adapters
+        ]
+
+
+def random_tokens(base: Path, *lengths: int) -> list[list[int]]:
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randint(0, read_shape(base).vocabulary, (n,), generator=draw).tolist() for n in lengths]
+
+
+def true_logits(base: Path, adapter: Path | None, tokens: list[int]) -> Tensor:
+    """(T, V) float32 of transformers and peft, one sequence alone."""
+    model: Any = GPT2LMHeadModel.from_pretrained(base)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    model.eval()
+    with torch.inference_mode():
+        found: Tensor = model(torch.tensor([tokens])).logits[0]
+    return found
+
+
+def test_fp32_logits_are_those_of_transformers_and_peft(base: Path, adapters: list[Path | None]) -> None:
+    """The base and three adapters in one batch, at every length up to the context: within 1e-4."""
+    made = network(base, "fp32")
+    texts = random_tokens(base, CONTEXT, CONTEXT, 37, 5)
+    pieces = [
+        Piece(room=made.room(CONTEXT), start=0, tokens=tokens, lora=lora, logits=len(tokens))
+        for tokens, lora in zip(texts, loras(base, adapters), strict=True)
+    ]
+    found = made.forward(pieces).split([len(tokens) for tokens in texts])
+    for mine, adapter, tokens in zip(found, adapters, texts, strict=True):
+        torch.testing.assert_close(mine, true_logits(base, adapter, tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("cut", [1, 15, 16, 17, 64, 100, CONTEXT - 1])
+def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | None], cut: int) -> None:
+    """What was read in another step, by another batch, in a smaller room: the rest comes out the same to 1e-4."""
+    made = network(base, "fp32")
+    texts = random_tokens(base, *[CONTEXT] * 4)
+    spoken = loras(base, adapters)
+    small = [made.room(cut) for _ in texts]
+    for room, tokens, lora in zip(small, texts, spoken, strict=True):
+        made.forward([Piece(room=room, start=0, tokens=tokens[:cut], lora=lora, logits=0)])
+    rooms = [room.grown(CONTEXT, keep=cut) for room in small]
+    found = made.forward(
+        [
+            Piece(room=room, start=cut, tokens=tokens[cut:], lora=lora)
+            for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+        ]
+    )
+    for mine, adapter, tokens in zip(found, adapters, texts, strict=True):
+        torch.testing.assert_close(mine, true_logits(base, adapter, tokens)[-1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["int8", "compiled"])
+def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str) -> None:
+    """Rounded weights, activations, keys and values move the logits by a few hundredths of their spread."""
+    exact, made = network(base, "fp32"), network(base, kind)
+    texts = random_tokens(base, *[64] * 4)
+    spoken = loras(base, adapters)
+
+    def logits(of: Network) -> Tensor:
+        rooms = [of.room(64) for _ in texts]
+        return of.forward(
+            [
+                Piece(room=room, start=0, tokens=tokens, lora=lora, logits=len(tokens))
+                for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+            ]
+        )
+
+    right = logits(exact)
+    error = (logits(made) - right).square().mean().sqrt() / right.std()
+    assert error < 0.15  # this model's weights are large and few, so that errors do not average out as in a real one
+
+
+def test_a_compiled_row_has_the_same_bits_whatever_the_company(base: Path, adapters: list[Path | None]) -> None:
+    """Alone or in any batch, read at once or in pieces, by one thread or three: not a bit differs."""
+    texts = random_tokens(base, 90, 33, 64, 70)
+    spoken = loras(base, adapters)
+    one, three = network(base, "compiled"), network(base, "compiled", threads=3)
+    alone = [
+        one.forward([Piece(room=one.room(90), start=0, tokens=tokens, lora=lora)])[0].clone()
+        for tokens, lora in zip(texts, spoken, strict=True)
+    ]
+    rooms = [three.room(90) for _ in texts]
+    three.forward(
+        [
+            Piece(room=room, start=0, tokens=tokens[:20], lora=lora, logits=0)
+            for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+        ]
+    )
+    pieces = [
+        piece
+        for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+        for piece in (
+            Piece(room=room, start=20, tokens=tokens[20:31], lora=lora, logits=0),
+            Piece(room=room, start=31, tokens=tokens[31:], lora=lora),
+        )
+    ]
+    together = three.forward(pieces)
+    assert [torch.equal(mine, theirs) for mine, theirs in zip(alone, together, strict=True)] == [True] * 4
+
+
+def test_int8_products_are_exact_where_they_say_so() -> None:
+    """oneDNN's kernel equals the same rounding done in float32, for rows of any scale, in any batch."""
+    draw = torch.Generator().manual_seed(1)
+    weight, bias = torch.randn(48, 64, generator=draw), torch.randn(48, generator=draw)
+    rows = torch.randn(20, 64, generator=draw) * torch.logspace(-3, 3, 20)[:, None]
+    fast, plain = Int8(weight, bias), Rounded(weight, bias)
+    torch.testing.assert_close(fast(rows), plain(rows), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(fast(rows)[i : i + 3], fast(rows[i : i + 3])) for i in range(17))
+    whole, scale = quantize(weight)
+    assert whole.abs().max() == 127
+    assert ((whole * scale[:, None] - weight).abs() <= scale[:, None] / 2 + 1e-6).all()
+    spread = (fast(rows) - Dense(weight, bias)(rows)).div(rows.abs().amax(1, keepdim=True)).std()
+    assert spread < 8 * SCALED * (1 + float(weight.abs().max()))
+
+
+def test_fp32_products_do_not_depend_on_the_number_of_rows() -> None:
+    """What greedy replies being the same in any batch rests upon."""
+    draw = torch.Generator().manual_seed(1)
+    kernel = Dense(torch.randn(192, 64, generator=draw), None)
+    rows = torch.randn(70, 64, generator=draw)
+    whole = kernel(rows)
+    assert all(torch.equal(kernel(rows[:n]), whole[:n]) for n in range(1, 70))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Sampling(temperature=0, repetition_penalty=1.2),
+        Sampling(temperature=0.7, top_p=0.9),
+        Sampling(temperature=2, top_p=0.99, repetition_penalty=1),
+        Sampling(temperature=1, top_p=1, top_k=0),
+        Sampling(temperature=1, top_p=1, top_k=5),
+        Sampling(temperature=1.5, top_p=0.8, top_k=300),
+        Sampling(temperature=1, top_p=0.01),
+    ],
+)
+def test_choices_are_those_of_the_reference(settings: Sampling) -> None:
+    """Peaked and flat rows, mixed settings: the token the whole sorted vocabulary would give for the same number."""
+    draw = torch.Generator().manual_seed(3)
+    for trial in range(20):
+        logits = torch.randn(6, 2000, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
+        seen = [torch.randint(0, 2000, (30,), generator=draw).tolist() for _ in range(6)]
+        mixed = [settings, settings, replace(settings, top_p=0.5), settings, Sampling(temperature=0), settings]
+        right = reference_sampling.choose(logits.clone(), seen, mixed, [Random(trial + i) for i in range(6)])
+        rows = [
+            Chooser(sampling=each, dice=Random(trial + i), seen=np.array(ids, dtype=np.int64))
+            for i, (each, ids) in enumerate(zip(mixed, seen, strict=True))
+        ]
+        assert choose(logits, rows) == right
+
+
+def test_what_is_drawn_follows_the_distribution() -> None:
+    """Ten thousand draws from three tokens, the least likely cut off by top-p."""
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).expand(10_000, 3).clone()
+    settings = Sampling(temperature=1, top_p=0.75, repetition_penalty=1)
+    rows = [Chooser(sampling=settings, dice=Random(i), seen=np.array([0])) for i in range(10_000)]
+    counts = np.bincount(np.array(choose(logits, rows), dtype=np.int64), minlength=3) / 10_000
+    assert counts[2] == 0
+    assert abs(counts[0] - 0.625) < 0.02
+
+
+def test_rooms_are_lent_kept_and_given_up(base: Path) -> None:
+    """A table of turns: what is held already, what is let go, and never more bytes than allowed."""
+    made = network(base, "fp32")
+    keeping = Keeping(made, limit=3 * made.room_bytes(64))
+    steps: list[tuple[str | None, list[int], int, int | None]] = [
+        ("a", [1, 2, 3], 10, 0),  # conversation, prompt, tokens wanted, prompt tokens held
+        ("a", [1, 2, 3, 4], 10, 3),
+        ("a", [1, 2, 3, 4], 64, 3),  # the last one is always computed: its logits are wanted
+        ("a", [9], 10, 0),  # it begins otherwise
+        ("b", [1], 10, 0),
+        ("c", [1], 10, 0),
+        ("d", [1], 10, 0),  # no space: a, the oldest, gives way
+        ("a", [9, 9], 10, 0),  # and b for a
+        ("c", [1, 5], 100, 1),  # grows: d gives way
+        (None, [1], 150, 0),  # everybody gives way
+        ("e", [1], 200, None),  # more than there is
+    ]
+    for conversation, prompt, tokens, held in steps:
+        lent = keeping.lend(conversation, prompt, tokens=tokens, lora=None)
+        assert (lent and lent[1]) == held, conversation
+        assert keeping.used <= 3 * made.room_bytes(64)
+        if lent is not None:
+            assert lent[0].capacity >= tokens
+            keeping.take_back(lent[0], conversation=conversation, tokens=prompt, lora=None)
+    keeping.clear()
+    assert keeping.used == 0
+
+
+def test_without_a_compiler_or_a_processor_torch_computes(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No AVX-512, no compiler, a compiler that fails: no library, a line in the log, nothing left behind."""
+    caplog.set_level("INFO")
+    old = tmp_path / "cpuinfo"
+    old.write_text("processor: 0\nflags\t\t: fpu sse2 avx2\n")
+    assert library(tmp_path / "cache", processor=old) is None
+    assert "need avx512" in caplog.text
+    new = tmp_path / "new"
+    new.write_text("flags : avx512f avx512bw avx512dq avx512vl avx512_vnni f16c\n")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert library(tmp_path / "cache", processor=new) is None
+    assert "no C compiler" in caplog.text
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda name: str(broken))
+    assert library(tmp_path / "cache", processor=new) is None
+    assert "it is broken" in caplog.text
+    assert list((tmp_path / "cache").iterdir()) == []
