@@ -16,10 +16,10 @@ from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import StorageError
-from core.generator import Adapter, Generator
+from core.generator import Generator
 from core.memory import Memory, open_memory
-from core.messages import Conversation
 from core.settings import Settings
+from core.voices import Voices
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,19 @@ def open_generator(settings: Settings) -> Generator:
             in_flight=settings.queue_limit,
         )
     base = base_path(settings.base_model)
-    from core.generator import gpt2
+    if settings.generator == "transformers" or (settings.generator == "auto" and _has_gpu()):
+        from core.generator import gpt2
 
-    return gpt2.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+        return gpt2.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+    from core.generator import engine
+
+    return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @asynccontextmanager
@@ -83,13 +93,13 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
         generator = await asyncio.to_thread(open_generator, settings)
         stack.push_async_callback(generator.close)
 
-        async def voice_for(conversation: Conversation, chosen: str | None) -> Adapter | None:
-            return await asyncio.to_thread(shelf.find, chosen or settings.adapter, base=settings.base_model)
-
+        voices = Voices(shelf, generator, base=settings.base_model, spec=settings.adapter)
+        await voices.start()
+        stack.push_async_callback(voices.stop)
         chat = Chat(
             memory=memory,
             generator=generator,
-            voice=voice_for,
+            voice=voices.voice_for,
             settings=ChatSettings(sampling=settings.sampling, rules=settings.rules, user_rate=settings.user_rate),
             clock=now,
             dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

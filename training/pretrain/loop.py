@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
-        self.network.to(device)
+        self.network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
         self.network.train()
         self.optimizers = net.Optimizers(self.network, recipe.rates)
         self.average = net.Average(self.network, recipe.average)
@@ -126,7 +126,7 @@ class Trainer:
         rows = torch.from_numpy(mixture.batch(max(1, recipe.batch // length))).to(self._device)
         count = rows.shape[0] * (rows.shape[1] - 1)
         loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
-        loss.backward()  # type: ignore[no-untyped-call] # torch
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore] # torch
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(norm):
