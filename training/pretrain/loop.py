@@ -73,7 +73,7 @@ class Trainer:
     ) -> None:
         self.recipe = recipe
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
-        self.network.to(device)
+        self.network.to(device)  # type: ignore[arg-type] # transformers wraps `to` and loses its signature
         self.network.train()
         self.optimizers = net.Optimizers(self.network, recipe.rates)
         self.average = net.Average(self.network, recipe.average)
@@ -126,7 +126,7 @@ class Trainer:
         rows = torch.from_numpy(mixture.batch(max(1, recipe.batch // length))).to(self._device)
         count = rows.shape[0] * (rows.shape[1] - 1)
         loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
-        loss.backward()  # type: ignore[no-untyped-call] # torch
+        loss.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(norm):
@@ -185,7 +185,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "cooled_from": self.cooled_from,
             },
-            "random": torch.get_rng_state(),
+            "random": [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])],
         }
         half = self._folder / f"{CHECKPOINT}.new"
         torch.save(state, half)
@@ -213,7 +213,10 @@ class Trainer:
         counts = state["counts"]
         self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
         self.cooled_from = counts["cooled_from"]
-        torch.set_rng_state(state["random"].cpu())
+        processor, *cards = state["random"]
+        torch.set_rng_state(processor.cpu())
+        if cards and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([card.cpu() for card in cards])
 
     def _log(self, values: dict[str, object]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
