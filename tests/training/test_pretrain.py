@@ -216,16 +216,22 @@ NOON = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 )
 def test_a_budget_of_time(said: dict[str, float | str], seconds: float) -> None:
     """Minutes are of the whole run; a time of day counts from now, earlier sessions (5 s) on top."""
-    values = {"minutes": None, "until": None, "steps": None, **said}
-    assert cli.budget_of(**values, spent=5.0, now=NOON) == Budget(seconds=seconds)  # type: ignore[arg-type]
+    values = {"minutes": None, "until": None, "tokens": None, "steps": None, **said}
+    assert cli.budget_of(**values, batch=100, spent=5.0, now=NOON) == Budget(seconds=seconds)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("said", [{}, {"minutes": 1.0, "steps": 3}, {"until": "noon"}])
+def test_tokens_are_counted_in_whole_steps() -> None:
+    """The last step may read a little more than was asked for."""
+    budget = cli.budget_of(minutes=None, until=None, tokens=201, steps=None, batch=100, spent=0.0, now=NOON)
+    assert budget == Budget(steps=3)
+
+
+@pytest.mark.parametrize("said", [{}, {"minutes": 1.0, "steps": 3}, {"tokens": 1, "steps": 3}, {"until": "noon"}])
 def test_a_budget_said_twice_or_not_at_all_is_refused(said: dict[str, float | str]) -> None:
     """One sentence names the options."""
-    values = {"minutes": None, "until": None, "steps": None, **said}
+    values = {"minutes": None, "until": None, "tokens": None, "steps": None, **said}
     with pytest.raises(TrainingError, match="--until"):
-        cli.budget_of(**values, spent=0.0, now=NOON)  # type: ignore[arg-type]
+        cli.budget_of(**values, batch=100, spent=0.0, now=NOON)  # type: ignore[arg-type]
 
 
 # Network and held-out figures

@@ -1,12 +1,13 @@
 """The command: options into a recipe, files into a mixture, a finished folder out.
 
-Wires the other modules of this package; decides nothing that they decide. `person2.py` may mount `pretrain` as it is.
+Wires the other modules of this package; decides nothing that they decide. `run_command` offers it to other programs.
 """
 
 import hashlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -39,6 +40,7 @@ class Precision(StrEnum):
 
 
 def pretrain(
+    context_of_call: typer.Context,
     out: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
     train: Annotated[list[str] | None, typer.Option(help="Dialogues to learn from, FILE or FILE=WEIGHT.")] = None,
     prose: Annotated[list[str] | None, typer.Option(help="Plain text to learn from, FILE or FILE=WEIGHT.")] = None,
@@ -83,7 +85,7 @@ def pretrain(
 ) -> None:
     """Train a small GPT-2 from scratch on dialogues, and write a folder that from_pretrained loads.
 
-    Example: pretrain models/mine --train talk.txt=3 --train chat.txt --held-out unseen.txt --minutes 35.
+    Example: python -m training.pretrain models/mine --train talk.txt=3 --train chat.txt --minutes 35.
     Interrupted, it goes on with the same options and --resume: exactly where it was, under a budget of steps or tokens.
     A budget of time may be changed at a resume; the cool-down moves with it.
     """
@@ -106,6 +108,13 @@ def pretrain(
         raise TrainingError(f"A width of {width} is no multiple of {net.HEAD_WIDTH}; heads are that wide.")
     if max(row, cool_row) > context:
         raise TrainingError(f"Rows of {max(row, cool_row)} tokens do not fit a context of {context}; lower --row.")
+
+    def planned(spent: float) -> Budget:
+        now = datetime.now().astimezone()
+        return budget_of(minutes=minutes, until=until, tokens=tokens, steps=steps, batch=batch, spent=spent, now=now)
+
+    if not export_only:
+        planned(0.0)  # said wrongly, it is refused before files are read for minutes
     if threads:
         torch.set_num_threads(threads)
     prepared = data.prepare(files, row=row, cool_row=cool_row, seed=seed, report=_report)
@@ -139,17 +148,9 @@ def pretrain(
     if resume or export_only:
         trainer.resume()
     if not export_only:
-        budget = budget_of(
-            minutes=minutes,
-            until=until,
-            steps=steps if tokens is None else -(-tokens // batch),
-            spent=trainer.seconds,
-            now=datetime.now().astimezone(),
-        )
-        if tokens is not None and steps is not None:
-            raise TrainingError("Say how long to train with only one of --tokens and --steps.")
+        budget = planned(trainer.seconds)
         with (run / COMMANDS).open("a", encoding="utf-8") as log:
-            log.write(shlex.join(["python", "-m", "training.pretrain", *sys.argv[1:]]) + "\n")
+            log.write(shlex.join(["python", "-m", "training.pretrain", *context_of_call.obj]) + "\n")
         trainer.run(budget, loop.Pace(checkpoint=checkpoint_minutes * 60, measure=measure_minutes * 60))
     scores = trainer.measure(prepared.held_out, averaged=use_average)
     _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
@@ -202,12 +203,23 @@ def _card(
     )
 
 
-def budget_of(*, minutes: float | None, until: str | None, steps: int | None, spent: float, now: datetime) -> Budget:
+def budget_of(
+    *,
+    minutes: float | None,
+    until: str | None,
+    tokens: int | None,
+    steps: int | None,
+    batch: int,
+    spent: float,
+    now: datetime,
+) -> Budget:
     """Exactly one way to say how long. `until` is the next such time of day; `spent`, seconds of earlier sessions."""
-    if sum(value is not None for value in (minutes, until, steps)) != 1:
+    if sum(value is not None for value in (minutes, until, tokens, steps)) != 1:
         raise TrainingError("Say how long to train with exactly one of --minutes, --until, --tokens and --steps.")
     if minutes is not None:
         return Budget(seconds=minutes * 60)
+    if tokens is not None:
+        return Budget(steps=-(-tokens // batch))
     if until is None:
         return Budget(steps=steps)
     try:
@@ -232,12 +244,17 @@ def _report(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def main() -> None:
-    """`python -m training.pretrain`: an error is a sentence, not a traceback."""
+def run_command(args: Sequence[str], *, name: str) -> None:
+    """The command `name` with these arguments; so another program may offer it. Raises Person2Error and SystemExit."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(pretrain)
+    app(list(args), prog_name=name, obj=list(args))
+
+
+def main() -> None:
+    """`python -m training.pretrain`: an error is a sentence, not a traceback."""
     try:
-        app()
+        run_command(sys.argv[1:], name="python -m training.pretrain")
     except Person2Error as error:
         typer.echo(str(error), err=True)
         raise SystemExit(1) from None
