@@ -4,7 +4,7 @@ Knows the operating system's way of replacing, flushing and locking; nothing of 
 """
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 
@@ -18,15 +18,15 @@ def read_text(path: Path) -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Whoever reads `path` sees the old text or the new one, even if the machine dies here."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    beside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with beside.open("x", encoding="utf-8") as file:  # unlike mkstemp's, readable to whom the umask lets
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        beside.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
 

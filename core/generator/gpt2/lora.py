@@ -8,7 +8,8 @@ voices is one pass. Knows nothing of queues, text or sampling.
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,6 +45,8 @@ class Prepared:
     """An adapter that fits the base, read into memory but not yet in the model."""
 
     key: Key
+    folder: Path
+    """Where its files lie, fetched or not."""
     config: LoraConfig
     weights: dict[str, torch.Tensor]
     biases: dict[str, torch.Tensor]
@@ -74,7 +77,7 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
         # peft would write these over the base's own, for every voice. As a bias of the low-rank part they are its own.
         config.bias = "none"
         config.lora_bias = True
-    return Prepared(key=key_of(adapter), config=config, weights=weights, biases=biases)
+    return Prepared(key=key_of(adapter), folder=folder, config=config, weights=weights, biases=biases)
 
 
 def _fetch(adapter: Adapter) -> Path:
@@ -114,6 +117,14 @@ def _fits(adapter_id: str, folder: Path, base: Base) -> None:
             f"the adapter {adapter_id!r} was made for {made_for}{was}, and the base here is {base.name}"
             f" ({shape_of(base.fingerprint)}): set BASE_MODEL to its base or choose another adapter"
         )
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 by a name that is on its way out: no matter of who would read it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 class Rack:
@@ -212,9 +223,7 @@ class Rack:
             self._peft.set_adapter(next(reversed(self._names.values())))
 
     def _inject(self, name: str, prepared: Prepared) -> None:
-        with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 by a name that is on its way out; no matter of the person's who reads it
-            warnings.filterwarnings("ignore", message=".is_gradient_checkpointing", category=FutureWarning)
+        with quiet_peft():
             if self._peft is None:
                 self._peft = PeftModel(self._base.model, prepared.config, name, autocast_adapter_dtype=False)
             else:
