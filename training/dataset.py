@@ -122,6 +122,19 @@ def load(files: Sequence[Path]) -> Corpus:
     return Corpus(dialogues=tuple(dialogues), faults=tuple(faults), sha256=digest.hexdigest())
 
 
+def divide(files: Sequence[Path], held_out: Sequence[Path] = ()) -> tuple[Corpus, Corpus, int]:
+    """What to train on, what to hold out, and how many dialogues were left out because they stood in both.
+
+    Raises DialogueError as `load` does, and where nothing is left to train on.
+    """
+    corpus = load(files)
+    train, held = (corpus, load(held_out)) if held_out else corpus.split()
+    kept = train.without(held)
+    if not kept.dialogues:
+        raise DialogueError("Every dialogue to train on also stands in the held-out file; give two different files.")
+    return kept, held, len(train.dialogues) - len(kept.dialogues)
+
+
 def _hashed(line: bytes, digest: "hashlib._Hash") -> bytes:
     digest.update(line)
     return line

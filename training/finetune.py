@@ -28,7 +28,7 @@ from transformers import (
 from core.errors import DialogueError, TrainingError
 from training import checkpoints
 from training.base import Precision, add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
-from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, encode_rows, load
+from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, divide, encode_rows
 from training.likelihood import byte_counts, likelihood
 from training.lora import fold
 from training.provenance import people_of
@@ -188,16 +188,15 @@ def finetune(
     one sentence.
     """
     _check_log_to(log_to)
-    corpus = load(files)
+    train, held, duplicates = divide(files, held_out)
     people = people_of(files)
-    train, held, duplicates = _divide(corpus, held_out)
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
     settings = replace(settings, block=min(settings.block, model.config.n_positions))
     rows = encode_rows(train.dialogues, encoder, block=settings.block, seed=settings.seed)
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
-    plan = {"data": corpus.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    plan = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
     checkpoint = _open_run(run, {**plan, "settings": asdict(settings)}, resume=resume)
 
     set_seed(settings.seed)
@@ -245,21 +244,12 @@ def finetune(
         targets_per_second=rows.targets * epochs / seconds,
         stopped_early=state.global_step < state.max_steps,
         resumed_from=first if checkpoint else None,
-        data_sha256=corpus.sha256,
-        faults=corpus.faults,
+        data_sha256=train.sha256,
+        faults=train.faults,
         loss=_curve(state.log_history, "loss"),
         held_out=_curve(state.log_history, "eval_bits_per_byte"),
         settings=settings,
     )
-
-
-def _divide(corpus: Corpus, held_out: Sequence[Path]) -> tuple[Corpus, Corpus, int]:
-    """What to train on, what to hold out, and how many dialogues stood in both."""
-    train, held = (corpus, load(held_out)) if held_out else corpus.split()
-    kept = train.without(held)
-    if not kept.dialogues:
-        raise DialogueError("Every dialogue to train on also stands in the held-out file; give two different files.")
-    return kept, held, len(train.dialogues) - len(kept.dialogues)
 
 
 def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftModel:

@@ -4,10 +4,13 @@ Reads it for training and for the report; how it is made stands with the import.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from core.dialogue import render
 from core.errors import DialogueError
+from training.dataset import load
 
 
 def manifest_of(file: Path) -> Path:
@@ -15,21 +18,58 @@ def manifest_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.manifest.json")
 
 
+def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """Rendered dialogue → keyed hashes of those who speak in it, where manifests say so."""
+    found: dict[str, tuple[str, ...]] = {}
+    for file in files:
+        manifest = _read(manifest_of(file))
+        lines = manifest.get("dialogues", {}).get("out", [])
+        hashes = _hashes(manifest)
+        dialogues = load([file]).dialogues if lines else ()
+        if len(lines) == len(dialogues):
+            for turns, line in zip(dialogues, lines, strict=True):
+                found[render(turns)] = tuple(hashes[int(at)] for at in line.split() if int(at) < len(hashes))
+    return found
+
+
+def funnel_of(files: Sequence[Path]) -> dict[str, int]:
+    """What an import read, kept and dropped, by reason, summed over the files' manifests; empty without one."""
+    counts: dict[str, int] = {}
+    for file in files:
+        for name, value in _flat(_read(manifest_of(file)).get("counts", {})):
+            counts[name] = counts.get(name, 0) + value
+    return counts
+
+
+def _flat(counts: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(counts, dict):
+        for name, value in counts.items():
+            yield from _flat(value, f"{prefix}: {name}" if prefix else str(name))
+    elif isinstance(counts, int) and not isinstance(counts, bool):
+        yield prefix, counts
+
+
+def _hashes(manifest: dict[str, Any]) -> list[str]:
+    return [entry if isinstance(entry, str) else str(entry["hash"]) for entry in manifest.get("people", [])]
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    """Empty where there is none. Raises DialogueError where there is one that cannot be read."""
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        _hashes(found)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DialogueError(
+            f"The manifest {manifest} cannot be read, and it says whose words were taken; import the data again."
+        ) from error
+    return cast("dict[str, Any]", found)
+
+
 def people_of(files: Sequence[Path]) -> tuple[str, ...]:
     """The keyed hashes of everybody whose words stand in `files`, as their manifests name them.
 
     Raises DialogueError for a manifest that cannot be read: whose words were learned must never be guessed.
     """
-    people: set[str] = set()
-    for file in files:
-        manifest = manifest_of(file)
-        if not manifest.exists():
-            continue
-        try:
-            named = json.loads(manifest.read_text(encoding="utf-8"))["people"]
-            people.update(entry if isinstance(entry, str) else str(entry["hash"]) for entry in named)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DialogueError(
-                f"The manifest {manifest} cannot be read, and it says whose words {file.name} holds; import it again."
-            ) from error
-    return tuple(sorted(people))
+    return tuple(sorted({person for file in files for person in _hashes(_read(manifest_of(file)))}))

@@ -1,0 +1,78 @@
+"""The gate says yes to a better adapter and says why not to any other."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.copying import Extraction
+from training.evaluate import Paper
+from training.gate import decide
+from training.likelihood import Likelihood
+
+COUNT = 60
+
+
+def likelihood(nats: float) -> Likelihood:
+    ones = np.ones(COUNT, dtype=np.int64)
+    spread = np.linspace(0.9, 1.1, COUNT)
+    return Likelihood(nats=nats * spread, tokens=10 * ones, size=40 * ones)
+
+
+def paper(*, nats: float = 40.0, hits: float = 0.5, empty: float = 0.0, copies: float = 0.0) -> Paper:
+    """A model's answers, by how good they are."""
+    share = np.arange(COUNT) / COUNT
+    reply = "one two three four five six seven eight nine"
+    return Paper(
+        whole=likelihood(nats),
+        replied=likelihood(nats),
+        found=(share < hits).astype(np.float64),
+        replies=(reply,) * COUNT,
+        empty=(share < empty).astype(np.float64),
+        runs=np.where(share < copies, 9, 2),
+    )
+
+
+def tries(share: float) -> list[Extraction]:
+    return [
+        Extraction(dialogue=0, given="a b c", said="d e f" if index < 20 * share else "x", second="d e f")
+        for index in range(20)
+    ]
+
+
+def test_a_better_adapter_passes() -> None:
+    """Fewer bits than base and current, the rest alike: every reason is a good one."""
+    verdict = decide(paper(nats=36), {"the base": paper(), "the current adapter": paper(nats=38)}, tries=tries(0))
+    assert verdict.passed
+    assert len(verdict.reasons) == 7
+    assert str(verdict).startswith("It passed: It foresees held-out replies better than the base")
+
+
+@pytest.mark.parametrize(
+    ("new", "tried", "says"),
+    [
+        (paper(nats=41), 0.0, "does not foresee held-out replies better than the base"),
+        (paper(nats=36, hits=0.1), 0.0, "finds the true reply less often than the base"),
+        (paper(nats=36, copies=0.2), 0.0, "20% of its longer replies stand word for word in the training text"),
+        (paper(nats=36), 0.5, "50% of long training turns come out"),
+        (paper(nats=36, empty=0.4), 0.0, "40% of its replies are empty"),
+    ],
+)
+def test_a_worse_one_does_not(new: Paper, tried: float, says: str) -> None:
+    """One fault is enough, and it is named in a sentence."""
+    verdict = decide(new, {"the base": paper()}, tries=tries(tried))
+    assert not verdict.passed
+    assert [reason.sentence for reason in verdict.reasons if not reason.ok] == [str(verdict)[17:]]
+    assert says in str(verdict)
+
+
+def test_chance_does_not_fail_a_ranking() -> None:
+    """A context or two fewer is within chance; what the base said by itself is not the adapter's copying."""
+    assert decide(paper(nats=36, hits=0.49), {"the base": paper(hits=0.5)}).passed
+    assert decide(paper(nats=36, copies=0.22), {"the base": paper(copies=0.2)}).passed
+
+
+def test_without_contexts_bits_alone_decide() -> None:
+    """What was not asked is not held against it."""
+    short = replace(paper(nats=36), found=np.zeros(0), replies=(), empty=np.zeros(0), runs=np.zeros(0, dtype=np.int64))
+    assert len(decide(short, {"the base": paper()}).reasons) == 1

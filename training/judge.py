@@ -1,0 +1,96 @@
+"""A finished run before the judge: base, current and new adapter take the same exam, and the gate decides.
+
+Knows how the parts of judging hang together; promotes nothing and prints nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.dialogue import render
+from core.generator import Sampling
+from training.copying import Extraction, TrainingText, extract
+from training.dataset import divide
+from training.evaluate import (
+    CONTEXTS,
+    EXTRACTIONS,
+    SEED,
+    Exam,
+    Floors,
+    Paper,
+    Scores,
+    candidate,
+    examine,
+    floors,
+    summed,
+)
+from training.gate import Limits, Verdict, decide
+from training.provenance import people_by_dialogue
+
+BASE, CURRENT, NEW = "base", "current", "new"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the judge found."""
+
+    exam: Exam
+    papers: dict[str, Paper]
+    """By `base`, `current` (where an adapter speaks) and `new`."""
+    scores: dict[str, Scores]
+    floors: Floors
+    extractions: tuple[Extraction, ...]
+    """Tries with the new adapter."""
+    by_person: dict[str, tuple[int, int]]
+    """Keyed hash → (tries in dialogues the person took part in, of which came out)."""
+    verdict: Verdict
+
+
+def judge(
+    files: Sequence[Path],
+    *,
+    held_out: Sequence[Path] = (),
+    base: str,
+    adapter: Path,
+    current: Path | None = None,
+    contexts: int = CONTEXTS,
+    sampling: Sampling = Sampling(),
+    limits: Limits = Limits(),
+    seed: int = SEED,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Judgement:
+    """Judge `adapter`, trained on `files`, against `base` and the `current` adapter.
+
+    The held-out dialogues are found by the same rule as in training. Raises what `evaluate` raises.
+    """
+    train, held, _ = divide(files, held_out)
+    exam = Exam.over("held-out dialogues", held, contexts=contexts, seed=seed)
+    text = TrainingText(train.dialogues)
+    papers: dict[str, Paper] = {}
+    tries: dict[str, list[Extraction]] = {}
+    for name, folder in ((BASE, None), (CURRENT, current), (NEW, adapter)):
+        if name == CURRENT and folder is None:
+            continue
+        judged = candidate(base, folder, name=name)
+        papers[name] = examine(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
+        on_stage(f"{name}: asking for training turns")
+        tries[name] = extract(judged.model, judged.encoder, train.dialogues, tries=EXTRACTIONS, seed=seed)
+    rivals = {"the base": papers[BASE]}
+    if CURRENT in papers:
+        rivals["the current adapter"] = papers[CURRENT]
+    people = people_by_dialogue(files)
+    asked, came = Counter[str](), Counter[str]()
+    for one in tries[NEW]:
+        for person in people.get(render(train.dialogues[one.dialogue]), ()):
+            asked[person] += 1
+            came[person] += one.out
+    return Judgement(
+        exam=exam,
+        papers=papers,
+        scores={name: summed(paper, tries[name]) for name, paper in papers.items()},
+        floors=floors([exam], train.dialogues),
+        extractions=tuple(tries[NEW]),
+        by_person={person: (count, came[person]) for person, count in asked.most_common()},
+        verdict=decide(papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], limits=limits),
+    )
