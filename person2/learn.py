@@ -2,20 +2,22 @@
 
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from core.adapters import Card, Shelf
-from core.errors import AdapterError, DialogueError, ExportError
+from core.errors import DialogueError, ExportError, TrainingError
 from core.memory import open_memory
-from core.settings import Settings, load_settings
+from core.settings import load_settings
 from person2.screen import Bar, chosen, err, out, write_json
 from person2.wiring import base_path, now, open_shelf
+
+if TYPE_CHECKING:
+    from training.learning import Learned
 
 app = typer.Typer()
 
@@ -112,40 +114,99 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 1e-3,
     adapter: Annotated[str | None, typer.Option(help="Go on from this adapter.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, data and settings: same adapter.")] = 17,
+    contexts: Annotated[
+        int, typer.Option(min=0, help="Replies ranked and made to judge it; 0 leaves judging out.")
+    ] = 200,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
-    """Fine-tune a LoRA adapter on dialogues; use only words whose writers agreed (see the README)."""
-    from training import finetune as work
-    from training.card import make_card
+    """Fine-tune a LoRA adapter on dialogues and judge it; use only words whose writers agreed (see the README)."""
+    _check_files([*files, *(held_out or [])])
+    from training.finetune import Settings as Knobs
+    from training.learning import learn
 
     settings = load_settings(**chosen(base_model=base))
     shelf = open_shelf(settings)
     adapter_id = name or f"voice-{now():%Y%m%d-%H%M%S}"
-    _check_new(shelf, adapter_id)
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
-    knobs = work.Settings(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed)
-    _check_files([*files, *(held_out or [])])
     with Bar("training") as bar:
-        outcome = work.finetune(
+        learned = learn(
             files,
-            run=_run_folder(settings, adapter_id),
-            base=base_path(settings.base_model),
-            held_out=held_out or [],
+            shelf=shelf,
+            run=settings.person2_home / "runs" / adapter_id,
             name=adapter_id,
-            adapter=before.path if before else None,
-            settings=knobs,
+            base=settings.base_model,
+            base_folder=base_path(settings.base_model),
+            command=shlex.join(["person2", *sys.argv[1:]]),
+            clock=now,
+            held_out=held_out or [],
+            start_from=before,
+            current=shelf.current(base=settings.base_model),
+            settings=Knobs(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed),
             resume=resume,
+            contexts=contexts,
+            sampling=settings.sampling,
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
+            on_stage=lambda stage: bar(1, 1, stage),
         )
+    _tell(learned, as_json=as_json)
+
+
+@app.command(epilog="Example: `person2 retrain --dry-run`")
+def retrain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
+    epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
+    contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the judgement.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+) -> None:
+    """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
+    settings = load_settings()
+    if settings.log_for_training != "consented":
+        raise TrainingError(
+            "Learning from the log is off; set LOG_FOR_TRAINING=consented once your members know of it."
+        )
+    from training.finetune import Settings as Knobs
+    from training.funnel import render_table
+    from training.retrain import retrain as learn_from_log
+
+    with Bar("retraining") as bar:
+        done = learn_from_log(
+            memory=open_memory(settings.database),
+            shelf=open_shelf(settings),
+            home=settings.person2_home,
+            base=settings.base_model,
+            base_folder=base_path(settings.base_model),
+            command=shlex.join(["person2", *sys.argv[1:]]),
+            clock=now,
+            dry_run=dry_run,
+            settings=Knobs(epochs=epochs),
+            sampling=settings.sampling,
+            contexts=contexts,
+            on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
+            on_stage=lambda stage: bar(0, 1, stage),
+        )
+    if done.learned is None:
+        if as_json:
+            write_json(done.funnel.to_json())
+        else:
+            out.print(render_table(done.funnel))
+            out.print("Nothing was trained: this was a dry run.")
+        return
+    _tell(done.learned, as_json=as_json)
+    if not as_json:
+        out.print("It speaks from now on." if done.promoted else "The current voice goes on.")
+
+
+def _tell(learned: "Learned", *, as_json: bool) -> None:
+    """The outcome of a run: figures, the gate's verdict, where the report lies, what to type next."""
+    outcome, judgement, name = learned.outcome, learned.judgement, learned.adapter.id
     for fault in outcome.faults:
-        err.print(f"[yellow]{fault}[/]", markup=True)
-    card = make_card(outcome, created_at=now(), command=shlex.join(["person2", *sys.argv[1:]]))
-    shelf.add(outcome.adapter, _as_typed(card, settings.base_model))
+        err.print(str(fault), markup=False)
     if as_json:
-        write_json({**asdict(outcome), "adapter": adapter_id})
+        verdict = {"passed": judgement.verdict.passed, "verdict": str(judgement.verdict)} if judgement else {}
+        write_json({**asdict(outcome), "adapter": name, "report": learned.report, **verdict})
         return
     out.print(
         f"Held-out replies: {outcome.before:.3f} → {outcome.after:.3f} bits per byte, "
@@ -156,7 +217,10 @@ def train(
         f"Learned from {outcome.train_dialogues} dialogues in {outcome.steps} steps and {outcome.seconds / 60:.1f} "
         f"minutes, {outcome.targets_per_second:.0f} of Person2's tokens a second."
     )
-    out.print(f"On the shelf as {adapter_id}: `person2 chat --adapter {adapter_id}` speaks with it.")
+    if judgement is not None:
+        out.print(str(judgement.verdict), markup=False)
+        out.print(f"Report: {learned.report}", markup=False)
+    out.print(f"On the shelf as {name}: `person2 chat --adapter {name}` speaks with it.", markup=False)
 
 
 def _state(progress: Any) -> str:
@@ -164,25 +228,10 @@ def _state(progress: Any) -> str:
     return f"loss {progress.loss:.2f}{held}" if progress.loss is not None else "…"
 
 
-def _as_typed(card: Card, base: str) -> Card:
-    """The card names the base as the operator does (`starter`), not by the folder it happened to lie in."""
-    return replace(card, base=base)
-
-
-def _check_new(shelf: Shelf, adapter_id: str) -> None:
-    """Before hours of training, not after them."""
-    if any(card.id == adapter_id for card in shelf.cards()):
-        raise AdapterError(f"There is an adapter called {adapter_id} already; choose another --name.")
-
-
 def _check_files(files: list[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise DialogueError(f"There is no file {file}; check the path.")
-
-
-def _run_folder(settings: Settings, name: str) -> Path:
-    return settings.person2_home / "runs" / name
 
 
 @app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")

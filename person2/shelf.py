@@ -1,15 +1,18 @@
-"""Commands of the shelf of adapters: list, show, use, rollback."""
+"""Commands of the shelf of adapters: list, show, use, rollback, merge, push."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from core.errors import AdapterError
+from core.generator import Adapter
 from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import open_shelf
+from person2.wiring import base_path, open_shelf
 
 app = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
 
@@ -51,9 +54,20 @@ def show_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> No
 
 
 @app.command("use", epilog="Example: `person2 adapters use our-voice`")
-def use_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def use_adapter(
+    adapter_id: Annotated[str, typer.Argument(metavar="ID")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Although it did not pass the gate; its card will say so.")
+    ] = False,
+) -> None:
     """Make an adapter the current voice (`none` for the bare base); a running bot takes it over within seconds."""
-    open_shelf(load_settings()).use(adapter_id)
+    shelf = open_shelf(load_settings())
+    if adapter_id != "none" and shelf.card(adapter_id).passed is False and not force:
+        raise AdapterError(
+            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
+            "and --force promotes it all the same."
+        )
+    shelf.use(adapter_id, by_force=force)
     out.print(f"Current voice: {adapter_id}.")
 
 
@@ -62,3 +76,34 @@ def roll_back() -> None:
     """Go back to the voice before the current one."""
     found = open_shelf(load_settings()).rollback()
     out.print(f"Current voice: {found.id if found else 'none'}.")
+
+
+@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-gpt2`")
+def merge_adapter(
+    adapter_id: Annotated[str, typer.Argument(metavar="ID")],
+    target: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    base: Annotated[
+        str | None, typer.Option(help="starter, a hub name or a folder; the card's own when left out.")
+    ] = None,
+) -> None:
+    """Write base and adapter as one plain GPT-2 folder, which vLLM, CTranslate2 and llama.cpp load."""
+    from training.merge import merge
+
+    shelf = open_shelf(load_settings())
+    card = shelf.card(adapter_id)
+    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target)
+    out.print(f"{target} is a plain GPT-2 with the voice {adapter_id} in it.", markup=False)
+
+
+@app.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")
+def push_adapter(
+    adapter_id: Annotated[str, typer.Argument(metavar="ID")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="A Hugging Face repo, org/name.")],
+    public: Annotated[bool, typer.Option("--public", help="Anybody may read it; private otherwise.")] = False,
+) -> None:
+    """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
+    from training.push import push
+
+    shelf = open_shelf(load_settings())
+    where = push(shelf.path(adapter_id), shelf.card(adapter_id), repo, private=not public)
+    out.print(str(where), markup=False)

@@ -44,7 +44,7 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
         (["adapters", "show", "nobody"], {}, 1, "nobody"),
-        (["forget", "discord:1"], {}, 1, "Nothing is stored of 'discord:1'"),
+        (["forget", "ann"], {}, 1, "Nothing is stored of 'ann'"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(

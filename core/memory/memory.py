@@ -425,6 +425,20 @@ class Memory:
             rows = session.execute(query.group_by(MessageRow.message_id)).all()
             return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
 
+    def questions(self, replies: Sequence[str]) -> frozenset[str]:
+        """Message ids of what these replies (by message id) answered."""
+        question = aliased(MessageRow)
+        found: set[str] = set()
+        with self._session() as session:
+            for start in range(0, len(replies), CHUNK):
+                query = (
+                    select(question.message_id)
+                    .join(MessageRow, MessageRow.answers == question.id)
+                    .where(MessageRow.message_id.in_(replies[start : start + CHUNK]))
+                )
+                found.update(session.scalars(query))
+        return frozenset(found)
+
     def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
         with self._session() as session:
             row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))

@@ -1,0 +1,156 @@
+"""From the log to a better voice, and out of everything again: consent, likes, the lock, forgetting."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.adapters import Card, Shelf
+from core.errors import TrainingError
+from core.memory import Memory, open_memory
+from core.messages import Conversation, Message
+from tests.models import tiny_adapter, tiny_model
+from training.consent import PeopleKey
+from training.finetune import Settings
+from training.forgetting import forget
+from training.importing import import_talk
+from training.retrain import locked, retrain
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def clock() -> datetime:
+    return START
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    """Ann said yes, Bob did not; the bot answered both, and people judged two of its replies."""
+    memory = open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
+    memory.set_consent("test", "ann", True, START)
+    for day in range(60):
+        where = Conversation(platform="test", channel=f"c{day}")
+        for turn, (author, text) in enumerate(
+            [
+                ("ann", f"how do you like the number {day} of today then"),
+                ("cat", f"the number {day} is a fine one for a walk outside"),
+                ("ann", f"then let us walk {day} miles and talk of trees"),
+                ("bob", f"secret of bob number {day} that nobody may learn"),
+            ]
+        ):
+            memory.remember(
+                Message(
+                    conversation=where,
+                    id=f"{day}-{turn}",
+                    author=author,
+                    author_name=author.title(),
+                    text=text,
+                    sent_at=START + timedelta(days=day, minutes=turn),
+                )
+            )
+    memory.set_consent("test", "cat", True, START)
+    return memory
+
+
+def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> None:
+    """What would be learned is counted; no file, no adapter, and Bob's words are dropped."""
+    done = retrain(
+        memory=memory,
+        shelf=Shelf(tmp_path / "adapters"),
+        home=tmp_path,
+        base="tiny",
+        base_folder="unused",
+        command="person2 retrain",
+        clock=clock,
+        dry_run=True,
+    )
+    assert done.learned is None
+    assert done.funnel.dialogues >= 20
+    assert done.funnel.used <= 180
+    assert not list((tmp_path / "retrain").rglob("*.txt"))
+    assert not (tmp_path / "adapters").exists()
+
+
+def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Path) -> None:
+    """The log becomes dialogues and an adapter that knows whose words it holds; the verdict decides who speaks."""
+    base = tiny_model(tmp_path / "tiny")
+    shelf = Shelf(tmp_path / "adapters")
+    done = retrain(
+        memory=memory,
+        shelf=shelf,
+        home=tmp_path,
+        base="tiny",
+        base_folder=str(base),
+        command="person2 retrain",
+        clock=clock,
+        settings=Settings(epochs=2, rank=4, block=128, batch_tokens=512),
+        contexts=8,
+    )
+    assert done.learned is not None
+    key = PeopleKey.at(tmp_path)
+    card = shelf.card(done.learned.adapter.id)
+    assert set(card.people) == {key.hash("test", "ann"), key.hash("test", "cat")}
+    assert card.passed is done.promoted
+    speaks = shelf.current(base="tiny")
+    assert (speaks is not None and speaks.id == card.id) is done.promoted
+    for file in (tmp_path / "retrain").rglob("*"):
+        assert file.is_dir() or b"secret of bob" not in file.read_bytes()
+    assert (tmp_path / "runs" / card.id / "report.html").exists()
+
+
+def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
+    """Nothing is trained, nothing is left behind, the current voice goes on."""
+    with pytest.raises(TrainingError, match="0 dialogues to learn from and 20 are needed"):
+        retrain(
+            memory=open_memory("sqlite://"),
+            shelf=Shelf(tmp_path / "adapters"),
+            home=tmp_path,
+            base="tiny",
+            base_folder="unused",
+            command="person2 retrain",
+            clock=clock,
+        )
+
+
+def test_two_never_run_at_once(tmp_path: Path) -> None:
+    """The second is told, and may run once the first is done."""
+    lock = tmp_path / "retrain.lock"
+    with locked(lock), pytest.raises(TrainingError, match="under way"), locked(lock):
+        pass
+    with locked(lock):
+        pass
+
+
+def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:
+    """After Ann is forgotten no file under the home holds her words, and what learned from them is out of service."""
+    talk = tmp_path / "imported" / "talk.txt"
+    import_talk(
+        [], out=talk, home=tmp_path, log=(item.message for item in memory.everything()), consented=memory.consented()
+    )
+    assert "how do you like the number" in talk.read_text(encoding="utf-8")
+    people = tuple(
+        entry["hash"] for entry in json.loads((tmp_path / "imported" / "talk.txt.manifest.json").read_text())["people"]
+    )
+    shelf = Shelf(tmp_path / "adapters")
+    base = tiny_model(tmp_path / "tiny")
+    for name, learned in (("clean", ()), ("learned", people)):
+        folder = tiny_adapter(tmp_path / f"made-{name}", base, seed=1)
+        shelf.add(
+            folder, Card(id=name, created_at=START, base="tiny", people=learned, config={"command": f"make {name}"})
+        )
+    shelf.use("clean")
+    shelf.use("learned")
+    (tmp_path / "runs" / "learned").mkdir(parents=True)
+    (tmp_path / "runs" / "learned" / "report.html").write_text("they said: then let us walk 3 miles")
+
+    receipt = forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path, base="tiny")
+
+    assert receipt.removed.messages == 120
+    assert receipt.dialogues > 0
+    assert (receipt.adapters, receipt.rebuild, receipt.speaks_now) == (("learned",), ("make learned",), "clean")
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert b"let us walk" not in file.read_bytes(), file
+            assert b"how do you like the number" not in file.read_bytes(), file
+    assert any("secret of bob" in item.message.text for item in memory.everything())

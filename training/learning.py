@@ -1,0 +1,130 @@
+"""One whole run: train, judge, report, put on the shelf. `person2 train` and `person2 retrain` both go through here.
+
+Promotes nothing: that is for a person, or for `retrain` after the gate.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from core.adapters import Card, Shelf
+from core.errors import AdapterError
+from core.generator import Adapter, Sampling
+from training.card import make_card
+from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.judge import Judgement, judge
+from training.provenance import manifest_of
+from training.report import Report, write_report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What came of a run."""
+
+    adapter: Adapter
+    card: Card
+    outcome: Outcome
+    judgement: Judgement | None
+    """None where judging was left out."""
+    report: Path | None
+
+
+def learn(
+    files: Sequence[Path],
+    *,
+    shelf: Shelf,
+    run: Path,
+    name: str,
+    base: str,
+    base_folder: str,
+    command: str,
+    clock: Callable[[], datetime],
+    held_out: Sequence[Path] = (),
+    start_from: Adapter | None = None,
+    current: Adapter | None = None,
+    settings: Settings | None = None,
+    resume: bool = False,
+    contexts: int = 200,
+    sampling: Sampling | None = None,
+    log_to: LogTo = "none",
+    on_progress: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Learned:
+    """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
+
+    `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
+    judging out. Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
+    untouched, so a run that fails or is killed changes nothing and can be resumed.
+    """
+    if any(card.id == name for card in shelf.cards()):
+        raise AdapterError(f"There is an adapter called {name} already; choose another name.")
+    began = time.monotonic()
+    outcome = finetune(
+        files,
+        run=run,
+        base=base_folder,
+        held_out=held_out,
+        name=name,
+        adapter=start_from.path if start_from else None,
+        settings=settings or Settings(),
+        resume=resume,
+        log_to=log_to,
+        on_progress=on_progress,
+    )
+    outcome = replace(outcome, base=base)
+    made_at = clock()
+    card = make_card(outcome, created_at=made_at, command=command)
+    judgement, page = None, None
+    if contexts:
+        judgement = judge(
+            files,
+            held_out=held_out,
+            base=base_folder,
+            adapter=outcome.adapter,
+            current=current.path if current else None,
+            contexts=contexts,
+            sampling=sampling or Sampling(),
+            on_stage=on_stage,
+        )
+        card = replace(
+            card,
+            passed=judgement.verdict.passed,
+            scores={who: _plain(asdict(scores)) for who, scores in judgement.scores.items()},
+            notes=str(judgement.verdict),
+        )
+        page = write_report(
+            Report(
+                outcome=outcome,
+                judgement=judgement,
+                command=command,
+                created_at=made_at,
+                seconds=time.monotonic() - began,
+                funnel=funnel_of(files),
+            ),
+            run / "report.html",
+        )
+    return Learned(
+        adapter=shelf.add(outcome.adapter, card), card=card, outcome=outcome, judgement=judgement, report=page
+    )
+
+
+def funnel_of(files: Sequence[Path]) -> dict[str, int]:
+    """What the imports of these files kept and dropped, from their manifests, added up; empty where there are none."""
+    total: dict[str, int] = {}
+    for file in files:
+        manifest = manifest_of(file)
+        if not manifest.exists():
+            continue
+        counts = json.loads(manifest.read_text(encoding="utf-8")).get("counts", {})
+        for name, value in counts.items():
+            if isinstance(value, int) and not isinstance(value, bool):
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def _plain(scores: dict[str, object]) -> dict[str, object]:
+    """Figures without their intervals, as a card shows them."""
+    return {name: value["value"] if isinstance(value, dict) else value for name, value in scores.items()}

@@ -1,0 +1,127 @@
+"""From the bot's own log to a better voice in one go: log → dialogues → adapter → gate → promotion.
+
+Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. A lock
+keeps two runs apart, and until the promotion nothing that speaks is touched, so it is safe to run from cron.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.adapters import Shelf
+from core.errors import TrainingError
+from core.generator import Sampling
+from core.memory import Memory
+from core.messages import Message
+from training.finetune import Progress, Settings
+from training.funnel import Funnel
+from training.importing import import_talk
+from training.learning import Learned, learn
+
+LEAST_DIALOGUES = 20
+"""With fewer there is nothing to hold out that would tell better from worse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrained:
+    funnel: Funnel
+    learned: Learned | None
+    """None for a dry run."""
+    promoted: bool
+
+
+def retrain(
+    *,
+    memory: Memory,
+    shelf: Shelf,
+    home: Path,
+    base: str,
+    base_folder: str,
+    command: str,
+    clock: Callable[[], datetime],
+    dry_run: bool = False,
+    settings: Settings | None = None,
+    sampling: Sampling | None = None,
+    contexts: int = 200,
+    count_tokens: Callable[[str], int] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Retrained:
+    """Learn from the log and promote what passes the gate.
+
+    Raises TrainingError where there is too little to learn from, or another run is under way. A dry
+    run stops after the dialogues are counted and leaves no file behind.
+    """
+    with locked(home / "retrain.lock"):
+        name = f"retrained-{clock():%Y%m%d-%H%M%S}"
+        folder = home / "retrain" / name
+        liked, disliked = memory.judged()
+        on_stage("reading the log")
+        funnel = import_talk(
+            [],
+            out=folder / "log.txt",
+            home=home,
+            log=without(memory, frozenset(disliked)),
+            consented=memory.consented(),
+            liked=liked,
+            count_tokens=count_tokens,
+        )
+        if dry_run or funnel.dialogues < LEAST_DIALOGUES:
+            _discard(folder)
+        if dry_run:
+            return Retrained(funnel=funnel, learned=None, promoted=False)
+        if funnel.dialogues < LEAST_DIALOGUES:
+            raise TrainingError(
+                f"There are {funnel.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                "talk with members who said `consent yes`. The current voice goes on."
+            )
+        learned = learn(
+            [folder / "log.txt"],
+            shelf=shelf,
+            run=home / "runs" / name,
+            name=name,
+            base=base,
+            base_folder=base_folder,
+            command=command,
+            clock=clock,
+            current=shelf.current(base=base),
+            settings=settings,
+            contexts=contexts,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_stage=on_stage,
+        )
+        passed = learned.judgement is not None and learned.judgement.verdict.passed
+        if passed:
+            shelf.use(name)
+        return Retrained(funnel=funnel, learned=learned, promoted=passed)
+
+
+def without(memory: Memory, disliked: frozenset[str]) -> Iterator[Message]:
+    """The log, less the disliked replies and the messages they answered: neither is learned, nor their context."""
+    spoiled = memory.questions(sorted(disliked)) | disliked
+    for item in memory.everything():
+        if item.message.id not in spoiled:
+            yield item.message
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError("Another retraining is under way; wait for it to end.") from error
+        yield
+
+
+def _discard(folder: Path) -> None:
+    for file in folder.glob("*") if folder.is_dir() else ():
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()
