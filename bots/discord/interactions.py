@@ -4,10 +4,11 @@ Knows Discord's interaction rules (3 s, 15 min, ephemeral or not for good) and t
 """
 
 import asyncio
+import contextlib
 import io
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -64,6 +65,9 @@ class Interactions:
 
     async def command(self, interaction: Interaction, name: str, argument: str) -> None:
         invocation = self._invocation(interaction, name, argument)
+        channel = interaction.channel_id
+        if name == "ask" and channel is not None:
+            invocation = replace(invocation, thinking=lambda: self.posts.typing(channel))
         await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC)
 
     async def another(self, interaction: Interaction, post: str) -> None:
@@ -153,9 +157,12 @@ class Interactions:
     async def _defer(self, ticket: Ticket, *, ephemeral: bool) -> None:
         interaction = ticket.interaction
         ticket.update = interaction.type is discord.InteractionType.component
+        ticket.ephemeral = ephemeral
         try:
             await interaction.response.defer(ephemeral=ephemeral, thinking=not ticket.update)
-            ticket.deferred, ticket.ephemeral = True, ephemeral
+            ticket.deferred = True
+        except TypeError:  # taken, but answered without the body that discord.py asks for and reads
+            ticket.deferred = True
         except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
             log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
             ticket.dead = True
@@ -228,7 +235,7 @@ class Interactions:
                 return made
         rest = texts[len(made) :]
         interaction = ticket.interaction
-        if private and not isinstance(interaction.channel, discord.DMChannel):
+        if private:
             if file is not None:
                 file.reset()
             await self.posts.tell(interaction.user.id, rest, file if not made else None)
@@ -253,9 +260,11 @@ class Interactions:
         if first and not ticket.deferred:
             if file is not None:
                 options["file"] = file
-            made = await interaction.response.send_message(text, ephemeral=private, **options)
+            made = None
+            with contextlib.suppress(TypeError):  # taken, but answered without the body that discord.py reads
+                made = (await interaction.response.send_message(text, ephemeral=private, **options)).message_id
             ticket.deferred, ticket.ephemeral = True, private
-            return str(made.message_id or (await interaction.original_response()).id)
+            return str(made or (await interaction.original_response()).id)
         if first and not ticket.update and ticket.ephemeral == private:
             if file is not None:
                 options["attachments"] = [file]
