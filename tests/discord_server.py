@@ -92,6 +92,7 @@ class DiscordServer:
         self.resume_url: str | None = None
         self.refuse_gateway = 0
         """So many next gateway connections are refused."""
+        self.shards = 1
         self.refuse_intents = False
         self.gateway_token = TOKEN
         self.said_gateway: str | None = None
@@ -145,7 +146,9 @@ class DiscordServer:
             return _json({"message": "401: Unauthorized", "code": 0}, 401)
         if path == "/gateway/bot":
             limit = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
-            return _json({"url": self.said_gateway or self.gateway, "shards": 1, "session_start_limit": limit})
+            return _json(
+                {"url": self.said_gateway or self.gateway, "shards": self.shards, "session_start_limit": limit}
+            )
         try:
             answer = router.dispatch(self.backend, method, path, json=body, params=dict(request.query), files=files)
         except BackendError as error:
@@ -464,11 +467,11 @@ class Used:
 
     @property
     def answers(self) -> list[Any]:
-        """Messages shown in answer, the first response and follow-ups; not while it still thinks."""
+        """Messages shown in answer, the first response and follow-ups; not while it still thinks or takes that back."""
         stored = self.server.backend.messages[self.record.channel_id]
         ids = [self.record.message_id, *self.record.followup_ids]
         found = [stored[id] for id in ids if id in stored and id != self.record.source_message_id]  # noqa: A001
-        return [message for message in found if not message.flags & 1 << 7]
+        return [message for message in found if not message.flags & 1 << 7 and message.content != "…"]
 
     async def answer(self) -> str:
         """The first answer's text, marked when only the member sees it."""

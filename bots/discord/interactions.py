@@ -176,7 +176,10 @@ class Interactions:
             view = menus.buttons() if self.buttons else None
             texts = parts(reply.text)
             if answer.replaces and await self._replaced(reply, conversation, answer.replaces, texts, view):
-                await self._deliver(ticket, [REPLACED], private=True)
+                if ticket.interaction.type is not discord.InteractionType.component:
+                    await self._deliver(ticket, [REPLACED], private=True)
+                elif not ticket.deferred:  # who pressed the button under the answer sees it change
+                    await self._defer(ticket, ephemeral=True)
                 return
             ids = await self._deliver(ticket, texts, private=answer.private, view=view)
             await self.commands.chat.posted(reply, conversation, ids)

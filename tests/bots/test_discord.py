@@ -280,10 +280,20 @@ async def test_reactions_are_feedback(server: DiscordServer, ann: Person) -> Non
         await counts(1, 1)
         ben.reacts(asked, "👍")
         ben.reacts(answer, "🎉")
+        ben.reacts(answer, "👍")
+        await counts(2, 0)
+        ben.reacts(answer, "👍", stay=False)
+        await counts(1, 0)
+        ben.reacts(answer, "👎🏽", stay=False)
+        ben.reacts(answer, "👎")
+        await counts(1, 1)
         ann.reacts(answer, "👍", stay=False)
         await counts(0, 1)
-        ben.reacts(answer, "👎🏽", stay=False)
-        await counts(0, 0)
+        ben.reacts(answer, "👍")
+        await counts(1, 0)
+        ben.reacts(answer, "👎", stay=False)
+        ann.reacts(answer, "👎")
+        await counts(1, 1)
 
 
 def _thread(server: DiscordServer, thread: int) -> Conversation:

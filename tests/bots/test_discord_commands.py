@@ -198,9 +198,27 @@ async def test_buttons(server: DiscordServer, ann: Person) -> None:
         assert memory.feedback_counts("discord") == (1, 0)
         await ann.clicks(post, "person2:dislike").answer()
         assert memory.feedback_counts("discord") == (0, 1)
-        ann.clicks(post, "person2:again")
-        await server.until(lambda: server.posts() == ["Certainly."])
+        pressed = ann.clicks(post, "person2:again")
+        await server.until(lambda: server.posts() == ["Certainly."] and pressed.record.responded)
         assert server.messages()[0].components
+        assert not pressed.answers
+
+
+async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
+    """By command one sees alone that the bot thinks; a button just waits. Both replace the answer in the end."""
+    generator = FakeGenerator(lines=("Maybe.", "Certainly.", "Never."), delay=0.2)
+    async with talking(server, generator, patience=Patience(defer_after=0.05), buttons=True):
+        ann.says(f"{ann.bot} will it rain?")
+        await server.posted(1)
+        again = await ann.uses("person2 again")
+        await server.until(lambda: again.record.deferred and again.record.ephemeral)
+        assert await again.answer() == "(only you) There: another answer, in place of the first."
+        assert server.posts() == ["Certainly."]
+        pressed = ann.clicks(server.messages()[0], "person2:again")
+        await server.until(lambda: pressed.record.deferred)
+        assert not pressed.record.loading
+        await server.until(lambda: server.posts() == ["Never."])
+        assert not pressed.answers
 
 
 async def test_a_slow_answer_is_deferred(server: DiscordServer, ann: Person) -> None:
@@ -222,7 +240,6 @@ async def test_a_slow_refusal_is_still_private(server: DiscordServer, ann: Perso
     generator = FakeGenerator(delay=0.2, error=ValueError("cheese"))
     async with talking(server, generator, patience=Patience(defer_after=0.05)):
         used = await ann.uses("person2 ask", question="hm?")
-        await server.until(lambda: used.answers and used.answers[0].is_ephemeral)
         assert (await used.answer()).startswith("(only you) Something went wrong")
         assert not server.posts()
 

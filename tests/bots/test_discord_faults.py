@@ -5,8 +5,9 @@ import json
 import socket
 
 import pytest
+from discord.http import Route
 
-from bots.discord import DiscordBot
+from bots.discord import DiscordBot, point_at
 from core.commands import Commands
 from core.errors import Refused
 from core.memory import open_memory
@@ -289,3 +290,20 @@ async def test_through_a_proxy(server: DiscordServer, ann: Person) -> None:
         assert await server.posted(1) == ["hello"]
         assert any("/api/v10/users/@me" in line for line in lines)
         assert any("/gateway?" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "base"),
+    [
+        ("http://127.0.0.1:8080/api/v10", "http://127.0.0.1:8080/api/v10"),
+        ("http://127.0.0.1:8080/api/v10/", "http://127.0.0.1:8080/api/v10"),
+        ("http://127.0.0.1:8080/api", "http://127.0.0.1:8080/api/v10"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/api/v10"),
+        ("https://proxy.example/discord/api/v9", "https://proxy.example/discord/api/v9"),
+    ],
+)
+def test_forms_of_the_api_base(setting: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DISCORD_API_BASE` may be written with or without the version, or as the bare host."""
+    monkeypatch.setattr(Route, "BASE", Route.BASE)
+    point_at(setting)
+    assert base == Route.BASE
