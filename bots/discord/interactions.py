@@ -68,7 +68,9 @@ class Interactions:
         channel = interaction.channel_id
         if name == "ask" and channel is not None:
             invocation = replace(invocation, thinking=lambda: self.posts.typing(channel))
-        await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC)
+        asks = name == "forget-me" and argument.strip().casefold() != "yes"
+        view = menus.confirm() if asks else None
+        await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC, view=view)
 
     async def another(self, interaction: Interaction, post: str) -> None:
         invocation = self._invocation(interaction, "again", "", post=post)
@@ -130,8 +132,15 @@ class Interactions:
             post=post,
         )
 
-    async def _answer(self, interaction: Interaction, run: Callable[[], Awaitable[Answer]], *, public: bool) -> None:
-        """Answer once, in time; what goes wrong is logged here and said in one sentence."""
+    async def _answer(
+        self,
+        interaction: Interaction,
+        run: Callable[[], Awaitable[Answer]],
+        *,
+        public: bool,
+        view: discord.ui.View | None = None,
+    ) -> None:
+        """Answer once, in time, `view` under what is no reply; what goes wrong is logged and said in a sentence."""
         if interaction.id in self._seen:
             return
         self._seen[interaction.id] = None
@@ -143,7 +152,7 @@ class Interactions:
             done, _ = await asyncio.wait({work}, timeout=self.patience.defer_after)
             if not done:
                 await self._defer(ticket, ephemeral=not public)
-            await self._show(ticket, await work)
+            await self._show(ticket, await work, view)
         finally:
             work.cancel()
 
@@ -167,7 +176,7 @@ class Interactions:
             log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
             ticket.dead = True
 
-    async def _show(self, ticket: Ticket, answer: Answer) -> None:
+    async def _show(self, ticket: Ticket, answer: Answer, view: discord.ui.View | None) -> None:
         if answer.silent:
             await self._take_back(ticket)
             return
@@ -185,7 +194,6 @@ class Interactions:
             await self.commands.chat.posted(reply, conversation, ids)
             return
         text = reply.text if reply is not None else answer.text
-        view = menus.confirm() if "forget-me yes`" in text else None
         attachment = answer.attachment
         file = discord.File(io.BytesIO(attachment.data), attachment.name) if attachment is not None else None
         await self._deliver(ticket, parts(text, markup=True), private=answer.private, view=view, file=file)
