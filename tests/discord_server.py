@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -92,6 +92,12 @@ class DiscordServer:
         self.resume_url: str | None = None
         self.refuse_gateway = 0
         """So many next gateway connections are refused."""
+        self.shards = 1
+        self.refuse_intents = False
+        self.gateway_token = TOKEN
+        self.said_gateway: str | None = None
+        self.ready_without: tuple[str, ...] = ()
+        """Optional fields to leave out of READY."""
         self._serial = itertools.count(1)
         self._runner: web.AppRunner | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -140,14 +146,16 @@ class DiscordServer:
             return _json({"message": "401: Unauthorized", "code": 0}, 401)
         if path == "/gateway/bot":
             limit = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
-            return _json({"url": self.gateway, "shards": 1, "session_start_limit": limit})
+            return _json(
+                {"url": self.said_gateway or self.gateway, "shards": self.shards, "session_start_limit": limit}
+            )
         try:
             answer = router.dispatch(self.backend, method, path, json=body, params=dict(request.query), files=files)
         except BackendError as error:
             return _json(error.to_json(), error.status)
         if path == "/oauth2/applications/@me":
             answer["flags"] = 1 << 19 if self.approved.message_content else 0
-        silent = path.endswith("/callback") and request.query.get("with_response") != "true"
+        silent = path.endswith("/callback") and request.query.get("with_response") not in {"1", "true"}
         return web.Response(status=204) if answer is None or silent else _json(answer)
 
     # Gateway
@@ -178,11 +186,11 @@ class DiscordServer:
 
     async def _identify(self, socket: Socket, data: dict[str, Any]) -> Session | None:
         self.identifies += 1
-        if data["token"] != TOKEN:
+        if data["token"] != self.gateway_token:
             await socket.ws.close(code=4004, message=b"Authentication failed.")
             return None
         wanted = discord.Intents._from_value(data["intents"])
-        if simcord_intents.missing_privileged_intents(wanted, self.approved):
+        if self.refuse_intents or simcord_intents.missing_privileged_intents(wanted, self.approved):
             await socket.ws.close(code=4014, message=b"Disallowed intent(s).")
             return None
         session = Session(f"session{next(self._serial)}", wanted, socket)
@@ -192,10 +200,11 @@ class DiscordServer:
             "user": serializers.user_payload(self.backend.bot_user),
             "guilds": [{"id": str(guild), "unavailable": True} for guild in self.backend.guilds],
             "session_id": session.id,
+            "shard": data.get("shard", [0, 1]),
             "resume_gateway_url": self.resume_url or self.gateway,
             "application": {"id": str(self.backend.application_id), "flags": 0},
         }
-        await self._dispatch(session, "READY", ready)
+        await self._dispatch(session, "READY", {name: ready[name] for name in ready if name not in self.ready_without})
         for guild in self.backend.guilds.values():
             await self._dispatch(session, "GUILD_CREATE", dict(serializers.guild_create_payload(self.backend, guild)))
         return session
@@ -229,7 +238,7 @@ class DiscordServer:
         task.add_done_callback(self._sending.discard)
 
     async def _dispatch(self, session: Session, event: str, payload: dict[str, Any]) -> None:
-        if event == "GUILD_CREATE":
+        if event == "GUILD_CREATE" and payload:
             simcord_intents.prune_guild_create(payload, session.intents, self.backend.bot_user.id)
         frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": payload}
         session.events.append(frame)
@@ -246,19 +255,55 @@ class DiscordServer:
         """Any event, well-formed or not."""
         await self._dispatch(self.session, event, payload)
 
+    def fail(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        *,
+        code: int = 0,
+        times: int = 1,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Let the next calls fail; a 429 names its wait in `Retry-After`."""
+        body: dict[str, Any] = {"code": code, "message": "ordered by the test"}
+        if status == 429:
+            body["retry_after"] = float((headers or {}).get("Retry-After", 0.1))
+        self.faults.append(
+            Fault(method=method, path=path, status=status, body=body, times=times, headers=headers or {})
+        )
+
+    def interaction_like(self, payload: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """A new interaction with another one's payload."""
+        old = self.backend.interactions[int(payload["id"])]
+        record = self.backend.new_interaction(old.type, old.channel_id, old.user_id, old.guild_id)
+        return record, copy.deepcopy(payload) | {"id": str(record.id), "token": record.token}
+
     async def drop(self, session: Session) -> None:
         """Cut the connection without a word; the session can be resumed."""
         socket, session.socket = session.socket, None
         if socket is not None and socket.ws._req is not None and socket.ws._req.transport is not None:
             socket.ws._req.transport.abort()
 
+    async def send_frame(self, text: str) -> None:
+        """Any text in place of a frame."""
+        if self.session.socket is not None:
+            await self.session.socket.send_text(text)
+
     async def close(self, code: int = WSCloseCode.OK) -> None:
         socket, self.session.socket = self.session.socket, None
         if socket is not None:
             await socket.ws.close(code=code)
 
-    def person(self, name: str, **member: Any) -> "Person":
-        user = self.backend.make_user(name.lower(), global_name=name)
+    def payload(self, message: Any) -> dict[str, Any]:
+        """A message as the gateway shows it."""
+        return copy.deepcopy(dict(serializers.message_payload(self.backend, message)))
+
+    def picture(self) -> dict[str, Any]:
+        return dict(self.backend.cdn.store_attachment(self.backend.snowflake(), self.channel, "rose.png", b"png", None))
+
+    def person(self, name: str, *, bot: bool = False, **member: Any) -> "Person":
+        user = self.backend.make_user(name.lower(), global_name=name, bot=bot)
         self.backend.add_member(self.guild.id, user.id, **member)
         return Person(self, user.id, name)
 
@@ -422,11 +467,11 @@ class Used:
 
     @property
     def answers(self) -> list[Any]:
-        """Messages shown in answer, the first response and follow-ups; not while it still thinks."""
+        """Messages shown in answer, the first response and follow-ups; not while it still thinks or takes that back."""
         stored = self.server.backend.messages[self.record.channel_id]
         ids = [self.record.message_id, *self.record.followup_ids]
         found = [stored[id] for id in ids if id in stored and id != self.record.source_message_id]  # noqa: A001
-        return [message for message in found if not message.flags & 1 << 7]
+        return [message for message in found if not message.flags & 1 << 7 and message.content != "…"]
 
     async def answer(self) -> str:
         """The first answer's text, marked when only the member sees it."""
@@ -457,6 +502,30 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 
 @asynccontextmanager
+async def relaying(server: DiscordServer) -> AsyncIterator[tuple[str, list[str]]]:
+    """An HTTP proxy to that server: its URL, and the first line of each chunk that came by."""
+    lines: list[str] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65536):
+                lines.append(chunk.split(b"\r\n")[0].decode(errors="replace"))
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", lines
+    finally:
+        proxy.close()
+
+
+@asynccontextmanager
 async def serving() -> AsyncIterator[DiscordServer]:
     server = DiscordServer()
     await server.start()
@@ -468,8 +537,3 @@ async def serving() -> AsyncIterator[DiscordServer]:
 
 def forum(server: DiscordServer, name: str = "questions") -> int:
     return int(server.backend.create_channel(server.guild.id, name, type=ChannelType.FORUM).id)
-
-
-@contextlib.contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
+import aiohttp
 import discord
 from discord import app_commands
 
@@ -167,7 +169,7 @@ class DiscordBot:
             if digest != self._synced:
                 await tree.sync()
                 self._synced = digest
-        except discord.DiscordException:
+        except (discord.DiscordException, aiohttp.ClientError, OSError, LookupError, TypeError, ValueError):
             log.exception("Discord did not take our commands; they stay as they were")
 
     async def said(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
@@ -248,16 +250,11 @@ class DiscordBot:
         liked = LIKED.get(event.emoji.name[:1])  # skin tones follow the hand
         if liked is None:
             return
+        memory, who, at = self.chat.memory, str(event.user_id), self.commands.clock()
         with self._storing():
             where = await self._where(event.channel_id, event.guild_id)
-            await asyncio.to_thread(
-                self.chat.memory.feedback,
-                where,
-                str(event.message_id),
-                str(event.user_id),
-                liked if added else None,
-                self.commands.clock(),
-            )
+            note = partial(memory.feedback, where, str(event.message_id), who, liked if added else None, at, was=liked)
+            await asyncio.to_thread(note)
 
     async def _where(self, channel: int, guild: int | None) -> Conversation:
         """The conversation of a channel id: events that name only the id may mean a thread."""

@@ -75,6 +75,7 @@ class Connection(discord.AutoShardedClient):
     def __init__(
         self, *, intents: discord.Intents, proxy: str | None, gateway_url: str | None, patience: Patience
     ) -> None:
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we never speak aloud
         super().__init__(
             intents=intents,
             proxy=proxy,
@@ -162,6 +163,7 @@ class Findings:
 async def examine(token: str, *, api_base: str | None = None, proxy: str | None = None) -> Findings:
     """Log in, look and leave; no gateway. Raises Refused for a bad token, PlatformError when Discord is not reached."""
     point_at(api_base)
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     async with discord.Client(intents=discord.Intents.none(), proxy=proxy) as client:
         try:
             await client.login(token)

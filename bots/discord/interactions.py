@@ -4,10 +4,11 @@ Knows Discord's interaction rules (3 s, 15 min, ephemeral or not for good) and t
 """
 
 import asyncio
+import contextlib
 import io
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -64,7 +65,12 @@ class Interactions:
 
     async def command(self, interaction: Interaction, name: str, argument: str) -> None:
         invocation = self._invocation(interaction, name, argument)
-        await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC)
+        channel = interaction.channel_id
+        if name == "ask" and channel is not None:
+            invocation = replace(invocation, thinking=lambda: self.posts.typing(channel))
+        asks = name == "forget-me" and argument.strip().casefold() != "yes"
+        view = menus.confirm() if asks else None
+        await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC, view=view)
 
     async def another(self, interaction: Interaction, post: str) -> None:
         invocation = self._invocation(interaction, "again", "", post=post)
@@ -126,8 +132,15 @@ class Interactions:
             post=post,
         )
 
-    async def _answer(self, interaction: Interaction, run: Callable[[], Awaitable[Answer]], *, public: bool) -> None:
-        """Answer once, in time; what goes wrong is logged here and said in one sentence."""
+    async def _answer(
+        self,
+        interaction: Interaction,
+        run: Callable[[], Awaitable[Answer]],
+        *,
+        public: bool,
+        view: discord.ui.View | None = None,
+    ) -> None:
+        """Answer once, in time, `view` under what is no reply; what goes wrong is logged and said in a sentence."""
         if interaction.id in self._seen:
             return
         self._seen[interaction.id] = None
@@ -139,7 +152,7 @@ class Interactions:
             done, _ = await asyncio.wait({work}, timeout=self.patience.defer_after)
             if not done:
                 await self._defer(ticket, ephemeral=not public)
-            await self._show(ticket, await work)
+            await self._show(ticket, await work, view)
         finally:
             work.cancel()
 
@@ -153,14 +166,17 @@ class Interactions:
     async def _defer(self, ticket: Ticket, *, ephemeral: bool) -> None:
         interaction = ticket.interaction
         ticket.update = interaction.type is discord.InteractionType.component
+        ticket.ephemeral = ephemeral
         try:
             await interaction.response.defer(ephemeral=ephemeral, thinking=not ticket.update)
-            ticket.deferred, ticket.ephemeral = True, ephemeral
+            ticket.deferred = True
+        except TypeError:  # taken, but answered without the body that discord.py asks for and reads
+            ticket.deferred = True
         except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
             log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
             ticket.dead = True
 
-    async def _show(self, ticket: Ticket, answer: Answer) -> None:
+    async def _show(self, ticket: Ticket, answer: Answer, view: discord.ui.View | None) -> None:
         if answer.silent:
             await self._take_back(ticket)
             return
@@ -169,13 +185,15 @@ class Interactions:
             view = menus.buttons() if self.buttons else None
             texts = parts(reply.text)
             if answer.replaces and await self._replaced(reply, conversation, answer.replaces, texts, view):
-                await self._deliver(ticket, [REPLACED], private=True)
+                if ticket.interaction.type is not discord.InteractionType.component:
+                    await self._deliver(ticket, [REPLACED], private=True)
+                elif not ticket.deferred:  # who pressed the button under the answer sees it change
+                    await self._defer(ticket, ephemeral=True)
                 return
             ids = await self._deliver(ticket, texts, private=answer.private, view=view)
             await self.commands.chat.posted(reply, conversation, ids)
             return
         text = reply.text if reply is not None else answer.text
-        view = menus.confirm() if "forget-me yes`" in text else None
         attachment = answer.attachment
         file = discord.File(io.BytesIO(attachment.data), attachment.name) if attachment is not None else None
         await self._deliver(ticket, parts(text, markup=True), private=answer.private, view=view, file=file)
@@ -228,7 +246,7 @@ class Interactions:
                 return made
         rest = texts[len(made) :]
         interaction = ticket.interaction
-        if private and not isinstance(interaction.channel, discord.DMChannel):
+        if private:
             if file is not None:
                 file.reset()
             await self.posts.tell(interaction.user.id, rest, file if not made else None)
@@ -253,9 +271,11 @@ class Interactions:
         if first and not ticket.deferred:
             if file is not None:
                 options["file"] = file
-            made = await interaction.response.send_message(text, ephemeral=private, **options)
+            made = None
+            with contextlib.suppress(TypeError):  # taken, but answered without the body that discord.py reads
+                made = (await interaction.response.send_message(text, ephemeral=private, **options)).message_id
             ticket.deferred, ticket.ephemeral = True, private
-            return str(made.message_id or (await interaction.original_response()).id)
+            return str(made or (await interaction.original_response()).id)
         if first and not ticket.update and ticket.ephemeral == private:
             if file is not None:
                 options["attachments"] = [file]

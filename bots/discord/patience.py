@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Patience:
     """All in seconds. The defaults keep Discord's limits with room for a slow network."""
 
-    defer_after: float = 1.0
+    defer_after: float = 0.5
     """An answer that takes longer than this is deferred; Discord wants the first response within 3 s
     (https://discord.com/developers/docs/interactions/receiving-and-responding)."""
     follow_up_within: float = 14 * 60

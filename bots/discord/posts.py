@@ -159,8 +159,8 @@ class Posts:
             for number, text in enumerate(texts):
                 attached: dict[str, Any] = {"file": file} if file is not None and number == 0 else {}
                 await place.send(text, allowed_mentions=NOBODY, **attached)
-        except discord.HTTPException as error:
-            log.info("cannot write to a member directly: %s %s", error.status, error.text)
+        except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError, TimeoutError) as error:
+            log.info("cannot write to a member directly: %s", error)
             return False
         return True
 

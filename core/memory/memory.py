@@ -346,8 +346,20 @@ class Memory:
             _delete(session, said)
             return Removed(messages=len(said), replies=len(set(posted)))
 
-    def feedback(self, conversation: Conversation, post: str, member: str, liked: bool | None, at: datetime) -> bool:
-        """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None). False if not our post."""
+    def feedback(
+        self,
+        conversation: Conversation,
+        post: str,
+        member: str,
+        liked: bool | None,
+        at: datetime,
+        *,
+        was: bool | None = None,
+    ) -> bool:
+        """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None). False if not our post.
+
+        With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎.
+        """
         with self._session() as session:
             found = _post(session, conversation, post)
             if found is None:
@@ -357,7 +369,8 @@ class Memory:
                 FeedbackRow.platform == conversation.platform,
                 FeedbackRow.member == member,
             )
-            session.execute(delete(FeedbackRow).where(*same))
+            taken = same if liked is not None or was is None else (*same, FeedbackRow.liked.is_(was))
+            session.execute(delete(FeedbackRow).where(*taken))
             if liked is not None:
                 session.add(
                     FeedbackRow(

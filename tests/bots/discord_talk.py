@@ -1,0 +1,38 @@
+"""What the Discord bot's tests share: a bot connected to the server on loopback, in a hurry."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from bots.discord import DiscordBot, Patience
+from core.chat import Chat
+from core.commands import Commands
+from tests.discord_server import TOKEN, DiscordServer
+from tests.fakes import Clock, FakeGenerator, chat
+
+HURRIED = Patience(
+    defer_after=0.3, follow_up_within=5.0, notice_for=0.6, first_retry=0.05, longest_retry=0.2, back_online=5.0
+)
+
+
+@asynccontextmanager
+async def talking(
+    server: DiscordServer, generator: FakeGenerator | None = None, *, talk: Chat | None = None, **options: Any
+) -> AsyncIterator[DiscordBot]:
+    """A bot of that server, connected; `options` go to DiscordBot."""
+    talk = talk or chat(generator)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",))
+    given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "patience": HURRIED} | options
+    bot = DiscordBot(talk, commands, **given)
+    task = asyncio.create_task(bot.run())
+    try:
+        await server.until(lambda: task.done() or (server.sessions and server.session.socket))
+        yield bot
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
