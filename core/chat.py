@@ -88,7 +88,9 @@ class Chat:
         StorageError.
         """
         conversation = message.conversation
-        async with self._lock(self._ears, conversation):  # messages are stored in the order they arrived in
+        # A channel's messages are stored in the order they arrived in, its threads' among them: a thread's first
+        # message is said into the channel's talk.
+        async with self._lock(self._ears, replace(conversation, thread=None)):
             chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
             decision = self._decide(message, chosen)
             if not decision.remember:

@@ -81,6 +81,8 @@ class SlackServer:
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.public_url = ""
+        """Where the server says it is, if not at `url`: a proxy knows the way."""
 
     async def __aenter__(self) -> "SlackServer":
         app = web.Application()
@@ -215,11 +217,18 @@ class SlackServer:
         await self.until(lambda: len(self.posts) >= number)
         return self.posts[number - 1]
 
-    async def quiet(self, seconds: float = 0.3) -> None:
+    async def quiet(self, seconds: float = 0.2) -> None:
         """Nothing more is posted for a while."""
         before = len(self.posts)
         await asyncio.sleep(seconds)
         assert self.posts[before:] == []
+
+    async def until_known(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
+        """Wait until something is true that the server does not see happen, such as a row in the bot's memory."""
+        deadline = time.monotonic() + seconds
+        while not reached():
+            assert time.monotonic() < deadline, "never came true"
+            await asyncio.sleep(0.01)
 
     def called(self, method: str) -> list[Json]:
         return [arguments for name, arguments in self.calls if name == method]
@@ -362,7 +371,8 @@ class SlackServer:
         }
 
     def _apps_connections_open(self, arguments: Json) -> Json:
-        return {"url": f"{self.url.replace('http', 'ws', 1)}/link?ticket=secret-ticket&app_id={APP}"}
+        base = (self.public_url or self.url).replace("http", "ws", 1)
+        return {"url": f"{base}/link?ticket=secret-ticket&app_id={APP}"}
 
     def _users_info(self, arguments: Json) -> Json:
         user = arguments["user"]

@@ -169,7 +169,13 @@ class SlackBot:
         )
 
         def here(body: Payload) -> Workspace:
-            return workspace if workspace.team else replace(workspace, team=events.team_of(body))
+            if workspace.team and workspace.bot_user:
+                return workspace
+            return replace(
+                workspace,
+                team=workspace.team or events.team_of(body),
+                bot_user=workspace.bot_user or events.bot_of(body),
+            )
 
         async def on_event(body: Payload) -> None:
             desk.take_event(here(body), body)  # slack-bolt acknowledged before it called this

@@ -57,7 +57,7 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._order: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._seen: Recent[None] = Recent()
-        """Event ids and trigger ids taken in."""
+        """Event ids, trigger ids and messages taken in."""
         self._gone: Recent[None] = Recent()
         """Messages deleted, in case the deletion overtakes the message."""
         self._engaged: Recent[None] = Recent()
@@ -170,7 +170,9 @@ class Desk:
                 previous: Payload = event.get("previous_message") or {}
                 self._start(self._deleted(workspace, event, str(event.get("deleted_ts") or previous.get("ts"))))
             case _ if events.heard(event, bot_user=workspace.bot_user):
-                self._start(self._heard(workspace, event), self._asker(workspace, event))
+                # A mention comes twice, as `message` and as `app_mention`; memory would know it too, but later.
+                if self._seen.put((workspace.team, event["channel"], event["ts"]), None):
+                    self._start(self._heard(workspace, event), self._asker(workspace, event))
             case _ if workspace.bot_id and event.get("bot_id") == workspace.bot_id:
                 self._start(self._own_post(workspace, event))
             case _:

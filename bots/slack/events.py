@@ -113,6 +113,14 @@ def thumb(reaction: str) -> bool | None:
     return {"+1": True, "thumbsup": True, "-1": False, "thumbsdown": False}.get(reaction.partition("::")[0])
 
 
+def bot_of(body: Payload) -> str:
+    """The bot's member id, where a payload says for whom it was delivered."""
+    for authorization in body.get("authorizations") or ():
+        if authorization.get("is_bot") and authorization.get("user_id"):
+            return str(authorization["user_id"])
+    return ""
+
+
 def team_of(body: Payload) -> str:
     """The workspace a payload is for; empty where it does not say."""
     team = body.get("team")

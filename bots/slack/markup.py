@@ -4,7 +4,7 @@ https://docs.slack.dev/messaging/formatting-message-text
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from core import replies
 
@@ -74,13 +74,14 @@ def escape(text: str) -> str:
 
 def parts(text: str, *, limit: int = MESSAGE_LIMIT) -> list[str]:
     """`text` escaped and cut into posts of at most `limit` characters, at sentence ends where possible."""
-    return list(_parts(text, limit, limit))
-
-
-def _parts(text: str, limit: int, window: int) -> Iterator[str]:
-    for part in replies.split(text, limit=window):
-        escaped = escape(part)
-        if len(escaped) <= limit:
-            yield escaped
-        else:  # full of <, > and &, which take up to five characters each
-            yield from _parts(part, limit, max(window // 2, 1))
+    posts: list[str] = []
+    rest = text.strip()
+    while rest:
+        window = limit
+        part = replies.split(rest, limit=window)[0]
+        while len(escape(part)) > limit:  # <, > and & take up to five characters each
+            window = max(window * limit // (len(escape(part)) + 1), 1)
+            part = replies.split(rest, limit=window)[0]
+        posts.append(escape(part))
+        rest = rest[len(part) :].lstrip()
+    return posts

@@ -57,7 +57,8 @@ class People:
 
     async def _ask(self, workspace: Workspace, user: str) -> Person:
         try:
-            response = await asyncio.wait_for(workspace.client.users_info(user=user), LOOKUP_SECONDS)
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                response = await workspace.client.users_info(user=user)
         except (SlackClientError, *NETWORK) as error:
             log.info("no name for a member: users.info said %s", code(error) or type(error).__name__)
             return Person()

@@ -177,8 +177,7 @@ class Status:
     async def __aexit__(self, *raised: object) -> None:
         if self._shown is not None and not self._shown.done():
             self._shown.cancel()  # a status that arrives after the reply would stay
-            with suppress(asyncio.CancelledError):
-                await self._shown
+            await asyncio.gather(self._shown, return_exceptions=True)
 
     async def clear(self) -> None:
         """Needed only where no post follows."""

@@ -1,6 +1,5 @@
 """Slack's error codes → what to do: stop with a sentence, or try again. Pure; never shows a token."""
 
-import asyncio
 import re
 
 import aiohttp
@@ -8,7 +7,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError, SlackRequestError
 
 from core.errors import PlatformError, Refused
 
-NETWORK = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 """What a broken line raises."""
 
 _SENTENCES = {

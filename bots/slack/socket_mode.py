@@ -12,7 +12,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -80,8 +80,9 @@ class Connection(SocketModeClient):
     async def ended(self, look_seconds: float) -> None:
         """Returns once this connection is, or soon will be, of no use."""
         while not self.over.is_set() and self.current_session is not None and not self.current_session.closed:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.over.wait(), look_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(look_seconds):
+                    await self.over.wait()
 
     async def _noticed(self, message: aiohttp.WSMessage) -> None:
         self.over.set()
@@ -164,7 +165,9 @@ class SocketMode:
         connection.wss_uri = url
         connection.socket_mode_request_listeners.append(self._handle)
         try:
-            await asyncio.wait_for(connection.connect(), self._pace.connect_seconds)
+            # Not wait_for: on Python 3.11 it loses a cancellation that meets a result (python/cpython issue 86296).
+            async with asyncio.timeout(self._pace.connect_seconds):
+                await connection.connect()
         except BaseException:
             await _close(connection)
             raise
@@ -198,6 +201,6 @@ class SocketMode:
 
 
 async def _close(connection: Connection) -> None:
-    closing: Awaitable[None] = connection.close()  # type: ignore[no-untyped-call]
     with suppress(Exception):  # a broken socket may fail to close in any way; it is given up either way
-        await asyncio.wait_for(closing, 3.0)
+        async with asyncio.timeout(3.0):
+            await connection.close()  # type: ignore[no-untyped-call]

@@ -1,0 +1,117 @@
+"""Slack's markup, events and manifest as tables: pure functions, no server."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bots.slack import manifest, markup, refusals, to_message
+from bots.slack.workspace import base_url
+from core.messages import Conversation, Kind
+
+WORDS = [
+    ("hello", "hello"),
+    ("<@UBOT> hello", "hello"),
+    ("<@UBOT>: hello <@UBOT>", "hello"),
+    ("<@UBOT|person2>", "@Person2"),
+    ("is <@UBOT> here?", "is @Person2 here?"),
+    ("<@UANN> <@UGONE|carl> <@UGONE>", "@Ann @carl @someone"),
+    ("<#C1|general> <#C2>", "#general #channel"),
+    ("<!here> <!channel|channel> <!subteam^S1|@team> <!subteam^S2>", "@here channel @team @group"),
+    ("<!date^1392734382^{date}|Feb 18>", "Feb 18"),
+    ("<https://a.example/?x=1&amp;y=2> <https://b.example|there>", "https://a.example/?x=1&y=2 there"),
+    ("<mailto:ann@a.example|ann@a.example> <tel:+49123>", "ann@a.example +49123"),
+    ("a &lt;b&gt; &amp;amp; c", "a <b> &amp; c"),
+    ("&lt;@UBOT&gt; typed by hand", "<@UBOT> typed by hand"),
+    ("1 < 2 and <unfinished", "1 < 2 and <unfinished"),
+]
+
+
+@pytest.mark.parametrize(("slack", "words"), WORDS)
+def test_markup_becomes_words(slack: str, words: str) -> None:
+    """What Slack sends, and what a person reads there."""
+    assert markup.to_words(slack, names={"UANN": "Ann"}, bot_user="UBOT") == words
+
+
+@given(st.text(max_size=300), st.integers(5, 60))
+def test_nothing_said_is_markup(text: str, limit: int) -> None:
+    """Posts fit, hold no markup character, and together say what was said but for spaces at the cuts."""
+    posts = markup.parts(text, limit=limit)
+    assert all(0 < len(post) <= limit and "<" not in post and ">" not in post for post in posts)
+    said = "".join(markup.unescape(post) for post in posts)
+    assert "".join(said.split()) == "".join(text.split())
+
+
+def place(thread: str | None = None, kind: Kind = Kind.CHANNEL, channel: str = "C1") -> Conversation:
+    return Conversation(platform="slack", space="T1", channel=channel, thread=thread, kind=kind)
+
+
+SAID: dict[str, Any] = {"type": "message", "user": "UANN", "channel": "C1", "ts": "1700000000.000100", "text": "hi"}
+TS = "1700000000.000100"
+PLACES = [
+    ({}, place()),
+    ({"channel_type": "group"}, place()),
+    ({"channel_type": "mpim", "channel": "G1"}, place(channel="G1")),
+    ({"channel_type": "im", "channel": "D1"}, place(kind=Kind.DIRECT, channel="D1")),
+    ({"channel": "D1"}, place(kind=Kind.DIRECT, channel="D1")),
+    ({"channel": "D1", "thread_ts": "1.1"}, place("1.1", Kind.DIRECT, "D1")),
+    ({"thread_ts": "1.1"}, place("1.1", Kind.THREAD)),
+    ({"text": "<@UBOT> hi"}, place(TS, Kind.THREAD)),
+    ({"type": "app_mention", "text": "<@UBOT> hi"}, place(TS, Kind.THREAD)),
+    ({"text": "<@UBOT> hi", "thread_ts": "1.1"}, place("1.1", Kind.THREAD)),
+    ({"thread_ts": TS}, place()),
+]
+
+
+@pytest.mark.parametrize(("more", "where"), PLACES)
+def test_where_a_message_belongs(more: dict[str, Any], where: Conversation) -> None:
+    """Channels, threads, direct messages, and the thread that a mention opens."""
+    message = to_message({**SAID, **more}, space="T1", bot_user="UBOT")
+    assert message is not None
+    assert message.conversation == where
+
+
+def test_a_message_is_taken_over_whole() -> None:
+    """Author, time, thread and whom it is for; the profile Slack sends along serves as name."""
+    event = {**SAID, "thread_ts": "1.1", "parent_user_id": "UBOT", "user_profile": {"display_name": "Ann"}}
+    message = to_message(event, space="T1", bot_user="UBOT")
+    assert message is not None
+    assert (message.id, message.author, message.author_name) == (TS, "UANN", "Ann")
+    assert message.sent_at == datetime(2023, 11, 14, 22, 13, 20, 100, UTC)
+    assert (message.reply_to, message.replies_to_bot, message.mentions_bot) == ("1.1", True, False)
+
+
+def test_the_manifest_fits_the_transport() -> None:
+    """Socket Mode has no addresses; HTTP has its address wherever Slack calls."""
+    by_socket, by_http = json.loads(manifest()), json.loads(manifest("https://bot.example/slack/events"))
+    assert by_socket["settings"]["socket_mode_enabled"] is True
+    assert "https://" not in manifest()
+    assert by_http["settings"]["socket_mode_enabled"] is False
+    assert manifest("https://bot.example/slack/events").count('"https://bot.example/slack/events"') == 3
+    assert by_http["oauth_config"] == by_socket["oauth_config"]
+
+
+ADDRESSES = [
+    (None, "https://slack.com/api/"),
+    ("", "https://slack.com/api/"),
+    ("https://slack-gov.com/api", "https://slack-gov.com/api/"),
+    ("https://slack-gov.com/api/", "https://slack-gov.com/api/"),
+    ("http://127.0.0.1:9000", "http://127.0.0.1:9000/api/"),
+]
+
+
+@pytest.mark.parametrize(("given_url", "url"), ADDRESSES)
+def test_where_the_web_api_lives(given_url: str | None, url: str) -> None:
+    """`SLACK_API_URL` with or without its slash; a bare host gets Slack's own path."""
+    assert base_url(given_url) == url
+
+
+def test_secrets_are_masked() -> None:
+    """Whatever a library wants to say of tokens, tickets and response URLs."""
+    said = "xoxb-1-a.b xapp-1-A wss://x/link?ticket=abc-1&app_id=A https://hooks.slack.com/commands/T1/2/xyz done"
+    assert (
+        refusals.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"
+    )
