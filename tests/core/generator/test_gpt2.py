@@ -17,6 +17,7 @@ from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
 from core.generator import Adapter, Completion, Generator, Sampling
 from core.generator.gpt2 import Gpt2Generator, load
+from core.generator.gpt2.base import load_base
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12, stop="", repetition_penalty=1)
@@ -364,6 +365,22 @@ async def test_half_precision_files_become_float32(tmp_path: Path) -> None:
     generator = load(tiny_model(tmp_path, dtype=torch.float16), device="cpu")
     assert generator.status().device == "cpu float32"
     assert (await generator.generate("hi", sampling=GREEDY)).new_tokens == 12
+    await generator.close()
+
+
+async def test_bfloat16_speaks_too(base: Path, voices: dict[str, Adapter]) -> None:
+    """As on a GPU: base and adapters in bfloat16, mixed in one batch, the same alone and the same again."""
+    generator = Gpt2Generator(load_base(base, device="cpu", dtype=torch.bfloat16), max_batch=4)
+    assert generator.status().device == "cpu bfloat16"
+    jobs = [None, *voices.values()]
+    first, second = [
+        [one.text for one in await asyncio.gather(*(generator.generate("hi", sampling=DRAWN, adapter=a) for a in jobs))]
+        for _ in range(2)
+    ]
+    assert first == second
+    assert len(set(first)) == len(jobs)
+    dtypes = {weight.dtype for weight in generator._base.model.parameters()}
+    assert dtypes == {torch.bfloat16}
     await generator.close()
 
 
