@@ -5,6 +5,7 @@ Knows how GPT-2 models and LoRA adapters are loaded and what may be wrong with t
 
 import logging
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -36,7 +37,7 @@ def load_base(base: str) -> tuple[Learner, PreTrainedTokenizerBase]:
         raise ModelError(f"There is no model folder {base}; give a folder that from_pretrained loads, or a hub name.")
     name = str(folder) if local else base
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(name)
             if config.model_type != "gpt2":
                 raise ModelError(
@@ -60,7 +61,7 @@ def add_adapter(model: Learner, adapter: Path, *, trainable: bool) -> PeftModel:
     if not (adapter / "adapter_config.json").is_file():
         raise AdapterError(f"There is no adapter in {adapter}; name a folder that holds adapter_config.json.")
     try:
-        with _quiet():
+        with quiet():
             return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
         raise AdapterError(
@@ -107,14 +108,17 @@ def casting(where: torch.device, bf16: bool) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No loading bars and no advice from libraries; faults come as errors."""
+def quiet() -> Iterator[None]:
+    """No loading bars, and no advice to programmers from libraries; faults come as errors."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message=".*base_model_name_or_path", category=UserWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:

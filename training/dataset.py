@@ -82,6 +82,11 @@ class Corpus:
             Corpus(dialogues=self.dialogues[cut:], sha256=self.sha256),
         )
 
+    def share(self, part: float) -> tuple[Dialogue, ...]:
+        """A part of the dialogues, spread evenly over all of them; at least one."""
+        count = max(1, round(part * len(self.dialogues)))
+        return tuple(self.dialogues[index * len(self.dialogues) // count] for index in range(count))
+
     def without(self, other: "Corpus") -> "Corpus":
         """This corpus less the dialogues that stand word for word in `other`: nothing held out is trained on."""
         known = {render(turns) for turns in other.dialogues}

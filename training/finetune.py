@@ -27,7 +27,7 @@ from transformers import (
 
 from core.errors import DialogueError, TrainingError
 from training import checkpoints
-from training.base import Precision, add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
+from training.base import Precision, add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
 from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, divide, encode_rows
 from training.likelihood import byte_counts, likelihood
 from training.lora import fold
@@ -66,6 +66,8 @@ class Settings:
     """Longest gradient; longer ones are shortened to it."""
     epochs: float = 3.0
     """Times each dialogue is seen."""
+    data_share: float = 1.0
+    """Part of the training dialogues that is used, spread evenly over them; for learning curves."""
     block: int = 512
     """Tokens in a packed row, at most the base's context."""
     batch_tokens: int = 4_096
@@ -92,6 +94,8 @@ class Settings:
         for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if not 0 < self.data_share <= 1:
+            raise TrainingError(f"data_share must be above 0 and at most 1; it is {self.data_share}.")
         if not 0 <= self.dropout < 1 or not 0 <= self.warm_up < 1:
             raise TrainingError("dropout and warm_up are shares, from 0 up to but not including 1.")
 
@@ -173,6 +177,7 @@ def finetune(
     *,
     run: Path,
     base: str,
+    base_name: str | None = None,
     held_out: Sequence[Path] = (),
     name: str | None = None,
     adapter: Path | None = None,
@@ -183,6 +188,7 @@ def finetune(
 ) -> Outcome:
     """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
 
+    `base_name` is what the card calls the base, where `base` is a path on this machine only.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
     that one, keeping its rank and scale. Raises DialogueError, ModelError, AdapterError and TrainingError, each with
     one sentence.
@@ -193,14 +199,16 @@ def finetune(
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
     settings = replace(settings, block=min(settings.block, model.config.n_positions))
-    rows = encode_rows(train.dialogues, encoder, block=settings.block, seed=settings.seed)
+    learned = train.share(settings.data_share)
+    rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
     plan = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
     checkpoint = _open_run(run, {**plan, "settings": asdict(settings)}, resume=resume)
 
     set_seed(settings.seed)
-    peft = with_lora(model, settings, base) if adapter is None else add_adapter(model, adapter, trainable=True)
+    with quiet():
+        peft = with_lora(model, settings, base) if adapter is None else add_adapter(model, adapter, trainable=True)
     peft.to(device())
     fold(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
@@ -209,7 +217,8 @@ def finetune(
 
     trainer = _trainer(peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress)
     began = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with quiet():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
     after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     folder = run / ADAPTER
@@ -223,14 +232,14 @@ def finetune(
     return Outcome(
         adapter=folder,
         name=name or run.name,
-        base=base,
+        base=base_name or base,
         base_fingerprint=base_fingerprint(inner(peft)),
         people=people,
         before=before.bits_per_byte,
         after=after.bits_per_byte,
         perplexity_before=before.perplexity,
         perplexity_after=after.perplexity,
-        train_dialogues=len(train.dialogues),
+        train_dialogues=len(learned),
         held_out_dialogues=len(held.dialogues),
         duplicates=duplicates,
         rows=len(rows),

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from core.dialogue import Dialogue, Speaker
+from training.advisor import CurvePoint
 from training.charts import Line, lines, whiskers
 from training.checkpoints import write_atomically
 from training.finetune import Outcome
@@ -24,14 +25,6 @@ SHOWN_TURNS = 4
 SHOWN_PEOPLE = 30
 PSEUDONYM = 6
 """Letters of a keyed hash that stand for a person."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
-    """What a part of the data gave (`training.advisor`)."""
-
-    dialogues: int
-    bits_per_byte: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import pytest
 
 from core.dialogue import write
 from tests.training.toys import TALK, dialogue
+from training.advisor import CurvePoint
 from training.charts import number, ticks
 from training.finetune import Settings, finetune
 from training.judge import judge
 from training.provenance import funnel_of
-from training.report import CurvePoint, Report, write_report
+from training.report import Report, write_report
 
 VOID = {"meta", "br", "line", "circle", "polyline"}
 

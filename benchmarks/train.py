@@ -1,0 +1,253 @@
+"""How fast does Person2 learn, against the recipe most people would write?
+
+    python -m benchmarks.train TALK.txt HELD_OUT.txt --base FOLDER [--dialogues 400] [--epochs 1] [--rounds 2]
+
+Both train LoRA of the same rank on the same dialogues for the same epochs with as many dialogues a step, the same
+learning rate and schedule. Plain: the Hugging Face trainer with peft as their documentation has it, one dialogue a
+row, rows padded to the longest of a batch, labels on Person2's words. Ours: `training.finetune`. A third, TRL's
+SFTTrainer on the same examples, runs where `trl` is installed. They take turns (plain, ours, plain, …), because the
+machine may be busy with other things: compare the ratio, not the rates. Timed is the training alone.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments, set_seed
+
+from core.dialogue import Dialogue, write
+from training.base import inner, load_base, quiet, wants_bf16
+from training.dataset import IGNORE, Encoder, Targets, load
+from training.finetune import LORA_MODULES, Settings, finetune
+from training.learner import Learner
+from training.likelihood import likelihood
+
+DIALOGUES_A_STEP = 16
+
+
+def examples(dialogues: tuple[Dialogue, ...], encoder: Encoder, most: int) -> list[dict[str, list[int]]]:
+    """One dialogue a row, cut at the model's context, as the plain recipe does it."""
+    return [
+        {
+            "input_ids": one.ids[:most].tolist(),
+            "labels": [int(token) if wanted else IGNORE for token, wanted in zip(one.ids, one.target, strict=True)][
+                :most
+            ],
+        }
+        for one in encoder.encode(dialogues, Targets.REPLIES)
+    ]
+
+
+def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Rows filled up to the longest of the batch, (B, T) int64 each."""
+    width = max(len(row["input_ids"]) for row in rows)
+
+    def fill(name: str, value: int) -> torch.Tensor:
+        return torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
+
+    mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows])
+    return {"input_ids": fill("input_ids", 0), "attention_mask": mask, "labels": fill("labels", IGNORE)}
+
+
+def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder: Path) -> tuple[float, int, Any]:
+    """Seconds of training, target tokens seen, and the trained model."""
+    encoder = Encoder(load_base(base)[1])
+    set_seed(settings.seed)
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(base)
+        rows = examples(dialogues, encoder, model.config.n_positions)
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=int(settings.alpha),
+            lora_dropout=0.05,
+            target_modules=list(LORA_MODULES),
+            fan_in_fan_out=True,
+            task_type="CAUSAL_LM",
+        )
+        peft = get_peft_model(model, config)
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=DIALOGUES_A_STEP,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=settings.warm_up,
+            weight_decay=0.0,
+            use_cpu=not torch.cuda.is_available(),
+            seed=settings.seed,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            log_level="error",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        trainer = Trainer(model=peft, args=arguments, train_dataset=rows, data_collator=padded)
+        trainer.remove_callback(PrinterCallback)
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    targets = sum(label != IGNORE for row in rows for label in row["labels"][1:])
+    return seconds, round(targets * settings.epochs), peft
+
+
+def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder: Path) -> tuple[float, int, Any]:
+    """The same examples through TRL's SFTTrainer."""
+    from datasets import Dataset  # type: ignore[import-not-found,unused-ignore] # comes with trl
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = load_base(base)
+    rows = examples(dialogues, Encoder(tokenizer), model.config.n_positions)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    set_seed(settings.seed)
+    with quiet():
+        arguments = SFTConfig(
+            output_dir=str(folder),
+            per_device_train_batch_size=DIALOGUES_A_STEP,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            seed=settings.seed,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            log_level="error",
+            max_length=model.config.n_positions,
+        )
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=int(settings.alpha),
+            lora_dropout=0.05,
+            target_modules=list(LORA_MODULES),
+            fan_in_fan_out=True,
+            task_type="CAUSAL_LM",
+        )
+        trainer = SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(base),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=config,
+        )
+        trainer.remove_callback(PrinterCallback)
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    targets = sum(label != IGNORE for row in rows for label in row["labels"][1:])
+    return seconds, round(targets * settings.epochs), trainer.model
+
+
+def ours(
+    base: str, dialogues: tuple[Dialogue, ...], held: Path, settings: Settings, folder: Path
+) -> tuple[float, int, float, float]:
+    """Seconds of training (less its looks at the held-out loss, of which there is one), targets, bits before, after."""
+    talk = folder / "talk.txt"
+    talk.write_text("".join(write(dialogues)), encoding="utf-8")
+    outcome = finetune([talk], held_out=[held], run=folder / "run", base=base, settings=settings)
+    return outcome.seconds, round(outcome.targets_per_second * outcome.seconds), outcome.before, outcome.after
+
+
+def bits(model: Any, base: str, held: tuple[Dialogue, ...]) -> float:
+    """Held-out reply bits per byte of a peft model, computed by our own scorer on the same weights."""
+    learner, tokenizer = load_base(base)
+    merged = model.merge_and_unload().state_dict()
+    learner.load_state_dict(merged)
+    return likelihood(inner(learner), Encoder(tokenizer), held, targets=Targets.REPLIES).bits_per_byte
+
+
+def products(dtype: torch.dtype, width: int) -> float:
+    """What the machine's matrix products reach, in GFLOP/s, at a size like the model's."""
+    left, right = torch.randn(4096, width).to(dtype), torch.randn(width, 4 * width).to(dtype)
+    best = 0.0
+    for _ in range(12):
+        began = time.perf_counter()
+        left @ right
+        best = max(best, 2 * 4096 * width * 4 * width / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def work(model: Learner, tokens: int, targets: int, rank: int) -> float:
+    """Floating-point operations of one pass forward and back, attention left out: 4 a frozen weight and token (forward,
+    and back to what lies below), 6 a LoRA weight and token, 4 a weight of the head and target."""
+    width, layers = model.config.n_embd, model.config.n_layer
+    lora = layers * rank * (width + 3 * width + 2 * width + 2 * 5 * width)
+    return tokens * (4 * 12 * layers * width**2 + 6 * lora) + targets * 4 * width * model.config.vocab_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("talk", type=Path)
+    parser.add_argument("held_out", type=Path)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--dialogues", type=int, default=400)
+    parser.add_argument("--held", type=int, default=100, help="held-out dialogues that are scored")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rank", type=int, default=16)
+    given = parser.parse_args()
+
+    dialogues = load([given.talk]).dialogues[: given.dialogues]
+    held = load([given.held_out]).dialogues[: given.held]
+    model, tokenizer = load_base(given.base)
+    lengths = [len(one.ids) for one in Encoder(tokenizer).encode(dialogues, Targets.REPLIES)]
+    step_tokens = round(DIALOGUES_A_STEP * statistics.mean(lengths))
+    settings = Settings(
+        rank=given.rank,
+        alpha=2.0 * given.rank,
+        epochs=given.epochs,
+        batch_tokens=step_tokens,
+        device_tokens=step_tokens,
+        evaluations=1,
+        checkpoint_minutes=1e6,
+    )
+    rates: dict[str, list[float]] = {}
+    after: dict[str, float] = {}
+    others: dict[str, Callable[..., tuple[float, int, Any]]] = {"plain recipe": plain}
+    if find_spec("trl"):
+        others["trl SFTTrainer"] = with_trl
+    before, spent = 0.0, 0.0
+    for round_number in range(given.rounds):
+        for name in (*others, "person2"):
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch)
+                held_file = folder / "held.txt"
+                held_file.write_text("".join(write(held)), encoding="utf-8")
+                if name in others:
+                    seconds, targets, trained = others[name](given.base, dialogues, settings, folder)
+                    after[name] = bits(trained, given.base, held)
+                else:
+                    seconds, targets, before, after[name] = ours(given.base, dialogues, held_file, settings, folder)
+                    spent = seconds
+            rates.setdefault(name, []).append(targets / seconds)
+            print(f"round {round_number + 1}: {name} {targets / seconds:.0f} targets/s", file=sys.stderr, flush=True)
+
+    dtype = torch.bfloat16 if wants_bf16("auto") else torch.float32
+    peak = products(dtype, model.config.n_embd)
+    encoded = list(Encoder(tokenizer).encode(dialogues, Targets.REPLIES))
+    total = work(model, sum(lengths), sum(int(one.target.sum()) for one in encoded), given.rank) * given.epochs
+    reached = total / spent / 1e9
+    first = statistics.median(rates["plain recipe"])
+    print(f"{'':16s}{'targets/s':>10s}{'ratio':>8s}{'held-out bits/byte':>20s}   (before training {before:.4f})")
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(f"{name:16s}{rate:10.0f}{rate / first:8.2f}{after[name]:20.4f}")
+    print(
+        f"person2 computes {reached:.0f} GFLOP/s of products; the machine's products alone reach {peak:.0f} "
+        f"({str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads): {reached / peak:.0%}"
+    )
+    print(json.dumps({"rates": rates, "held_out": after, "before": before, "gflops": reached, "peak": peak}))
+
+
+if __name__ == "__main__":
+    main()
