@@ -32,7 +32,9 @@ def tokenizer() -> Tokenizer:
 def talk(tmp_path: Path) -> Path:
     """Forty dialogues in a file."""
     path = tmp_path / "talk.txt"
-    path.write_text("\n".join(TEXTS[n % 5].replace("Person1:", f"Person1: So {n}:", 1) for n in range(40)), encoding="utf-8")
+    path.write_text(
+        "\n".join(TEXTS[n % 5].replace("Person1:", f"Person1: So {n}:", 1) for n in range(40)), encoding="utf-8"
+    )
     return path
 
 
