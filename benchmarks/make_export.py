@@ -1,10 +1,11 @@
 """Makes a DiscordChatExporter JSON of any size: a million messages are about 500 MB, as real exports are.
 
-    python benchmarks/make_export.py OUT.json --messages 1000000 [--flat] [--files N]
+    python benchmarks/make_export.py OUT.json --messages 1000000 [--busy] [--flat] [--files N]
 
-Several conversations run through each other, as in a busy channel: some answers carry reply links, most do not; words
-follow Zipf's law over a made-up vocabulary; a little markup, links, addresses, pastes and system lines are mixed in.
-The same arguments make the same bytes.
+One conversation after another, at times a second beside it, as on the PyScript Discord: one answer in five carries a
+reply link, and every second message stands where more than two people speak. `--busy`: three conversations always run
+through each other, as in #ubuntu. Words follow Zipf's law over a made-up vocabulary; a little markup, links, addresses,
+pastes and system lines are mixed in. The same arguments make the same bytes.
 """
 
 import argparse
@@ -16,44 +17,7 @@ from pathlib import Path
 from typing import Any
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
-SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "da",
-    "de",
-    "di",
-    "do",
-    "ka",
-    "ke",
-    "ki",
-    "ko",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "na",
-    "ne",
-    "ni",
-    "no",
-    "ra",
-    "re",
-    "ri",
-    "ro",
-    "sa",
-    "se",
-    "si",
-    "so",
-    "ta",
-    "te",
-    "ti",
-    "to",
-]
+SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeio"]
 PEOPLE = 400
 VOCABULARY = 20_000
 
@@ -63,7 +27,7 @@ def vocabulary(chance: random.Random) -> tuple[list[str], list[float]]:
     return words, [1 / (rank + 3) for rank in range(len(words))]
 
 
-def talk(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+def talk(count: int, chance: random.Random, *, busy: bool) -> Iterator[dict[str, Any]]:
     words, weights = vocabulary(chance)
     stock = iter(())
     names = [f"{chance.choice(words)}{number}" for number in range(PEOPLE)]
@@ -75,9 +39,13 @@ def talk(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
             running.clear()
         else:
             moment += timedelta(seconds=chance.expovariate(1 / 45))
-        if not running or chance.random() < 0.06:
-            running.append((chance.sample(range(PEOPLE), chance.choice((2, 2, 2, 3, 4))), []))
-            running = running[-3:]
+        if not running or chance.random() < (0.06 if busy else 0.04):
+            running.append(
+                (chance.sample(range(PEOPLE), chance.choice((2, 2, 2, 3, 4) if busy else (2, 2, 2, 2, 3))), [])
+            )
+            running = running[-(3 if busy else chance.choice((1, 1, 1, 1, 2))) :]
+            if not busy and len(running) == 1 and chance.random() < 0.8:
+                moment += timedelta(minutes=chance.uniform(10, 240))
         people, ids = chance.choice(running)
         author = chance.choice(people)
         said = []
@@ -113,26 +81,18 @@ def message(
         "id": id_,
         "type": kind,
         "timestamp": moment.isoformat(timespec="milliseconds"),
-        "timestampEdited": None,
-        "callEndedTimestamp": None,
         "isPinned": False,
         "content": "started a thread." if system else text,
         "author": {
             "id": str(10**17 + author),
             "name": name,
-            "discriminator": "0000",
             "nickname": name.capitalize(),
-            "color": None,
             "isBot": author % 50 == 49,
             "roles": [],
-            "avatarUrl": f"https://cdn.discordapp.com/avatars/{10**17 + author}/0123456789abcdef.png?size=512",
         },
         "attachments": [],
-        "embeds": [],
-        "stickers": [],
         "reactions": [],
         "mentions": [{"id": str(10**17 + author), "name": name, "nickname": name.capitalize()}] if mentions else [],
-        "inlineEmojis": [],
     }
     if answers:
         made["reference"] = {"messageId": answers, "channelId": "1", "guildId": "1"}
@@ -143,7 +103,7 @@ def write(path: Path, messages: Iterator[dict[str, Any]], channel: int, *, flat:
     """One file, written as it is made. Returns its messages."""
     encode = json.JSONEncoder(ensure_ascii=False, indent=None if flat else 2).encode
     count = 0
-    head = {
+    head = {  # without its closing brace, the messages are appended to it
         "guild": {"id": "1", "name": "Benchmark", "iconUrl": ""},
         "channel": {
             "id": str(1000 + channel),
@@ -153,14 +113,9 @@ def write(path: Path, messages: Iterator[dict[str, Any]], channel: int, *, flat:
         },
         "exportedAt": "2026-01-01T00:00:00+00:00",
     }
-    opening = encode(head)
+    opening = encode(head).rstrip("}\n") if not flat else encode(head)[:-1]
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(
-            opening.rstrip("}\n")
-            + ("}" if flat and not opening.endswith('"}') else "")
-            + ("," if flat else ",\n  ")
-            + '"messages": ['
-        )
+        file.write(opening + ("," if flat else ",\n  ") + '"messages": [')
         for made in messages:
             text = encode(made)
             file.write(("," if count else "") + (text if flat else "\n    " + text.replace("\n", "\n    ")))
@@ -176,6 +131,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--files", type=int, default=1, help="channels, a file each")
     parser.add_argument("--flat", action="store_true", help="on one line, without indentation")
+    parser.add_argument("--busy", action="store_true", help="three conversations at once, always")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if given.files > 1:
@@ -183,7 +139,7 @@ def main() -> None:
     for channel in range(given.files):
         path = given.out / f"channel-{channel:04d}.json" if given.files > 1 else given.out
         chance = random.Random(given.seed * 1000 + channel)
-        write(path, talk(given.messages // given.files, chance), channel, flat=given.flat)
+        write(path, talk(given.messages // given.files, chance, busy=given.busy), channel, flat=given.flat)
     print(
         sum(path.stat().st_size for path in ([given.out] if given.out.is_file() else given.out.iterdir())) / 1e6, "MB"
     )

@@ -10,38 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 from zlib import crc32
 
 from core.dialogue import Dialogue, Speaker, Turn, merge, one_line, render
-from core.messages import Conversation, Kind, Message
-from training import scrub
+from core.messages import Message
+from training import links, scrub
+from training.links import Linker, Previous
 
 READY_MADE = "dialogues"
 """The platform of files that are dialogues already (`training.exports.plain`): their sides stay as they are."""
-CONTINUES = timedelta(minutes=5)
-"""Within this, a second answer of one person to one message goes on from the first instead of standing beside it."""
 CONTEXT = 8
 """Messages of an earlier path shown again, as context, in front of a later branch."""
 MAX_TURNS = 40
 """Turns of one dialogue; a longer path is cut into several. GPT-2's context holds about this many."""
 MAX_TURN = 1200
 """Characters of one turn; of a longer monologue Person1 keeps the end, Person2 the beginning."""
-
-
-class Linker(Protocol):
-    """Who answers whom where no reply link says so."""
-
-    def links(self, messages: Sequence[Message]) -> list[int | None]:
-        """For each message of a channel, in time order, the index of the earlier message it answers, or None."""
-        ...
-
-
-class Previous:
-    """Everybody answers the message before. Right for two people; the rule to beat for more."""
-
-    def links(self, messages: Sequence[Message]) -> list[int | None]:
-        return [index - 1 if index else None for index in range(len(messages))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +95,7 @@ def dialogues(
     if not messages:
         return made
     flat_copies = [copy for segment in copies for copy in segment] or [0] * len(messages)
-    parents = _parents(segments, linker, rules)
+    parents = links.parents(segments, linker, rules.gap)
     texts = [_usable(message, copy, rules, made) for message, copy in zip(messages, flat_copies, strict=True)]
     if messages[0].conversation.platform == READY_MADE:
         made.conversations = 1
@@ -130,55 +113,6 @@ def dialogues(
     usable = sum(text is not None for text in texts)
     made.dropped["in no dialogue"] += usable - len(shown)
     return made
-
-
-def _parents(segments: Sequence[Sequence[Message]], linker: Linker, rules: Rules) -> list[int | None]:
-    """The one earlier message each message answers, as an index over all segments."""
-    where: dict[str, int] = {}
-    parents: list[int | None] = []
-    messages: list[Message] = []
-    for segment in segments:
-        start = len(messages)
-        messages.extend(segment)
-        guessed = (linker if _needs_linker(segment) else Previous()).links(segment)
-        for offset, (message, guess) in enumerate(zip(segment, guessed, strict=True)):
-            index = start + offset
-            where[message.id] = index
-            if message.reply_to is not None:
-                parents.append(where.get(message.reply_to) if message.reply_to != message.id else None)
-            elif (
-                guess is not None
-                and 0 <= guess < offset
-                and message.sent_at - segment[guess].sent_at <= _reach(message, rules)
-            ):
-                parents.append(start + guess)
-            else:
-                parents.append(None)
-    return _continued(messages, parents)
-
-
-def _needs_linker(segment: Sequence[Message]) -> bool:
-    """Two people answer each other; more may talk past each other."""
-    return segment[0].conversation.kind is not Kind.DIRECT and len({message.author for message in segment}) > 2
-
-
-def _reach(message: Message, rules: Rules) -> timedelta:
-    """In a thread an answer may come days later."""
-    return timedelta.max if message.conversation.kind is Kind.THREAD else rules.gap
-
-
-def _continued(messages: Sequence[Message], parents: list[int | None]) -> list[int | None]:
-    """Second answers of one person to one message follow their first."""
-    latest: dict[tuple[int, str], int] = {}
-    for index, parent in enumerate(parents):
-        if parent is None:
-            continue
-        key = (parent, messages[index].author)
-        first = latest.get(key)
-        if first is not None and messages[index].sent_at - messages[first].sent_at <= CONTINUES:
-            parents[index] = first
-        latest[key] = index
-    return parents
 
 
 def _usable(message: Message, copy: int, rules: Rules, made: Made) -> str | None:
@@ -433,4 +367,4 @@ def _microseconds(message: Message) -> int:
     return int(message.sent_at.timestamp() * 1_000_000)
 
 
-__all__ = ["Conversation", "Draft", "Linker", "Made", "Previous", "Rules", "dialogues", "fingerprints", "person"]
+__all__ = ["Draft", "Linker", "Made", "Previous", "Rules", "dialogues", "fingerprints", "person"]

@@ -40,6 +40,10 @@ class Fault:
     """`line 12`, `byte 4711`, `message 1003`; empty where the whole file is meant."""
     reason: str
 
+    def __post_init__(self) -> None:
+        for name in ("file", "place", "reason"):  # they may quote what stands in a damaged file
+            object.__setattr__(self, name, _one_short_line(getattr(self, name)))
+
     def __str__(self) -> str:
         return f"{self.file}: {self.place}: {self.reason}" if self.place else f"{self.file}: {self.reason}"
 
@@ -87,6 +91,15 @@ class Reader(Protocol):
         ...
 
     def read(self, part: Part) -> Iterator[Item]: ...
+
+
+LONGEST = 240
+"""Characters of each piece of a fault."""
+
+
+def _one_short_line(text: str) -> str:
+    line = "".join(sign if sign.isprintable() else "?" for sign in text[: 2 * LONGEST])
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
 MAX_MESSAGE = 4000

@@ -1,0 +1,65 @@
+"""Feeds broken exports to the readers and, every tenth, to the whole import; stops at nothing, reports every crash.
+
+    python -m benchmarks.fuzz_exports [--inputs 20000] [--first 0] [--data ../shared/data]
+
+Inputs are numbered and made from their number, so a failure is repeated with `--first N --inputs 1`.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from tests.training import export_fuzz
+from training.dialogues import Previous
+from training.importing import Options, import_talk
+
+SLOW = 5.0
+"""Seconds; an input of a few kilobytes that takes longer hides something that is not linear."""
+
+
+def whole(path: Path, scratch: Path) -> None:
+    options = Options(linker=Previous(), min_words=1)
+    funnel = import_talk(
+        [path], out=path.parent / "made" / "out.txt", home=path.parent / "home", attest="x", options=options
+    )
+    assert funnel.read == funnel.dropped.total() + funnel.used, "the counts add up"  # noqa: S101 - this is a checker
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    given = parser.parse_args()
+    base = export_fuzz.seeds(given.data)
+    print(f"{len(base)} seeds, {given.inputs:,} inputs")
+    failed = 0
+    longest = (0.0, 0)
+    started = time.monotonic()
+    for number in range(given.first, given.first + given.inputs):
+        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        before = time.monotonic()
+        try:
+            export_fuzz.one(number, base, folder, whole if number % 10 == 0 else export_fuzz.check)
+        except Exception:
+            failed += 1
+            print(f"input {number} crashed:")
+            traceback.print_exc(limit=-3, file=sys.stdout)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        seconds = time.monotonic() - before
+        longest = max(longest, (seconds, number))
+        if seconds > SLOW:
+            print(f"input {number} took {seconds:.1f} s")
+        if number % 2000 == 1999:
+            print(f"{number + 1:,} done, {failed} crashed, slowest {longest[0]:.2f} s (input {longest[1]})", flush=True)
+    print(f"{given.inputs:,} inputs in {time.monotonic() - started:.0f} s: {failed} crashed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

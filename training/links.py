@@ -1,0 +1,134 @@
+"""Who answers whom in a stretch of talk: reply links first, then the linker where people talk past each other.
+
+Knows messages and indices, nothing of dialogues. Two people answer each other, so the linker (which costs a hundred
+times more than looking at the message before) is asked only where more than two speak within a few messages.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from core.messages import Kind, Message
+
+NEAR = 8
+"""Messages within which a third voice makes the talk a crowd, and which the linker is shown before one."""
+AT_ONCE = 300
+"""Messages from which on one call of the linker is as cheap a message as it gets."""
+CONTINUES = timedelta(minutes=5)
+"""Within this, a second answer of one person to one message goes on from the first instead of standing beside it."""
+
+
+class Linker(Protocol):
+    """Who answers whom where no reply link says so."""
+
+    def links(self, messages: Sequence[Message]) -> list[int | None]:
+        """For each message of a channel, in time order, the index of the earlier message it answers, or None."""
+        ...
+
+
+class Previous:
+    """Everybody answers the message before. Right for two people; the rule to beat for more."""
+
+    def links(self, messages: Sequence[Message]) -> list[int | None]:
+        return [index - 1 if index else None for index in range(len(messages))]
+
+
+def parents(segments: Sequence[Sequence[Message]], linker: Linker, gap: timedelta) -> list[int | None]:
+    """The one earlier message each message answers, as an index over all segments.
+
+    A reply link may reach back into an earlier segment; what it names out of sight, nobody here is answered. A link of
+    the linker is not believed over more silence than `gap`, except in threads, where an answer may come days later.
+    """
+    messages = [message for segment in segments for message in segment]
+    guessed = _guesses(segments, messages, linker)
+    where: dict[str, int] = {}
+    found: list[int | None] = []
+    for index, (message, guess) in enumerate(zip(messages, guessed, strict=True)):
+        where[message.id] = index
+        if message.reply_to is not None:
+            found.append(where.get(message.reply_to) if message.reply_to != message.id else None)
+        elif guess is not None and guess < index and _near(messages[guess], message, gap):
+            found.append(guess)
+        else:
+            found.append(None)
+    return _continued(messages, found)
+
+
+def _near(earlier: Message, later: Message, gap: timedelta) -> bool:
+    return later.conversation.kind is Kind.THREAD or later.sent_at - earlier.sent_at <= gap
+
+
+def _guesses(segments: Sequence[Sequence[Message]], messages: Sequence[Message], linker: Linker) -> list[int | None]:
+    """The message before, and in crowds what the linker says; never over the silence between two segments."""
+    guessed: list[int | None] = []
+    asked: list[tuple[int, int, int]] = []
+    start = 0
+    for segment in segments:
+        guessed += [None, *range(start, start + len(segment) - 1)]
+        if segment[0].conversation.kind is not Kind.DIRECT:
+            for begin, end in _crowds(segment):
+                asked.append((start + max(0, begin - NEAR), start + begin, start + end))
+        start += len(segment)
+    for batch in _batches(asked):
+        shown = [index for context, _, end in batch for index in range(context, end)]
+        links = linker.links([messages[index] for index in shown])
+        at = 0
+        for context, begin, end in batch:
+            for index in range(begin, end):
+                link = links[at + index - context]
+                # What was shown from other ranges is only there for the linker's efficiency.
+                guessed[index] = None if link is None or not at <= link < at + end - context else shown[link]
+            at += end - context
+    return guessed
+
+
+def _batches(asked: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
+    """Ranges together, until a call is worth its fixed cost."""
+    batch: list[tuple[int, int, int]] = []
+    size = 0
+    for found in asked:
+        batch.append(found)
+        size += found[2] - found[0]
+        if size >= AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _crowds(segment: Sequence[Message]) -> Iterator[tuple[int, int]]:
+    """Ranges in which a message has at least three voices among itself and the `NEAR` before, and those `NEAR`."""
+    voices: Counter[str] = Counter()
+    begin: int | None = None
+    last = 0
+    for index, message in enumerate(segment):
+        voices[message.author] += 1
+        if index > NEAR:
+            leaving = segment[index - NEAR - 1].author
+            voices[leaving] -= 1
+            if not voices[leaving]:
+                del voices[leaving]
+        if len(voices) > 2:
+            if begin is None:
+                begin = max(last, index - NEAR)
+            last = index
+        elif begin is not None and index - last > 2 * NEAR:  # one long range is cheaper than two with context each
+            yield begin, last + 1
+            begin, last = None, last + 1
+    if begin is not None:
+        yield begin, last + 1
+
+
+def _continued(messages: Sequence[Message], found: list[int | None]) -> list[int | None]:
+    """Second answers of one person to one message follow their first."""
+    latest: dict[tuple[int, str], int] = {}
+    for index, parent in enumerate(found):
+        if parent is None:
+            continue
+        key = (parent, messages[index].author)
+        first = latest.get(key)
+        if first is not None and messages[index].sent_at - messages[first].sent_at <= CONTINUES:
+            found[index] = first
+        latest[key] = index
+    return found
