@@ -132,7 +132,7 @@ def opened(folder: Path) -> Iterator[Take]:
             for known in (f"transformer.{name}", name):
                 if known in where:
                     tensor: Tensor = where[known](known)
-                    return tensor.to(torch.float32)
+                    return tensor.to(torch.float32, copy=True)  # a view would keep the whole file mapped
             raise ModelError(f"{folder} lacks the tensor {name}: give a folder that holds a whole GPT-2 model")
 
         yield take

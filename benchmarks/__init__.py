@@ -1,0 +1,1 @@
+"""How fast and how exact the engine is, against what a user would pick instead. Not shipped; see README.md here."""

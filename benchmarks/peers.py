@@ -1,0 +1,171 @@
+"""What a user would pick instead of the engine, each made to do the same work: 40 greedy tokens after a prompt.
+
+A peer that is not installed is left out, by name. Nothing here is imported by the program.
+"""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+
+
+class Peer(Protocol):
+    name: str
+
+    def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
+        """Generate exactly `tokens` tokens after each prompt, all of them at once; returns how many were made."""
+        ...
+
+
+class Transformers:
+    """fp32, left-padded, keys and values kept within a reply."""
+
+    name = "transformers"
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import GPT2LMHeadModel
+
+        self._model: Any = GPT2LMHeadModel.from_pretrained(folder).eval()
+
+    def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with torch.inference_mode():
+            made = self._model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=False,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                pad_token_id=0,
+            )
+        return int(made.shape[0] * (made.shape[1] - width))
+
+
+class CTranslate2:
+    """int8, its own batching."""
+
+    name = "CTranslate2 int8"
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        import ctranslate2
+
+        made = folder.with_name(folder.name + "-ctranslate2")
+        if not (made / "model.bin").exists():
+            converter = ctranslate2.converters.TransformersConverter(str(folder))
+            converter.convert(str(made), quantization="int8", force=True)
+        self._generator: Any = ctranslate2.Generator(str(made), compute_type="int8", intra_threads=threads)
+        vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+        self._words = {number: word for word, number in vocabulary.items()}
+
+    def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
+        results = self._generator.generate_batch(
+            [[self._words[token] for token in prompt] for prompt in prompts],
+            max_length=tokens,
+            min_length=tokens,
+            sampling_topk=1,
+            beam_size=1,
+            include_prompt_in_result=False,
+            max_batch_size=len(prompts),
+        )
+        return sum(len(result.sequences_ids[0]) for result in results)
+
+
+class LlamaCpp:
+    """Q8_0, the prompt's common beginning kept between replies, as llama-cpp-python does; one stream."""
+
+    name = "llama.cpp Q8_0"
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        import llama_cpp
+
+        made = folder.with_name(folder.name + "-q8_0.gguf")
+        if not made.exists():
+            write_gguf(folder, made)
+        self._model: Any = llama_cpp.Llama(
+            str(made), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False
+        )
+
+    def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
+        made = 0
+        for prompt in prompts:
+            stream = self._model.generate(list(prompt), top_k=1, temp=0.0, repeat_penalty=1.0)
+            for _, _ in zip(range(tokens), stream, strict=False):
+                made += 1
+        return made
+
+
+def write_gguf(folder: Path, path: Path) -> None:
+    """GPT-2 as llama.cpp wants it, matrices in Q8_0 (gguf's own quantiser)."""
+    import gguf
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    writer: Any = gguf.GGUFWriter(str(path), "gpt2")
+    writer.add_block_count(config["n_layer"])
+    writer.add_context_length(config["n_positions"])
+    writer.add_embedding_length(config["n_embd"])
+    writer.add_feed_forward_length(4 * config["n_embd"])
+    writer.add_head_count(config["n_head"])
+    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    words = {number: word for word, number in model["vocab"].items()}
+    count = config["vocab_size"]
+    writer.add_token_list([words.get(number, f"[{number}]") for number in range(count)])
+    writer.add_token_types([gguf.TokenType.NORMAL] * count)
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_bos_token_id(config["bos_token_id"])
+    names = {
+        "wte": "token_embd",
+        "wpe": "position_embd",
+        "ln_f": "output_norm",
+        "ln_1": "attn_norm",
+        "attn.c_attn": "attn_qkv",
+        "attn.c_proj": "attn_output",
+        "ln_2": "ffn_norm",
+        "mlp.c_fc": "ffn_up",
+        "mlp.c_proj": "ffn_down",
+    }
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        place, kind = name.removeprefix("transformer.").rsplit(".", 1)
+        block = ""
+        if place.startswith("h."):
+            _, number, place = place.split(".", 2)
+            block = f"blk.{number}."
+        matrix = tensor.t() if place.startswith(("attn.", "mlp.")) and tensor.dim() == 2 else tensor
+        values = matrix.contiguous().numpy()
+        target = f"{block}{names[place]}.{kind}"
+        if tensor.dim() == 2 and place != "wpe":
+            packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+            if place == "wte":
+                writer.add_tensor("output.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(target, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def installed(folder: Path, *, threads: int) -> tuple[list[Peer], list[str]]:
+    """The peers there are, and the names of those that are not."""
+    peers: list[Peer] = [Transformers(folder)]
+    missing: list[str] = []
+    if find_spec("ctranslate2"):
+        peers.append(CTranslate2(folder, threads=threads))
+    else:
+        missing.append(CTranslate2.name)
+    if find_spec("llama_cpp") and find_spec("gguf"):
+        peers.append(LlamaCpp(folder, threads=threads))
+    else:
+        missing.append(LlamaCpp.name)
+    return peers, missing
