@@ -118,6 +118,9 @@ def train(
         int, typer.Option(min=0, help="Replies ranked and made to judge it; 0 leaves judging out.")
     ] = 200,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Also train on a quarter and a half: is there enough data?")
+    ] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
@@ -145,6 +148,7 @@ def train(
             current=shelf.current(base=settings.base_model),
             settings=Knobs(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed),
             resume=resume,
+            with_curve=learning_curve,
             contexts=contexts,
             sampling=settings.sampling,
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
@@ -217,6 +221,8 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
         f"Learned from {outcome.train_dialogues} dialogues in {outcome.steps} steps and {outcome.seconds / 60:.1f} "
         f"minutes, {outcome.targets_per_second:.0f} of Person2's tokens a second."
     )
+    if learned.advice:
+        out.print(learned.advice, markup=False)
     if judgement is not None:
         out.print(str(judgement.verdict), markup=False)
         out.print(f"Report: {learned.report}", markup=False)

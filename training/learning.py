@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from core.adapters import Card, Shelf
 from core.errors import AdapterError
 from core.generator import Adapter, Sampling
+from training.advisor import learning_curve
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
 from training.judge import Judgement, judge
@@ -30,6 +32,8 @@ class Learned:
     judgement: Judgement | None
     """None where judging was left out."""
     report: Path | None
+    advice: str = ""
+    """Whether there is enough data, where a learning curve was asked for."""
 
 
 def learn(
@@ -47,6 +51,7 @@ def learn(
     current: Adapter | None = None,
     settings: Settings | None = None,
     resume: bool = False,
+    with_curve: bool = False,
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
@@ -56,25 +61,27 @@ def learn(
     """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
-    judging out. Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
+    judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help.
+
+    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
     untouched, so a run that fails or is killed changes nothing and can be resumed.
     """
     if any(card.id == name for card in shelf.cards()):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     began = time.monotonic()
-    outcome = finetune(
-        files,
-        run=run,
-        base=base_folder,
-        held_out=held_out,
-        name=name,
-        adapter=start_from.path if start_from else None,
-        settings=settings or Settings(),
-        resume=resume,
-        log_to=log_to,
-        on_progress=on_progress,
-    )
-    outcome = replace(outcome, base=base)
+    what: dict[str, Any] = {
+        "run": run,
+        "base": base_folder,
+        "held_out": held_out,
+        "name": name,
+        "adapter": start_from.path if start_from else None,
+        "settings": settings or Settings(),
+        "resume": resume,
+        "log_to": log_to,
+        "on_progress": on_progress,
+    }
+    advice = learning_curve(files, **what) if with_curve else None
+    outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
     made_at = clock()
     card = make_card(outcome, created_at=made_at, command=command)
     judgement, page = None, None
@@ -103,11 +110,18 @@ def learn(
                 created_at=made_at,
                 seconds=time.monotonic() - began,
                 funnel=funnel_of(files),
+                advice=advice.sentence if advice else "",
+                learning_curve=advice.points if advice else (),
             ),
             run / "report.html",
         )
     return Learned(
-        adapter=shelf.add(outcome.adapter, card), card=card, outcome=outcome, judgement=judgement, report=page
+        adapter=shelf.add(outcome.adapter, card),
+        card=card,
+        outcome=outcome,
+        judgement=judgement,
+        report=page,
+        advice=advice.sentence if advice else "",
     )
 
 
