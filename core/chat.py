@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from core import dialogue, policy, replies
 from core.errors import GeneratorError, Overloaded
 from core.generator import Adapter, Generator, Sampling
-from core.memory import ChannelSettings, Memory, Remembered
+from core.memory import ChannelSettings, Memory, Remembered, Removed
 from core.messages import Conversation, Kind, Message, Reply
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,16 @@ class Chat:
     async def reset(self, conversation: Conversation) -> None:
         """Begin a new conversation here: what was said stays stored but is no longer context."""
         await asyncio.to_thread(self.memory.reset, conversation)
+
+    async def edited(self, conversation: Conversation, message: str, text: str) -> bool:
+        """Take over a message edited on the platform; False if it is not stored. One being stored is waited for."""
+        async with self._lock(self._ears, replace(conversation, thread=None)):
+            return await asyncio.to_thread(self.memory.edit, conversation, message, text)
+
+    async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
+        """Forget messages deleted on the platform; a post of ours takes the stored reply with it."""
+        async with self._lock(self._ears, replace(conversation, thread=None)):
+            return await asyncio.to_thread(self.memory.remove, conversation, messages)
 
     async def posted(self, reply: Reply, conversation: Conversation, posts: Sequence[str]) -> None:
         """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them."""

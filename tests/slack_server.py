@@ -221,7 +221,7 @@ class SlackServer:
         """Nothing more is posted for a while."""
         before = len(self.posts)
         await asyncio.sleep(seconds)
-        assert self.posts[before:] == []
+        assert self.posts[before:] == [], self.posts
 
     async def until_known(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
         """Wait until something is true that the server does not see happen, such as a row in the bot's memory."""

@@ -181,7 +181,7 @@ class Desk:
     async def _heard(self, workspace: Workspace, event: Payload) -> None:
         where = events.conversation(event, space=workspace.team, bot_user=workspace.bot_user)
         # Names take a while to look up; a later message of the same channel must not overtake.
-        async with self._order.setdefault(f"{workspace.team}/{where.channel}", asyncio.Lock()):
+        async with self._in_order(workspace, where.channel):
             message = await self._read(workspace, event, where)
         if message is None or (where.channel, message.id) in self._gone:
             return
@@ -192,6 +192,10 @@ class Desk:
         await self._say(workspace, message, reply)
         if reply.notice:
             await status.clear()
+
+    def _in_order(self, workspace: Workspace, channel: str) -> asyncio.Lock:
+        """Held while a message is read: what follows in the same channel waits its turn."""
+        return self._order.setdefault(f"{workspace.team}/{channel}", asyncio.Lock())
 
     async def _read(self, workspace: Workspace, event: Payload, where: Conversation) -> Message | None:
         text = str(event.get("text") or "")
@@ -240,16 +244,18 @@ class Desk:
             return
         if text == previous.get("text"):
             return  # an unfurled link, a new reply: not the words
-        names = await self._people.names(workspace, markup.mentioned(text))
-        words = markup.to_words(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
         where = events.place(str(event["channel"]), space=workspace.team)
-        await asyncio.to_thread(self._chat.memory.edit, where, str(said["ts"]), words)
+        async with self._in_order(workspace, where.channel):
+            names = await self._people.names(workspace, markup.mentioned(text))
+        words = markup.to_words(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
+        await self._chat.edited(where, str(said["ts"]), words)
 
     async def _deleted(self, workspace: Workspace, event: Payload, ts: str) -> None:
         channel = str(event.get("channel"))
         self._gone.put((channel, ts), None)
-        where = events.place(channel, space=workspace.team)
-        await asyncio.to_thread(self._chat.memory.remove, where, [ts])
+        async with self._in_order(workspace, channel):
+            pass  # one that is being read gets to be stored first
+        await self._chat.removed(events.place(channel, space=workspace.team), [ts])
 
     async def _reacted(self, workspace: Workspace, event: Payload) -> None:
         liked, user = events.thumb(str(event.get("reaction"))), str(event.get("user"))

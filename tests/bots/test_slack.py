@@ -95,6 +95,14 @@ async def test_a_file_with_words_is_still_a_message(transport: str) -> None:
         assert (await t.slack.post(2)).text == "indeed"
 
 
+async def test_a_file_without_words_is_declined_politely(transport: str) -> None:
+    """A bare picture sent to the bot gets a sentence, not silence."""
+    async with talk(transport) as t:
+        await t.slack.says("", channel="D1", subtype="file_share", files=[{"id": "F1", "name": "cat.png"}])
+        assert "text only" in (await t.slack.post(1)).text
+        assert t.prompts == []
+
+
 # Once, and only to people
 
 
@@ -131,14 +139,13 @@ IGNORED: list[dict[str, Any]] = [
     {"subtype": "something_new"},
     {"user": "USLACKBOT"},
     {"hidden": True},
-    {"text": " \n "},
     {"user": None},
     {"ts": None},
 ]
 
 
 async def test_nobody_speaking_is_not_answered(transport: str) -> None:
-    """Its own posts, other bots, notes about messages, empty lines and broken payloads are let go."""
+    """Its own posts, other bots, notes about messages and broken payloads are let go."""
     async with talk(transport) as t:
         said = {"type": "message", "channel_type": "im", "user": "UANN", "text": "hi", "channel": "D1"}
         for number, oddity in enumerate(IGNORED):

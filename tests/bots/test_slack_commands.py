@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from core.messages import Conversation
 from tests.bots.slack_talk import talk
 from tests.slack_server import BOT_ID, BOT_USER, Fault
 
 ME = f"<@{BOT_USER}>"
+C1 = Conversation(platform="slack", channel="C1")
 
 
 @pytest.fixture(params=["socket", "http"])
@@ -79,6 +81,7 @@ async def test_my_data_is_a_file_only_the_member_sees(transport: str) -> None:
     """`my-data` comes as a file by direct message; without the right to send files, as a whisper."""
     async with talk(transport) as t:
         await t.slack.says("remember me")
+        await t.slack.until_known(lambda: len(list(t.memory.everything())) == 1)
         await t.slack.commands("my-data")
         note = await t.slack.post(2)
         assert (t.slack.posts[0].channel, "as a file" in note.text) == ("DUANN", True)
@@ -95,11 +98,16 @@ async def test_again_takes_the_place_of_the_last_answer(transport: str) -> None:
     async with talk(transport, "one", "two", "three") as t:
         await t.slack.says(f"{ME} count")
         post = await t.slack.post(1)
+
+        def spoken() -> list[str]:
+            newest = t.memory.last_reply(C1, post.ts)  # what the post stands for
+            return [] if newest is None else [newest[0].message.text, *t.memory.texts([newest[1]])]
+
         for words in ("two", "three"):
             await t.slack.commands("again")
-            await t.slack.until(lambda words=words: post.text == words)  # type: ignore[misc]  # bound now
+            await t.slack.until_known(lambda words=words: spoken() == ["count", words])  # type: ignore[misc]  # bound now
+            assert post.text == words
         assert len(t.slack.posts) == 1
-        assert [said.message.text for said in t.memory.everything()] == ["count", "three"]
 
 
 async def test_the_shortcut_gives_another_answer(transport: str) -> None:
@@ -164,6 +172,7 @@ async def test_an_answer_by_command_can_be_liked(transport: str) -> None:
         post = await t.slack.post(1)
         said = {"type": "message", "subtype": "bot_message", "bot_id": BOT_ID, "text": post.text, "channel": "C1"}
         await t.slack.event({**said, "ts": post.ts})
+        await t.slack.until_known(lambda: t.memory.reply_of(C1, post.ts) is not None)
         await t.slack.reacts("+1", post)
         await t.slack.until_known(lambda: t.memory.feedback_counts("slack") == (1, 0))
 
