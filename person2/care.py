@@ -258,11 +258,11 @@ def _talk_of(file: Path) -> list[Dialogue]:
 
 
 def _remembered(settings: Settings) -> list[Dialogue]:
-    """The bot's own conversations where it has some of four turns and more, else a sample."""
+    """The bot's own conversations of some length, and the sample in case none of them is long enough to replay."""
     memory = open_memory(settings.database)
     talks: dict[str, list[Message]] = {}
     for item in memory.everything():
         talks.setdefault(item.message.conversation.key, []).append(item.message)
     memory.close()
     found = [dialogue for talk in talks.values() if len(dialogue := project(talk)) >= 2 * MOST_TURNS]
-    return found or [item for item in read(SAMPLE.splitlines()) if not isinstance(item, Fault)]
+    return found + [item for item in read(SAMPLE.splitlines()) if not isinstance(item, Fault)]

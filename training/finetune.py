@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     EarlyStoppingCallback,
@@ -128,6 +129,8 @@ class Outcome:
 
     adapter: Path
     """peft's files."""
+    leads: bool
+    """False in all processes of an `accelerate launch` but the first: one is enough to fill the shelf and to speak."""
     name: str
     base: str
     """As it was given."""
@@ -203,8 +206,11 @@ def finetune(
     rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
-    plan = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
-    checkpoint = _open_run(run, {**plan, "settings": asdict(settings)}, resume=resume)
+    plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    processes = PartialState(cpu=device().type == "cpu")
+    with processes.main_process_first():
+        plan |= {"settings": asdict(settings)}
+        checkpoint = _open_run(run, plan, resume=resume, leads=processes.is_main_process)
 
     set_seed(settings.seed)
     with quiet():
@@ -231,6 +237,7 @@ def finetune(
     epochs = (state.global_step - first) / max(1, trainer.steps_in_epoch)
     return Outcome(
         adapter=folder,
+        leads=trainer.is_world_process_zero(),
         name=name or run.name,
         base=base_name or base,
         base_fingerprint=base_fingerprint(inner(peft)),
@@ -277,8 +284,13 @@ def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftMode
     return peft
 
 
-def _open_run(run: Path, plan: dict[str, Any], *, resume: bool) -> Path | None:
-    """Make the run's folder, and find the checkpoint to go on from. The plan says what the run is made of."""
+def _open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> Path | None:
+    """Make the run's folder, and find the checkpoint to go on from. The plan says what the run is made of.
+
+    Of several processes the first one writes; the others look once it is done.
+    """
+    if not leads:
+        return checkpoints.newest(run) if resume else None
     text = json.dumps(plan, indent=1, sort_keys=True)
     try:
         run.mkdir(parents=True, exist_ok=True)

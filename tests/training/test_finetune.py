@@ -192,3 +192,25 @@ def _other_base(base: Path, folder: Path) -> None:
     config = GPT2Config.from_pretrained(base)
     config.n_embd = 48
     GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def test_two_processes_train_one_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with two processes: as many steps as one process takes, about the same bits, one adapter."""
+    alone = finetune([talk], run=tmp_path / "alone", base=str(base), settings=replace(QUICK, epochs=4.0))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    run = tmp_path / "two"
+    done = subprocess.run(  # our own interpreter and our own program
+        [*command, "tests/training/launched.py", str(base), str(talk), str(run)],
+        env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    told = json.loads(line)
+    assert told["steps"] == alone.steps
+    assert told["after"] == pytest.approx(alone.after, rel=0.05)
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
