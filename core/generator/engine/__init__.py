@@ -6,9 +6,11 @@ thread, port), `batch` (who computes what next), `keeping` (keys and values of c
 `eager` (torch; kernels in `linear`) and `native` (one compiled call a step). Only the wiring imports this package.
 """
 
+import ctypes
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -78,6 +80,7 @@ def load(
     with opened(folder) as take:
         network = _network(shape, take, precision, (compiled_cache or _cache()) if compiled else None)
         biases = {name: take(name) for name in _biases(shape)}
+    _give_back()
     keeping = Keeping(network, limit=cache_mb * 1_000_000)
     if network.room_bytes(shape.context) > cache_mb * 1_000_000:
         least = -(-network.room_bytes(shape.context) // 1_000_000)
@@ -102,6 +105,12 @@ def load(
         fresh_seed=fresh_seed,
         clock=clock,
     )
+
+
+def _give_back() -> None:
+    """Return what packing the weights left behind to the system: 170 MB for GPT-2 small, where the C library can."""
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cache() -> Path:
