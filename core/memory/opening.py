@@ -63,7 +63,7 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")  # psycopg 3 is what the extra installs
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)  # people's words stay out of tracebacks
     in_memory = parsed.database in {None, "", ":memory:"}
     if not in_memory:
         Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,7 @@ def _engine(url: str) -> Engine:
     engine = create_engine(
         parsed,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
+        hide_parameters=True,  # people's words stay out of tracebacks
         # An in-memory database lives as long as its one connection, which threads must take in turn.
         **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}),
     )

@@ -316,11 +316,12 @@ async def test_a_broken_database_is_one_sentence(
     path = tmp_path / "person2.db"
     async with talk(transport, memory=open_memory(f"sqlite:///{path}")) as t:
         with sqlite3.connect(path) as database:
-            database.execute("DROP TABLE messages")
+            database.execute("ALTER TABLE messages DROP COLUMN text")
         await t.slack.says("not to you")
-        await t.slack.says(f"{ME} hello?")
+        await t.slack.says(f"{ME} my diary")
         post = await t.slack.post(1)
         assert (post.only_for, post.text.count("\n")) == ("UANN", 0)
         assert "The database failed" in post.text
         await t.slack.quiet()
         assert "Traceback" in caplog.text
+        assert "diary" not in caplog.text  # a statement's values are people's words
