@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,7 @@ import torch
 from core.adapterfiles import WEIGHTS, folder_fingerprint
 from core.adapters import Shelf
 from core.errors import AdapterError, Unavailable
-from core.generator import Adapter, Sampling
-from core.generator.gpt2 import load
+from core.generator import Adapter, Generator, Sampling, engine, gpt2
 from core.messages import Conversation
 from core.voices import Voices
 from tests.core.test_adapters import NOON, adapter, card
@@ -247,7 +246,8 @@ async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, st
         await asyncio.gather(*tasks)
 
 
-async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [gpt2.load, engine.load], ids=["transformers", "engine"])
+async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)
     base = tiny_model(tmp_path / "base")
@@ -259,7 +259,7 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path) -
     made = tiny_adapter(tmp_path / "foreign", foreign)
     shelf.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
     weights = shelf.path("damaged") / WEIGHTS
-    generator = load(base, device="cpu", max_batch=4)
+    generator = build(base, max_batch=4)
     voices = Voices(shelf, generator, poll_every=0.02)
     await voices.start()
 
