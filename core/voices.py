@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.adapterfiles import stamp
 from core.adapters import CURRENT, NONE, Shelf
-from core.errors import AdapterError, Person2Error
+from core.errors import AdapterError, Person2Error, Unavailable
 from core.generator import Adapter, Generator
 from core.messages import Conversation
 
@@ -72,8 +72,11 @@ class Voices:
             await self.look()
         else:
             wanted = await asyncio.to_thread(self._wanted)
-            if wanted is not None:
-                await self._generator.load(wanted.adapter)
+            try:
+                if wanted is not None:
+                    await self._generator.load(wanted.adapter)
+            except Unavailable as error:  # a server that comes up later will be asked for it with each reply
+                self._complain(str(error))
             self._speaking = wanted
         self._task = asyncio.create_task(self._keep_looking(), name="voices")
 
@@ -113,6 +116,8 @@ class Voices:
             self._complain(f"the shelf of adapters cannot be used: {error}")
             await self._silence_if_withdrawn()
             return
+        if wanted == self._speaking:
+            self._refused.clear()  # what was refused is told again when somebody promotes it again
         if wanted == self._speaking or wanted in self._refused:
             await self._silence_if_withdrawn()
             return
@@ -121,13 +126,17 @@ class Voices:
             if wanted is not None:
                 await self._replace(old, wanted)
         except Person2Error as error:
-            if wanted is not None:
+            line = f"{old.adapter.id if old else 'the base model'} goes on speaking: {error}"
+            if wanted is not None and isinstance(error, AdapterError):
                 self._refused.add(wanted)
-            log.warning("%s goes on speaking: %s", old.adapter.id if old else "the base model", error)
+                log.warning("%s", line)
+            else:  # such as a server that is down: it may come up
+                self._complain(line)
             await self._silence_if_withdrawn()
             return
         self._speaking = wanted
         self._complaints.clear()
+        self._refused.clear()
         log.info("%s speaks from now on", wanted.adapter.id if wanted else "the base model")
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             await self._generator.unload(old.adapter.id)

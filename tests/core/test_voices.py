@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,8 @@ import torch
 
 from core.adapterfiles import WEIGHTS, folder_fingerprint
 from core.adapters import Shelf
-from core.errors import AdapterError
-from core.generator import Adapter, Sampling
-from core.generator.gpt2 import load
+from core.errors import AdapterError, Unavailable
+from core.generator import Adapter, Generator, Sampling, engine, gpt2
 from core.messages import Conversation
 from core.voices import Voices
 from tests.core.test_adapters import NOON, adapter, card
@@ -32,8 +31,12 @@ class Listener(FakeGenerator):
 
     diary: list[str] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
+    down: bool = False
+    """As a remote server may be."""
 
     async def load(self, adapter: Adapter) -> None:
+        if self.down:
+            raise Unavailable("the server cannot be reached: start it")
         if adapter.id in self.refuses:
             raise AdapterError(f"the adapter {adapter.id!r} was made for another base: choose another")
         self.diary.append(f"+{adapter.id}")
@@ -104,6 +107,39 @@ async def test_a_bad_promotion_is_refused_with_one_line(shelf: Shelf, caplog: py
     shelf.use("three")
     await voices.look()
     assert await spoken(voices) == "three"
+
+
+async def test_a_refused_adapter_promoted_again_is_told_again(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """Once mended it is taken, and as long as it is not, each attempt to promote it has its line."""
+    generator = Listener(refuses={"two"})
+    voices = Voices(shelf, generator)
+    for name in ("one", "two", "one", "two"):
+        shelf.use(name)
+        await voices.look()
+    assert len([line for line in caplog.messages if "goes on speaking" in line]) == 2
+    generator.refuses.clear()
+    for name in ("one", "two"):
+        shelf.use(name)
+        await voices.look()
+    assert await spoken(voices) == "two"
+
+
+async def test_a_server_that_is_down_is_asked_again(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """One line while it is down, and the promotion is taken over once it is up; a named adapter starts all the same."""
+    generator = Listener(down=True)
+    voices = Voices(shelf, generator)
+    shelf.use("one")
+    for _ in range(3):
+        await voices.look()
+    assert await spoken(voices) is None
+    assert len(caplog.messages) == 1
+    named = Voices(shelf, generator, spec="two")
+    await named.start()
+    assert await spoken(named) == "two"
+    await named.stop()
+    generator.down = False
+    await voices.look()
+    assert await spoken(voices) == "one"
 
 
 async def test_a_withdrawn_voice_falls_silent(shelf: Shelf) -> None:
@@ -210,7 +246,8 @@ async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, st
         await asyncio.gather(*tasks)
 
 
-async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [gpt2.load, engine.load], ids=["transformers", "engine"])
+async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)
     base = tiny_model(tmp_path / "base")
@@ -222,7 +259,7 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path) -
     made = tiny_adapter(tmp_path / "foreign", foreign)
     shelf.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
     weights = shelf.path("damaged") / WEIGHTS
-    generator = load(base, device="cpu", max_batch=4)
+    generator = build(base, max_batch=4)
     voices = Voices(shelf, generator, poll_every=0.02)
     await voices.start()
 
