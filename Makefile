@@ -35,14 +35,14 @@ $(BIN)/python:
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Person2: installing what it needs (PyTorch is the large part, a few minutes the first time) …" >&2
-	@$(BIN)/pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/pip install --quiet --quiet --constraint constraints.txt torch
 	@echo "Person2: PyTorch is in; now the rest …" >&2
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@$(BIN)/pip install --quiet --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.ready-dev: $(READY)
 	@echo "Person2: installing the tools that the tests need …" >&2
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

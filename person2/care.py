@@ -113,7 +113,7 @@ def _database(settings: Settings) -> str:
 async def _model(settings: Settings) -> Finding:
     began = time.monotonic()
     try:
-        generator = await asyncio.to_thread(open_generator, settings)
+        generator = await open_generator(settings)
     except Person2Error as error:
         return Finding(what="model", state="bad", says=str(error))
     loaded = time.monotonic() - began
@@ -224,7 +224,7 @@ def bench(
     voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
 
     async def run() -> "list[Figures]":
-        generator = await asyncio.to_thread(open_generator, settings)
+        generator = await open_generator(settings)
         try:
             return await measure(
                 generator,

@@ -55,18 +55,22 @@ def open_shelf(settings: Settings) -> Shelf:
     return Shelf(settings.shelf, bundled=STARTER / "adapters", clock=now)
 
 
-def open_generator(settings: Settings) -> Generator:
-    """The generator that GENERATOR names. Raises ModelError, SettingsError."""
+async def open_generator(settings: Settings) -> Generator:
+    """The generator that GENERATOR names. Raises ModelError, SettingsError, Unavailable."""
     if settings.generator == "remote":
         settings.require("remote_url", "remote_model")
-        from core.generator.remote import RemoteGenerator
+        from core.generator import remote
 
-        return RemoteGenerator(
+        return await remote.connect(
             settings.remote_url,
             model=settings.remote_model,
             api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else "",
             in_flight=settings.queue_limit,
         )
+    return await asyncio.to_thread(_load, settings)
+
+
+def _load(settings: Settings) -> Generator:
     base = base_path(settings.base_model)
     if settings.generator == "transformers" or (settings.generator == "auto" and _has_gpu()):
         from core.generator import gpt2
@@ -90,7 +94,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
         shelf = open_shelf(settings)
-        generator = await asyncio.to_thread(open_generator, settings)
+        generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
         voices = Voices(shelf, generator, base=settings.base_model, spec=settings.adapter)
