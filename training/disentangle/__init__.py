@@ -28,7 +28,7 @@ BEYOND = 2 * AHEAD
 """Messages after a block that are read before it is decided: what follows a message tells whom it answered."""
 
 MONOLOGUE = 0.25
-"""Outside IRC, what a link to one's own message counts. Of the reply links of the PyScript Discord, three or four in a
+"""Outside IRC, what a link to one's own message counts. Of the reply links of the PyScript Discord, nearly three in a
 hundred more are found with it, and in no channel of twenty links fewer; dialogues join a person's lines anyway."""
 
 
