@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from core.messages import Message
-from training.disentangle.columns import AHEAD, Ints, read
+from training.disentangle.columns import AHEAD, Columns, Ints, read
 from training.disentangle.pairs import Talk
 from training.disentangle.scorer import Scorer
-from training.disentangle.threads import Guess
+from training.disentangle.threads import Guess, decode
 from training.disentangle.words import Buckets
 
 __all__ = ["Disentangler"]
@@ -26,6 +26,10 @@ BEHIND = 700
 """Messages before a block that are read again for context: enough for REACH and for who talks with whom."""
 BEYOND = 2 * AHEAD
 """Messages after a block that are read before it is decided: what follows a message tells whom it answered."""
+
+MONOLOGUE = 0.25
+"""Outside IRC, what a link to one's own message counts. Of the reply links of the PyScript Discord, nearly three in a
+hundred more are found with it, and in no channel of twenty links fewer; dialogues join a person's lines anyway."""
 
 
 class Disentangler:
@@ -78,12 +82,14 @@ class Disentangler:
             return answers
         talk = Talk.of(columns, self._scorer.telling)
         guess = _with_known(self._scorer.guess(talk), columns.known)
-        chance = self._scorer.decide(talk, guess, int(rows[0]))
-        for row, slot in zip(rows.tolist(), chance.argmax(axis=1).tolist(), strict=False):
-            line, answer = int(columns.line[row]), int(columns.known[row])
-            if answer < 0 and slot > 0 and held[line].reply_to is None:
-                answer = int(guess.option[row, slot - 1])
-            if answer >= 0:
+        first = int(rows[0])
+        guess = self._scorer.decide(talk, guess, first)
+        if held[int(columns.line[first])].conversation.platform != "irc":
+            guess = _in_paragraphs(guess, columns)
+        guess = _with_known(guess, columns.known)
+        for row, answer in enumerate(decode(guess, first, loyalty=self._scorer.loyalty)[: len(rows)], first):
+            line = int(columns.line[row])
+            if answer < row and (columns.known[row] >= 0 or held[line].reply_to is None):
                 answers[line - begin] = int(columns.line[answer])
         return answers
 
@@ -99,6 +105,15 @@ class _Block:
     """Index in `held` of the first one decided."""
     answers: list[int | None]
     """Indices in `held`, from `begin` on."""
+
+
+def _in_paragraphs(guess: Guess, columns: Columns) -> Guess:
+    """The guess for places where people write several messages on end as one: going on from oneself is then less often
+    an answer than #ubuntu has taught."""
+    own = (guess.option >= 0) & (columns.author[guess.option] == columns.author[:, None])
+    chance = guess.chance.copy()
+    chance[:, 1:] *= np.where(own, np.float32(MONOLOGUE), np.float32(1))
+    return Guess(guess.option, chance)
 
 
 def _with_known(guess: Guess, known: Ints) -> Guess:

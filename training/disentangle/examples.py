@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from training.disentangle.columns import Floats, Ints, is_system, read
 from training.disentangle.irc import Log
 from training.disentangle.names import EDGES
-from training.disentangle.pairs import PAIR, REACH, Talk, between
+from training.disentangle.pairs import PAIR, REACH, Talk, between, candidates
 from training.disentangle.scorer import OPTIONS
 from training.disentangle.threads import THREAD, Guess, Threads
 from training.disentangle.words import BUCKETS, MOST_CHARACTERS, Buckets, split
@@ -20,6 +20,10 @@ from training.disentangle.words import BUCKETS, MOST_CHARACTERS, Buckets, split
 COMMON_WORD = 60
 """A word in so many of the 200,000 training messages, not counting logs where somebody bears it as a name, is common:
 about 2,200 words."""
+Halves = NDArray[np.float16]
+
+LOOKS = 48
+"""Candidates of the first pass that are learned from, the nearest; few messages have more."""
 
 
 def weigh_words(logs: Iterable[Log]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -63,18 +67,24 @@ class Examples:
         gold /= np.maximum(gold.sum(axis=1, keepdims=True), 1)
         return cls(Talk.of(columns, telling), np.array(rows, np.int32), gold)
 
-    def first(self) -> tuple[Floats, NDArray[np.bool_]]:
-        """(Q, REACH, PAIR) float16 features of every distance from 1 up, and (Q, REACH) whether there is a message."""
-        steps = np.arange(1, REACH + 1, dtype=np.int32)
-        option = self.row[:, None] - steps
-        there = option >= 0
-        features = np.zeros((*option.shape, PAIR), np.float16)
-        query = np.broadcast_to(self.row[:, None], option.shape)[there]
-        features[there] = between(self.talk, query, option[there]).T
-        return features, there
+    def first(self) -> tuple[Halves, Ints, Floats]:
+        """(Q, LOOKS, PAIR) features, (Q, LOOKS) rows or -1 and (Q, LOOKS + 1) gold shares."""
+        query, option = candidates(self.talk.columns, self.row)
+        at = np.searchsorted(self.row, query)
+        slot = np.searchsorted(query, self.row, side="right")[at] - 1 - np.arange(len(query))
+        keep = slot < LOOKS
+        query, option, at, slot = query[keep], option[keep], at[keep], slot[keep]
+        features = np.zeros((len(self.row), LOOKS, PAIR), np.float16)
+        features[at, slot] = between(self.talk, query, option).T
+        rows = np.full((len(self.row), LOOKS), -1, np.int32)
+        rows[at, slot] = option
+        gold = np.zeros((len(self.row), LOOKS + 1), np.float32)
+        gold[:, 0] = self.gold[:, 0]
+        gold[at, slot + 1] = self.gold[at, query - option]
+        return features, rows, gold
 
-    def second(self, guess: Guess) -> tuple[Floats, Ints, Floats, Floats]:
-        """(Q, OPTIONS, PAIR + THREAD) float16 features, (Q, OPTIONS) rows or -1, (Q, OPTIONS + 1) gold shares, and
+    def second(self, guess: Guess) -> tuple[Halves, Ints, Floats, Floats]:
+        """(Q, OPTIONS, PAIR + THREAD) features, (Q, OPTIONS) rows or -1, (Q, OPTIONS + 1) gold shares, and
         (N, ·) message features."""
         threads = Threads(self.talk.columns, guess)
         option = guess.option[self.row]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.disentangle.columns import AHEAD, FAR, Columns, Floats, Ints
-from training.disentangle.names import Address
+from training.disentangle.names import MOST_TARGETS, Address
 from training.disentangle.words import overlaps
 
 REACH = 100
@@ -20,6 +20,9 @@ CONTEXT = 24
 """Columns of `context`."""
 PAIR = 55
 """Rows of `between`."""
+NEAR = 15
+"""So many of the latest messages may be answered by anybody; those before only where the two share people. That leaves
+27 of 100 pairs and 99.6 % of the training links within REACH."""
 
 
 def _log(values: NDArray[np.generic], cap: float = 200.0) -> Floats:
@@ -135,6 +138,26 @@ class Talk:
         weight = (running[start[1:]] - running[start[:-1]]).astype(np.float32)
         message = np.concatenate([columns.shape, context(columns)], axis=1)
         return cls(columns, Calls.of(columns), shared, rarest, weight, message)
+
+
+def candidates(columns: Columns, rows: Ints) -> tuple[Ints, Ints]:
+    """The pairs worth a look, as (P,) rows and (P,) earlier rows, in the order of `rows`, the nearest last."""
+    steps: Ints = np.arange(REACH, 0, -1, dtype=np.int32)
+    reached = rows[:, None] - steps
+    option = np.maximum(reached, 0)
+    asker, speaker = columns.author[rows][:, None], columns.author[option]
+    related = speaker == asker
+    for slot in range(MOST_TARGETS):
+        target = columns.targets[rows, slot][:, None]
+        named = columns.targets[:, slot][option]
+        related |= target == speaker
+        related |= named == asker
+        if slot == 0:
+            related |= (target == named) & (target >= 0)
+    related[:, REACH - NEAR :] = True
+    related &= reached >= 0
+    at, column = np.nonzero(related)
+    return rows[at], option[at, column]
 
 
 def between(talk: Talk, query: Ints, option: Ints) -> Floats:

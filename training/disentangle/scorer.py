@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 
 from core.errors import TrainingError
 from training.disentangle.columns import Floats, Ints
-from training.disentangle.pairs import REACH, Talk, between
+from training.disentangle.pairs import REACH, Talk, between, candidates
 from training.disentangle.threads import Guess, Threads
 
 BUNDLED = Path(__file__).with_name("scorer.safetensors")
 FORMAT = "1"
 """Raised whenever a feature is added, removed or changes its meaning: an older scorer then must be trained again."""
-OPTIONS = 15
+OPTIONS = 10
 """Antecedents that reach the second pass; they hold 98.5 % of the gold links of the development logs."""
 TILE = 256
 """Messages scored at once in the first pass: its features then stay in the processor's cache."""
@@ -92,7 +92,9 @@ class Scorer:
     common: NDArray[np.bool_]
     """(BUCKETS,): words of everyday talk."""
     hesitation: float
-    """Added to the score of "answers nobody", chosen on the development logs."""
+    """Added to the score of "answers nobody" in the second pass."""
+    loyalty: float
+    """What a thread's probability counts beside a link's own (`threads.decode`)."""
 
     def guess(self, talk: Talk) -> Guess:
         """The first pass over all messages."""
@@ -101,25 +103,23 @@ class Scorer:
         option = np.full((count, OPTIONS), -1, np.int32)
         scores = np.full((count, OPTIONS + 1), -np.inf, np.float32)
         scores[:, 0] = self.first.score_alone(asked)
-        steps = np.arange(REACH, 0, -1, dtype=np.int32)
         for start in range(0, count, TILE):
             row = np.arange(start, min(start + TILE, count), dtype=np.int32)
-            candidate = row[:, None] - steps
-            there = candidate >= 0
-            query = np.broadcast_to(row[:, None], candidate.shape)[there]
-            earlier = candidate[there]
-            table = np.full(candidate.shape, -np.inf, np.float32)
-            if len(query):
-                table[there] = self.first.score(asked, told, between(talk, query, earlier), query, earlier)
+            query, earlier = candidates(talk.columns, row)
+            table = np.full((len(row), REACH), -np.inf, np.float32)
+            distance = query - earlier
+            table[query - start, distance - 1] = self.first.score(
+                asked, told, between(talk, query, earlier), query, earlier
+            )
             top = np.argpartition(table, REACH - OPTIONS, axis=1)[:, REACH - OPTIONS :]
             top = np.take_along_axis(top, np.argsort(-np.take_along_axis(table, top, 1), axis=1, kind="stable"), 1)
             best = np.take_along_axis(table, top, 1)
             scores[row, 1:] = best
-            option[row] = np.where(np.isfinite(best), np.take_along_axis(candidate, top, 1), -1)
+            option[row] = np.where(np.isfinite(best), row[:, None] - 1 - top, -1)
         return Guess(option, _softmax(scores))
 
-    def decide(self, talk: Talk, guess: Guess, first_row: int = 0) -> Floats:
-        """(N - first_row, OPTIONS + 1): the second pass's probabilities of `guess.option`, "nobody" in column 0."""
+    def decide(self, talk: Talk, guess: Guess, first_row: int = 0) -> Guess:
+        """The second pass, over the options of the first: a better guess from `first_row` on, the old one before."""
         threads = Threads(talk.columns, guess)
         message = np.concatenate([talk.message, threads.alone()], axis=1)
         row, slot = np.nonzero(guess.option[first_row:] >= 0)
@@ -137,13 +137,14 @@ class Scorer:
             scores[row, slot + 1] = network.score(asked, told, features, query, option)
             total += _softmax(scores)
         total /= max(len(self.second), 1)
-        return total
+        return Guess(guess.option, np.concatenate([guess.chance[:first_row], total]))
 
     def save(self, path: Path) -> None:
         arrays: dict[str, NDArray[np.generic]] = {
             "telling": self.telling.astype(np.float16),
             "common": self.common.astype(np.uint8),
             "hesitation": np.array([self.hesitation], np.float32),
+            "loyalty": np.array([self.loyalty], np.float32),
         }
         for index, network in enumerate((self.first, *self.second)):
             arrays |= {f"{index}.{field}": np.ascontiguousarray(getattr(network, field)) for field in FIELDS}
@@ -169,6 +170,7 @@ class Scorer:
                 telling=arrays["telling"].astype(np.float32),
                 common=arrays["common"].astype(bool),
                 hesitation=float(arrays["hesitation"][0]),
+                loyalty=float(arrays["loyalty"][0]),
             )
         except (OSError, SafetensorError, KeyError, IndexError) as error:
             raise TrainingError(f"The scorer {path} cannot be read ({error}): {again}.") from error

@@ -63,6 +63,31 @@ def roots(best: Ints) -> Ints:
     return np.array(root, np.int32)
 
 
+def decode(guess: Guess, first_row: int, *, loyalty: float) -> list[int]:
+    """For each row from `first_row` on the row it answers, itself for none; decided in order.
+
+    A link is worth its own probability and `loyalty` times that of all links into the same thread: where several
+    messages of one thread are likely, the thread is surer than any of them, and may outweigh "answers nobody".
+    """
+    root = list(range(first_row))
+    for row, parent in enumerate(guess.best()[:first_row].tolist()):
+        root[row] = root[parent] if parent < row else row
+    answers: list[int] = []
+    options, chances = guess.option[first_row:].tolist(), guess.chance[first_row:].tolist()
+    for row, (option, chance) in enumerate(zip(options, chances, strict=True), first_row):
+        threads = [root[parent] if parent >= 0 else -1 for parent in option]
+        mass: dict[int, float] = {}
+        for thread, share in zip(threads, chance[1:], strict=True):
+            mass[thread] = mass.get(thread, 0.0) + share
+        answer, worth = row, chance[0] * (1 + loyalty)
+        for parent, thread, share in zip(option, threads, chance[1:], strict=True):
+            if parent >= 0 and share + loyalty * mass[thread] > worth:
+                answer, worth = parent, share + loyalty * mass[thread]
+        root.append(row if answer == row else root[answer])
+        answers.append(answer)
+    return answers
+
+
 class Threads:
     def __init__(self, columns: Columns, guess: Guess) -> None:
         count = len(columns)
