@@ -11,7 +11,7 @@ from html import escape
 from training.intervals import Figure
 
 WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 18, 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str, marks: Sequence[t
             across, _ = at(x, low_y)
             place = f'x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle"'
             parts.append(f'<text class="tick" {place}>{number(x)}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(x_label)}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     for y, word in marks:
         _, down = at(low_x, y)
         parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')

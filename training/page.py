@@ -18,10 +18,10 @@ p{margin:.5rem 0}
 .badge{display:inline-block;font-size:.85rem;font-weight:600;letter-spacing:0;padding:.2rem .7rem;border-radius:1rem;
 border:1.5px solid;vertical-align:middle;white-space:nowrap}
 .badge.ok{color:var(--ok)}.badge.no{color:var(--no)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11.5rem,1fr));gap:.8rem;margin-top:1.6rem}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.8rem;margin-top:1.6rem}
 .tile,figure,article{background:var(--card);border:1px solid var(--line);border-radius:.7rem}
 .tile{padding:.8rem 1rem}.tile p{margin:0}
-.figure{font-size:1.45rem;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
+.figure{font-size:1.3rem;white-space:nowrap;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .reasons{list-style:none;padding:0;margin:0}
 .reasons li{padding:.35rem 0 .35rem 1.8rem;position:relative}
 .reasons li::before{position:absolute;left:.2rem;font-weight:700}
@@ -60,5 +60,6 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:.7rem;padd
 overflow-wrap:anywhere;font-size:.88rem}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.3rem 1.2rem;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-@media (max-width:480px){main{padding:1.5rem .9rem 3rem}.funnel .bar{width:32%}}
+@media (max-width:480px){main{padding:1.5rem .9rem 3rem}.figure{font-size:1.12rem}.tick,.label{font-size:16px}
+.funnel .bar{width:32%}}
 """

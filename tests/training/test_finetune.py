@@ -127,7 +127,7 @@ def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> N
 def test_training_goes_on_from_an_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
     """What was learned counts: the second run begins where the first one ended."""
     first = finetune([talk], run=tmp_path / "first", base=str(base), settings=QUICK)
-    more = replace(QUICK, epochs=2.0)
+    more = replace(QUICK, epochs=2.0, learning_rate=2e-3)
     second = finetune([talk], run=tmp_path / "second", base=str(base), settings=more, adapter=first.adapter)
     assert second.before == pytest.approx(first.after, rel=1e-4)
     assert second.after <= second.before * 1.001
