@@ -221,7 +221,10 @@ def finetune(
     if not before.tokens.sum():
         raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
 
-    trainer = _trainer(peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress)
+    with quiet():
+        trainer = _trainer(
+            peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress
+        )
     began = time.perf_counter()
     with quiet():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

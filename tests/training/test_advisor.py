@@ -34,11 +34,8 @@ def test_a_quarter_a_half_and_all(base: Path, tmp_path: Path) -> None:
     file.write_text("".join(write([dialogue(*TALK[n % 5]) for n in range(40)] + [dialogue("Hello!", "It rains.")])))
     settings = Settings(rank=4, epochs=1, block=96, batch_tokens=192, evaluations=1, precision="fp32")
     advice = learning_curve([file], run=tmp_path / "run", base=str(base), settings=settings)
-    assert [point.dialogues for point in advice.points] == [
-        8,
-        16,
-        31,
-    ]  # the held-out talk is taken out of what is learned
+    learned = 32  # of 41, the held-out two and what says the same as they do left out
+    assert [point.dialogues for point in advice.points] == [learned // 4, learned // 2, learned]
     assert advice.outcome.adapter == tmp_path / "run" / "adapter"
     assert advice.outcome.after == advice.points[-1].bits_per_byte
     assert replace(advice.outcome.settings, block=96) == settings
