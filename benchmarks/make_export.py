@@ -29,7 +29,7 @@ def vocabulary(chance: random.Random) -> tuple[list[str], list[float]]:
 
 def talk(count: int, chance: random.Random, *, busy: bool) -> Iterator[dict[str, Any]]:
     words, weights = vocabulary(chance)
-    stock = iter(())
+    stock: Iterator[str] = iter(())
     names = [f"{chance.choice(words)}{number}" for number in range(PEOPLE)]
     moment = START
     running: list[tuple[list[int], list[str]]] = []

@@ -22,7 +22,7 @@ _TRAILING = ".,;:!?)]}'’”»…*_|"
 _EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}")
 _SPELT_EMAIL = re.compile(
     r"\b[\w.+-]{2,64} ?[\[({<] ?at ?[\])}>] ?[\w-]{2,63}(?: ?[\[({<] ?dot ?[\])}>] ?|\.)[a-z]{2,10}\b|"
-    r"\b[\w.+-]{2,64} at [\w-]{2,63} dot [a-z]{2,10}\b",
+    r"\b[\w.+-]{2,64} at [\w-]{2,63} dot (?:com|org|net|edu|gov|io|dev|de|uk|fr|eu|ru|ca|au|us|in|ch|at|nl)\b",
     re.IGNORECASE,
 )
 _KNOWN_TOKEN = re.compile(
@@ -134,7 +134,7 @@ def _ipv6(found: re.Match[str]) -> str:
         IPv6Address(found[0])
     except AddressValueError:
         return found[0]
-    return IP if any(c.isalnum() for c in found[0]) else found[0]
+    return IP if any(c.isdigit() for c in found[0]) else found[0]  # `a::b` is C++
 
 
 def _card(found: re.Match[str]) -> str:
