@@ -1,6 +1,6 @@
 """Makes a DiscordChatExporter JSON of any size: a million messages are about 500 MB, as real exports are.
 
-    python benchmarks/make_export.py OUT.json --messages 1000000 [--busy] [--flat] [--files N]
+    python -m benchmarks.make_export OUT.json --messages 1000000 [--busy] [--flat] [--files N]
 
 One conversation after another, at times a second beside it, as on the PyScript Discord: one answer in five carries a
 reply link, and every second message stands where more than two people speak. `--busy`: three conversations always run

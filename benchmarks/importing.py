@@ -1,6 +1,6 @@
 """How long an import of a made-up export takes, and how much memory all its processes hold together.
 
-    python benchmarks/import.py [--messages 1000000] [--busy] [--links previous] [--small-first]
+    python -m benchmarks.importing [--messages 1000000] [--busy] [--links previous] [--small-first]
 
 The export is made by `make_export.py` and is not part of the time. `--small-first` imports a tenth of it before, which
 shows whether ten times the input takes ten times the time and no more memory.
@@ -9,15 +9,12 @@ shows whether ten times the input takes ten times the time and no more memory.
 import argparse
 import json
 import resource
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import psutil
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import make_export
 from training.importing import Options, import_talk
