@@ -142,7 +142,7 @@ def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
     except ImportError as missing:
         raise ExportError("The language filter needs py3langid; install it with `pip install py3langid`.") from missing
 
-    identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     wanted = frozenset(languages)
     return lambda text: identifier.classify(text)[0] in wanted
 
