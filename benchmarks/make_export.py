@@ -1,6 +1,6 @@
 """Makes a DiscordChatExporter JSON of any size: a million messages are about 500 MB, as real exports are.
 
-    python benchmarks/make_export.py OUT.json --messages 1000000 [--busy] [--flat] [--files N]
+    python -m benchmarks.make_export OUT.json --messages 1000000 [--busy] [--flat] [--files N]
 
 One conversation after another, at times a second beside it, as on the PyScript Discord: one answer in five carries a
 reply link, and every second message stands where more than two people speak. `--busy`: three conversations always run
@@ -29,7 +29,7 @@ def vocabulary(chance: random.Random) -> tuple[list[str], list[float]]:
 
 def talk(count: int, chance: random.Random, *, busy: bool) -> Iterator[dict[str, Any]]:
     words, weights = vocabulary(chance)
-    stock = iter(())
+    stock: Iterator[str] = iter(())
     names = [f"{chance.choice(words)}{number}" for number in range(PEOPLE)]
     moment = START
     running: list[tuple[list[int], list[str]]] = []

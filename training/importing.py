@@ -217,7 +217,7 @@ class _Job:
         asked = self._options.workers
         self._workers = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, len(sched_getaffinity(0))))
         if self._workers > 1:
-            pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"), initializer=stretches.one_thread)
+            pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             self._pool = pool
 

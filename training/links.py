@@ -11,8 +11,10 @@ from typing import Protocol
 
 from core.messages import Kind, Message
 
-NEAR = 8
-"""Messages within which a third voice makes the talk a crowd, and which the linker is shown before one."""
+NEAR = 6
+"""Messages within which a third voice makes the talk a crowd."""
+BEFORE = 3
+"""Messages of quieter talk that the linker is shown in front of a crowd."""
 AT_ONCE = 300
 """Messages from which on one call of the linker is as cheap a message as it gets."""
 CONTINUES = timedelta(minutes=5)
@@ -68,7 +70,7 @@ def _guesses(segments: Sequence[Sequence[Message]], messages: Sequence[Message],
         guessed += [None, *range(start, start + len(segment) - 1)]
         if segment[0].conversation.kind is not Kind.DIRECT:
             for begin, end in _crowds(segment):
-                asked.append((start + max(0, begin - NEAR), start + begin, start + end))
+                asked.append((start + max(0, begin - BEFORE), start + begin, start + end))
         start += len(segment)
     for batch in _batches(asked):
         shown = [index for context, _, end in batch for index in range(context, end)]

@@ -22,7 +22,7 @@ _TRAILING = ".,;:!?)]}'’”»…*_|"
 _EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}")
 _SPELT_EMAIL = re.compile(
     r"\b[\w.+-]{2,64} ?[\[({<] ?at ?[\])}>] ?[\w-]{2,63}(?: ?[\[({<] ?dot ?[\])}>] ?|\.)[a-z]{2,10}\b|"
-    r"\b[\w.+-]{2,64} at [\w-]{2,63} dot [a-z]{2,10}\b",
+    r"\b[\w.+-]{2,64} at [\w-]{2,63} dot (?:com|org|net|edu|gov|io|dev|de|uk|fr|eu|ru|ca|au|us|in|ch|at|nl)\b",
     re.IGNORECASE,
 )
 _KNOWN_TOKEN = re.compile(
@@ -62,7 +62,6 @@ _LONG_NUMBER = re.compile(r"(?<![\w.])\d{9,}(?!\w)")
 _DIGITS = re.compile(r"\d[\d\s().:/\-]{5,}")
 _AT = re.compile(r"[\[({<] ?at ?[\])}>]", re.IGNORECASE)
 _RUN = 16
-_SECRET_WORDS = ("pass", "pwd", "secret", "token", "key", "bearer", "basic")
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
@@ -78,7 +77,7 @@ def scrub(text: str) -> str:
     lower = text.lower()
     if (" at " in lower and " dot " in lower) or _AT.search(text):
         text = _SPELT_EMAIL.sub(EMAIL, text)
-    if any(word in lower for word in _SECRET_WORDS):
+    if _may_name_a_secret(lower):
         text = _NAMED_SECRET.sub(rf"\1{SECRET}", text)
         text = _BEARER.sub(rf"\1 {SECRET}", text)
     if max(map(len, text.split()), default=0) >= _RUN:
@@ -99,6 +98,19 @@ def scrub(text: str) -> str:
         text = _PHONE.sub(_phone, text)
         text = _LONG_NUMBER.sub(ID, text)
     return text
+
+
+def _may_name_a_secret(lower: str) -> bool:
+    """Spelt out, because a loop over the words takes five times as long and this sees every message."""
+    return (
+        "pass" in lower
+        or "key" in lower
+        or "token" in lower
+        or "secret" in lower
+        or "pwd" in lower
+        or "bearer" in lower
+        or "basic" in lower
+    )
 
 
 def has_words(text: str) -> bool:
@@ -134,7 +146,7 @@ def _ipv6(found: re.Match[str]) -> str:
         IPv6Address(found[0])
     except AddressValueError:
         return found[0]
-    return IP if any(c.isalnum() for c in found[0]) else found[0]
+    return IP if any(c.isdigit() for c in found[0]) else found[0]  # `a::b` is C++
 
 
 def _card(found: re.Match[str]) -> str:

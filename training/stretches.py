@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
@@ -108,14 +109,27 @@ def _ready(setup: Path) -> tuple[Rules, Linker]:
     return rules, given.linker if given.linker is not None else bundled_linker()
 
 
-def one_thread() -> None:
-    """Before numpy is loaded: small matrices in several processes are slowed down, fourfold, by threads of each."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def numpy_on_one_thread() -> None:
+    """Load numpy so that its matrices are multiplied on one thread: ours are small, and waiting threads took four times
+    the processor time. The variables are read while loading and put back at once, so nothing loaded later sees them."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        import_module("numpy")
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def bundled_linker() -> Linker:
     """The disentangler that ships with Person2."""
+    numpy_on_one_thread()
     from training.disentangle import Disentangler  # loads its scorer, which only workers need
 
     return Disentangler.load()
@@ -128,7 +142,7 @@ def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
     except ImportError as missing:
         raise ExportError("The language filter needs py3langid; install it with `pip install py3langid`.") from missing
 
-    identifier = LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     wanted = frozenset(languages)
     return lambda text: identifier.classify(text)[0] in wanted
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -369,3 +370,10 @@ def test_the_development_logs(disentangler: Disentangler, tmp_path: Path) -> Non
 
 def _first(folder: Path, count: int) -> Sequence[Log]:
     return [log for log, _ in zip(read(folder), range(count), strict=False)]
+
+
+def test_a_reply_link_may_reach_further_than_the_scorer() -> None:
+    """The platform says so, and it stands, however many messages lie between."""
+    talk = channel("\n".join(f"{n} {('ada', 'grace', 'linus')[n % 3]} a few words about thing {n}" for n in range(250)))
+    talk[240] = replace(talk[240], reply_to=talk[3].id)
+    assert Disentangler.load().links(talk)[240] == 3

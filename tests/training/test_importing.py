@@ -341,3 +341,18 @@ def test_wrong_use_is_one_sentence(changes: dict[str, str], said: str, tmp_path:
         run(tmp_path, source, **{name: tmp_path / value for name, value in changes.items()})
     with pytest.raises(ExportError, match="is not there"):
         run(tmp_path, tmp_path / "missing.json")
+
+
+def test_the_language_filter_keeps_the_languages_named(tmp_path: Path) -> None:
+    """By dialogue, because single lines are too short to tell."""
+    pytest.importorskip("py3langid", reason="the language filter is an optional extra")
+    talk = [
+        (0, "A", "hello, how are you doing today, my dear friend?"),
+        (9, "B", "very well, thank you, and what about yourself?"),
+        (90000, "A", "wo ist denn hier der Bahnhof, bitte schön?"),
+        (90009, "B", "gleich um die Ecke, Sie können ihn nicht verfehlen"),
+    ]
+    options = Options(linker=Previous(), languages=("en",))
+    funnel = run(tmp_path, write(tmp_path / "a.json", talk), options=options)
+    assert funnel.dialogues_dropped == {"other language": 1}
+    assert "hello" in (tmp_path / "out.txt").read_text()

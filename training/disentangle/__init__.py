@@ -13,7 +13,7 @@ import numpy as np
 
 from core.messages import Message
 from training.disentangle.columns import AHEAD, Columns, Ints, read
-from training.disentangle.pairs import Talk
+from training.disentangle.pairs import REACH, Talk
 from training.disentangle.scorer import Scorer
 from training.disentangle.threads import Guess, decode
 from training.disentangle.words import Buckets
@@ -81,7 +81,9 @@ class Disentangler:
         if not len(rows):
             return answers
         talk = Talk.of(columns, self._scorer.telling)
-        guess = _with_known(self._scorer.guess(talk), columns.known)
+        rows_back = np.arange(len(columns), dtype=np.int32) - columns.known
+        in_reach = np.where(rows_back <= REACH, columns.known, np.int32(-1))  # the second pass compares no further back
+        guess = _with_known(self._scorer.guess(talk), in_reach)
         first = int(rows[0])
         guess = self._scorer.decide(talk, guess, first)
         if held[int(columns.line[first])].conversation.platform != "irc":

@@ -19,6 +19,8 @@ from training.exports.items import MAX_MESSAGE, Fault, Item, Named, Part, Skippe
 NAME = "discord-html"
 BLOCK = 1 << 18
 """Characters fed to the parser at a time."""
+MAX_TAG = 1 << 22
+"""Characters of one tag or comment; a longer one never ends, and waiting for it would take quadratic time."""
 _DISCORD_EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
 _VOID = {
     "img",
@@ -201,13 +203,17 @@ def read(part: Part) -> Iterator[Item]:
     with part.path.open("rb") as raw:
         encoding = textfile.encoding_of(raw.read(4))
     with part.path.open(encoding=encoding, errors="replace") as file:
-        ended = False
+        ended, tail = False, ""
         while block := file.read(BLOCK):
             page.feed(block)
-            ended = "</html>" in block or ended
+            ended = ended or "</html>" in tail + block
+            tail = block[-8:]
             for message in page.done:
                 yield from _said(message, part, conversation, code, known)
             page.done.clear()
+            if len(page.rawdata) > MAX_TAG:
+                page.rawdata = ""
+                yield Fault(file=part.label, place="", reason="a tag without an end; it is left out")
     if not ended:
         yield Fault(
             file=part.label, place="", reason="the page has no end: it may be cut off; what came before is read"

@@ -17,7 +17,7 @@ from training.exports.items import MAX_MESSAGE, Fault, Item, Named, Part, Skippe
 NAME = "discord-json"
 TALK = {"Default", "Reply", "0", "19"}
 """Message types in which a person speaks. Old exporters wrote the API's numbers."""
-RAW_LIMIT = 4 * MAX_MESSAGE
+RAW_LIMIT = 2 * MAX_MESSAGE
 """Characters with markup; ids make a line longer than what is read."""
 
 
@@ -146,10 +146,10 @@ def read(part: Part) -> Iterator[Item]:
             for mentioned in raw.mentions or ():
                 names[mentioned.id] = mentioned.nickname or mentioned.name or ""
         text = markup.discord(content, names, code).strip()
-        if not text or text.isspace():
+        if not text:
             yield Skipped.EMPTY
             continue
-        if markup.COMMAND.match(text):
+        if text[0] in markup.COMMAND_SIGNS and markup.COMMAND.match(text):
             yield Skipped.COMMAND
             continue
         try:

@@ -42,6 +42,7 @@ _SLACK_QUOTE = re.compile(r"^(?:&gt;&gt;&gt;.*\Z|&gt;[^\n]*(?:\n|\Z))", re.MULTI
 _SLACK_QUOTED_REST = re.compile(r"^&gt;&gt;&gt;.*\Z", re.MULTILINE | re.DOTALL)
 _SLACK_SIGNS = re.compile(r"[<>&*_~`]")
 
+COMMAND_SIGNS = "!?/$;%&"
 COMMAND = re.compile(r"[!?/$;%&][a-zA-Z][\w-]{0,31}(?:\s|\Z)")
 """A line addressed to a bot: `!rank`, `/giphy cat`. A path (`/usr/bin`) or a price (`$20`) is not one."""
 

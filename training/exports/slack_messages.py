@@ -18,7 +18,7 @@ from training.exports.items import MAX_MESSAGE, Fault, Item, Skipped
 TALK = {"", "file_share", "thread_broadcast", "me_message", "message_replied", "file_comment"}
 """Subtypes in which a person speaks; every other one is the platform's own line."""
 SERVICE_USERS = {"USLACKBOT"}
-RAW_LIMIT = 4 * MAX_MESSAGE
+RAW_LIMIT = 2 * MAX_MESSAGE
 """Characters with markup; ids and link targets make a line longer than what is read."""
 
 

@@ -27,7 +27,7 @@ _NAMED = re.compile(r"^(?P<name>[^:\n]{1,100}?): (?P<text>.*)$", re.DOTALL)
 _MEDIA = re.compile(
     r"<[^<>\n]{0,60}(?:omitted|weggelassen|ausgeschlossen|omis|omitido|omessi|omesso|omitida|weggelaten|пропущен)[^<>\n]{0,20}>|"
     r"(?:image|video|audio|sticker|GIF|document|Contact card|Bild|Foto|Video note) (?:omitted|weggelassen)|"
-    r"\S+\.(?:jpg|jpeg|png|webp|mp4|opus|pdf|vcf|m4a|3gp) "
+    r"\S{1,120}\.(?:jpg|jpeg|png|webp|mp4|opus|pdf|vcf|m4a|3gp) "
     r"\((?:file attached|Datei angehängt|archivo adjunto|fichier joint)\)|"
     r"<(?:attached|Anhang|adjunto|pièce jointe): [^<>\n]*>",
     re.IGNORECASE,
