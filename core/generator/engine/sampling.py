@@ -2,7 +2,7 @@
 
 A row's choice is a function of its own logits, history, settings and random stream: never of its neighbours.
 Sorting 50,257 logits of 32 rows takes 62 ms on two cores; the 256 largest take 3 ms and hold nearly every nucleus. A
-row whose nucleus they do not hold is sorted whole, so the choice is exact.
+row whose nucleus they do not hold is looked at further, so the choice is exact.
 """
 
 import math
@@ -21,7 +21,9 @@ from core.generator import Sampling
 GREEDY_BELOW = 1e-4
 """A temperature under this is greedy: dividing float32 logits by less only makes infinities."""
 HEAD = 256
-"""Most likely tokens looked at before a whole row is sorted."""
+"""Most likely tokens looked at first, for all rows at once."""
+WIDE_HEAD = 4_096
+"""Looked at next, in a row whose nucleus is wider; then all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +99,16 @@ def _draw(logits: Tensor, rows: Sequence[Chooser]) -> list[int]:
     for index, row in enumerate(rows):
         number = row.dice.random()
         place = _place(values[index], row.sampling, number, whole=whole[index], complete=head == scaled.shape[1])
-        if place is None:
-            every, order = scaled[index].sort(descending=True)
-            place = _place(every.double().numpy(), row.sampling, number, whole=whole[index], complete=True)
-            chosen.append(int(order[place or 0]))
-        else:
+        if place is not None:
             chosen.append(int(tokens[index, place]))
+            continue
+        for size in (min(WIDE_HEAD, scaled.shape[1]), scaled.shape[1]):
+            more, order = scaled[index].topk(size)
+            complete = size == scaled.shape[1]
+            place = _place(more.double().numpy(), row.sampling, number, whole=whole[index], complete=complete)
+            if place is not None:
+                chosen.append(int(order[place]))
+                break
     return chosen
 
 
