@@ -6,9 +6,10 @@ row whose nucleus they do not hold is looked at further, so the choice is exact.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +38,21 @@ class Chooser:
     """(T,): tokens of the prompt and of the reply so far; repeats do no harm."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeliest:
+    """Tokens of one row that are likelier than all others."""
+
+    values: NDArray[np.float64]
+    """(N,): logits over temperature, falling."""
+    tokens: NDArray[np.integer[Any]]
+    whole: float
+    """Logarithm of the sum of e^value over the whole vocabulary."""
+
+
+Search: TypeAlias = Callable[[Tensor, NDArray[np.float32]], list[Likeliest]]
+"""Logits (M, V) and temperatures (M,) → what `likeliest` returns; a network may have a faster one."""
+
+
 def validate(sampling: Sampling) -> None:
     """Raises GeneratorError for settings that mean nothing."""
     for name, value, right, should in (
@@ -51,13 +67,14 @@ def validate(sampling: Sampling) -> None:
 
 
 @torch.inference_mode()
-def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[int | None]:
+def choose(logits: Tensor, rows: Sequence[Chooser], search: Search | None = None) -> list[int | None]:
     """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
     _penalise(logits, rows)
-    best, likeliest = logits.max(dim=1)
+    greedy = any(row.sampling.temperature < GREEDY_BELOW for row in rows)
+    best = logits.amax(dim=1)  # a tenth of what `max` takes, which finds the place as well
+    tokens = logits.argmax(dim=1).tolist() if greedy else [0] * len(rows)
     chosen: list[int | None] = [
-        token if finite else None
-        for token, finite in zip(likeliest.tolist(), torch.isfinite(best).tolist(), strict=True)
+        token if finite else None for token, finite in zip(tokens, torch.isfinite(best).tolist(), strict=True)
     ]
     drawn = [
         index
@@ -66,7 +83,7 @@ def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[int | None]:
     ]
     if drawn:
         part = logits if len(drawn) == len(rows) else logits[torch.tensor(drawn)]
-        for index, token in zip(drawn, _draw(part, [rows[index] for index in drawn]), strict=True):
+        for index, token in zip(drawn, _draw(part, [rows[index] for index in drawn], search or likeliest), strict=True):
             chosen[index] = token
     return chosen
 
@@ -85,31 +102,37 @@ def _penalise(logits: Tensor, rows: Sequence[Chooser]) -> None:
     logits[lines, ids] = torch.where(values > 0, values / penalty, values * penalty)
 
 
-def _draw(logits: Tensor, rows: Sequence[Chooser]) -> list[int]:
+def _draw(logits: Tensor, rows: Sequence[Chooser], search: Search) -> list[int]:
     """Temperature, then top-k, then top-p, in transformers' order; (M, V) float32.
 
     The token is where the kept candidates' cumulative mass, most likely first, passes the row's random number.
     """
-    scaled = logits / torch.tensor([[row.sampling.temperature] for row in rows])
-    whole = scaled.logsumexp(dim=1).double().numpy()
-    head = min(HEAD, scaled.shape[1])
-    top, ids = scaled.topk(head, dim=1)
-    values, tokens = top.double().numpy(), ids.numpy()
+    temperatures = np.array([row.sampling.temperature for row in rows], dtype=np.float32)
     chosen: list[int] = []
-    for index, row in enumerate(rows):
+    for index, (row, found) in enumerate(zip(rows, search(logits, temperatures), strict=True)):
         number = row.dice.random()
-        place = _place(values[index], row.sampling, number, whole=whole[index], complete=head == scaled.shape[1])
+        place = _place(found.values, row.sampling, number, whole=found.whole, complete=False)
         if place is not None:
-            chosen.append(int(tokens[index, place]))
+            chosen.append(int(found.tokens[place]))
             continue
-        for size in (min(WIDE_HEAD, scaled.shape[1]), scaled.shape[1]):
-            more, order = scaled[index].topk(size)
-            complete = size == scaled.shape[1]
-            place = _place(more.double().numpy(), row.sampling, number, whole=whole[index], complete=complete)
+        scaled = logits[index] / row.sampling.temperature
+        for size in (min(WIDE_HEAD, len(scaled)), len(scaled)):
+            more, order = scaled.topk(size)
+            complete = size == len(scaled)
+            place = _place(more.double().numpy(), row.sampling, number, whole=found.whole, complete=complete)
             if place is not None:
                 chosen.append(int(order[place]))
                 break
     return chosen
+
+
+def likeliest(logits: Tensor, temperatures: NDArray[np.float32]) -> list[Likeliest]:
+    """The HEAD likeliest tokens of each row; (M, V) float32 and (M,)."""
+    scaled = logits / torch.from_numpy(temperatures)[:, None]
+    whole = scaled.logsumexp(dim=1).tolist()
+    top, ids = scaled.topk(min(HEAD, scaled.shape[1]), dim=1)
+    values, tokens = top.double().numpy(), ids.numpy()
+    return [Likeliest(values=values[row], tokens=tokens[row], whole=whole[row]) for row in range(len(whole))]
 
 
 def _place(
