@@ -86,7 +86,9 @@ def load(
     keeping = Keeping(network, limit=cache_mb * 1_000_000)
     if network.room_bytes(shape.context) > cache_mb * 1_000_000:
         least = -(-network.room_bytes(shape.context) // 1_000_000)
-        raise ModelError(f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}")
+        raise ModelError(
+            f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
+        )
 
     def weights(site: Site) -> torch.Tensor:
         with opened(folder) as take:
