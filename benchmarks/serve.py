@@ -117,6 +117,7 @@ async def _compare(
         2 * given.rounds, first, {peer.name: partial(theirs, peer, [exactly]) for peer in peers}
     )
 
+    _say(_lines(figures, "first_reply"))
     _say("one conversation, later replies")
     turn = iter(range(10_000))
 
@@ -133,6 +134,7 @@ async def _compare(
         2 * given.rounds, later, {peer.name: partial(later_peer, peer, iter(range(10_000))) for peer in peers}
     )
 
+    _say(_lines(figures, "later_reply"))
     _say(f"{MANY} conversations, {TURNS} turns")
     many = talks[:MANY]
 
@@ -153,6 +155,7 @@ async def _compare(
     )
     figures["crowd"] = {"engine": [await crowd() for _ in range(given.rounds)]}
 
+    _say(_lines(figures, "crowd_first"))
     _say(f"{MANY} conversations on {ADAPTERS} adapters, on one, on none")
     for adapter in adapters:
         await made.load(adapter)
@@ -278,21 +281,35 @@ def _machine(threads: int) -> dict[str, Any]:
     }
 
 
+TITLES = {
+    "first_reply": (f"one conversation, first reply ({FIRST_PROMPT}-token prompt)", "s"),
+    "later_reply": ("one conversation, later replies", "s"),
+    "crowd_first": (f"{MANY} conversations, first replies", "tokens/s"),
+}
+
+
+def _lines(figures: dict[str, Any], key: str) -> str:
+    """Medians and spread of everybody, and the engine against the best peer."""
+    title, unit = TITLES[key]
+    found = figures[key]
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    best = (min if unit == "s" else max)((name for name in found if name != "engine"), key=lambda name: medians[name])
+    ratios = [ours / theirs for ours, theirs in zip(found["engine"], found[best], strict=True)]
+    return "\n".join(
+        (
+            f"{title}, {unit}: median [least – most]",
+            *(
+                f"  {name:<18} {medians[name]:8.3f} [{min(values):.3f} – {max(values):.3f}]"
+                for name, values in found.items()
+            ),
+            f"  engine / {best}, run by run: {statistics.median(ratios):.2f}",
+        )
+    )
+
+
 def _table(figures: dict[str, Any]) -> str:
     lines = [f"engine: {figures['engine']}; not installed: {', '.join(figures['missing']) or 'nothing'}", ""]
-    for key, title, unit, lower in (
-        ("first_reply", f"one conversation, first reply ({FIRST_PROMPT}-token prompt)", "s", True),
-        ("later_reply", "one conversation, later replies", "s", True),
-        ("crowd_first", f"{MANY} conversations, first replies", "tokens/s", False),
-    ):
-        lines.append(f"{title}, {unit}: median [least – most]")
-        found = figures[key]
-        medians = {name: statistics.median(values) for name, values in found.items()}
-        best = (min if lower else max)((name for name in found if name != "engine"), key=lambda name: medians[name])
-        for name, values in found.items():
-            lines.append(f"  {name:<18} {medians[name]:8.3f} [{min(values):.3f} – {max(values):.3f}]")
-        ratios = [ours / theirs for ours, theirs in zip(found["engine"], found[best], strict=True)]
-        lines.append(f"  engine / {best}, run by run: {statistics.median(ratios):.2f}")
+    lines += [_lines(figures, key) for key in TITLES]
     crowd = figures["crowd"]["engine"]
     lines.append(f"{MANY} conversations, {TURNS} turns each, tokens/s: {statistics.median(crowd):.0f}")
     mixed = figures["adapters_seconds"]

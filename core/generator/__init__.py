@@ -89,7 +89,9 @@ class Generator(Protocol):
     ) -> Completion:
         """Continue `prompt`. A prompt over the context loses its oldest tokens.
 
-        `conversation` names whose prompt this is, so that an implementation may keep its keys and values.
+        `conversation` names whose prompt this is, so that an implementation may keep its keys and values. What it
+        kept is of use as far as the next prompt begins with the same tokens: a window that slides is cheapest when it
+        drops many turns now and then rather than one every time.
         Cancelling the awaiting task withdraws the request. Raises Overloaded when the queue is full, Unavailable
         after `close` or when a remote server is down, AdapterError when the adapter cannot be used.
         """

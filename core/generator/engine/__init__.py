@@ -35,6 +35,8 @@ QUEUE_LIMIT = 64
 """Requests that may wait: at 30 replies a second for GPT-2 small in full batches, the last waits a few seconds."""
 CACHE_MB = 640
 """Holds 32 conversations of 512 tokens of GPT-2 small in bfloat16 (604 MB)."""
+MAX_THREADS = 16
+"""For the compiled network: a step is bound by memory, and more threads meet more slowly than they compute."""
 MAX_ADAPTERS = 32
 """In memory at once; at rank 8 one costs GPT-2 small 5 MB."""
 PREFILL_CHUNK = 128
@@ -84,7 +86,9 @@ def load(
     keeping = Keeping(network, limit=cache_mb * 1_000_000)
     if network.room_bytes(shape.context) > cache_mb * 1_000_000:
         least = -(-network.room_bytes(shape.context) // 1_000_000)
-        raise ModelError(f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}")
+        raise ModelError(
+            f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
+        )
 
     def weights(site: Site) -> torch.Tensor:
         with opened(folder) as take:
@@ -120,7 +124,7 @@ def _cache() -> Path:
 def _network(shape: Shape, take: Take, precision: Precision, cache: Path | None) -> Network:
     found = library(cache) if cache is not None and precision == "int8" and serves(shape) else None
     if found is not None:
-        return Native(found, shape, take, threads=torch.get_num_threads())
+        return Native(found, shape, take, threads=min(torch.get_num_threads(), MAX_THREADS))
     return Eager(shape, take, precision=precision)
 
 

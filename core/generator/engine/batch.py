@@ -111,7 +111,7 @@ class Batch:
             Chooser(sampling=speaker.sampling, dice=speaker.dice, seen=speaker.tokens[: speaker.count])
             for speaker in choosing
         ]
-        for speaker, token in zip(choosing, choose(logits, choosers), strict=True):
+        for speaker, token in zip(choosing, choose(logits, choosers, self.network.search), strict=True):
             self._heard(speaker, token)
         return len(choosing)
 

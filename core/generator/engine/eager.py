@@ -60,6 +60,8 @@ class _Norm:
 class Eager:
     """A whole model, built from the tensors `take` gives."""
 
+    search = None
+
     def __init__(self, shape: Shape, take: Take, *, precision: Precision) -> None:
         self.shape = shape
         self._kept = torch.float32 if precision == "fp32" else torch.bfloat16

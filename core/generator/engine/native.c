@@ -467,3 +467,36 @@ void person2_step(const Call *call)
     work(&team_of[0]);
     for (int i = 1; i < team; i++) pthread_join(ids[i], 0);
 }
+
+/* For sampling: of each row of logits times its inverse temperature, log Σ e^y, and the tokens within `reach` of the
+ * largest with their y, in the vocabulary's order. `counts` tells how many there are, of which `room` are written. */
+void person2_likeliest(const float *logits, int64_t rows, int64_t stride, int64_t vocabulary, const float *inverse,
+                       float reach, int64_t room, int32_t *tokens, float *values, int64_t *counts, double *whole)
+{
+    __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int64_t row = 0; row < rows; row++, logits += stride, tokens += room, values += room) {
+        __m512 none = _mm512_set1_ps(-INFINITY), scale = _mm512_set1_ps(inverse[row]), most = none;
+        for (int64_t i = 0; i < vocabulary; i += LANES) {
+            __mmask16 in = vocabulary - i < LANES ? (__mmask16)((1u << (vocabulary - i)) - 1) : 0xffff;
+            most = _mm512_max_ps(most, _mm512_mask_loadu_ps(none, in, logits + i));
+        }
+        float top = _mm512_reduce_max_ps(most) * inverse[row];
+        __m512 high = _mm512_set1_ps(top), low = _mm512_set1_ps(top - reach), sum = _mm512_setzero_ps();
+        int64_t count = 0;
+        for (int64_t i = 0; i < vocabulary; i += LANES) {
+            __mmask16 in = vocabulary - i < LANES ? (__mmask16)((1u << (vocabulary - i)) - 1) : 0xffff;
+            __m512 y = _mm512_mul_ps(_mm512_mask_loadu_ps(none, in, logits + i), scale);
+            sum = _mm512_add_ps(sum, _mm512_maskz_mov_ps(in, exp16(_mm512_sub_ps(y, high))));
+            __mmask16 near = _mm512_mask_cmp_ps_mask(in, y, low, _CMP_GE_OQ);
+            if (!near) continue;
+            if (count + LANES <= room) {
+                __m512i number = _mm512_add_epi32(steps, _mm512_set1_epi32((int32_t)i));
+                _mm512_mask_compressstoreu_epi32(tokens + count, near, number);
+                _mm512_mask_compressstoreu_ps(values + count, near, y);
+            }
+            count += _mm_popcnt_u32(near);
+        }
+        counts[row] = count;
+        whole[row] = top + log((double)_mm512_reduce_add_ps(sum));
+    }
+}

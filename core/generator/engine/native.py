@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.generator.engine.checkpoint import Shape, Take
 from core.generator.engine.linear import quantize
 from core.generator.engine.lora import MODULES, Delta, Lora
 from core.generator.engine.network import Piece, Room, rounded
+from core.generator.engine.sampling import WIDE_HEAD, Likeliest, likeliest
 
 COLUMNS = 64
 """Output channels in a block of packed weights, and keys in four vectors: what `native.c` calls COLUMNS."""
 LANES = 16
+NEAR = 8.0
+"""Tokens at least e^-8 as likely as the likeliest are looked at first when one is drawn."""
 _ROW = np.dtype([("token", "i4"), ("place", "i4"), ("room", "u8"), ("lora", "u8")], align=True)
 _ACTIVATIONS = {"gelu_new": 0, "relu": 1}
 
@@ -123,6 +127,9 @@ class Native:
         self._step.restype, self._step.argtypes = None, [_Pointer]
         self._scratch_size = library.person2_scratch
         self._scratch_size.restype, self._scratch_size.argtypes = _Long, [_Pointer, _Long, _Long, _Long, _Long]
+        self._likeliest = library.person2_likeliest
+        self._likeliest.restype = None
+        self._likeliest.argtypes = [_Pointer, _Long, _Long, _Long, _Pointer, ctypes.c_float, _Long, *[_Pointer] * 4]
         layers = (_Layer * shape.layers)()
         for number, layer in enumerate(layers):
             place = f"h.{number}"
@@ -196,6 +203,36 @@ class Native:
         )
         self._step(ctypes.addressof(call))
         return logits[:, : self.shape.vocabulary]
+
+    def search(self, logits: Tensor, temperatures: NDArray[np.float32]) -> list[Likeliest]:
+        """As `sampling.likeliest`; none where more than WIDE_HEAD tokens come near the first."""
+        if logits.stride(1) != 1:
+            return likeliest(logits, temperatures)
+        rows, vocabulary = logits.shape
+        inverse = 1 / temperatures
+        tokens = np.empty((rows, WIDE_HEAD), dtype=np.int32)
+        values = np.empty((rows, WIDE_HEAD), dtype=np.float32)
+        counts, whole = np.empty(rows, dtype=np.int64), np.empty(rows)
+        self._likeliest(
+            logits.data_ptr(),
+            rows,
+            logits.stride(0),
+            vocabulary,
+            inverse.ctypes.data,
+            NEAR,
+            WIDE_HEAD,
+            *(array.ctypes.data for array in (tokens, values, counts, whole)),
+        )
+        found = []
+        for row, count in enumerate(counts.tolist()):
+            kept = count if count <= WIDE_HEAD - LANES else 0
+            order = np.argsort(-values[row, :kept], kind="stable")
+            found.append(
+                Likeliest(
+                    values=values[row][order].astype(np.float64), tokens=tokens[row][order], whole=float(whole[row])
+                )
+            )
+        return found
 
     def _keep(self, tensor: Tensor) -> int:
         tensor = tensor.contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.generator.engine.checkpoint import Shape
 from core.generator.engine.lora import Lora
+from core.generator.engine.sampling import Search
 
 ROOM_STEP = 64
 """Tokens by which a room grows: whole ones, so that a conversation is seldom moved."""
@@ -61,6 +62,11 @@ class Network(Protocol):
         order. Returns the wanted logits, piece after piece: (sum of `logits`, vocabulary) float32. The caller may
         change them; the next call may overwrite them.
         """
+        ...
+
+    @property
+    def search(self) -> Search | None:
+        """A faster way to the likeliest tokens than `sampling.likeliest`, where there is one."""
         ...
 
 

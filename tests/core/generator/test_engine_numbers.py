@@ -218,19 +218,21 @@ def test_fp32_products_do_not_depend_on_the_number_of_rows() -> None:
         Sampling(temperature=1, top_p=0.01),
     ],
 )
-def test_choices_are_those_of_the_reference(settings: Sampling) -> None:
+@pytest.mark.parametrize("kind", ["fp32", "compiled"])
+def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind: str) -> None:
     """Peaked and flat rows, mixed settings: the token the whole sorted vocabulary would give for the same number."""
+    search = network(base, kind).search
     draw = torch.Generator().manual_seed(3)
     for trial in range(20):
-        logits = torch.randn(6, 2000, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
-        seen = [torch.randint(0, 2000, (30,), generator=draw).tolist() for _ in range(6)]
+        logits = torch.randn(6, 6001, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
+        seen = [torch.randint(0, 6001, (30,), generator=draw).tolist() for _ in range(6)]
         mixed = [settings, settings, replace(settings, top_p=0.5), settings, Sampling(temperature=0), settings]
         right = reference_sampling.choose(logits.clone(), seen, mixed, [Random(trial + i) for i in range(6)])
         rows = [
             Chooser(sampling=each, dice=Random(trial + i), seen=np.array(ids, dtype=np.int64))
             for i, (each, ids) in enumerate(zip(mixed, seen, strict=True))
         ]
-        assert choose(logits, rows) == right
+        assert choose(logits, rows, search) == right
 
 
 def test_what_is_drawn_follows_the_distribution() -> None:
