@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     slack_bot_token: SecretStr | None = Field(default=None, description="xoxb-… token; both transports need it")
     slack_app_token: SecretStr | None = Field(default=None, description="xapp-… token; Socket Mode needs it")
     slack_signing_secret: SecretStr | None = Field(default=None, description="Signing secret; HTTP needs it")
+    slack_client_id: str = Field(
+        default="",
+        description="With the secret: workspaces install the bot over OAuth (HTTP only), no bot token needed",
+    )
+    slack_client_secret: SecretStr | None = Field(default=None, description="Client secret; OAuth needs it")
+    slack_redirect_url: str = Field(
+        default="", description="Public address of /slack/oauth_redirect; the app's first redirect URL when empty"
+    )
     slack_api_url: str = Field(
         default="", description="Slack's own API when empty; for GovSlack and compatible servers"
     )

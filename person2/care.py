@@ -164,6 +164,11 @@ async def _discord(settings: Settings) -> Finding:
 
 
 async def _slack(settings: Settings) -> Finding:
+    if settings.slack_client_id and settings.slack_client_secret and settings.slack_bot_token is None:
+        if not settings.slack_signing_secret:
+            return Finding(what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth goes over HTTP, signed.")
+        says = "workspaces install it at /slack/install while `person2 slack --http` runs"
+        return Finding(what="Slack", state="good", says=says)
     if settings.slack_bot_token is None:
         return Finding(
             what="Slack", state="look", says="SLACK_BOT_TOKEN is not set; nothing to do if you do not use it."

@@ -101,7 +101,7 @@ def slack(
     if context.invoked_subcommand is not None:
         return
     settings = load_settings()
-    settings.require("slack_bot_token", "slack_signing_secret" if http else "slack_app_token")
+    settings.require(*_needed_by_slack(settings, http=http))
     _serve(settings, lambda house: _slack(house, http=http))
 
 
@@ -119,10 +119,8 @@ def slack_manifest(
 def run() -> None:
     """Run the Discord and the Slack bot in one process, on one generator."""
     settings = load_settings()
-    settings.require("discord_token", "slack_bot_token")
     http = settings.slack_app_token is None
-    if http:
-        settings.require("slack_signing_secret")
+    settings.require("discord_token", *_needed_by_slack(settings, http=http))
     _serve(settings, _discord, lambda house: _slack(house, http=http))
 
 
@@ -167,16 +165,35 @@ async def _discord(house: House) -> None:
     ).run()
 
 
+def _by_oauth(settings: Settings) -> bool:
+    """Whether workspaces install the bot themselves; one of the two variables alone is a mistake to be named."""
+    return bool(settings.slack_client_id or settings.slack_client_secret)
+
+
+def _needed_by_slack(settings: Settings, *, http: bool) -> tuple[str, ...]:
+    if http and _by_oauth(settings):
+        return "slack_client_id", "slack_client_secret", "slack_signing_secret"
+    return "slack_bot_token", "slack_signing_secret" if http else "slack_app_token"
+
+
 async def _slack(house: House, *, http: bool) -> None:
-    from bots.slack import SlackBot
+    from bots.slack import OAuth, SlackBot
 
     settings = house.settings
+    oauth = None
+    if http and settings.slack_client_secret is not None:
+        oauth = OAuth(
+            client_id=settings.slack_client_id,
+            client_secret=settings.slack_client_secret.get_secret_value(),
+            redirect_url=settings.slack_redirect_url or None,
+        )
     await SlackBot(
         house.chat,
         house.commands,
         bot_token=settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else "",
         app_token=settings.slack_app_token.get_secret_value() if settings.slack_app_token else None,
         signing_secret=settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else None,
+        oauth=oauth,
         api_url=settings.slack_api_url or None,
         proxy=settings.slack_proxy or None,
         http=http,

@@ -44,6 +44,19 @@ class Post:
     blocks: list[Json] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """A workspace, and the bot in it."""
+
+    id: str = TEAM
+    bot_user: str = BOT_USER
+    bot_id: str = BOT_ID
+    token: str = BOT_TOKEN
+
+
+HOME = Team()
+
+
 @dataclass(kw_only=True)
 class Fault:
     """What happens to a Web API call instead of its answer."""
@@ -62,6 +75,8 @@ class SlackServer:
         self.posts: list[Post] = []
         self.calls: list[tuple[str, Json]] = []
         """Every Web API call: method, arguments."""
+        self.callers: list[str] = []
+        """The token of each of these calls."""
         self.statuses: list[str] = []
         self.views: list[Json] = []
         self.files: dict[str, bytes] = {}
@@ -90,6 +105,7 @@ class SlackServer:
         app.router.add_get("/link", self._link)
         app.router.add_post("/commands/{id}", self._response)
         app.router.add_post("/upload/{id}", self._upload)
+        self._more_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -97,6 +113,9 @@ class SlackServer:
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
         return self
+
+    def _more_routes(self, app: web.Application) -> None:
+        """What a larger Slack serves besides."""
 
     async def __aexit__(self, *raised: object) -> None:
         for socket in self.sockets:
@@ -118,7 +137,7 @@ class SlackServer:
 
     # What people do
 
-    async def says(self, text: str, *, user: str = "UANN", channel: str = "C1", **more: Any) -> str:
+    async def says(self, text: str, *, user: str = "UANN", channel: str = "C1", team: Team = HOME, **more: Any) -> str:
         """A member types; gives the message's timestamp. A mention is sent twice, as Slack does."""
         ts = more.pop("ts", None) or self.ts()
         event = {"type": "message", "user": user, "text": text, "channel": channel, "ts": ts, "event_ts": ts, **more}
@@ -126,32 +145,39 @@ class SlackServer:
             event["channel_type"] = "im"
         else:
             event["channel_type"] = "channel"
-        await self.event(event)
-        if f"<@{BOT_USER}" in text and not channel.startswith("D"):
+        await self.event(event, team=team)
+        if f"<@{team.bot_user}" in text and not channel.startswith("D"):
             twin = {key: value for key, value in event.items() if key not in {"channel_type", "subtype"}}
-            await self.event({**twin, "type": "app_mention"})
+            await self.event({**twin, "type": "app_mention"}, team=team)
         return str(ts)
 
-    async def event(self, event: Json, *, event_id: str | None = None, retry: int = 0) -> Json:
+    async def event(self, event: Json, *, event_id: str | None = None, retry: int = 0, team: Team = HOME) -> Json:
         body = {
             "token": "verification",
-            "team_id": TEAM,
+            "team_id": team.id,
             "api_app_id": APP,
             "event": event,
             "type": "event_callback",
             "event_id": event_id or f"Ev{next(self._ids):06}",
             "event_time": int(time.time()),
-            "authorizations": [{"team_id": TEAM, "user_id": BOT_USER, "is_bot": True}],
+            "authorizations": [{"team_id": team.id, "user_id": team.bot_user, "is_bot": True}],
         }
         return await self.deliver("events_api", body, retry=retry)
 
     async def commands(
-        self, text: str, *, user: str = "UANN", channel: str = "C1", trigger: str | None = None, url: str | None = None
+        self,
+        text: str,
+        *,
+        user: str = "UANN",
+        channel: str = "C1",
+        trigger: str | None = None,
+        url: str | None = None,
+        team: Team = HOME,
     ) -> Json:
         """A member types `/person2 …`; gives what the bot acknowledged with."""
         body = {
             "token": "verification",
-            "team_id": TEAM,
+            "team_id": team.id,
             "team_domain": "loopback",
             "channel_id": channel,
             "channel_name": "directmessage" if channel.startswith("D") else "general",
@@ -345,17 +371,23 @@ class SlackServer:
             arguments = {key: value for key, value in (*request.query.items(), *form.items()) if isinstance(value, str)}
         token = request.headers.get("Authorization", "").removeprefix("Bearer ") or arguments.get("token", "")
         self.calls.append((method, arguments))
+        self.callers.append(token)
         if self.faults[method]:
             fault = self.faults[method].pop(0)
             await self._notify()
             return web.json_response({"ok": False, "error": fault.error}, status=fault.status, headers=fault.headers)
-        wanted = APP_TOKEN if method == "apps.connections.open" else BOT_TOKEN
-        if token != wanted:
-            wrong = "not_allowed_token_type" if token in {APP_TOKEN, BOT_TOKEN} else "invalid_auth"
+        wrong = self._refuses(method, token)
+        if wrong:
             return web.json_response({"ok": False, "error": wrong})
         answer = getattr(self, f"_{method.replace('.', '_')}", self._unknown_method)(arguments)
         await self._notify()
         return web.json_response({"ok": True, **answer}, headers={"X-OAuth-Scopes": SCOPES})
+
+    def _refuses(self, method: str, token: str) -> str:
+        """Why a token may not call a method; empty where it may."""
+        if token == (APP_TOKEN if method == "apps.connections.open" else BOT_TOKEN):
+            return ""
+        return "not_allowed_token_type" if token in {APP_TOKEN, BOT_TOKEN} else "invalid_auth"
 
     def _unknown_method(self, arguments: Json) -> Json:
         return {"ok": False, "error": "unknown_method"}

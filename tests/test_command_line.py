@@ -34,6 +34,12 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["slack"], {}, 1, "SLACK_BOT_TOKEN and SLACK_APP_TOKEN are not set"),
         (["slack", "--http"], {}, 1, "SLACK_BOT_TOKEN and SLACK_SIGNING_SECRET are not set"),
         (
+            ["slack", "--http"],
+            {"SLACK_CLIENT_ID": "1.2"},
+            1,
+            "SLACK_CLIENT_SECRET and SLACK_SIGNING_SECRET are not set",
+        ),
+        (
             ["chat", "--once", "hi"],
             {"TEMPERATURE": "hot", "MAX_BATCH": "0"},
             1,

@@ -45,12 +45,14 @@ class Desk:
         commands: Commands,
         *,
         visible_commands: bool = True,
+        many_workspaces: bool = False,
         proxy: str | None = None,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._chat = chat
         self._commands = commands
         self._visible = visible_commands
+        self._many = many_workspaces
         self._proxy = proxy
         self._session = session
         self._people = People()
@@ -152,8 +154,12 @@ class Desk:
             self._watch(error)
 
     def _watch(self, error: BaseException) -> None:
-        """A token that died while running ends the bot with a sentence."""
-        if isinstance(error, SlackClientError) and code(error) in DEAD_TOKEN and not self.refused.done():
+        """A token that died while running ends the bot with a sentence, unless other workspaces have theirs."""
+        if not isinstance(error, SlackClientError) or code(error) not in DEAD_TOKEN:
+            return
+        if self._many:
+            log.warning("the token of an installed workspace is dead: it must install the bot again")
+        elif not self.refused.done():
             self.refused.set_exception(refusal(error, variable="SLACK_BOT_TOKEN"))
 
     # Messages

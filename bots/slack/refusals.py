@@ -38,7 +38,10 @@ _FOR_GOOD = frozenset(_SENTENCES) | {
 DEAD_TOKEN = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"})
 """Codes after which nothing works any more, whatever method said it."""
 
-_SECRETS = re.compile(r"\bx(?:ox[a-z]|app)-[\w.-]+|(?<=ticket=)[^&\s'\"]+|(?<=/commands/)[\w/-]+", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"\bx(?:ox[a-z]|app)-[\w.-]+|(?<=ticket=)[^&\s'\"]+|(?<=/commands/)[\w/-]+|(?<=result with code: )\S+",
+    re.IGNORECASE,
+)
 
 
 def code(error: BaseException) -> str:
@@ -78,5 +81,5 @@ def refusal(error: SlackClientError, *, variable: str) -> PlatformError:
 
 
 def discreet(text: str) -> str:
-    """`text` with tokens, socket tickets and response URLs masked."""
+    """`text` with tokens, socket tickets, response URLs and OAuth codes masked."""
     return _SECRETS.sub("***", text)

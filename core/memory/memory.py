@@ -57,6 +57,15 @@ class Memory:
         self._engine.dispose()
 
     @contextmanager
+    def borrowed(self) -> Iterator[Engine]:
+        """The engine, for a library that keeps tables of its own in this database (migrations make them too); what
+        fails within becomes StorageError."""
+        try:
+            yield self._engine
+        except SQLAlchemyError as error:
+            raise StorageError(storage_sentence(error)) from error
+
+    @contextmanager
     def _session(self) -> Iterator[Session]:
         try:
             with self._sessions.begin() as session:

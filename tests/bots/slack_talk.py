@@ -65,6 +65,7 @@ async def talk(
     generator: FakeGenerator | None = None,
     memory: Memory | None = None,
     settings: ChatSettings | None = None,
+    server: SlackServer | None = None,
     **options: Any,
 ) -> AsyncIterator[Talk]:
     """A server and a bot that says `lines`, connected; both are gone afterwards."""
@@ -74,7 +75,7 @@ async def talk(
     with TemporaryDirectory() as folder:
         memory = memory or open_memory(f"sqlite:///{folder}/person2.db")
         chat = fakes.chat(generator, memory=memory, settings=settings, clock=clock)
-        async with _talking(SlackServer(transport), chat, generator, clock, options) as talking:
+        async with _talking(server or SlackServer(transport), chat, generator, clock, options) as talking:
             yield talking
 
 
