@@ -103,6 +103,7 @@ async def test_again_takes_the_place_of_the_last_answer(transport: str) -> None:
             newest = t.memory.last_reply(C1, post.ts)  # what the post stands for
             return [] if newest is None else [newest[0].message.text, *t.memory.texts([newest[1]])]
 
+        await t.slack.until_known(lambda: spoken() == ["count", "one"])  # the post is stored after it is seen
         for words in ("two", "three"):
             await t.slack.commands("again")
             await t.slack.until_known(lambda words=words: spoken() == ["count", words])  # type: ignore[misc]  # bound now
