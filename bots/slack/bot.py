@@ -137,6 +137,7 @@ class SlackBot:
                 proxy=self._proxy,
                 pace=self._pace,
                 connected=self.ready.set,
+                lost=self.ready.clear,
             ).run()
 
     def _app(self, workspace: Workspace, desk: Desk) -> AsyncApp:
