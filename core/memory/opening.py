@@ -6,7 +6,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -59,9 +59,7 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 
 
 def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")  # psycopg 3 is what the extra installs
+    parsed = postgres_driver(make_url(url))
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)  # people's words stay out of tracebacks
     in_memory = parsed.database in {None, "", ":memory:"}
@@ -77,6 +75,11 @@ def _engine(url: str) -> Engine:
     )
     event.listen(engine, "connect", _tune)
     return engine
+
+
+def postgres_driver(url: URL) -> URL:
+    """psycopg 3, which the extra installs, for a PostgreSQL URL that names no driver; other URLs as they are."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
 
 
 def _tune(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -3,6 +3,7 @@
 Platform ids are text, times are UTC without a timezone (SQLite keeps none), bodies are plain text.
 """
 
+import re
 from datetime import UTC, datetime
 
 from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, String, Text, TypeDecorator, UniqueConstraint
@@ -21,6 +22,20 @@ class Moment(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Words(TypeDecorator[str]):
+    """What people and the model write, made storable everywhere: PostgreSQL's text takes no NUL
+    (https://www.postgresql.org/docs/current/datatype-character.html), and no database half a surrogate pair."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _UNSTORABLE.sub("\ufffd", value)
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class Table(DeclarativeBase):
@@ -68,8 +83,8 @@ class MessageRow(Table):
     place: Mapped[int]
     """Order within a conversation: an answer stands where its question stands, whenever it was finished."""
     author: Mapped[str] = mapped_column(String(100))
-    author_name: Mapped[str] = mapped_column(String(200))
-    text: Mapped[str] = mapped_column(Text)
+    author_name: Mapped[str] = mapped_column(Words(200))
+    text: Mapped[str] = mapped_column(Words)
     sent_at: Mapped[datetime] = mapped_column(Moment)
     from_bot: Mapped[bool] = mapped_column(default=False)
     reply_to: Mapped[str | None] = mapped_column(String(100))

@@ -1,7 +1,14 @@
-"""What is remembered, and what is forgotten for good."""
+"""What is remembered, and what is forgotten for good: on SQLite, and on PostgreSQL where there is one.
 
+PERSON2_TEST_POSTGRES names a PostgreSQL database in which these tests may make and drop schemas of their own.
+"""
+
+import os
+import secrets
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +17,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from slack_sdk.oauth.installation_store.sqlalchemy import SQLAlchemyInstallationStore
 from slack_sdk.oauth.state_store.sqlalchemy import SQLAlchemyOAuthStateStore
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import MetaData, create_engine, make_url
 
 from core.errors import StorageError
 from core.memory import ChannelSettings, Memory, open_memory
-from core.memory.opening import migrate
+from core.memory.opening import migrate, postgres_driver
 from core.memory.tables import Table
 from core.messages import Conversation, Kind, Message
 from tests.fakes import said
@@ -23,9 +30,42 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HERE = said("x").conversation
 
 
-@pytest.fixture
-def memory() -> Memory:
-    return open_memory("sqlite://")
+@contextmanager
+def empty_postgres() -> Iterator[str]:
+    """The URL of an empty schema on the server that PERSON2_TEST_POSTGRES names; dropped afterwards."""
+    server = os.environ.get("PERSON2_TEST_POSTGRES")
+    if not server:
+        pytest.skip("PERSON2_TEST_POSTGRES is not set: no PostgreSQL to test against")
+    name = f"person2_test_{secrets.token_hex(6)}"
+    engine = create_engine(postgres_driver(make_url(server)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    url = make_url(server).update_query_dict({"options": f"-csearch_path={name}"})
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
+        engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database that several connections and threads share."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'm.db'}"
+    else:
+        with empty_postgres() as schema:
+            yield schema
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
+    """An empty memory: SQLite's in the process, PostgreSQL's on its server."""
+    with nullcontext("sqlite://") if request.param == "sqlite" else empty_postgres() as where:
+        memory = open_memory(where)
+        yield memory
+        memory.close()
 
 
 def hear(memory: Memory, message: Message) -> int:
@@ -53,9 +93,9 @@ def test_a_redelivered_message_is_stored_once(memory: Memory) -> None:
     assert texts(memory) == ["hi"]
 
 
-def test_concurrent_deliveries_are_stored_once(tmp_path: Path) -> None:
+def test_concurrent_deliveries_are_stored_once(url: str) -> None:
     """Eight workers hear one event at once; exactly one of them gets to answer."""
-    memory = open_memory(f"sqlite:///{tmp_path / 'm.db'}")
+    memory = open_memory(url)
     message = said("hi", id="1")
     got: list[int | None] = []
     workers = [threading.Thread(target=lambda: got.append(memory.remember(message))) for _ in range(8)]
@@ -63,18 +103,21 @@ def test_concurrent_deliveries_are_stored_once(tmp_path: Path) -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    memory.close()
     assert sum(row is not None for row in got) == 1
 
 
-def test_a_new_conversation_may_start_with_many_voices(tmp_path: Path) -> None:
+def test_a_new_conversation_may_start_with_many_voices(url: str) -> None:
     """Eight people speak at once in a channel never seen before; every word is kept."""
-    memory = open_memory(f"sqlite:///{tmp_path / 'm.db'}")
+    memory = open_memory(url)
     workers = [threading.Thread(target=memory.remember, args=(said(f"hi {number}"),)) for number in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(texts(memory)) == [f"hi {number}" for number in range(8)]
+    heard = sorted(texts(memory))
+    memory.close()
+    assert heard == [f"hi {number}" for number in range(8)]
 
 
 def test_an_answer_stands_behind_its_question(memory: Memory) -> None:
@@ -191,26 +234,61 @@ def test_retention_purges_what_is_older(memory: Memory) -> None:
     assert memory.purge_channels(cutoff={400: NOW + timedelta(days=1)}).messages == 1
 
 
-def test_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
+def test_what_members_choose_and_judge_is_found_again(memory: Memory) -> None:
+    """Who said yes, which answers were liked, which questions those answered, and who is meant by a name."""
+    first, second = hear(memory, said("q1", id="1")), hear(memory, said("q2", id="2", author="bob"))
+    liked, disliked = answer(memory, first, "a1", "p1"), answer(memory, second, "a2", "p2")
+    memory.feedback(HERE, "p1", "ann", True, NOW)
+    memory.feedback(HERE, "p2", "ann", True, NOW)
+    memory.feedback(HERE, "p2", "bob", False, NOW)
+    memory.set_consent("test", "ann", True, NOW)
+    memory.set_consent("test", "bob", False, NOW)
+    good, bad = memory.judged()
+    assert memory.consented() == ["test:ann"]
+    assert memory.questions(good) == {"1"}
+    assert memory.questions(bad) == {"2"}
+    assert memory.find_members("Bob") == memory.find_members("test:bob") == [("test", "bob")]
+    assert memory.feedback_counts("test", "") == (2, 1)
+    assert memory.details(liked) == memory.details(disliked) == {"seed": 1}
+    assert memory.in_thread(HERE)
+    memory.feedback(HERE, "p2", "bob", None, NOW, was=False)
+    assert memory.judged()[1] == []
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half a \ud83d pair", "🎉 عربى", "x" * 100_000])
+def test_any_words_can_be_remembered(memory: Memory, text: str) -> None:
+    """What a person or a model can send is stored on every database, and answering goes on."""
+    row = hear(memory, said(text, id="1"))
+    answer(memory, row, text, "p1")
+    assert memory.edit(HERE, "1", text)
+    assert len(texts(memory)) == 2
+    assert all(len(kept) >= len(text) - 1 for kept in texts(memory))
+
+
+def test_migrations_make_the_tables_of_the_code(url: str) -> None:
     """From an empty database the migrations end at exactly what the code declares, and slack_sdk beside it."""
     slack = MetaData()
     SQLAlchemyInstallationStore.build_bots_table(slack, SQLAlchemyInstallationStore.default_bots_table_name)
     SQLAlchemyOAuthStateStore.build_oauth_states_table(slack, SQLAlchemyOAuthStateStore.default_table_name)
-    engine = create_engine(f"sqlite:///{tmp_path / 'm.db'}")
+    engine = create_engine(postgres_driver(make_url(url)))
     migrate(engine)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
         assert compare_metadata(context, [Table.metadata, slack]) == []  # type: ignore[arg-type]  # Alembic documents several
+    engine.dispose()
 
 
-def test_the_oldest_database_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_the_oldest_database_is_brought_up_to_date(url: str) -> None:
     """A database at the first migration keeps its rows through the later ones."""
-    url = f"sqlite:///{tmp_path / 'm.db'}"
-    engine = create_engine(url)
+    engine = create_engine(postgres_driver(make_url(url)))
     migrate(engine, "0001")
     with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO members (platform, member, consent) VALUES ('test', 'ann', 1)")
-    assert open_memory(url).consent("test", "ann") is True
+        connection.exec_driver_sql("INSERT INTO members (platform, member, consent) VALUES ('test', 'ann', TRUE)")
+    engine.dispose()
+    memory = open_memory(url)
+    given = memory.consent("test", "ann")
+    memory.close()
+    assert given is True
 
 
 def test_sqlite_is_opened_in_wal_mode(tmp_path: Path) -> None:
