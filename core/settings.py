@@ -88,6 +88,8 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Older messages are purged; kept for ever when empty"
     )
 
+    log_format: Literal["text", "json"] = Field(default="text", description="json: one object a line, for machines")
+
     @field_validator("allowed_channels", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Commands that look after the installation: `doctor` finds what is wrong and says how to mend it, `bench` measures."""
+"""Commands that look after the installation: `doctor` finds what is wrong and says how to mend it, `alive` is the
+health check of a running bot, `bench` measures."""
 
 import asyncio
 import shutil
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from core.dialogue import Dialogue, Fault, project, read
-from core.errors import DialogueError, Person2Error, PlatformError
+from core.errors import DialogueError, Person2Error, PlatformError, Unavailable
 from core.generator import Sampling
 from core.memory import open_memory
 from core.messages import Message
 from core.settings import Settings, load_settings
+from person2.pulse import STALE_SECONDS, age
 from person2.screen import chosen, err, out, write_json
 from person2.wiring import open_generator, open_shelf
 
@@ -59,6 +61,17 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The findings as
     if any(finding.state == "bad" for finding in findings):
         err.print("Something needs mending.")
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `person2 alive && echo well`")
+def alive() -> None:
+    """Whether a bot runs on this PERSON2_HOME and its platforms can reach it: exit status 0 or 1, for health checks."""
+    seconds = age(load_settings().person2_home)
+    if seconds is None:
+        raise Unavailable("No bot runs here that is connected: start `person2 run`, or read its log.")
+    if seconds > STALE_SECONDS:
+        raise Unavailable(f"The bot was last well {seconds:.0f} s ago: read its log, and restart it if it hangs.")
+    out.print(f"Well, {seconds:.0f} s ago.")
 
 
 async def _examine(told: Callable[[Finding], None]) -> None:

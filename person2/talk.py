@@ -3,16 +3,20 @@
 import asyncio
 import getpass
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from core.errors import Person2Error
 from core.settings import Settings, load_settings
+from person2.logs import set_up_logging
+from person2.pulse import beat
 from person2.screen import chosen, err
 from person2.wiring import House, keep_retention, now, open_house
 
@@ -20,12 +24,6 @@ app = typer.Typer()
 slack_app = typer.Typer(
     invoke_without_command=True, help="Run the Slack bot; `person2 slack manifest` prints its app manifest."
 )
-
-
-def set_up_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "httpcore", "alembic", "urllib3", "slack_bolt", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 T = TypeVar("T")
@@ -56,8 +54,8 @@ def chat(
     """Talk with Person2 in the terminal; lines may come from a pipe."""
     from bots.terminal import Terminal
 
-    logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s", stream=sys.stderr)
     settings = load_settings(**chosen(adapter=adapter, base_model=base))
+    set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -124,17 +122,33 @@ def run() -> None:
     _serve(settings, _discord, lambda house: _slack(house, http=http))
 
 
-Bot = Callable[[House], Coroutine[Any, Any, None]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A bot that was built: what to run, and whether its platform can reach it now."""
+
+    run: Callable[[], Coroutine[Any, Any, None]]
+    ready: Callable[[], bool]
+
+
+Bot = Callable[[House], Running]
 
 
 def _serve(settings: Settings, *bots: Bot) -> None:
-    set_up_logging()
+    set_up_logging(settings)
 
     async def serve() -> None:
         async with open_house(settings) as house, asyncio.TaskGroup() as group:
+            running = [bot(house) for bot in bots]
             group.create_task(keep_retention(house.memory, settings.retention_days))
-            for bot in bots:
-                group.create_task(bot(house))
+            group.create_task(
+                beat(
+                    settings.person2_home,
+                    ready=lambda: all(each.ready() for each in running),
+                    notify=os.environ.get("NOTIFY_SOCKET"),
+                )
+            )
+            for each in running:
+                group.create_task(each.run())
 
     try:
         _run(serve())
@@ -149,12 +163,12 @@ def _first(group: BaseExceptionGroup[Person2Error]) -> Person2Error:
     return error if isinstance(error, Person2Error) else Person2Error(str(error))
 
 
-async def _discord(house: House) -> None:
+def _discord(house: House) -> Running:
     from bots.discord import DiscordBot
 
     settings = house.settings
     assert settings.discord_token is not None  # noqa: S101 - required before anything was built
-    await DiscordBot(
+    bot = DiscordBot(
         house.chat,
         house.commands,
         token=settings.discord_token.get_secret_value(),
@@ -162,7 +176,8 @@ async def _discord(house: House) -> None:
         gateway_url=settings.discord_gateway_url or None,
         proxy=settings.discord_proxy or None,
         buttons=settings.discord_buttons,
-    ).run()
+    )
+    return Running(run=bot.run, ready=lambda: bot.ready)
 
 
 def _by_oauth(settings: Settings) -> bool:
@@ -176,7 +191,7 @@ def _needed_by_slack(settings: Settings, *, http: bool) -> tuple[str, ...]:
     return "slack_bot_token", "slack_signing_secret" if http else "slack_app_token"
 
 
-async def _slack(house: House, *, http: bool) -> None:
+def _slack(house: House, *, http: bool) -> Running:
     from bots.slack import OAuth, SlackBot
 
     settings = house.settings
@@ -187,7 +202,7 @@ async def _slack(house: House, *, http: bool) -> None:
             client_secret=settings.slack_client_secret.get_secret_value(),
             redirect_url=settings.slack_redirect_url or None,
         )
-    await SlackBot(
+    bot = SlackBot(
         house.chat,
         house.commands,
         bot_token=settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else "",
@@ -201,7 +216,8 @@ async def _slack(house: House, *, http: bool) -> None:
         port=settings.slack_http_port,
         path=settings.slack_http_path,
         visible_commands=settings.slack_visible_commands,
-    ).run()
+    )
+    return Running(run=bot.run, ready=bot.ready.is_set)
 
 
 def _login() -> str:

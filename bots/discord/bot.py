@@ -75,7 +75,8 @@ class DiscordBot:
     @property
     def ready(self) -> bool:
         """Connected and listening, for health checks."""
-        return self._client is not None and self._client.is_ready()
+        client = self._client
+        return client is not None and client.is_ready() and not any(each.is_closed() for each in client.shards.values())
 
     async def run(self) -> None:
         """Connect, and again whenever the connection ends, in the same process with the same memory.

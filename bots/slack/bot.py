@@ -160,6 +160,7 @@ class SlackBot:
                 proxy=self._proxy,
                 pace=self._pace,
                 connected=self.ready.set,
+                lost=self.ready.clear,
             ).run()
 
     def _desk(self, session: aiohttp.ClientSession, *, many_workspaces: bool = False) -> Desk:

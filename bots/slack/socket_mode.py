@@ -100,6 +100,7 @@ class SocketMode:
         proxy: str | None = None,
         pace: Pace | None = None,
         connected: Callable[[], None] = lambda: None,
+        lost: Callable[[], None] = lambda: None,
         dice: random.Random | None = None,
     ) -> None:
         self._app = app
@@ -108,6 +109,7 @@ class SocketMode:
         self._proxy = proxy
         self._pace = pace or Pace()
         self._connected = connected
+        self._lost = lost
         self._dice = dice or random.Random()  # noqa: S311 - jitter, no secret
         self._farewells: set[asyncio.Task[None]] = set()
 
@@ -124,6 +126,7 @@ class SocketMode:
                     raise
                 except (SlackClientError, *NETWORK) as error:
                     failures += 1
+                    self._lost()
                     log.warning(
                         "Slack cannot be reached (%s): trying again", discreet(f"{type(error).__name__}: {error}")
                     )
