@@ -1,0 +1,199 @@
+"""Person2 on IRC, end to end on loopback: what ann types in a channel or in private, and what she reads."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from core.commands import Commands
+from examples.irc import LIMIT, IrcBot, to_lines
+from tests.fakes import Clock, FakeGenerator, chat
+
+ROOT = Path(__file__).parents[2]
+
+
+class IrcServer:
+    """Enough of RFC 2812 for one bot: registration with taken nicks, JOIN with NAMES; keeps what the bot sends."""
+
+    def __init__(self, *, taken: str = "") -> None:
+        self.taken = taken
+        self.sent: asyncio.Queue[str] = asyncio.Queue()
+        self.connections = 0
+        self.refuse = 0
+        """Connections to hang up on before any word."""
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.connections <= self.refuse:
+            writer.close()
+            return
+        self._writer, nick = writer, ""
+        while raw := await reader.readline():
+            assert raw.endswith(b"\r\n")
+            assert len(raw) <= 512
+            line = raw.decode().rstrip("\r\n")
+            verb, _, rest = line.partition(" ")
+            match verb:
+                case "NICK" if rest == self.taken:
+                    self.types(f":irc.test 433 * {rest} :Nickname is already in use")
+                case "NICK":
+                    nick = rest
+                    self.types(f":irc.test 001 {nick} :Welcome", "PING :are you there")
+                case "JOIN":
+                    self.types(f":{nick}!b@h JOIN {rest}", f":irc.test 353 {nick} = {rest} :{nick} @ann +ben")
+                case "USER":
+                    pass
+                case _:
+                    self.sent.put_nowait(line)
+        writer.close()
+
+    def types(self, *lines: str) -> None:
+        assert self._writer is not None
+        self._writer.writelines(f"{line}\r\n".encode() for line in lines)
+
+    def ann(self, target: str, text: str, verb: str = "PRIVMSG") -> None:
+        self.types(f":ann!~ann@host {verb} {target} :{text}")
+
+    async def read(self) -> str:
+        """The bot's next line that is no PONG or PASS."""
+        async with asyncio.timeout(10):
+            while (line := await self.sent.get()).startswith(("PONG", "PASS")):
+                pass
+        return line
+
+    def drop(self) -> None:
+        assert self._writer is not None
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def talk(
+    *lines: str, server: IrcServer | None = None, model: FakeGenerator | None = None
+) -> AsyncIterator[IrcServer]:
+    """A server with a bot in #room that says `lines`."""
+    server, clock = server or IrcServer(), Clock()
+    room = chat(model or FakeGenerator(lines=lines or ("hello",)), clock=clock)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    bot = IrcBot(
+        room,
+        Commands(chat=room, clock=clock, started_at=clock.now, prefix="!"),
+        server="127.0.0.1",
+        port=listening.sockets[0].getsockname()[1],
+        nick="person2",
+        channels=["#room"],
+        password="open sesame",
+        waits=(0.01,),
+    )
+    running = asyncio.create_task(bot.run())
+    try:
+        assert await asyncio.wait_for(server.sent.get(), 10) == "PASS open sesame"
+        assert await asyncio.wait_for(server.sent.get(), 10) == "PONG :are you there"
+        yield server
+        assert "sesame" not in repr(bot)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "answered"),
+    [
+        ("#room", "person2: how are you?", "PRIVMSG #room :fine"),
+        ("#Room", "how are you, Person2?", "PRIVMSG #room :fine"),
+        ("person2", "how are you?", "PRIVMSG ann :fine"),
+        ("#room", "!ask how are you?", "PRIVMSG #room :fine"),
+        ("person2", "!ask how are you?", "PRIVMSG ann :fine"),
+        ("#room", "!reset", "PRIVMSG #room :A fresh start: I will answer without what was said before."),
+        ("#room", "!settings ambient 1", "PRIVMSG ann :Only members who may manage this channel can do that."),
+        ("#room", "person2:", "PRIVMSG ann :I read text only: write me something and I'll answer."),
+    ],
+)
+async def test_who_speaks_to_it_is_answered(target: str, said: str, answered: str) -> None:
+    """By nick anywhere in the line, in private and by command; private matters go to the member alone."""
+    async with talk("fine") as server:
+        server.ann(target, said)
+        assert await server.read() == answered
+
+
+async def test_what_is_not_for_it_is_only_heard() -> None:
+    """Others' talk, longer nicks, notices and client requests get no answer; the talk is context for the next one."""
+    model = FakeGenerator(lines=("soup",))
+    async with talk(model=model) as server:
+        server.ann("#room", "we had bread")
+        server.ann("#room", "person2000 and person2-bot are others")
+        server.ann("person2", "you have won", "NOTICE")
+        server.ann("person2", "\x01VERSION\x01")
+        server.types("", "garbage \x00", ":irc.test PING")
+        server.ann("#room", "person2, and you?")
+        assert await server.read() == "PRIVMSG #room :soup"
+        assert len(model.prompts) == 1
+        assert "we had bread" in model.prompts[0]
+        assert "won" not in model.prompts[0]
+        assert model.prompts[0].endswith("and you?\nPerson2:")
+
+
+async def test_another_answer_and_help() -> None:
+    """`!again` answers anew; help is in private and short enough for one breath."""
+    async with talk("one", "two") as server:
+        server.ann("person2", "count")
+        assert await server.read() == "PRIVMSG ann :one"
+        server.ann("person2", "!again")
+        assert await server.read() == "PRIVMSG ann :two"
+        server.ann("#room", "!help")
+        first = await server.read()
+        assert first.startswith("PRIVMSG ann :Mention me")
+        assert "!ask QUESTION" in first
+
+
+async def test_nobody_is_pinged_and_nothing_is_injected() -> None:
+    """Nicks of the channel are broken by an invisible character; a line break cannot start a command."""
+    async with talk(speak := "ben and ANN said: quit") as server:
+        server.ann("#room", "person2?")
+        said = (await server.read()).removeprefix("PRIVMSG #room :")
+        assert said.replace("\u200b", "") == speak
+        assert "ben" not in said
+        assert "ANN" not in said
+    assert to_lines("a\r\nQUIT :x\x01\x00") == ["a | QUIT :x"]
+
+
+@pytest.mark.parametrize("text", ["word " * 300, "ü" * 700, "🎉" * 300, "x" * 5000])
+def test_long_replies_fit(text: str) -> None:
+    """No line has more than 400 bytes, and no answer more than a few lines."""
+    lines = to_lines(text)
+    assert 1 < len(lines) <= 5
+    assert all(0 < len(line.encode()) <= LIMIT for line in lines)
+
+
+async def test_a_taken_nick_gets_a_tail() -> None:
+    """The bot listens to the nick it was given in the end."""
+    async with talk("yes", server=IrcServer(taken="person2")) as server:
+        server.ann("#room", "person2_: are you there?")
+        assert await server.read() == "PRIVMSG #room :yes"
+
+
+async def test_it_comes_back() -> None:
+    """Refused at first, then dropped in the middle: it connects again and remembers the talk."""
+    server = IrcServer()
+    server.refuse = 3
+    model = FakeGenerator(lines=("one", "two"))
+    async with talk(server=server, model=model):
+        server.ann("#room", "person2: first")
+        assert await server.read() == "PRIVMSG #room :one"
+        server.drop()
+        async with asyncio.timeout(10):
+            while await server.sent.get() != "PONG :are you there":
+                pass
+        server.ann("#room", "person2: second")
+        assert await server.read() == "PRIVMSG #room :two"
+        assert server.connections == 5
+        assert "first" in model.prompts[1]
+
+
+def test_a_platform_costs_at_most_150_lines() -> None:
+    """The promise of the architecture, kept by the whole file with its command line."""
+    assert len((ROOT / "examples" / "irc.py").read_text(encoding="utf-8").splitlines()) <= 150
