@@ -2,8 +2,7 @@
 
     python examples/irc.py irc.libera.chat --port 6697 --tls --nick person2 --channel '#my-channel'
 
-It answers where its nick stands in a line, in private messages, and to `!ask`, `!help` … IRC has no accounts to be sure
-of: a member is a nick, and nobody is an admin. A server's password comes from IRC_PASSWORD.
+It answers to its nick, to private messages and to `!ask`, `!help` … A member is a nick, and nobody is an admin.
 """
 
 import argparse
@@ -140,7 +139,7 @@ async def main() -> None:
     options.add_argument("--port", type=int, default=6667)
     options.add_argument("--tls", action="store_true")
     options.add_argument("--nick", default="person2")
-    options.add_argument("--channel", dest="channels", action="append", default=[])
+    options.add_argument("--channel", dest="channels", action="append", default=[], metavar="#NAME")
     chosen = vars(options.parse_args())
     set_up_logging(settings := load_settings())
     async with open_house(settings, prefix="!") as house:
