@@ -4,9 +4,11 @@
 
 Both train LoRA of the same rank on the same dialogues for the same epochs with as many dialogues a step, the same
 learning rate and schedule. Plain: the Hugging Face trainer with peft as their documentation has it, one dialogue a
-row, rows padded to the longest of a batch, labels on Person2's words. Ours: `training.finetune`. A third, TRL's
-SFTTrainer on the same examples, runs where `trl` is installed. They take turns (plain, ours, plain, …), because the
-machine may be busy with other things: compare the ratio, not the rates. Timed is the training alone.
+row, rows padded to the longest of a batch, labels on Person2's words, all in fp32 (left to itself, transformers 5
+loads an fp16 folder as fp16, which takes many times longer on a processor: no fair opponent). Ours:
+`training.finetune`. A third, TRL's SFTTrainer on the same examples, runs where `trl` is installed. They take turns
+(plain, ours, plain, …), because the machine may be busy with other things: compare the ratio, not the rates. Timed is
+the training alone.
 """
 
 import argparse
@@ -63,7 +65,7 @@ def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder
     encoder = Encoder(load_base(base)[1])
     set_seed(settings.seed)
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         rows = examples(dialogues, encoder, model.config.n_positions)
         config = LoraConfig(
             r=settings.rank,
@@ -134,7 +136,7 @@ def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, fol
             task_type="CAUSAL_LM",
         )
         trainer = SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(base),
+            model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
