@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy, 1 as the model learned, 2 wild")
     top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus sampling; 1 switches it off")
-    repetition_penalty: float = Field(default=1.15, ge=1, le=2, description="1 switches it off")
+    repetition_penalty: float = Field(default=1.1, ge=1, le=2, description="1 switches it off")
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
 
     ambient_chance: float = Field(
