@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,7 @@ from core.messages import Message
 from core.settings import Settings, load_settings
 from person2.pulse import STALE_SECONDS, age
 from person2.screen import chosen, err, out, write_json
-from person2.wiring import open_generator, open_shelf
+from person2.wiring import now, open_generator, open_shelf
 
 if TYPE_CHECKING:
     from core.generator.bench import Figures
@@ -31,6 +32,9 @@ DISK_NEEDED = 1 << 30
 
 MOST_TURNS = 4
 """Replies a remembered conversation must hold to be worth a replay."""
+
+CLOCK_OFF = 60
+"""Seconds; Slack's signatures are good for five minutes (https://docs.slack.dev/authentication/verifying-requests)."""
 
 State = Literal["good", "look", "bad"]
 
@@ -85,8 +89,8 @@ async def _examine(told: Callable[[Finding], None]) -> None:
     told(_attempt("database", lambda: _database(settings)))
     told(await _model(settings))
     told(_attempt("voice", lambda: _voice(settings)))
-    for finding in (await _discord(settings), await _slack(settings)):
-        told(finding)
+    for look in (_clock, _discord, _slack):
+        told(await look(settings))
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:
@@ -149,6 +153,32 @@ async def _model(settings: Settings) -> Finding:
 def _voice(settings: Settings) -> str:
     found = open_shelf(settings).find(settings.adapter, base=settings.base_model)
     return f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+
+
+async def _clock(settings: Settings) -> Finding:
+    """This machine's clock against the platforms' own: Slack refuses requests, and tells us to, beyond five minutes."""
+    import aiohttp
+
+    asked = []
+    if settings.discord_token is not None:
+        asked.append(settings.discord_api_base or "https://discord.com/api/v10/gateway")
+    if settings.slack_bot_token is not None or settings.slack_client_secret is not None:
+        asked.append(settings.slack_api_url or "https://slack.com/api/api.test")
+    for url in asked:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+                session.get(url, proxy=settings.discord_proxy or settings.slack_proxy or None) as answer,
+            ):
+                told = parsedate_to_datetime(answer.headers["Date"])
+        except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError):
+            continue  # the platform's own check says what is wrong with the way there
+        off = abs((now() - told).total_seconds())
+        if off > CLOCK_OFF:
+            says = f"is {off:.0f} s off; switch time synchronisation on (timedatectl set-ntp true)."
+            return Finding(what="clock", state="bad", says=says)
+        return Finding(what="clock", state="good", says=f"within {CLOCK_OFF} s of the platform's")
+    return Finding(what="clock", state="look", says="could not be compared: no platform is set up, or none was reached")
 
 
 async def _discord(settings: Settings) -> Finding:

@@ -173,6 +173,8 @@ async def examine(token: str, *, api_base: str | None = None, proxy: str | None 
             raise PlatformError(
                 f"Discord cannot be reached ({error}); check the network and DISCORD_API_BASE."
             ) from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise PlatformError("What answers at DISCORD_API_BASE does not speak as Discord does; check it.") from error
         flags = client.application_flags
         return Findings(
             name=client.user.name if client.user is not None else "",
