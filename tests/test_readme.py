@@ -83,7 +83,8 @@ def test_make_chat_answers_piped_lines(tmp_path: Path) -> None:
     if not (ROOT / ".venv" / ".ready").exists():
         pytest.skip("no .venv here: these tests were not started by make")
     environment = {**os.environ, "PERSON2_HOME": str(tmp_path)}
-    environment.pop("MAKEFLAGS", None)
+    for told_by_the_outer_make in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        environment.pop(told_by_the_outer_make, None)
     done = subprocess.run(
         ["make", "chat"],
         cwd=ROOT,
