@@ -9,8 +9,9 @@
  * Keys are rounded per token and head. Their part of c_attn's bias is left out: it adds the same number to every score
  * of a query, which softmax does not see, and without it the keys are smaller, so they round better.
  *
- * Threads live for one call. They share each phase's items through a counter, so that one that the system
- * holds up does not hold up the others, and meet at a barrier after it.
+ * Threads live for one call. They take each phase's items from a counter, and go on when all its items are done: a
+ * thread that the system does not let run is waited for only if it has begun an item. On a busy machine that is what
+ * keeps a step from taking a scheduler's turn at each of its 120 phases.
  */
 #include <immintrin.h>
 #include <math.h>
@@ -59,9 +60,7 @@ typedef struct {
     float *x, *wide, *mixed, *low, *scale;
     int8_t *whole;
     int32_t *sum;
-    atomic_int *taken;
-    atomic_int team; /* threads that take part; 0 until all have started */
-    atomic_int waiting, round;
+    atomic_int *taken, *done; /* of each phase */
 } Shared;
 
 typedef struct { Shared *shared; float *line, *scores; int phase; } Thread;
@@ -73,24 +72,19 @@ int64_t person2_scratch(const Model *m, int64_t rows, int64_t threads, int64_t m
 {
     int64_t wide = m->inner > 3 * m->width ? m->inner : 3 * m->width;
     return rows * (2 * m->width + wide + up16(max_rank) + wide / 4 + 2) + threads * (wide + context + 64)
-           + m->count * 16 + 1024;
+           + 2 * (m->count * 10 + 8) + 16;
 }
 
-static void meet(Thread *t)
+static int64_t next(Thread *t) { return atomic_fetch_add(&t->shared->taken[t->phase], 1); }
+
+static void finish(Thread *t) { atomic_fetch_add(&t->shared->done[t->phase], 1); }
+
+/* The end of a phase of so many items. */
+static void meet(Thread *t, int64_t items)
 {
-    Shared *s = t->shared;
-    int threads = atomic_load(&s->team);
-    if (threads > 1) {
-        int round = atomic_load(&s->round);
-        if (atomic_fetch_add(&s->waiting, 1) == threads - 1) {
-            atomic_store(&s->waiting, 0);
-            atomic_store(&s->round, round + 1);
-        } else {
-            for (int spins = 0; atomic_load(&s->round) == round; spins++) {
-                if (spins < SPINS) _mm_pause();
-                else sched_yield();
-            }
-        }
+    for (int spins = 0; atomic_load(&t->shared->done[t->phase]) < items; spins++) {
+        if (spins < SPINS) _mm_pause();
+        else sched_yield();
     }
     t->phase++;
 }
@@ -101,8 +95,6 @@ static inline __attribute__((always_inline)) void multiply_add(__m512i *acc, __m
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(w), "v"(v));
 }
-
-static int64_t next(Thread *t) { return atomic_fetch_add(&t->shared->taken[t->phase], 1); }
 
 /* e^x for x <= 88, relative error below 2e-7: 2^n times a polynomial on [-1/2, 1/2]. */
 static inline __m512 exp16(__m512 x)
@@ -263,7 +255,7 @@ static inline __attribute__((always_inline)) void tile(const Thread *t, const Pr
 static void multiply(Thread *t, const Product *p, int64_t rows)
 {
     int64_t blocks = p->linear->outputs / COLUMNS, groups = (rows + ROWS - 1) / ROWS;
-    for (int64_t block; (block = next(t)) < blocks;) {
+    for (int64_t block; (block = next(t)) < blocks; finish(t)) {
         int64_t first = 0;
         for (int64_t g = 0; g < groups; g++) {
             int count = (int)((rows - first + groups - g - 1) / (groups - g)); /* even groups: 32 is 6 6 5 5 5 5 */
@@ -278,7 +270,7 @@ static void multiply(Thread *t, const Product *p, int64_t rows)
             first += count;
         }
     }
-    meet(t);
+    meet(t, blocks);
 }
 
 /* Put one row's key and value of every head into its room. */
@@ -385,53 +377,52 @@ static void *work(void *argument)
     const Call *call = s->call;
     const Model *m = call->model;
     const Row *rows = call->rows;
-    int64_t n = call->row_count, width = m->width, i;
-    while (!atomic_load(&s->team)) sched_yield();
-    while ((i = next(t)) < n) embed(m, rows + i, s->x + i * width);
-    meet(t);
+    int64_t n = call->row_count, width = m->width;
+    for (int64_t i; (i = next(t)) < n; finish(t)) embed(m, rows + i, s->x + i * width);
+    meet(t, n);
     for (int64_t layer = 0; layer < m->count; layer++) {
         const Layer *l = m->layers + layer;
         Product p = {.layer = layer, .activation = m->activation};
-        while ((i = next(t)) < n) {
+        for (int64_t i; (i = next(t)) < n; finish(t)) {
             norm(s->x + i * width, t->line, width, l->norm[0], l->shift[0], m->epsilon);
             prepare(s, i, t->line, width, delta_of(rows + i, layer, C_ATTN));
         }
-        meet(t);
+        meet(t, n);
         p.linear = &l->linear[C_ATTN], p.module = C_ATTN, p.mode = STORE, p.out = s->wide;
         multiply(t, &p, n);
-        while ((i = next(t)) < n) remember(m, rows + i, layer, s->wide + i * 3 * width);
-        meet(t);
-        while ((i = next(t)) < n * m->heads) {
+        for (int64_t i; (i = next(t)) < n; finish(t)) remember(m, rows + i, layer, s->wide + i * 3 * width);
+        meet(t, n);
+        for (int64_t i; (i = next(t)) < n * m->heads; finish(t)) {
             int64_t row = i / m->heads, at = i % m->heads * m->head_width;
             attend(t, rows + row, layer, i % m->heads, s->wide + row * 3 * width + at, s->mixed + row * width + at);
         }
-        meet(t);
-        while ((i = next(t)) < n)
+        meet(t, n * m->heads);
+        for (int64_t i; (i = next(t)) < n; finish(t))
             prepare(s, i, s->mixed + i * width, width, delta_of(rows + i, layer, ATTN_PROJ));
-        meet(t);
+        meet(t, n);
         p.linear = &l->linear[ATTN_PROJ], p.module = ATTN_PROJ, p.mode = ADD, p.out = s->x;
         multiply(t, &p, n);
-        while ((i = next(t)) < n) {
+        for (int64_t i; (i = next(t)) < n; finish(t)) {
             norm(s->x + i * width, t->line, width, l->norm[1], l->shift[1], m->epsilon);
             prepare(s, i, t->line, width, delta_of(rows + i, layer, C_FC));
         }
-        meet(t);
+        meet(t, n);
         p.linear = &l->linear[C_FC], p.module = C_FC, p.mode = ACTIVATE, p.out = s->wide;
         multiply(t, &p, n);
-        while ((i = next(t)) < n)
+        for (int64_t i; (i = next(t)) < n; finish(t))
             prepare(s, i, s->wide + i * m->inner, m->inner, delta_of(rows + i, layer, MLP_PROJ));
-        meet(t);
+        meet(t, n);
         p.linear = &l->linear[MLP_PROJ], p.module = MLP_PROJ, p.mode = ADD, p.out = s->x;
         multiply(t, &p, n);
     }
-    while ((i = next(t)) < call->wanted_count) {
+    for (int64_t i; (i = next(t)) < call->wanted_count; finish(t)) {
         const Row *row = rows + call->wanted[i];
         norm(s->x + call->wanted[i] * width, t->line, width, m->last_norm, m->last_shift, m->epsilon);
         if (row->lora && row->lora->last)
             for (int64_t c = 0; c < width; c++) t->line[c] += row->lora->last[c];
         prepare(s, i, t->line, width, 0);
     }
-    meet(t);
+    meet(t, call->wanted_count);
     Product head = {.linear = &m->head, .index = call->wanted, .module = -1, .mode = STORE, .out = call->logits};
     multiply(t, &head, call->wanted_count);
     return 0;
@@ -459,11 +450,11 @@ void person2_step(const Call *call)
     }
     int64_t phases = m->count * 10 + 8;
     s.taken = (atomic_int *)at;
-    memset(s.taken, 0, (size_t)phases * sizeof *s.taken);
+    s.done = s.taken + phases;
+    memset(s.taken, 0, (size_t)phases * 2 * sizeof *s.taken);
     pthread_t ids[threads];
     int team = 1;
     while (team < threads && !pthread_create(&ids[team], 0, work, &team_of[team])) team++;
-    atomic_store(&s.team, team);
     work(&team_of[0]);
     for (int i = 1; i < team; i++) pthread_join(ids[i], 0);
 }
