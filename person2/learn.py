@@ -155,7 +155,8 @@ def train(
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(1, 1, stage),
         )
-    _tell(learned, as_json=as_json)
+    if learned is not None:
+        _tell(learned, as_json=as_json)
 
 
 @app.command(epilog="Example: `person2 retrain --dry-run`")

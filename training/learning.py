@@ -57,14 +57,15 @@ def learn(
     log_to: LogTo = "none",
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> Learned:
+) -> Learned | None:
     """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
-    untouched, so a run that fails or is killed changes nothing and can be resumed.
+    untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
+    launch`) the first alone judges and fills the shelf; the others get None.
     """
     if any(card.id == name for card in shelf.cards()):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
@@ -82,6 +83,8 @@ def learn(
     }
     advice = learning_curve(files, **what) if with_curve else None
     outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+    if not outcome.leads:
+        return None
     made_at = clock()
     card = make_card(outcome, created_at=made_at, command=command)
     judgement, page = None, None

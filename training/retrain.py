@@ -94,7 +94,7 @@ def retrain(
             on_progress=on_progress,
             on_stage=on_stage,
         )
-        passed = learned.judgement is not None and learned.judgement.verdict.passed
+        passed = learned is not None and learned.judgement is not None and learned.judgement.verdict.passed
         if passed:
             shelf.use(name)
         return Retrained(funnel=funnel, learned=learned, promoted=passed)
