@@ -19,7 +19,8 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip()
 ]
-DIALOGUES = next(block for language, block in BLOCKS if not language and block.startswith("Person1:"))
+# The first such block is the transcript, the second the example of a dialogue file.
+DIALOGUES = [block for language, block in BLOCKS if not language and block.startswith("Person1:")][1]
 
 
 def run(command: str, folder: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
