@@ -25,6 +25,8 @@ _TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|
 _LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
 _REPEATED = re.compile(r"(.)\1{5,}")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
+_PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]", re.IGNORECASE)
+"""What a writing machine left unfilled: `[user 2]`, `[name]`."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
 
 
@@ -78,7 +80,7 @@ def clean(text: str) -> str:
     Transcript tags inside a turn, spaces before punctuation, markup, links, endless letters. Spelling, case and slang
     stay: people write so, and the held-out files are scored as they are.
     """
-    if _UNPRINTABLE.search(text) or len(text) > MAX_TURN_CHARACTERS or _MARKUP.search(text):
+    if _UNPRINTABLE.search(text) or len(text) > MAX_TURN_CHARACTERS or _MARKUP.search(text) or _PLACEHOLDER.search(text):
         return ""
     text = _TAG_ARTEFACT.sub("", text)
     text = _LOST_SPACE.sub(r"\1", text)

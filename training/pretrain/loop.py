@@ -74,6 +74,9 @@ class Trainer:
         self.recipe = recipe
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
         self.network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
+        if device.type == "cpu":
+            # Two products and a softmax: on two cores a quarter faster a step than the fused kernel, at these lengths.
+            self.network.set_attn_implementation("eager")
         self.network.train()
         self.optimizers = net.Optimizers(self.network, recipe.rates)
         self.average = net.Average(self.network, recipe.average)
