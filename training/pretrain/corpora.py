@@ -17,6 +17,11 @@ from core.errors import TrainingError
 HOLD_OUT_EVERY = 10
 """Of a file that has no held-out twin, the dialogues 10, 20, 30 … are kept aside."""
 
+MIDWAY_EVERY = 4
+"""Every fourth dialogue begins at one of Person2's turns."""
+MIDWAY_TURNS = 4
+"""Shorter ones stay whole."""
+
 MIN_TURN_LETTERS = 1
 MAX_TURN_CHARACTERS = 1_200
 """A longer turn is an essay or a paste, not talk."""
@@ -95,6 +100,19 @@ def clean_dialogue(turns: dialogue.Dialogue) -> dialogue.Dialogue | None:
     return tuple(kept) if len(kept) == len(turns) and len(kept) > 1 else None
 
 
+def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
+    """The dialogue, or for every MIDWAY_EVERY-th the rest of it from one of Person2's turns, each turn as often.
+
+    So the model learns how likely a reply is when nothing is known of what it answers, which ranking by mutual
+    information takes off (`training.ranking`). Otherwise a text that begins with `Person2:` is foreign to it, and it
+    expects an opening there, not a reply.
+    """
+    if number % MIDWAY_EVERY or len(turns) < MIDWAY_TURNS:
+        return turns
+    starts = [index for index, turn in enumerate(turns) if index and turn.speaker is dialogue.Speaker.PERSON2]
+    return turns[starts[number // MIDWAY_EVERY % len(starts)] :]
+
+
 def load(source: Source) -> Corpus:
     """Read one file. Raises TrainingError if it cannot be read or holds nothing to learn from."""
     try:
@@ -146,5 +164,5 @@ def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list
         elif (cleaned := clean_dialogue(turns)) is None:
             dropped += 1
         else:
-            texts.append(dialogue.render(cleaned))
+            texts.append(dialogue.render(midway(cleaned, number)))
     return texts, held_out, dropped
