@@ -1,0 +1,97 @@
+"""What a model says to people, to be read by people: forty first replies and twenty conversations.
+
+    python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
+
+The lines of Person1 stand in `reading.toml`, the seed is fixed, every reply is the first one that came: through
+`core.chat` and the engine, as in the terminal. Writes Markdown.
+"""
+
+import argparse
+import asyncio
+import random
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from core.chat import Chat, ChatSettings
+from core.generator import Adapter, Sampling, engine
+from core.memory import open_memory
+from core.messages import Conversation, Kind, Message
+
+LINES = Path(__file__).with_name("reading.toml")
+SEED = 1
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", type=Path, default=Path("models/starter"))
+    options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
+    options.add_argument("--seed", type=int, default=SEED)
+    options.add_argument("--temperature", type=float, default=Sampling().temperature)
+    options.add_argument("--top-p", type=float, default=Sampling().top_p)
+    options.add_argument("--repetition-penalty", type=float, default=Sampling().repetition_penalty)
+    given = options.parse_args()
+    sampling = Sampling(temperature=given.temperature, top_p=given.top_p, repetition_penalty=given.repetition_penalty)
+    lines = tomllib.loads(LINES.read_text(encoding="utf-8"))
+    adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
+    talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
+    said = asyncio.run(play(given.model, adapter, sampling, talks, seed=given.seed))
+    print("| | Person1 | Person2 |\n|---|---|---|")
+    openings = len(lines["openings"])
+    for number, ((line, reply),) in enumerate(said[:openings], 1):
+        print(f"| {number} | {_cell(line)} | {_cell(reply)} |")
+    for number, talk in enumerate(said[openings:], 1):
+        print(f"\n**{number}**\n")
+        for line, reply in talk:
+            print(f"> Person1: {line}  \n> Person2: {reply}  ")
+
+
+async def play(
+    model: Path, adapter: Adapter | None, sampling: Sampling, talks: Sequence[Sequence[str]], *, seed: int
+) -> list[list[tuple[str, str]]]:
+    """Each talk in a channel of its own, as (line, reply) pairs."""
+
+    async def voice(_: Conversation, __: str | None) -> Adapter | None:
+        return adapter
+
+    generator = engine.load(model)
+    played: list[list[tuple[str, str]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        memory = open_memory(f"sqlite:///{folder}/reading.db")
+        settings = ChatSettings(sampling=sampling, user_rate=0)
+        for number, lines in enumerate(talks):
+            chat = Chat(
+                memory=memory,
+                generator=generator,
+                voice=voice,
+                settings=settings,
+                dice=random.Random(seed),
+            )
+            played.append([(line, await _answer(chat, f"talk{number}", at, line)) for at, line in enumerate(lines)])
+        memory.close()
+    await generator.close()
+    return played
+
+
+async def _answer(chat: Chat, channel: str, at: int, line: str) -> str:
+    message = Message(
+        conversation=Conversation(platform="terminal", channel=channel, kind=Kind.DIRECT),
+        id=str(at),
+        author="Person1",
+        author_name="Person1",
+        text=line,
+        sent_at=START + timedelta(minutes=at),
+    )
+    reply = await chat.hear(message)
+    return reply.text if reply is not None else "(nothing)"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()
