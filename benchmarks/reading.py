@@ -19,6 +19,7 @@ from core.chat import Chat, ChatSettings
 from core.generator import Adapter, Sampling, engine
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
+from core.settings import Settings
 
 LINES = Path(__file__).with_name("reading.toml")
 SEED = 1
@@ -33,8 +34,14 @@ def main() -> None:
     options.add_argument("--temperature", type=float, default=Sampling().temperature)
     options.add_argument("--top-p", type=float, default=Sampling().top_p)
     options.add_argument("--repetition-penalty", type=float, default=Sampling().repetition_penalty)
+    options.add_argument("--best-of", type=int, default=Settings.model_fields["best_of"].default)
     given = options.parse_args()
-    sampling = Sampling(temperature=given.temperature, top_p=given.top_p, repetition_penalty=given.repetition_penalty)
+    sampling = Sampling(
+        temperature=given.temperature,
+        top_p=given.top_p,
+        repetition_penalty=given.repetition_penalty,
+        best_of=given.best_of,
+    )
     lines = tomllib.loads(LINES.read_text(encoding="utf-8"))
     adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]

@@ -263,6 +263,7 @@ class Chat:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "repetition_penalty": sampling.repetition_penalty,
+            "best of": sampling.best_of,
             "seed": completion.seed,
             "turns of context": len(kept),
             "prompt tokens": completion.prompt_tokens,

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
-from core.generator import Sampling
+from core.generator import MOST_RIVALS, Sampling
 from core.policy import Rules
 
 
@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 is greedy, 1 as the model learned, 2 wild")
     top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus sampling; 1 switches it off")
     repetition_penalty: float = Field(default=1.1, ge=1, le=2, description="1 switches it off")
+    best_of: int = Field(default=4, ge=1, le=MOST_RIVALS, description="Replies drawn to say the best of; 1 is quickest")
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
 
     ambient_chance: float = Field(
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
             top_p=self.top_p,
             repetition_penalty=self.repetition_penalty,
             max_new_tokens=self.max_new_tokens,
+            best_of=self.best_of,
         )
 
     @property

@@ -11,6 +11,15 @@ from typing import Literal, Protocol
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's end of text: separates dialogues in training and ends a generation."""
 
+INFORMATION = 0.7
+"""λ of log P(reply | prompt) − λ log P(reply | the prompt's last line alone), by which `Sampling.best_of` chooses:
+maximum mutual information (Li et al. 2016, arXiv:1510.03055). 0 prefers stock phrases, 1 and more prefers odd ones."""
+
+MOST_RIVALS = 16
+"""Replies drawn for one request at most."""
+RIVAL_STEP = 0x9E3779B9
+"""Between their seeds: far apart, so that requests with neighbouring seeds do not draw the same replies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -29,6 +38,9 @@ class Sampling:
     """Same seed, prompt, adapter and settings: same text, whoever shares the batch. None draws a fresh one."""
     stop: str = "\n"
     """The generation ends before this text, or at the end-of-text token."""
+    best_of: int = 1
+    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`).
+    The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from random import Random
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from core.generator import Sampling
+from core.generator import INFORMATION, Sampling
 from core.generator.engine.keeping import Keeping
 from core.generator.engine.lora import Lora
 from core.generator.engine.network import Network, Piece, Room
@@ -42,6 +43,8 @@ class Speaker:
     reused: int
     """Prompt tokens that were in the room already."""
     finish: Literal["stop", "length", "damaged"] | None = None
+    leader: "Speaker | None" = None
+    """Who reads the prompt for it; None once it has the prompt itself."""
 
     @property
     def reading(self) -> bool:
@@ -89,6 +92,37 @@ class Batch:
         self.speakers.append(speaker)
         return speaker
 
+    def rival(self, leader: Speaker, *, seed: int) -> Speaker | None:
+        """Another reply to the prompt that `leader`, who has just joined, is going to read; None without memory."""
+        prompt = leader.tokens[: leader.prompt_tokens].tolist()
+        rival = self.join(prompt, sampling=leader.sampling, seed=seed, lora=leader.lora, conversation=None)
+        if rival is not None:
+            rival.leader = leader
+        return rival
+
+    def information(self, speakers: Sequence[Speaker]) -> list[float]:
+        """How much the prompt says about each finished reply, in nats (`core.generator.INFORMATION`)."""
+        pieces: list[Piece] = []
+        said: list[NDArray[np.int64]] = []
+        for speaker in speakers:
+            reply = speaker.tokens[speaker.prompt_tokens : speaker.count]
+            bare = [*self._last_line(speaker), *reply[:-1].tolist()]
+            given = speaker.tokens[speaker.prompt_tokens - 1 : speaker.count - 1].tolist()
+            room = self.network.room(len(bare))
+            for own, start, tokens in ((speaker.room, speaker.prompt_tokens - 1, given), (room, 0, bare)):
+                pieces.append(Piece(room=own, start=start, tokens=tokens, lora=speaker.lora, logits=len(reply)))
+                said.append(reply)
+        targets = torch.from_numpy(np.concatenate(said))[:, None]
+        logits = self.network.forward(pieces)
+        nats = (logits.gather(1, targets)[:, 0] - logits.logsumexp(dim=1)).split([len(reply) for reply in said])
+        sums = [float(one.sum()) for one in nats]
+        return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
+
+    def _last_line(self, speaker: Speaker) -> Sequence[int]:
+        """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
+        prompt = self.tokens.decode(speaker.tokens[: speaker.prompt_tokens].tolist())
+        return self.tokens.encode(prompt.rsplit("\n", 1)[-1]) or speaker.tokens[: speaker.prompt_tokens][-1:].tolist()
+
     def leave(self, speaker: Speaker) -> None:
         """Done or given up: what it computed is kept for the conversation's next turn."""
         self.speakers.remove(speaker)
@@ -122,16 +156,25 @@ class Batch:
             said = said.split(speaker.sampling.stop, 1)[0]
         return said.rstrip("\ufffd")
 
+    def _fork(self) -> None:
+        """Give rivals the prompt that their leader has read; its last token is theirs to compute."""
+        for speaker in self.speakers:
+            if speaker.leader is not None and not speaker.leader.reading:
+                read = speaker.prompt_tokens - 1
+                speaker.room = speaker.leader.room.grown(len(speaker.tokens), keep=read)
+                speaker.computed, speaker.leader = read, None
+
     def _plan(self) -> tuple[list[Piece], list[Speaker]]:
         pieces: list[Piece] = []
         choosing: list[Speaker] = []
-        talking = [speaker for speaker in self.speakers if not speaker.reading]
+        self._fork()
+        talking = [speaker for speaker in self.speakers if not speaker.reading and speaker.finish is None]
         for speaker in talking:
             pieces.append(self._piece(speaker, speaker.count))
             choosing.append(speaker)
         budget = self.piece if talking else IDLE_PIECES * self.piece
         for speaker in self.speakers:
-            if not speaker.reading:
+            if not speaker.reading or speaker.leader is not None:
                 continue
             while budget > 0 and speaker.computed < speaker.count:
                 behind = min(speaker.count, (speaker.computed // self.piece + 1) * self.piece)

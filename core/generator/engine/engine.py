@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import GeneratorError, Overloaded, Unavailable
-from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling
 from core.generator.engine.batch import Batch, Speaker, room_for
 from core.generator.engine.keeping import Keeping
 from core.generator.engine.lora import Lora, Site, read_lora
@@ -54,6 +54,8 @@ class _Request:
     conversation: str | None
     arrived: float
     future: "Future[Completion]" = field(default_factory=Future)
+    speakers: list[Speaker] = field(default_factory=list)
+    """Those who speak for it once it runs: one, or `Sampling.best_of` of them."""
 
 
 class Engine:
@@ -82,7 +84,7 @@ class Engine:
         self._batch = Batch(network=network, keeping=keeping, tokens=tokens, piece=limits.prefill_chunk)
         self._changed = threading.Condition()
         self._queue: deque[_Request] = deque()
-        self._running: dict[Speaker, _Request] = {}
+        self._running: list[_Request] = []
         self._loras: OrderedDict[str, Lora] = OrderedDict()
         self._gone: deque[Lora] = deque()
         self._reading = threading.Lock()
@@ -257,56 +259,85 @@ class Engine:
                 request = self._queue[0] if self._queue else None
             if request is None:
                 return
-            speaker = self._batch.join(
+            leader = self._batch.join(
                 request.prompt,
                 sampling=request.sampling,
                 seed=request.seed,
                 lora=request.lora,
                 conversation=request.conversation,
             )
-            if speaker is None:
+            if leader is None:
                 return  # until one who speaks is done
-            self._running[speaker] = request
+            request.speakers.append(leader)
+            for number in range(1, request.sampling.best_of):
+                rival = self._batch.rival(leader, seed=request.seed + number * RIVAL_STEP)
+                if rival is None and self._running:
+                    self._dismiss(request)
+                    return  # likewise: how many speak is not a matter of who else is here
+                if rival is None:
+                    break  # alone, and still too little memory for all
+                request.speakers.append(rival)
+            self._running.append(request)
             with self._changed:
                 if request in self._queue:
                     self._queue.remove(request)
 
+    def _dismiss(self, request: _Request, *, winner: Speaker | None = None) -> None:
+        """Take all who speak for a request out of the batch; the conversation's next turn begins with the winner's."""
+        for speaker in request.speakers:
+            speaker.conversation = request.conversation if speaker is (winner or request.speakers[0]) else None
+            self._batch.leave(speaker)
+        request.speakers.clear()
+
     def _settle(self) -> None:
         """Answer who is done, forget who was cancelled."""
-        for speaker, request in list(self._running.items()):
-            if speaker.finish is None and not request.future.cancelled():
+        for request in list(self._running):
+            speakers = request.speakers
+            if not request.future.cancelled() and any(speaker.finish is None for speaker in speakers):
                 continue
-            del self._running[speaker]
-            self._batch.leave(speaker)
-            if speaker.finish == "damaged":
+            if request.future.cancelled():
+                self._running.remove(request)
+                self._dismiss(request)
+                continue
+            winner = self._best(speakers)
+            reply = Completion(
+                text=self._batch.text(winner),
+                finish=winner.finish if winner.finish == "length" else "stop",
+                prompt_tokens=winner.prompt_tokens,
+                new_tokens=len(winner.new_tokens),
+                seconds=self._clock() - request.arrived,
+                adapter=winner.lora.id if winner.lora else None,
+                seed=request.seed,
+            )
+            damaged, reused = winner.finish == "damaged", speakers[0].reused
+            self._running.remove(request)
+            self._dismiss(request, winner=winner)
+            if damaged:
                 _fail(
                     request.future,
                     GeneratorError("the model's numbers are not finite: its weights or the adapter's are damaged"),
                 )
-            elif speaker.finish is not None:
-                self._completed += 1
-                self._cached += speaker.reused
-                _resolve(
-                    request.future,
-                    Completion(
-                        text=self._batch.text(speaker),
-                        finish=speaker.finish,
-                        prompt_tokens=speaker.prompt_tokens,
-                        new_tokens=len(speaker.new_tokens),
-                        seconds=self._clock() - request.arrived,
-                        adapter=speaker.lora.id if speaker.lora else None,
-                        seed=request.seed,
-                    ),
-                )
+                continue
+            self._completed += 1
+            self._cached += reused
+            _resolve(request.future, reply)
+
+    def _best(self, speakers: Sequence[Speaker]) -> Speaker:
+        """Of those who said something, the one whose reply the prompt says most about; the first where they tie."""
+        able = [one for one in speakers if one.finish != "damaged" and self._batch.text(one).strip()]
+        if len(able) < 2:
+            return able[0] if able else speakers[0]
+        scores = self._batch.information(able)
+        return able[max(range(len(able)), key=scores.__getitem__)]
 
     def _break(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
-        broken = list(self._running.items())
+        broken = list(self._running)
         self._running.clear()
-        for speaker, request in broken:
-            if speaker in self._batch.speakers:
-                speaker.conversation = None
-                self._batch.leave(speaker)
+        for request in broken:
+            request.conversation = None
+            request.speakers = [speaker for speaker in request.speakers if speaker in self._batch.speakers]
+            self._dismiss(request)
             sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
             sentence.__cause__ = error
             _fail(request.future, sentence)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import GeneratorError
-from core.generator import Sampling
+from core.generator import MOST_RIVALS, Sampling
 
 GREEDY_BELOW = 1e-4
 """A temperature under this is greedy: dividing float32 logits by less only makes infinities."""
@@ -61,6 +61,7 @@ def validate(sampling: Sampling) -> None:
         ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
         ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf, "above 0"),
         ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "1 or more"),
+        ("best_of", sampling.best_of, 1 <= sampling.best_of <= MOST_RIVALS, f"from 1 to {MOST_RIVALS}"),
     ):
         if not right:
             raise GeneratorError(f"{name} is {value}, and it should be {should}")

@@ -24,8 +24,9 @@ from transformers import DynamicCache, GPT2LMHeadModel
 from core.adapterfiles import CONFIG, WEIGHTS, adapter_layer, check, same_base, shape_of, shapes, stamp
 from core.adapters import CARD, Card
 from core.errors import AdapterError
-from core.generator import Adapter
+from core.generator import INFORMATION, Adapter
 from core.generator.gpt2.base import Base
+from core.generator.gpt2.decoding import Row
 
 log = logging.getLogger(__name__)
 
@@ -216,6 +217,41 @@ class Rack:
             )
             logits: torch.Tensor = output.logits[:, -1].float()
             return logits
+
+    def information(self, rows: Sequence[Row]) -> list[float]:
+        """How much its prompt says about each row's finished reply, in nats (`core.generator.INFORMATION`)."""
+        fronts: list[list[int]] = []
+        for row in rows:
+            prompt = row.ids[: row.prompt_tokens]
+            fronts += [prompt, self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]]
+        replies = [row.ids[row.prompt_tokens :] for row in rows for _ in range(2)]
+        voices = [row.voice for row in rows for _ in range(2)]
+        width = max(len(front) + len(reply) for front, reply in zip(fronts, replies, strict=True)) - 1
+        ids = torch.full((len(fronts), width), self._base.end)
+        mask = torch.zeros_like(ids)
+        for line, front, reply in zip(range(len(fronts)), fronts, replies, strict=True):
+            known = [*front, *reply[:-1]]
+            ids[line, width - len(known) :] = torch.tensor(known)
+            mask[line, width - len(known) :] = 1
+        model: GPT2LMHeadModel | PeftModel = self._base.model
+        extra: dict[str, Any] = {}
+        if self._peft is not None and self._names:
+            model, extra = self._peft, {"adapter_names": voices}
+        device = self._base.model.device
+        with torch.inference_mode():
+            logits = model(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(device),
+                use_cache=False,
+                logits_to_keep=max(map(len, replies)),
+                **extra,
+            ).logits.float()
+        sums = []
+        for line, reply in enumerate(replies):
+            own = logits[line, -len(reply) :].log_softmax(1)
+            sums.append(float(own[torch.arange(len(reply)), torch.tensor(reply)].sum()))
+        return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
 
     def _activate(self) -> None:
         """peft wants an active adapter, though each row names its own: let it be one that stays."""

@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
-from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling
 from core.generator.gpt2.base import Base, load_base
 from core.generator.gpt2.decoding import Batch, Row, make_row
 from core.generator.gpt2.lora import Key, Prepared, Rack, key_of, prepare
@@ -71,7 +71,8 @@ class _Request:
     key: Key | None
     arrived: float
     future: "Future[Completion]"
-    row: Row | None = None
+    rows: list[Row] = field(default_factory=list)
+    """Those that run for it: one, or `Sampling.best_of` of them."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -214,7 +215,7 @@ class Gpt2Generator:
         """Free the place of a request whose asker is gone; a running one is dropped after the current token."""
         request.future.cancel()
         with self._changed:
-            if request.row is None and request in self._queue:
+            if not request.rows and request in self._queue:
                 self._queue.remove(request)
 
     async def _order(self, do: Callable[[], None]) -> None:
@@ -287,38 +288,47 @@ class Gpt2Generator:
             self._running += taken  # before anything can fail: what is here is answered
         for request in taken:
             try:
-                request.row = self._row(request)
+                request.rows = self._rows(request)
             except Exception as error:
                 _fail(request.future, _sentence(error), error)
-        self._running = [request for request in self._running if request.row is not None]
-        self._batch.admit([request.row for request in taken if request.row is not None and not request.future.done()])
+        self._running = [request for request in self._running if request.rows]
+        self._batch.admit([row for request in taken if not request.future.done() for row in request.rows])
 
-    def _row(self, request: _Request) -> Row:
+    def _rows(self, request: _Request) -> list[Row]:
         if request.key is not None and request.adapter is not None and not self._rack.has(request.key):
             # It gave way to others while this request waited.
             prepared = prepare(request.adapter, self._base)
             self._rack.put(prepared, in_use=self._in_use())
             request.key = prepared.key
         voice = self._rack.name(request.key)
-        return make_row(self._base, request.ids, sampling=request.sampling, seed=request.seed, voice=voice)
+        seeds = (request.seed + number * RIVAL_STEP for number in range(request.sampling.best_of))
+        return [make_row(self._base, request.ids, sampling=request.sampling, seed=seed, voice=voice) for seed in seeds]
 
     def _settle(self) -> None:
         """Answer what is finished or failed, forget what was cancelled."""
-        over = [r for r in self._running if r.row and (r.row.error or r.row.finish or r.future.done())]
-        if not over:
-            return
+        over = [r for r in self._running if r.future.done() or all(row.error or row.finish for row in r.rows)]
         self._running = [request for request in self._running if request not in over]
-        self._batch.drop([request.row for request in over if request.row])
+        gone = [row for request in over for row in request.rows]
+        gone += [row for request in self._running for row in request.rows if row.error or row.finish]
+        self._batch.drop(gone)
         for request in over:
-            row = request.row
-            if row is None or request.future.done():
+            if request.future.done():
                 continue
+            row = self._best(request.rows)
             if row.error is not None:
                 _fail(request.future, _sentence(row.error), row.error)
             else:
                 self._completed += 1
-                self._tokens += row.new_tokens
+                self._tokens += sum(each.new_tokens for each in request.rows)
                 _resolve(request.future, self._completion(request, row))
+
+    def _best(self, rows: list[Row]) -> Row:
+        """Of those that say something, the one whose reply the prompt says most about; the first where they tie."""
+        able = [row for row in rows if row.error is None and row.text.strip()]
+        if len(able) < 2:
+            return able[0] if able else rows[0]
+        scores = self._rack.information(able)
+        return able[max(range(len(able)), key=scores.__getitem__)]
 
     def _completion(self, request: _Request, row: Row) -> Completion:
         return Completion(

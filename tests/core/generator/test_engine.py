@@ -17,8 +17,9 @@ from transformers import GPT2LMHeadModel
 
 from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
-from core.generator import Adapter, Completion, Generator, Sampling, engine
+from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generator, Sampling, engine, gpt2
 from core.generator.engine import Engine
+from core.generator.engine.batch import Batch, Speaker
 from core.generator.engine.network import Piece
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
 
@@ -229,6 +230,70 @@ async def test_seeds_make_the_text(base: Path) -> None:
     assert (first.seed, second.seed) == (11, 12)
     assert first.text == again.text != second.text
     await made.close()
+
+
+def information(base: Path, adapter: Adapter, prompt: str, said: list[int]) -> float:
+    """log P(reply | prompt) − λ log P(reply | last line), by transformers and peft."""
+    tokenizer = tiny_tokenizer()
+    loaded: Any = GPT2LMHeadModel.from_pretrained(base)
+    model = PeftModel.from_pretrained(loaded, str(adapter.path)).eval()
+    sums = []
+    for front in (prompt, prompt.rsplit("\n", 1)[-1]):
+        ids = tokenizer(front)["input_ids"]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([[*ids, *said]])).logits[0, len(ids) - 1 : -1]
+        sums.append(float(logits.log_softmax(1)[range(len(said)), said].sum()))
+    return sums[0] - INFORMATION * sums[1]
+
+
+async def test_the_best_of_several_is_the_one_the_prompt_says_most_about(
+    exact: Engine, base: Path, voices: dict[str, Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each seed says by itself is drawn, and transformers and peft agree which of it is best."""
+    prompt, voice = PROMPTS[1], voices["rslora"]
+    settings = replace(DRAWN, top_k=0, temperature=2.0, max_new_tokens=6)
+    seeds = [5 + number * RIVAL_STEP for number in range(5)]
+    each = [await exact.generate(prompt, sampling=replace(settings, seed=seed), adapter=voice) for seed in seeds]
+    judged: list[list[int]] = []
+    judge = Batch.information
+
+    def listen(batch: Batch, speakers: Sequence[Speaker]) -> list[float]:
+        judged.extend(list(speaker.new_tokens) for speaker in speakers)
+        return judge(batch, speakers)
+
+    monkeypatch.setattr(Batch, "information", listen)
+    best = await exact.generate(prompt, sampling=replace(settings, seed=5, best_of=5), adapter=voice)
+    scores = [information(base, voice, prompt, said) for said in judged]
+    assert len({one.text for one in each}) == 5
+    assert best.text == each[scores.index(max(scores))].text
+    assert best.seed == 5
+    other = gpt2.load(base, device="cpu")
+    for seed in (5, 6, 7):
+        several = replace(settings, seed=seed, best_of=4)
+        both = [await one.generate(prompt, sampling=several, adapter=voice) for one in (exact, other)]
+        assert both[0].text == both[1].text
+    await other.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_best_of_several_does_not_depend_on_the_company(
+    base: Path, voices: dict[str, Adapter], kind: str
+) -> None:
+    """Alone or in a crowd, new or in a conversation that is kept, with little memory or much: the same reply."""
+    prompts = [f"Person1: {'so ' * number}tell me\nPerson2:" for number in range(0, 30, 4)]
+    texts = []
+    for batch, megabytes in ((1, 640), (8, 640), (8, 2)):
+        made = engine.load(base, max_batch=batch, cache_mb=megabytes, prefill_chunk=16, **KINDS[kind])
+        settings = replace(DRAWN, best_of=3, temperature=1.5)
+        for _ in range(2):
+            found = await asyncio.gather(
+                *(made.generate(p, sampling=settings, adapter=voices["plain"], conversation=p) for p in prompts)
+            )
+            texts.append([one.text for one in found])
+        assert made.status().running == 0
+        await made.close()
+        assert made._keeping.used == 0
+    assert all(each == texts[0] for each in texts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
