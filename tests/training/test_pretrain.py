@@ -16,7 +16,7 @@ from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.pretrain import bpe, card, cli, corpora, heldout, loop, rows
+from training.pretrain import bpe, card, cli, corpora, heldout, loop, rows, small_talk
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
 
@@ -72,10 +72,55 @@ def test_a_dialogue_with_junk_in_one_turn_is_left_out_and_counted(tmp_path: Path
 def test_every_tenth_dialogue_is_held_out_by_a_fixed_rule(talk: Path) -> None:
     """The same file gives the same four of forty, and none of them is learned from."""
     corpus = corpora.load(corpora.Source(path=talk, weight=1, hold_out=True))
-    whole = corpora.load(corpora.Source(path=talk, weight=1))
-    assert corpus.held_out == whole.texts[9::10]
+    assert corpus.held_out == tuple(f"{text.rstrip()}\n" for text in talk.read_text().split("\n\n")[9::10])
     assert len(corpus.texts) == 36
-    assert not set(corpus.texts) & set(corpus.held_out)
+    assert not any(held.endswith(text) for held in corpus.held_out for text in corpus.texts)
+
+
+def test_every_fourth_dialogue_begins_at_one_of_person2s_turns() -> None:
+    """Each of the later turns in its turn, so that a bare `Person2:` reads as any reply and not as an opening."""
+    turns = dialogue("a", "b", "c", "d", "e", "f")
+    assert [len(corpora.midway(turns, number)) for number in range(1, 17)] == [
+        *(6, 6, 6, 3),
+        *(6, 6, 6, 1),
+        *(6, 6, 6, 5),
+        *(6, 6, 6, 3),
+    ]
+    assert all(corpora.midway(turns, number)[0].speaker is Speaker.PERSON2 for number in (4, 8, 12))
+    assert corpora.midway(turns[:3], 4) == turns[:3]
+
+
+SMALL_TALK = [
+    (("Do you like tea?", "Yes, i do."), ("Do you like tea?", "Yes, I do.")),
+    (("Do you like tea?", "Yes, i'd say so!"), ("Do you like tea?", "Yes, I'd say so!")),
+    (("A tea, i.e. a drink.", "Right."), ("A tea, i.e. a drink.", "Right.")),
+    (("do you like tea?", "Yes, I do."), None),
+    (("Do you like tea?", "Yes I do"), None),
+    (("Do you like tea?", "YESSSS I do."), None),
+    (("Do you like tea?", " ".join(["Well"] * 30) + "."), None),
+]
+
+
+@pytest.mark.parametrize(("said", "learned"), SMALL_TALK)
+def test_the_bundled_adapter_learns_from_talk_written_with_care(
+    said: tuple[str, ...], learned: tuple[str, ...] | None
+) -> None:
+    """A lower-case i is mended, everything else that is careless is left out."""
+    assert list(small_talk.chosen([dialogue(*said)], 5)) == ([dialogue(*learned)] if learned else [])
+
+
+def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:
+    """Stock replies stay few, the file's share is kept, the tenth dialogue is held out, and it comes out the same."""
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    talks = [dialogue(f"Question {n}?", f"Answer {n // 10}.") for n in range(40)]
+    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert small_talk.write(out, [f"{path}=100"], hold_out=[path]) == 12
+    first = out.read_text(encoding="utf-8")
+    assert max(first.count(f"Answer {n}.") for n in range(4)) == 3
+    assert not any(f"Question {n}?" in first for n in range(9, 40, 10))
+    assert small_talk.write(out, [f"{path}=100"], hold_out=[path]) == 12
+    assert out.read_text(encoding="utf-8") == first
+    assert small_talk.write(out, [f"{path}=5"]) == 5
 
 
 @pytest.mark.parametrize(("spec", "weight"), [("a.txt", 1.0), ("a.txt=3", 3.0), ("dir=x/a.txt=0.5", 0.5)])
@@ -428,3 +473,24 @@ def test_wrong_use_is_answered_with_one_sentence(
         cli.main()
     assert left.value.code == 1
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+def test_the_loss_in_one_pass_has_the_gradient_of_cross_entropy(dtype: torch.dtype, near: float) -> None:
+    """Beside transformers' own logits and torch's loss, more than a chunk long, with targets that do not count."""
+    network = net.build(net.Shape(width=64, layers=2, context=64, vocabulary=600), seed=0)
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 600, (12, 61), generator=random)
+    inputs, targets = ids[:, :-1], ids[:, 1:].clone()
+    targets[:, :7] = net.IGNORED
+    wanted = torch.nn.functional.cross_entropy(
+        network(inputs).logits.flatten(0, 1), targets.flatten(), ignore_index=net.IGNORED, reduction="sum"
+    )
+    gradients = torch.autograd.grad(wanted / 100, list(network.parameters()))
+    found = net.nats(network, inputs, targets, dtype=dtype)
+    value = float(found.detach())
+    assert value == pytest.approx(float(wanted.detach()), rel=near / 10)
+    for right, ours in zip(gradients, torch.autograd.grad(found / 100, list(network.parameters())), strict=True):
+        assert float((right - ours).norm() / right.norm()) < near
+    with torch.no_grad():
+        assert float(net.nats(network, inputs, targets, dtype=dtype)) == pytest.approx(value, rel=near / 10)
