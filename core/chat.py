@@ -20,6 +20,7 @@ from core.errors import GeneratorError, Overloaded
 from core.generator import Adapter, Generator, Sampling
 from core.memory import ChannelSettings, Memory, Remembered, Removed
 from core.messages import Conversation, Kind, Message, Reply
+from core.underway import Underway
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Chat:
         self._last_ambient: dict[str, datetime] = {}
         self._in_a_row: dict[str, int] = {}
         self._said_wordless: deque[tuple[str, str]] = deque(maxlen=1000)
+        self._underway = Underway()
 
     async def hear(
         self, message: Message, *, thinking: Thinking = nullcontext, heard: Callable[[], object] | None = None
@@ -127,14 +129,24 @@ class Chat:
         return await self._answer(message, row, chosen, why=policy.Why.COMMAND, thinking=thinking)
 
     async def again(
-        self, conversation: Conversation, *, post: str | None = None, thinking: Thinking = nullcontext
+        self,
+        conversation: Conversation,
+        *,
+        post: str | None = None,
+        whole_channel: bool = False,
+        thinking: Thinking = nullcontext,
     ) -> tuple[Reply, tuple[str, ...]]:
-        """Another answer in place of the last one, or of the one posted as `post`.
+        """Another answer in place of the one posted as `post`, or of the last one here; with `whole_channel` also of
+        the last one in a thread of the channel. An answer still on its way is waited for.
 
         Gives the new reply and the ids of the posts it replaces; the old reply leaves the context (and counts as
         disliked when it comes to learning), so it is not repeated.
         """
-        found = await asyncio.to_thread(self.memory.last_reply, conversation, post)
+        if post is None:
+            await self._underway.settled(conversation, thinking=True, threads=whole_channel)
+        else:
+            await self._underway.settled(conversation)
+        found = await asyncio.to_thread(self.memory.last_reply, conversation, post, whole_channel=whole_channel)
         if found is None:
             return Reply(text="There is nothing of mine here to answer again.", notice=True), ()
         question, old, posts = found
@@ -144,9 +156,11 @@ class Chat:
         )
         return reply, posts if not reply.notice else ()
 
-    async def reset(self, conversation: Conversation) -> None:
-        """Begin a new conversation here: what was said stays stored but is no longer context."""
-        await asyncio.to_thread(self.memory.reset, conversation)
+    async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
+        """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
+        but is no longer context. A message being stored belongs to the old one."""
+        async with self._lock(self._ears, replace(conversation, thread=None)):
+            await asyncio.to_thread(self.memory.reset, conversation, whole_channel=whole_channel)
 
     async def edited(self, conversation: Conversation, message: str, text: str) -> bool:
         """Take over a message edited on the platform; False if it is not stored. One being stored is waited for."""
@@ -154,14 +168,38 @@ class Chat:
             return await asyncio.to_thread(self.memory.edit, conversation, message, text)
 
     async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
-        """Forget messages deleted on the platform; a post of ours takes the stored reply with it."""
+        """Forget messages deleted on the platform; a post of ours takes the stored reply with it, once it stands."""
         async with self._lock(self._ears, replace(conversation, thread=None)):
-            return await asyncio.to_thread(self.memory.remove, conversation, messages)
+            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
+        await self._underway.settled(conversation)
+        return await asyncio.to_thread(self.memory.remove, conversation, messages)
+
+    async def feedback(
+        self, conversation: Conversation, post: str, member: str, liked: bool | None, *, was: bool | None = None
+    ) -> bool:
+        """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
+        False if it is none. A post may be judged before the platform confirmed it to us."""
+        await self._underway.settled(conversation)
+        return await asyncio.to_thread(self.memory.feedback, conversation, post, member, liked, self._clock(), was=was)
+
+    async def reply_of(self, conversation: Conversation, post: str) -> int | None:
+        """The row of the reply posted as `post`; None if that is no post of ours."""
+        await self._underway.settled(conversation)
+        return await asyncio.to_thread(self.memory.reply_of, conversation, post)
 
     async def posted(self, reply: Reply, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them."""
-        if reply.row is not None and posts:
-            await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
+        """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them.
+
+        Every reply must end here, with no posts where it could not be posted: until then whoever asks for the
+        channel's posts is made to wait.
+        """
+        if reply.row is None:
+            return
+        try:
+            if posts:
+                await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
+        finally:
+            self._underway.posted(reply.row)
 
     def _lock(self, locks: Locks, conversation: Conversation) -> asyncio.Lock:
         """One lock a conversation, first come first served; gone when nobody holds or awaits it."""
@@ -219,14 +257,20 @@ class Chat:
         replacing: int | None = None,
     ) -> Reply:
         conversation = message.conversation
+        turn = self._underway.begin(conversation)
         try:
             async with thinking(), self._lock(self._mouths, conversation):
-                return await self._compose(message, row, chosen, why=why, replacing=replacing)
+                reply = await self._compose(message, row, chosen, why=why, replacing=replacing)
         except Overloaded as error:
-            return Reply(text=str(error) or CROWDED, answers=message.id, notice=True)
+            reply = Reply(text=str(error) or CROWDED, answers=message.id, notice=True)
         except GeneratorError as error:
             log.exception("no reply in %s", conversation.key)
-            return Reply(text=str(error) or BROKEN, answers=message.id, notice=True)
+            reply = Reply(text=str(error) or BROKEN, answers=message.id, notice=True)
+        except BaseException:
+            self._underway.end(turn)
+            raise
+        self._underway.said(turn, reply.row)
+        return reply
 
     async def _compose(
         self, message: Message, row: int, chosen: ChannelSettings, *, why: policy.Why, replacing: int | None
@@ -280,7 +324,14 @@ class Chat:
             replaces=replacing,
         )
         self._in_a_row[conversation.key] = self._in_a_row.get(conversation.key, 0) + 1
-        return Reply(text=text, answers=message.id, row=stored, adapter=completion.adapter, details=details)
+        return Reply(
+            text=text,
+            answers=message.id,
+            row=stored,
+            adapter=completion.adapter,
+            details=details,
+            conversation=conversation,
+        )
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:
         """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
@@ -289,6 +340,8 @@ class Chat:
         thread, with the message of the channel it hangs from.
         """
         where = message.conversation
+        if message.reply_to is not None:
+            await self._underway.settled(where)  # what it answers may have been posted a moment ago
         if message.reply_to is not None and where.kind is Kind.CHANNEL:
             chain = await asyncio.to_thread(self.memory.chain, row, WINDOW)
             if len(chain) > 1:

@@ -69,6 +69,8 @@ class Invocation:
     """The platform says this member may manage the channel."""
     post: str | None = None
     """The bot's post that a menu, shortcut or button was used on."""
+    whole_channel: bool = False
+    """The platform takes commands in channels only, never in a thread: they mean the channel with its threads."""
     thinking: Thinking = nullcontext
 
 
@@ -157,12 +159,15 @@ class Commands:
 
     async def _again(self, invocation: Invocation) -> Answer:
         reply, replaced = await self.chat.again(
-            invocation.message.conversation, post=invocation.post, thinking=invocation.thinking
+            invocation.message.conversation,
+            post=invocation.post,
+            whole_channel=invocation.whole_channel,
+            thinking=invocation.thinking,
         )
         return Answer(reply=reply, private=reply.notice, replaces=replaced)
 
     async def _reset(self, invocation: Invocation) -> Answer:
-        await self.chat.reset(invocation.message.conversation)
+        await self.chat.reset(invocation.message.conversation, whole_channel=invocation.whole_channel)
         return Answer(text="A fresh start: I will answer without what was said before.", private=False)
 
     async def _voice(self, invocation: Invocation) -> Answer:
@@ -250,9 +255,8 @@ class Commands:
 
     async def why(self, invocation: Invocation) -> Answer:
         """How the answer posted as `invocation.post` was made; menus call this, it is no word of the table."""
-        memory, where = self.chat.memory, invocation.message.conversation
-        row = await asyncio.to_thread(memory.reply_of, where, invocation.post or "")
-        details = await asyncio.to_thread(memory.details, row) if row is not None else {}
+        row = await self.chat.reply_of(invocation.message.conversation, invocation.post or "")
+        details = await asyncio.to_thread(self.chat.memory.details, row) if row is not None else {}
         if not details:
             return Answer(text="That is no answer of mine that I remember.")
         return Answer(text="\n".join(f"{name}: {value}" for name, value in details.items()))

@@ -20,7 +20,7 @@ from core import replies
 from core.chat import BROKEN, Chat
 from core.commands import Answer, Commands, Invocation, parse
 from core.errors import Person2Error
-from core.messages import Conversation, Kind, Message
+from core.messages import Conversation, Kind, Message, Reply
 from core.settings import load_settings
 from person2.logs import set_up_logging
 from person2.wiring import open_house
@@ -124,10 +124,10 @@ class IrcBot:
         except Person2Error:
             log.exception("no answer in %s", said.conversation.key)
             answer = Answer(text=BROKEN if said.mentions_bot or said.conversation.kind is Kind.DIRECT else "")
-        private = answer.private or (answer.reply is not None and answer.reply.notice)
-        target = said.author_name if private else said.conversation.channel
-        text = answer.reply.text if answer.reply is not None else answer.text  # a file is the operator's to send
-        self._send(*(f"PRIVMSG {target} :{line}" for line in to_lines(text, nicks=self._nicks)))
+        reply = answer.reply or Reply(text=answer.text, notice=answer.private)  # a file is the operator's to send
+        target = said.author_name if reply.notice else said.conversation.channel
+        self._send(*(f"PRIVMSG {target} :{line}" for line in to_lines(reply.text, nicks=self._nicks)))
+        await self.chat.posted(reply, said.conversation, ())  # lines of IRC have no ids
 
     def _send(self, *lines: str) -> None:
         self._writer.writelines(f"{line}\r\n".encode() for line in lines if line)

@@ -20,6 +20,8 @@ class FakeGenerator:
     speak: Callable[[str], str] | None = None
     delay: float = 0.0
     """Seconds a reply takes; `slow` tests raise it."""
+    gate: asyncio.Event | None = None
+    """Nothing is said before this is set: for tests in which the reply must come after something else."""
     error: Exception | None = None
     """Raised instead of speaking."""
     prompts: list[str] = field(default_factory=list)
@@ -38,6 +40,8 @@ class FakeGenerator:
         self.adapters.append(adapter)
         self.samplings.append(sampling)
         await asyncio.sleep(self.delay)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.error is not None:
             raise self.error
         spoken = self.speak(prompt) if self.speak else self.lines[min(len(self.prompts), len(self.lines)) - 1]

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -27,6 +28,9 @@ SCOPES = (
     "app_mentions:read,channels:history,chat:write,commands,files:write,groups:history,im:history,im:write,"
     "mpim:history,reactions:read,users:read"
 )
+
+WAIT = 30.0
+"""Longest a test waits for something that should come at once, on a machine that has other things to do."""
 
 Json = dict[str, Any]
 
@@ -96,6 +100,9 @@ class SlackServer:
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.tells_of_responses = True
+        """Whether a post made through a response URL is told of by an event, as Slack does where it may."""
+        self._telling: set[asyncio.Task[Json]] = set()
         self.public_url = ""
         """Where the server says it is, if not at `url`: a proxy knows the way."""
 
@@ -118,6 +125,9 @@ class SlackServer:
         """What a larger Slack serves besides."""
 
     async def __aexit__(self, *raised: object) -> None:
+        for telling in self._telling:
+            telling.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
         for socket in self.sockets:
             if not socket.closed:
                 await asyncio.wait_for(socket.close(), 1)
@@ -230,7 +240,7 @@ class SlackServer:
 
     # What the bot did
 
-    async def until(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until(self, reached: Callable[[], bool], seconds: float = WAIT) -> None:
         """Wait until something is true; fails the test loudly otherwise."""
         async with self._changed:
             try:
@@ -249,7 +259,7 @@ class SlackServer:
         await asyncio.sleep(seconds)
         assert self.posts[before:] == [], self.posts
 
-    async def until_known(self, reached: Callable[[], bool], seconds: float = 5.0) -> None:
+    async def until_known(self, reached: Callable[[], bool], seconds: float = WAIT) -> None:
         """Wait until something is true that the server does not see happen, such as a row in the bot's memory."""
         deadline = time.monotonic() + seconds
         while not reached():
@@ -277,7 +287,7 @@ class SlackServer:
         raise AssertionError("the bot did not acknowledge")
 
     async def _by_socket(self, kind: str, body: Json, attempt: int) -> Json | None:
-        await self.until(lambda: any(not socket.closed for socket in self.sockets), 10)
+        await self.until(lambda: any(not socket.closed for socket in self.sockets), WAIT)
         envelope_id = f"env-{next(self._ids)}"
         envelope = {
             "envelope_id": envelope_id,
@@ -317,7 +327,7 @@ class SlackServer:
         timestamp = str(int(time.time() - age))
         signature = hmac.new(secret.encode(), f"v0:{timestamp}:{content}".encode(), hashlib.sha256).hexdigest()
         signed = {"X-Slack-Request-Timestamp": timestamp, "X-Slack-Signature": f"v0={signature}", **headers}
-        timeout = aiohttp.ClientTimeout(total=3)
+        timeout = aiohttp.ClientTimeout(total=WAIT)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.post(self.request_url, data=content.encode(), headers=signed) as response,
@@ -434,6 +444,9 @@ class SlackServer:
         for post in self.posts:
             if post.ts == arguments["ts"] and post.channel == arguments["channel"]:
                 post.text = arguments["text"]
+                if "blocks" in arguments:
+                    blocks = arguments["blocks"]
+                    post.blocks = json.loads(blocks) if isinstance(blocks, str) else blocks
                 return {"channel": post.channel, "ts": post.ts, "text": post.text}
         return {"ok": False, "error": "message_not_found"}
 
@@ -484,4 +497,17 @@ class SlackServer:
         )
         self.posts.append(post)
         await self._notify()
+        if visible and self.tells_of_responses:
+            telling = asyncio.create_task(self.event({"type": "message", "channel": post.channel, **self._shown(post)}))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
         return web.Response(text="ok")
+
+    def _shown(self, post: Post) -> Json:
+        """A post as Slack tells of it: links marked up, emoji by name."""
+        text = re.sub(r"https?://\S+", r"<\g<0>>", post.text).replace("🙂", ":slightly_smiling_face:")
+        return {"subtype": "bot_message", "bot_id": BOT_ID, "text": text, "ts": post.ts}
+
+    def _conversations_history(self, arguments: Json) -> Json:
+        shown = [self._shown(post) for post in self.posts if post.channel == arguments["channel"] and post.ts]
+        return {"messages": [{"type": "message", **said} for said in reversed(shown)]}

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -206,9 +205,10 @@ class DiscordBot:
         finally:
             answer.cancel()
 
-    def _order(self, channel: int) -> asyncio.Lock:
-        """One event of a channel at a time, first come first served: an edit never overtakes its message."""
-        return self._locks.setdefault(channel, asyncio.Lock())
+    def _order(self, place: int) -> asyncio.Lock:
+        """One event of a channel at a time, first come first served: an edit never overtakes its message. So with the
+        reactions to one message."""
+        return self._locks.setdefault(place, asyncio.Lock())
 
     async def _completed(self, heard: Message) -> Message:
         """Add what only memory knows of a message."""
@@ -216,7 +216,7 @@ class DiscordBot:
         if where.kind is Kind.THREAD:
             heard = replace(heard, joined_thread=await asyncio.to_thread(memory.in_thread, where))
         if heard.reply_to is not None and not heard.replies_to_bot:
-            ours = await asyncio.to_thread(memory.reply_of, where, heard.reply_to)
+            ours = await self.chat.reply_of(where, heard.reply_to)
             heard = replace(heard, replies_to_bot=ours is not None)
         return heard
 
@@ -226,9 +226,12 @@ class DiscordBot:
             await self.posts.say(message.channel.id, parts(reply.text), answers=message.id, delete_after=fleeting)
             return
         view = menus.buttons() if self.buttons else None
-        ids = await self.posts.say(message.channel.id, parts(reply.text), answers=message.id, view=view)
-        with self._storing():
-            await self.chat.posted(reply, where, ids)
+        ids: list[str] = []
+        try:
+            ids = await self.posts.say(message.channel.id, parts(reply.text), answers=message.id, view=view)
+        finally:
+            with self._storing():
+                await self.chat.posted(reply, where, ids)
 
     async def edited(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
         heard = to_message(message, me)
@@ -236,7 +239,7 @@ class DiscordBot:
             return  # without the content intent an edit comes without its text
         with self._storing():
             async with self._order(message.channel.id):
-                await asyncio.to_thread(self.chat.memory.edit, heard.conversation, heard.id, heard.text)
+                await self.chat.edited(heard.conversation, heard.id, heard.text)
 
     async def deleted(self, channel: int, guild: int | None, ids: Sequence[int]) -> None:
         wished = [str(number) for number in ids if number not in self.posts.deleting]
@@ -245,17 +248,17 @@ class DiscordBot:
             with self._storing():
                 async with self._order(channel):
                     where = await self._where(channel, guild)
-                    await asyncio.to_thread(self.chat.memory.remove, where, wished)
+                await self.chat.removed(where, wished)
 
     async def reacted(self, event: discord.RawReactionActionEvent, *, added: bool) -> None:
         liked = LIKED.get(event.emoji.name[:1])  # skin tones follow the hand
         if liked is None:
             return
-        memory, who, at = self.chat.memory, str(event.user_id), self.commands.clock()
+        post, who, verdict = str(event.message_id), str(event.user_id), liked if added else None
         with self._storing():
-            where = await self._where(event.channel_id, event.guild_id)
-            note = partial(memory.feedback, where, str(event.message_id), who, liked if added else None, at, was=liked)
-            await asyncio.to_thread(note)
+            async with self._order(event.message_id):
+                where = await self._where(event.channel_id, event.guild_id)
+                await self.chat.feedback(where, post, who, verdict, was=liked)
 
     async def _where(self, channel: int, guild: int | None) -> Conversation:
         """The conversation of a channel id: events that name only the id may mean a thread."""

@@ -21,7 +21,7 @@ from bots.discord.patience import Patience
 from bots.discord.posts import NOBODY, Posts, parts
 from core.chat import BROKEN
 from core.commands import Answer, Commands, Invocation
-from core.messages import Conversation, Kind, Message, Reply
+from core.messages import Kind, Message, Reply
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +83,8 @@ class Interactions:
     async def feedback(self, interaction: Interaction, liked: bool) -> None:
         async def note() -> Answer:
             post = str(interaction.message.id) if interaction.message is not None else ""
-            found = await asyncio.to_thread(
-                self.commands.chat.memory.feedback,
-                conversation_of(interaction.channel),
-                post,
-                str(interaction.user.id),
-                liked,
-                self.commands.clock(),
-            )
+            where, who = conversation_of(interaction.channel), str(interaction.user.id)
+            found = await self.commands.chat.feedback(where, post, who, liked)
             return Answer(text=THANKS if found else NOT_MINE)
 
         await self._answer(interaction, note, public=False)
@@ -180,38 +174,35 @@ class Interactions:
         if answer.silent:
             await self._take_back(ticket)
             return
-        reply, conversation = answer.reply, conversation_of(ticket.interaction.channel)
+        reply = answer.reply
         if reply is not None and not reply.notice:
-            view = menus.buttons() if self.buttons else None
-            texts = parts(reply.text)
-            if answer.replaces and await self._replaced(reply, conversation, answer.replaces, texts, view):
-                if ticket.interaction.type is not discord.InteractionType.component:
-                    await self._deliver(ticket, [REPLACED], private=True)
-                elif not ticket.deferred:  # who pressed the button under the answer sees it change
-                    await self._defer(ticket, ephemeral=True)
-                return
-            ids = await self._deliver(ticket, texts, private=answer.private, view=view)
-            await self.commands.chat.posted(reply, conversation, ids)
+            await self._speak(ticket, answer, reply)
             return
         text = reply.text if reply is not None else answer.text
         attachment = answer.attachment
         file = discord.File(io.BytesIO(attachment.data), attachment.name) if attachment is not None else None
         await self._deliver(ticket, parts(text, markup=True), private=answer.private, view=view, file=file)
 
-    async def _replaced(
-        self,
-        reply: Reply,
-        conversation: Conversation,
-        old: Sequence[str],
-        texts: Sequence[str],
-        view: discord.ui.View | None,
-    ) -> bool:
-        channel = int(conversation.thread or conversation.channel)
-        made = await self.posts.replace(channel, old, texts, view=view)
-        if made is None:
-            return False
-        await self.commands.chat.posted(reply, conversation, made)
-        return True
+    async def _speak(self, ticket: Ticket, answer: Answer, reply: Reply) -> None:
+        """Say a reply: in place of others, or as the answer to the interaction."""
+        conversation = conversation_of(ticket.interaction.channel)
+        view, texts = menus.buttons() if self.buttons else None, parts(reply.text)
+        ids: list[str] | None = None
+        try:
+            if answer.replaces:
+                channel = int(conversation.thread or conversation.channel)
+                ids = await self.posts.replace(channel, answer.replaces, texts, view=view)
+            replaced = ids is not None
+            if ids is None:
+                ids = await self._deliver(ticket, texts, private=answer.private, view=view)
+        finally:
+            await self.commands.chat.posted(reply, conversation, ids or ())
+        if not replaced:
+            return
+        if ticket.interaction.type is not discord.InteractionType.component:
+            await self._deliver(ticket, [REPLACED], private=True)
+        elif not ticket.deferred:  # who pressed the button under the answer sees it change
+            await self._defer(ticket, ephemeral=True)
 
     async def _deliver(
         self,

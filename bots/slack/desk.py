@@ -7,7 +7,7 @@ words are posted in `posting`. Nothing here is waited for by Slack.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 5.0
 """How long answers in progress may take to finish when the bot is stopped."""
+
+ECHO_SECONDS = 1.0
+"""How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
 
 Tell = Callable[[str], Awaitable[object]]
 """Says one sentence to the member concerned."""
@@ -66,10 +69,10 @@ class Desk:
         """Threads in which an answer is being made: they are joined before it is stored."""
         self._thumbs: Recent[frozenset[bool]] = Recent()
         """Thumbs a member has on a post; taking one back must not take the other."""
-        self._latest: Recent[str] = Recent()
-        """The newest post in a channel, its threads included: what `/person2 again` means."""
         self._awaited: Recent[tuple[Reply, Conversation]] = Recent()
         """Replies said through a response URL, whose timestamp comes back as an event."""
+        self._searches: set[asyncio.Task[None]] = set()
+        """For those whose event does not come."""
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with Refused when Slack stops accepting the token."""
 
@@ -114,11 +117,13 @@ class Desk:
 
     async def close(self) -> None:
         """Let answers in progress finish for a moment, then stop them."""
+        for task in self._searches:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL_SECONDS)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._searches, return_exceptions=True)
         self.refused.cancel()
 
     def _taken(self, body: Payload) -> bool:
@@ -230,19 +235,41 @@ class Desk:
             thread = where.thread if where.thread != message.id else None
             await posting.whisper(workspace, where.channel, message.author, reply.text, thread=thread)
             return
-        posts = await posting.post(workspace, where.channel, reply.text, thread=where.thread)
-        await self._posted(workspace, reply, where, posts)
-
-    async def _posted(self, workspace: Workspace, reply: Reply, where: Conversation, posts: list[str]) -> None:
-        if reply.row is not None and posts:
-            self._latest.put((workspace.team, where.channel), posts[0])
+        posts: list[str] = []
+        try:
+            posts = await posting.post(workspace, where.channel, reply.text, thread=where.thread)
+        finally:
             await self._chat.posted(reply, where, posts)
 
     async def _own_post(self, workspace: Workspace, event: Payload) -> None:
         """Our own words come by: those said through a response URL learn their timestamp here."""
-        found = self._awaited.pop((workspace.team, event.get("channel"), event.get("text")))
-        if found is not None and event.get("ts"):
-            await self._posted(workspace, *found, [str(event["ts"])])
+        key = (workspace.team, event.get("channel"), markup.folded(str(event.get("text") or "")))
+        found = self._awaited.pop(key) if event.get("ts") else None
+        if found is not None:
+            await self._chat.posted(*found, [str(event["ts"])])
+
+    def _await_echo(self, workspace: Workspace, reply: Reply, where: Conversation, parts: Sequence[str]) -> None:
+        """Learn under which timestamps a reply stands that was said through a response URL, which tells none: by the
+        events of its posts, or where none comes (other servers, a channel without our events) by looking for them."""
+        keys = [(workspace.team, where.channel, markup.folded(part)) for part in parts]
+        for key in keys:
+            self._awaited.put(key, (reply, where))
+
+        async def search() -> None:
+            posts: list[str] = []
+            try:
+                await asyncio.sleep(ECHO_SECONDS)
+                missing = [key[-1] for key in keys if self._awaited.pop(key) is not None]
+                if missing:
+                    posts = await posting.look_for(workspace, where.channel, missing)
+            except UNREACHABLE as error:
+                log.info("a reply by command cannot be found: %s", code(error) or type(error).__name__)
+            finally:
+                await self._chat.posted(reply, where, posts)
+
+        task = asyncio.create_task(search())
+        self._searches.add(task)
+        task.add_done_callback(self._searches.discard)
 
     async def _edited(self, workspace: Workspace, event: Payload, said: Payload) -> None:
         text, previous = str(said.get("text") or ""), event.get("previous_message") or {}
@@ -278,8 +305,9 @@ class Desk:
             self._thumbs.put(key, left)
             verdict = next(iter(left), None)
         where = events.place(str(item.get("channel")), space=workspace.team)
-        now = self._commands.clock()
-        await asyncio.to_thread(self._chat.memory.feedback, where, str(item.get("ts")), user, verdict, now)
+        async with self._order.setdefault(f"{where.key}/{item.get('ts')}", asyncio.Lock()):
+            # What a removal takes back is only its own thumb: after a restart we do not know of the other.
+            await self._chat.feedback(where, str(item.get("ts")), user, verdict, was=liked)
 
     # Commands
 
@@ -295,12 +323,11 @@ class Desk:
             argument=argument,
             message=self._spoken(where, body, user, names.get(user) or str(body.get("user_name") or ""), argument),
             admin=(await self._people.person(workspace, user)).admin,
-            post=self._latest.get((workspace.team, channel)) if name == "again" else None,
+            whole_channel=True,  # Slack takes no commands in threads
         )
-        answer = await self._commands.run(invocation)
-        if name in {"ask", "reset"}:
-            self._latest.pop((workspace.team, channel))  # what stood there is no longer the last answer
-        await self._deliver(workspace, invocation, answer, url)
+        async with self._in_order(workspace, channel):
+            pass  # what was said before the command is heard before it
+        await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
 
     async def _another(self, workspace: Workspace, body: Payload, url: ResponseUrl) -> None:
         user, said = _id(body, "user"), body.get("message") or {}
@@ -347,23 +374,26 @@ class Desk:
     # Answers to commands
 
     async def _deliver(self, workspace: Workspace, invocation: Invocation, answer: Answer, url: ResponseUrl) -> None:
-        where, user = invocation.message.conversation, invocation.message.author
         if answer.silent:
             return
-        text, visible = answer.text, not answer.private and self._visible
-        if answer.attachment is not None:
-            if await posting.hand_over(workspace, user, text, answer.attachment):
-                text = "I sent it to you as a file, in our direct messages."
-            else:
-                text = f"{text}\n{answer.attachment.data.decode()}"
-        if answer.reply is not None:
-            text = answer.reply.text
-            if answer.replaces:
-                thread = where.thread or invocation.post
-                posts = await posting.replace(workspace, where.channel, answer.replaces, text, thread=thread)
-                await self._posted(workspace, answer.reply, where, posts)
+        where, user, reply = invocation.message.conversation, invocation.message.author, answer.reply
+        try:
+            if reply is not None and answer.replaces:
+                thread = (reply.conversation or where).thread
+                posts = await posting.replace(workspace, where.channel, answer.replaces, reply.text, thread=thread)
+                await self._chat.posted(reply, where, posts)
                 return
-        await self._respond(workspace, invocation, answer.reply, text, url, visible=visible)
+            text = answer.text if reply is None else reply.text
+            if answer.attachment is not None:
+                if await posting.hand_over(workspace, user, text, answer.attachment):
+                    text = "I sent it to you as a file, in our direct messages."
+                else:
+                    text = f"{text}\n{answer.attachment.data.decode()}"
+            await self._respond(workspace, invocation, reply, text, url, visible=not answer.private and self._visible)
+        except BaseException:
+            if reply is not None:
+                await self._chat.posted(reply, where, ())
+            raise
 
     async def _respond(
         self,
@@ -378,32 +408,33 @@ class Desk:
         """Through the response URL as long as Slack takes it, else as a post or a whisper."""
         where, user = invocation.message.conversation, invocation.message.author
         parts = markup.parts(text)
+        posts: list[str] = []
         for number, part in enumerate(parts):
-            key = (workspace.team, where.channel, part)
-            if reply is not None and visible:
-                self._awaited.put(key, (reply, where))
             question = invocation.message.text if visible and reply is not None and number == 0 else ""
             blocks = posting.asked(invocation.message.author_name, question, part) if question else None
-            if await url.send(part, visible=visible, blocks=blocks):
-                continue
-            self._awaited.pop(key)
-            rest = markup.unescape("\n".join(parts[number:]))
-            await self._fall_back(workspace, where, user, reply, rest, visible=visible)
+            if not await url.send(part, visible=visible, blocks=blocks):
+                rest = markup.unescape("\n".join(parts[number:]))
+                posts = await self._fall_back(workspace, where, user, rest, visible=visible)
+                parts = parts[:number]
+                break
+        if reply is None:
             return
+        if posts or not (parts and visible):
+            await self._chat.posted(reply, where, posts)
+        if parts and visible:
+            self._await_echo(workspace, reply, where, parts)
 
     async def _fall_back(
-        self, workspace: Workspace, where: Conversation, user: str, reply: Reply | None, text: str, *, visible: bool
-    ) -> None:
+        self, workspace: Workspace, where: Conversation, user: str, text: str, *, visible: bool
+    ) -> list[str]:
+        """A post, or a whisper where none can be made or should; the timestamps of posts."""
         if visible:
             try:
-                posts = await posting.post(workspace, where.channel, text, thread=where.thread)
+                return await posting.post(workspace, where.channel, text, thread=where.thread)
             except SlackClientError as error:
                 log.info("no post in a channel the bot is not in: %s", code(error))
-            else:
-                if reply is not None:
-                    await self._posted(workspace, reply, where, posts)
-                return
         await posting.whisper(workspace, where.channel, user, text, thread=where.thread)
+        return []
 
     # Telling a member that something failed
 

@@ -72,6 +72,14 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+_SHORTCODE = re.compile(r":[\w+'-]+:")
+
+
+def folded(text: str) -> str:
+    """What identifies a post of ours when it comes back: Slack rewrites links, emoji and entities on the way."""
+    return " ".join(re.findall(r"\w+", _SHORTCODE.sub(" ", to_words(text)).casefold()))
+
+
 def parts(text: str, *, limit: int = MESSAGE_LIMIT) -> list[str]:
     """`text` escaped and cut into posts of at most `limit` characters, at sentence ends where possible."""
     posts: list[str] = []

@@ -34,6 +34,9 @@ allows 3,000; escaping needs room)."""
 SECTION_LIMIT = 3_000
 """Characters of a section block's text (https://docs.slack.dev/reference/block-kit/blocks/section-block)."""
 
+LOOK_BACK = 20
+"""Messages of a channel looked through for a post of ours."""
+
 UNREACHABLE = (SlackClientError, *NETWORK)
 
 
@@ -82,14 +85,32 @@ class ResponseUrl:
 
 
 async def post(workspace: Workspace, channel: str, text: str, *, thread: str | None = None) -> list[str]:
-    """Post plain `text` in parts; their timestamps. Raises slack_sdk's errors for the first part that fails."""
+    """Post plain `text` in parts; their timestamps. Raises slack_sdk's errors where not even the first can be posted; a
+    later one that fails ends it."""
     posted: list[str] = []
     for part in markup.parts(text):
-        response = await workspace.client.chat_postMessage(
-            channel=channel, text=part, thread_ts=thread, parse="none", link_names=False, unfurl_links=False
-        )
+        try:
+            response = await workspace.client.chat_postMessage(
+                channel=channel, text=part, thread_ts=thread, parse="none", link_names=False, unfurl_links=False
+            )
+        except UNREACHABLE as error:
+            if not posted:
+                raise
+            log.warning("a long answer ends early: %s", code(error) or type(error).__name__)
+            break
         posted.append(str(response.get("ts") or ""))
     return [ts for ts in posted if ts]
+
+
+async def look_for(workspace: Workspace, channel: str, folded: Sequence[str]) -> list[str]:
+    """Timestamps of our newest posts in a channel with these texts (`markup.folded`); those not found are left out."""
+    response = await workspace.client.conversations_history(channel=channel, limit=LOOK_BACK)
+    found: dict[str, str] = {}
+    for said in response.get("messages") or ():
+        ours = said.get("user") == workspace.bot_user or (said.get("bot_id") or "") == (workspace.bot_id or None)
+        if ours and said.get("ts"):
+            found.setdefault(markup.folded(str(said.get("text") or "")), str(said["ts"]))
+    return [found[text] for text in folded if text in found]
 
 
 async def whisper(workspace: Workspace, channel: str, user: str, text: str, *, thread: str | None = None) -> None:
@@ -112,7 +133,10 @@ async def replace(
     standing: list[str] = []
     for old, part in zip(posts, parts, strict=False):
         try:
-            await workspace.client.chat_update(channel=channel, ts=old, text=part, parse="none", link_names=False)
+            # Slack removes the blocks that a new text comes without; other servers keep them unless told.
+            await workspace.client.chat_update(
+                channel=channel, ts=old, text=part, blocks=[], parse="none", link_names=False
+            )
             standing.append(old)
         except SlackClientError as error:
             log.info("a post cannot be edited (%s), a new one instead", code(error))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
@@ -231,9 +231,10 @@ class Memory:
         return session.scalar(said) or session.scalar(posted)
 
     def last_reply(
-        self, conversation: Conversation, post: str | None = None
+        self, conversation: Conversation, post: str | None = None, *, whole_channel: bool = False
     ) -> tuple[Remembered, int, tuple[str, ...]] | None:
-        """The question, the reply's row and its post ids: of `post`, or of the newest reply since the last reset."""
+        """The question, the reply's row and its post ids: of `post`, or of the newest reply since the last reset, with
+        `whole_channel` in the channel's threads too."""
         question = aliased(MessageRow)
         with self._session() as session:
             query = (
@@ -248,11 +249,9 @@ class Memory:
                     PostRow.post_id == post,
                 )
             else:
-                here = select(ConversationRow.id, ConversationRow.epoch).where(ConversationRow.key == conversation.key)
-                found = session.execute(here).first()
-                if found is None:
-                    return None
-                query = query.where(MessageRow.conversation_id == found.id, MessageRow.epoch == found.epoch)
+                query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id).where(
+                    *_here(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch
+                )
             pair = session.execute(query.order_by(MessageRow.place.desc(), MessageRow.id.desc()).limit(1)).first()
             if pair is None:
                 return None
@@ -313,10 +312,13 @@ class Memory:
 
     # Changing
 
-    def reset(self, conversation: Conversation) -> None:
-        """Start a new epoch: what was said stays stored but is no longer context."""
+    def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
+        """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
+        longer context."""
         with self._session() as session:
-            _conversation(session, conversation).epoch += 1
+            _conversation(session, conversation)
+            here = _here(conversation, whole_channel=whole_channel)
+            session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
         """Take over an edited message; False if it is not stored."""
@@ -659,6 +661,17 @@ def _conversation(session: Session, where: Conversation) -> ConversationRow:
         session.add(found)
         session.flush()
     return found
+
+
+def _here(where: Conversation, *, whole_channel: bool) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on ConversationRow: this conversation, or the channel it is in with all its threads."""
+    if not whole_channel:
+        return (ConversationRow.key == where.key,)
+    return (
+        ConversationRow.platform == where.platform,
+        ConversationRow.space == where.space,
+        ConversationRow.channel == where.channel,
+    )
 
 
 def _where(row: ConversationRow) -> Conversation:

@@ -14,7 +14,7 @@ from tests.discord_server import TOKEN, DiscordServer
 from tests.fakes import Clock, FakeGenerator, chat
 
 HURRIED = Patience(
-    defer_after=0.3, follow_up_within=5.0, notice_for=0.6, first_retry=0.05, longest_retry=0.2, back_online=5.0
+    defer_after=0.3, follow_up_within=60.0, notice_for=0.6, first_retry=0.05, longest_retry=0.2, back_online=60.0
 )
 
 

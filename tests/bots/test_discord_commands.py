@@ -9,6 +9,7 @@ from bots.discord import Patience
 from core.chat import TOO_FAST, ChatSettings
 from core.memory import open_memory
 from tests.bots.discord_talk import HURRIED, talking
+from tests.bots.slowly import store_posts_late
 from tests.discord_server import DiscordServer, Person
 from tests.fakes import FakeGenerator, chat
 
@@ -144,6 +145,31 @@ async def test_another_answer(server: DiscordServer, ann: Person) -> None:
         picked = await ann.picks("Person2: another answer", server.messages()[0])
         assert "another answer" in await picked.answer()
         assert server.posts() == ["Never."]
+
+
+async def test_a_member_may_be_quicker_than_the_database(
+    server: DiscordServer, ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A post that is seen but not stored yet can be liked, asked about, replied to, answered anew and deleted."""
+    store_posts_late(monkeypatch)
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(FakeGenerator(lines=("one", "two", "three")), memory=memory)):
+        ann.says(f"{ann.bot} count")
+        await server.posted(1)
+        ann.reacts(server.messages()[0], "👍")
+        told = await ann.picks("Person2: why?", server.messages()[0])
+        assert "model: fake" in await told.answer()
+        await server.until(lambda: memory.feedback_counts("discord") == (1, 0))
+        payload = server.payload(ann.says("and on", answering=server.messages()[0].id, broadcast=False))
+        del payload["referenced_message"]
+        payload["mentions"] = []
+        await server.send("MESSAGE_CREATE", payload)
+        assert await server.posted(2) == ["one", "two"]
+        again = await ann.uses("person2 again")
+        await server.until(lambda: server.posts() == ["one", "three"])
+        ann.deletes(next(message for message in server.messages() if message.content == "three"))
+        await again.answer()
+        await server.until(lambda: [said.message.text for said in memory.everything()] == ["count", "one", "and on"])
 
 
 async def test_another_answer_of_another_length(server: DiscordServer, ann: Person) -> None:

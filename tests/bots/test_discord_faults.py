@@ -12,7 +12,7 @@ from core.commands import Commands
 from core.errors import Refused
 from core.memory import open_memory
 from tests.bots.discord_talk import HURRIED, talking
-from tests.discord_server import TOKEN, DiscordServer, Person, relaying
+from tests.discord_server import TOKEN, WAIT, DiscordServer, Person, relaying
 from tests.fakes import Clock, FakeGenerator, chat
 
 
@@ -226,7 +226,7 @@ async def test_a_bad_token(server: DiscordServer, where: str) -> None:
         patience=HURRIED,
     )
     with pytest.raises(Refused, match=r"^Discord refuses DISCORD_TOKEN: copy the bot's token anew from \S+\.$"):
-        await asyncio.wait_for(bot.run(), 5)
+        await asyncio.wait_for(bot.run(), WAIT)
     assert server.identifies <= 1
     assert token not in repr(bot)
 
@@ -263,7 +263,7 @@ async def test_no_intents_at_all(server: DiscordServer) -> None:
         patience=HURRIED,
     )
     with pytest.raises(Refused, match="switch on “Message Content Intent”"):
-        await asyncio.wait_for(bot.run(), 5)
+        await asyncio.wait_for(bot.run(), WAIT)
 
 
 async def test_the_gateway_setting_wins(server: DiscordServer, ann: Person) -> None:

@@ -255,8 +255,9 @@ async def test_thumbs_are_feedback(transport: str) -> None:
         ]
         for user, reaction, removed, counted in steps:
             await t.slack.reacts(reaction, post, removed=removed, user=user)
-            await asyncio.sleep(0.1)  # some steps change nothing, which one cannot wait for
-            assert t.memory.feedback_counts("slack", TEAM) == counted
+            await t.slack.until_known(
+                lambda counted=counted: t.memory.feedback_counts("slack", TEAM) == counted  # type: ignore[misc]  # bound now
+            )
 
 
 async def test_the_home_tab_has_help_consent_and_feedback(transport: str) -> None:
@@ -282,8 +283,11 @@ async def test_the_home_tab_has_help_consent_and_feedback(transport: str) -> Non
 
 async def test_a_thread_shows_that_it_is_thinking(transport: str) -> None:
     """A status stands under the thread while the reply is made; a server without that method does no harm."""
-    async with talk(transport, generator=FakeGenerator(delay=0.2)) as t:
+    gate = asyncio.Event()
+    async with talk(transport, generator=FakeGenerator(gate=gate)) as t:
         await t.slack.says(f"{ME} think hard")
+        await t.slack.until(lambda: t.slack.statuses == ["is thinking…"])
+        gate.set()
         await t.slack.post(1)
         assert t.slack.statuses == ["is thinking…"]
 

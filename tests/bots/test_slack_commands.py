@@ -1,16 +1,17 @@
 """`/person2 …`, the shortcut and response URLs on Slack, by Socket Mode and by signed HTTP."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.messages import Conversation
+from core.memory import open_memory
 from tests.bots.slack_talk import talk
-from tests.slack_server import BOT_ID, BOT_USER, Fault
+from tests.bots.slowly import store_posts_late
+from tests.slack_server import BOT_ID, BOT_USER, Fault, SlackServer
 
 ME = f"<@{BOT_USER}>"
-C1 = Conversation(platform="slack", channel="C1")
 
 
 @pytest.fixture(params=["socket", "http"])
@@ -98,17 +99,56 @@ async def test_again_takes_the_place_of_the_last_answer(transport: str) -> None:
     async with talk(transport, "one", "two", "three") as t:
         await t.slack.says(f"{ME} count")
         post = await t.slack.post(1)
-
-        def spoken() -> list[str]:
-            newest = t.memory.last_reply(C1, post.ts)  # what the post stands for
-            return [] if newest is None else [newest[0].message.text, *t.memory.texts([newest[1]])]
-
-        await t.slack.until_known(lambda: spoken() == ["count", "one"])  # the post is stored after it is seen
         for words in ("two", "three"):
             await t.slack.commands("again")
-            await t.slack.until_known(lambda words=words: spoken() == ["count", words])  # type: ignore[misc]  # bound now
-            assert post.text == words
+            await t.slack.until(lambda words=words: post.text == words)  # type: ignore[misc]  # bound now
         assert len(t.slack.posts) == 1
+        assert [said.message.text for said in t.memory.everything()] == ["count", "three"]
+
+
+async def test_again_after_a_restart(transport: str, tmp_path: Path) -> None:
+    """Which answer was the last one is remembered, not only known."""
+    server = SlackServer(transport)
+    async with talk(transport, "one", server=server, memory=open_memory(f"sqlite:///{tmp_path}/person2.db")) as t:
+        await t.slack.says(f"{ME} count")
+        await t.slack.post(1)
+    async with talk(transport, "two", server=server, memory=open_memory(f"sqlite:///{tmp_path}/person2.db")) as t:
+        await t.slack.commands("again")
+        await t.slack.until(lambda: [post.text for post in t.slack.posts] == ["two"])
+
+
+async def test_a_member_may_be_quicker_than_the_database(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A post that is seen but not stored yet can be liked, answered anew and deleted."""
+    store_posts_late(monkeypatch)
+    async with talk(transport, "one", "two", "three") as t:
+        await t.slack.says("count", channel="D1")
+        post = await t.slack.post(1)
+        await t.slack.reacts("+1", post)
+        await t.slack.until_known(lambda: t.memory.feedback_counts("slack") == (1, 0))
+        await t.slack.says("count on", channel="D1")
+        post = await t.slack.post(2)
+        await t.slack.commands("again", channel="D1")
+        await t.slack.until(lambda: post.text == "three")
+        gone = {"type": "message", "subtype": "message_deleted", "channel": "D1", "deleted_ts": post.ts, "ts": "9.9"}
+        await t.slack.event(gone)
+        await t.slack.until_known(
+            lambda: [said.message.text for said in t.memory.everything()] == ["count", "one", "count on"]
+        )
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_again_after_ask(transport: str, told: bool) -> None:
+    """An answer said through a response URL is replaced like any other, whether Slack tells of the post or not."""
+    async with talk(transport, "a <b> 🙂 joke https://x.example", "another", "a third") as t:
+        t.slack.tells_of_responses = told
+        await t.slack.commands("ask a joke?")
+        post = await t.slack.post(1)
+        for words in ("another", "a third"):
+            await t.slack.commands("again")
+            await t.slack.until(lambda words=words: post.text == words)  # type: ignore[misc]  # bound now
+        assert post.blocks == []
+        assert len(t.slack.posts) == 1
+        assert bool(t.slack.called("conversations.history")) is not told
 
 
 async def test_the_shortcut_gives_another_answer(transport: str) -> None:
@@ -166,15 +206,13 @@ async def test_a_redelivered_command_is_run_once(transport: str) -> None:
         assert len(t.prompts) == 1
 
 
-async def test_an_answer_by_command_can_be_liked(transport: str) -> None:
-    """A reply said through a response URL learns its timestamp when Slack tells of the post."""
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_answer_by_command_can_be_liked(transport: str, told: bool) -> None:
+    """A reply said through a response URL learns its timestamp when Slack tells of the post, or by looking for it."""
     async with talk(transport, "a <b> joke") as t:
+        t.slack.tells_of_responses = told
         await t.slack.commands("ask a joke?")
-        post = await t.slack.post(1)
-        said = {"type": "message", "subtype": "bot_message", "bot_id": BOT_ID, "text": post.text, "channel": "C1"}
-        await t.slack.event({**said, "ts": post.ts})
-        await t.slack.until_known(lambda: t.memory.reply_of(C1, post.ts) is not None)
-        await t.slack.reacts("+1", post)
+        await t.slack.reacts("+1", await t.slack.post(1))
         await t.slack.until_known(lambda: t.memory.feedback_counts("slack") == (1, 0))
 
 

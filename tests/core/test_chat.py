@@ -173,12 +173,79 @@ async def test_again_keeps_the_old_answer_when_the_model_is_busy() -> None:
     model = FakeGenerator(lines=["first"])
     talk = chat(model)
     question = said("tell me")
-    await talk.hear(question)
+    reply = await talk.hear(question)
+    assert reply is not None
+    await talk.posted(reply, question.conversation, ())
     model.error = Overloaded()
     another, replaced = await talk.again(question.conversation)
     assert another.notice
     assert replaced == ()
     assert [item.message.text for item in talk.memory.window(question.conversation, limit=5)] == ["tell me", "first"]
+
+
+async def test_what_is_on_its_way_is_waited_for() -> None:
+    """`again`, a thumb, “why?” and a deletion that come before the platform confirmed the post find it all the same."""
+    talk = chat(FakeGenerator(lines=["one", "two"]))
+    question = said("tell me")
+    where = question.conversation
+    reply = await talk.hear(question)
+    assert reply is not None
+    hurried = asyncio.gather(
+        talk.feedback(where, "p1", "ann", True),
+        talk.reply_of(where, "p1"),
+        talk.again(where),
+    )
+    await asyncio.sleep(0.05)
+    await talk.posted(reply, where, ["p1"])
+    liked, row, (another, replaced) = await hurried
+    assert (liked, row, another.text, replaced) == (True, reply.row, "two", ("p1",))
+    gone = asyncio.create_task(talk.removed(where, ["p1"]))
+    await asyncio.sleep(0.05)
+    await talk.posted(another, where, ["p1"])
+    assert (await gone).replies == 1
+
+
+async def test_again_waits_for_an_answer_being_thought_of() -> None:
+    """Who cannot wait for the first answer gets the second, not an error."""
+    talk = chat(FakeGenerator(lines=["one", "two"], delay=0.1))
+    question = said("tell me")
+    first = asyncio.create_task(talk.hear(question))
+    await asyncio.sleep(0.05)
+    again = asyncio.create_task(talk.again(question.conversation))
+    reply = await first
+    assert reply is not None
+    await talk.posted(reply, question.conversation, ["p1"])
+    another, replaced = await again
+    assert (another.text, replaced) == ("two", ("p1",))
+
+
+async def test_a_post_that_never_stands_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that a platform lost holds up the next command for a moment, once."""
+    monkeypatch.setattr("core.underway.SETTLE_SECONDS", 0.1)
+    talk = chat(FakeGenerator(lines=["one", "two"]))
+    question = said("tell me")
+    await talk.hear(question)
+    another, replaced = await asyncio.wait_for(talk.again(question.conversation), 5)
+    assert (another.text, replaced) == ("two", ())
+
+
+async def test_a_command_may_mean_the_channel_with_its_threads() -> None:
+    """Where threads take no commands, `again` finds an answer given in one, and `reset` empties them too."""
+    model = FakeGenerator(lines=["one", "two", "three"])
+    talk = chat(model)
+    question = said("in a thread", kind=Kind.THREAD, thread="t1", joined_thread=True)
+    channel = replace(question.conversation, thread=None, kind=Kind.CHANNEL)
+    reply = await talk.hear(question)
+    assert reply is not None
+    await talk.posted(reply, question.conversation, ["p1"])
+    assert (await talk.again(channel))[0].notice
+    another, replaced = await talk.again(channel, whole_channel=True)
+    assert (another.text, replaced, another.conversation) == ("two", ("p1",), question.conversation)
+    await talk.posted(another, channel, ["p1"])
+    await talk.reset(channel, whole_channel=True)
+    assert (await talk.again(channel, whole_channel=True))[0].notice
+    await talk.hear(said("still there?", kind=Kind.THREAD, thread="t1", joined_thread=True))
+    assert model.prompts[-1] == "Person1: still there?\nPerson2:"
 
 
 async def test_a_reply_is_read_with_what_it_answers() -> None:
