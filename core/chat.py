@@ -174,11 +174,19 @@ class Chat:
         await self._underway.settled(conversation)
         return await asyncio.to_thread(self.memory.remove, conversation, messages)
 
+    async def closed(self, conversation: Conversation) -> Removed:
+        """Forget all that was said in a thread deleted on the platform, or in a channel with its threads."""
+        async with self._lock(self._ears, replace(conversation, thread=None)):
+            pass
+        await self._underway.settled(conversation)
+        return await asyncio.to_thread(self.memory.remove_place, conversation)
+
     async def feedback(
-        self, conversation: Conversation, post: str, member: str, liked: bool | None, *, was: bool | None = None
+        self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None
     ) -> bool:
         """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
-        False if it is none. A post may be judged before the platform confirmed it to us."""
+        False if it is none. Without a member everybody's are taken back. A post may be judged before the platform
+        confirmed it to us."""
         await self._underway.settled(conversation)
         return await asyncio.to_thread(self.memory.feedback, conversation, post, member, liked, self._clock(), was=was)
 

@@ -89,6 +89,7 @@ class DiscordServer:
         self.approved = discord.Intents.all()
         self.identifies = 0
         self.resumes = 0
+        self.beats = 0
         self.resume_url: str | None = None
         self.refuse_gateway = 0
         """So many next gateway connections are refused."""
@@ -98,6 +99,13 @@ class DiscordServer:
         self.said_gateway: str | None = None
         self.ready_without: tuple[str, ...] = ()
         """Optional fields to leave out of READY."""
+        self.ready_null = False
+        """Whether those are there, and null."""
+        self.hello: dict[str, Any] = {"heartbeat_interval": 41250}
+        self.charset: str | None = None
+        """What JSON is said to be encoded in, as many servers do and Discord does not."""
+        self.reduce: Callable[[Any], Any] = lambda payload: payload
+        """What becomes of each payload and answer: servers leave out what they do not have."""
         self._serial = itertools.count(1)
         self._runner: web.AppRunner | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -144,6 +152,8 @@ class DiscordServer:
         with_token = path.startswith(("/webhooks/", "/interactions/"))
         if not with_token and request.headers.get("Authorization") != f"Bot {TOKEN}":
             return _json({"message": "401: Unauthorized", "code": 0}, 401)
+        if path == "/gateway":
+            return _json({"url": self.said_gateway or self.gateway})
         if path == "/gateway/bot":
             limit = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
             return _json(
@@ -156,7 +166,9 @@ class DiscordServer:
         if path == "/oauth2/applications/@me":
             answer["flags"] = 1 << 19 if self.approved.message_content else 0
         silent = path.endswith("/callback") and request.query.get("with_response") not in {"1", "true"}
-        return web.Response(status=204) if answer is None or silent else _json(answer)
+        if answer is None or silent:
+            return web.Response(status=204)
+        return _json(self.reduce(answer), charset=self.charset)
 
     # Gateway
 
@@ -167,7 +179,7 @@ class DiscordServer:
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         socket = Socket(ws, compress=request.query.get("compress") == "zlib-stream")
-        await socket.send({"op": 10, "d": {"heartbeat_interval": 41250}, "s": None, "t": None})
+        await socket.send({"op": 10, "d": self.hello, "s": None, "t": None})
         session: Session | None = None
         async for frame in ws:
             if frame.type is not WSMsgType.TEXT:
@@ -175,6 +187,7 @@ class DiscordServer:
             message = json.loads(frame.data)
             match message["op"]:
                 case 1:
+                    self.beats += 1
                     await socket.send({"op": 11, "d": None, "s": None, "t": None})
                 case 2:
                     session = await self._identify(socket, message["d"])
@@ -204,7 +217,12 @@ class DiscordServer:
             "resume_gateway_url": self.resume_url or self.gateway,
             "application": {"id": str(self.backend.application_id), "flags": 0},
         }
-        await self._dispatch(session, "READY", {name: ready[name] for name in ready if name not in self.ready_without})
+        for name in self.ready_without:
+            if self.ready_null:
+                ready[name] = None
+            else:
+                del ready[name]
+        await self._dispatch(session, "READY", ready)
         for guild in self.backend.guilds.values():
             await self._dispatch(session, "GUILD_CREATE", dict(serializers.guild_create_payload(self.backend, guild)))
         return session
@@ -240,7 +258,7 @@ class DiscordServer:
     async def _dispatch(self, session: Session, event: str, payload: dict[str, Any]) -> None:
         if event == "GUILD_CREATE" and payload:
             simcord_intents.prune_guild_create(payload, session.intents, self.backend.bot_user.id)
-        frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": payload}
+        frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": self.reduce(payload)}
         session.events.append(frame)
         if session.socket is not None:
             await session.socket.send(frame)
@@ -497,9 +515,11 @@ async def _body(request: web.Request) -> tuple[Any, list[Any]]:
     return body, files
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    # discord.py reads JSON only under exactly this content type.
-    return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json", headers=headers)
+def _json(
+    body: Any, status: int = 200, headers: dict[str, str] | None = None, charset: str | None = None
+) -> web.Response:
+    content = json.dumps(body).encode()
+    return web.Response(body=content, status=status, content_type="application/json", charset=charset, headers=headers)
 
 
 @asynccontextmanager

@@ -100,6 +100,22 @@ class SlackServer:
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.identity: Json = {
+            "url": "http://loopback",
+            "team": "Loopback",
+            "user": "person2",
+            "team_id": TEAM,
+            "user_id": BOT_USER,
+            "bot_id": BOT_ID,
+        }
+        """What auth.test says."""
+        self.hello: Json | None = {"type": "hello", "num_connections": 1, "connection_info": {"app_id": APP}}
+        """How a socket greets; None for not at all."""
+        self.socket_scheme = "ws"
+        self.unknown: frozenset[str] = frozenset()
+        """Methods that this server does not have: it answers with a page, not with JSON."""
+        self.reduce: Callable[[Json], Json] = lambda body: body
+        """What becomes of each payload on its way to the bot: servers leave out what they do not have."""
         self.tells_of_responses = True
         """Whether a post made through a response URL is told of by an event, as Slack does where it may."""
         self._telling: set[asyncio.Task[Json]] = set()
@@ -277,6 +293,7 @@ class SlackServer:
 
     async def deliver(self, kind: str, body: Json, *, retry: int = 0) -> Json:
         """Hand a payload to the bot as Slack does: again, marked as a retry, until it is acknowledged."""
+        body = self.reduce(body)
         for attempt in range(retry, retry + 4):
             started = time.monotonic()
             answer = await (self._by_socket if self.transport == "socket" else self._by_http)(kind, body, attempt)
@@ -342,7 +359,8 @@ class SlackServer:
         await socket.prepare(request)
         self.sockets.append(socket)
         self.connections += 1
-        await socket.send_json({"type": "hello", "num_connections": 1, "connection_info": {"app_id": APP}})
+        if self.hello is not None:
+            await socket.send_json(self.hello)
         await self._notify()
         async for message in socket:
             if socket in self._silent:
@@ -386,6 +404,8 @@ class SlackServer:
             fault = self.faults[method].pop(0)
             await self._notify()
             return web.json_response({"ok": False, "error": fault.error}, status=fault.status, headers=fault.headers)
+        if method in self.unknown:
+            return web.Response(status=404, text="<h1>Not Found</h1>", content_type="text/html")
         wrong = self._refuses(method, token)
         if wrong:
             return web.json_response({"ok": False, "error": wrong})
@@ -403,17 +423,10 @@ class SlackServer:
         return {"ok": False, "error": "unknown_method"}
 
     def _auth_test(self, arguments: Json) -> Json:
-        return {
-            "url": self.url,
-            "team": "Loopback",
-            "user": "person2",
-            "team_id": TEAM,
-            "user_id": BOT_USER,
-            "bot_id": BOT_ID,
-        }
+        return self.identity
 
     def _apps_connections_open(self, arguments: Json) -> Json:
-        base = (self.public_url or self.url).replace("http", "ws", 1)
+        base = (self.public_url or self.url).replace("http", self.socket_scheme, 1)
         return {"url": f"{base}/link?ticket=secret-ticket&app_id={APP}"}
 
     def _users_info(self, arguments: Json) -> Json:

@@ -20,7 +20,7 @@ from discord import app_commands
 
 from bots.discord import menus
 from bots.discord.connection import BAD_TOKEN, NO_INTENT, Connection, intents, invite_url, point_at
-from bots.discord.incoming import conversation_of, to_message
+from bots.discord.incoming import conversation_of, deleted_place, reworded, to_message
 from bots.discord.interactions import Interactions
 from bots.discord.menus import Interaction
 from bots.discord.patience import Patience
@@ -163,14 +163,19 @@ class DiscordBot:
 
     async def _sync(self, tree: "app_commands.CommandTree[Any]") -> None:
         """Tell Discord our commands, once a process unless they change."""
+        payload = [command.to_dict(tree) for command in tree.get_commands()]
+        digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+        if digest == self._synced:
+            return
         try:
-            payload = [command.to_dict(tree) for command in tree.get_commands()]
-            digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
-            if digest != self._synced:
-                await tree.sync()
-                self._synced = digest
-        except (discord.DiscordException, aiohttp.ClientError, OSError, LookupError, TypeError, ValueError):
-            log.exception("Discord did not take our commands; they stay as they were")
+            # Not tree.sync(): it reads from the answer what not every server says, and we need none of it.
+            await tree.client.http.bulk_upsert_global_commands(tree.client.application_id or 0, payload=payload)
+        except discord.HTTPException as error:
+            log.warning("Discord did not take our commands (HTTP %s); they stay as they were", error.status)
+        except (aiohttp.ClientError, OSError):
+            log.warning("Discord did not take our commands; they stay as they were", exc_info=True)
+        else:
+            self._synced = digest
 
     async def said(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
         """A message of a channel: hear it, and answer if chat says so."""
@@ -241,6 +246,22 @@ class DiscordBot:
             async with self._order(message.channel.id):
                 await self.chat.edited(heard.conversation, heard.id, heard.text)
 
+    async def reworded(self, channel: int, guild: int | None, message: int, content: str, client: "_Client") -> None:
+        """An edit that tells only the new text."""
+        assert client.user is not None  # noqa: S101 - asked by the caller
+        text = reworded(content, client.get_guild(guild or 0), client.user)
+        if text:
+            with self._storing():
+                async with self._order(channel):
+                    await self.chat.edited(await self._where(channel, guild), str(message), text)
+
+    async def closed(self, where: Conversation) -> None:
+        """A channel or thread was deleted, and with it all that was said there."""
+        with self._storing():
+            async with self._order(int(where.thread or where.channel)):
+                removed = await self.chat.closed(where)
+        log.info("forgot %s messages of a deleted place", removed.messages + removed.replies)
+
     async def deleted(self, channel: int, guild: int | None, ids: Sequence[int]) -> None:
         wished = [str(number) for number in ids if number not in self.posts.deleting]
         self.posts.deleting.difference_update(ids)
@@ -251,7 +272,7 @@ class DiscordBot:
                 await self.chat.removed(where, wished)
 
     async def reacted(self, event: discord.RawReactionActionEvent, *, added: bool) -> None:
-        liked = LIKED.get(event.emoji.name[:1])  # skin tones follow the hand
+        liked = _thumb(event.emoji)
         if liked is None:
             return
         post, who, verdict = str(event.message_id), str(event.user_id), liked if added else None
@@ -259,6 +280,15 @@ class DiscordBot:
             async with self._order(event.message_id):
                 where = await self._where(event.channel_id, event.guild_id)
                 await self.chat.feedback(where, post, who, verdict, was=liked)
+
+    async def unreacted(
+        self, event: discord.RawReactionClearEvent | discord.RawReactionClearEmojiEvent, liked: bool | None
+    ) -> None:
+        """All reactions to a message were cleared, or all of one kind."""
+        with self._storing():
+            async with self._order(event.message_id):
+                where = await self._where(event.channel_id, event.guild_id)
+                await self.chat.feedback(where, str(event.message_id), None, None, was=liked)
 
     async def _where(self, channel: int, guild: int | None) -> Conversation:
         """The conversation of a channel id: events that name only the id may mean a thread."""
@@ -281,6 +311,10 @@ class DiscordBot:
             yield
         except StorageError:
             log.exception("what happened on Discord could not be stored")
+
+
+def _thumb(emoji: discord.PartialEmoji) -> bool | None:
+    return LIKED.get((emoji.name or "")[:1])  # skin tones follow the hand; a deleted emoji has no name
 
 
 class _Client(Connection):
@@ -317,6 +351,28 @@ class _Client(Connection):
     async def on_raw_reaction_remove(self, event: discord.RawReactionActionEvent) -> None:
         if self.user is not None and event.user_id != self.user.id:
             await self._bot.reacted(event, added=False)
+
+    async def on_raw_reaction_clear(self, event: discord.RawReactionClearEvent) -> None:
+        await self._bot.unreacted(event, None)
+
+    async def on_raw_reaction_clear_emoji(self, event: discord.RawReactionClearEmojiEvent) -> None:
+        liked = _thumb(event.emoji)
+        if liked is not None:
+            await self._bot.unreacted(event, liked)
+
+    async def on_partial_edit(self, channel: int, guild: int | None, message: int, content: str) -> None:
+        if self.user is not None:
+            await self._bot.reworded(channel, guild, message, content, self)
+
+    async def on_place_delete(self, place: dict[str, Any]) -> None:
+        await self._bot.closed(deleted_place(place))
+
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        log.info(
+            "removed from the server %s: what was said there stays stored until its members have it forgotten "
+            "(`person2 forget`) or RETENTION_DAYS pass",
+            guild.id,
+        )
 
     async def on_interaction(self, interaction: Interaction) -> None:
         if interaction.type is discord.InteractionType.component:

@@ -1,10 +1,11 @@
 """discord.py's client, made to outlast refused connects and malformed events. Knows no chat, no memory, no command.
 
-What reaches under discord.py's public face is here and nowhere else: `Route.BASE` (the one way to another API base; it
-is process-global, so one process talks to one API), and three attributes of a client instance.
+What reaches under discord.py's public face is here and nowhere else: `Route.BASE` (the one way to another API base) and
+`json_or_text`, which are process-global, so one process talks to one API; and four attributes of a client instance.
 """
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 from yarl import URL
 
+from bots.discord import mending
 from bots.discord.patience import Patience
 from core.errors import PlatformError, Refused
 
@@ -35,6 +37,24 @@ NO_INTENT = (
     "Discord refuses the intents this bot asks for: switch on “Message Content Intent” under "
     "https://discord.com/developers/applications → your application → Bot."
 )
+
+
+async def _said(response: aiohttp.ClientResponse) -> Any:
+    """The body of an answer. discord.py takes for JSON only what is labelled `application/json` and nothing more;
+    many servers add their character set."""
+    text = await response.text(encoding="utf-8")
+    if response.content_type == "application/json":
+        try:
+            return mending.answer(json.loads(text))
+        except (LookupError, TypeError, ValueError):
+            log.debug("an answer of Discord cannot be read: HTTP %s", response.status)
+    return text
+
+
+def read_leniently() -> None:
+    """Make discord.py read REST answers as `_said` does."""
+    for module in (discord.http, discord.webhook.async_):
+        module.json_or_text = _said  # type: ignore[attr-defined]
 
 
 def point_at(api_base: str | None) -> None:
@@ -76,6 +96,7 @@ class Connection(discord.AutoShardedClient):
         self, *, intents: discord.Intents, proxy: str | None, gateway_url: str | None, patience: Patience
     ) -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we never speak aloud
+        read_leniently()
         super().__init__(
             intents=intents,
             proxy=proxy,
@@ -86,15 +107,41 @@ class Connection(discord.AutoShardedClient):
         self._gateway = URL(gateway_url) if gateway_url else None
         self._said_by_api: URL | None = None
         self._connect_socket = self.http.ws_connect
-        self._ask_gateway = self.http.get_bot_gateway
         self.http.ws_connect = self._ws_connect  # type: ignore[method-assign]  # the one way under each connect
         self.http.get_bot_gateway = self._get_bot_gateway  # type: ignore[method-assign]
+        lenient(self)
+        self._note_socket = self._connection._update_references
+        self._connection._update_references = self._mend_frames  # type: ignore[method-assign]
         self._guard_parsers()
 
     async def _get_bot_gateway(self) -> tuple[int, str, Any]:
-        shards, url, limits = await self._ask_gateway()
-        self._said_by_api = URL(url)
-        return shards, url, limits
+        url = str(self._gateway) if self._gateway else None
+        try:
+            said = await self.http.request(Route("GET", "/gateway/bot"))
+        except discord.HTTPException as error:
+            if error.status != 404:
+                raise
+            # A compatible server may know only the address (https://discord.com/developers/docs/events/gateway).
+            said = {} if url else await self.http.request(Route("GET", "/gateway"))
+        shards, address, limits = mending.gateway_bot(said, url=url)
+        self._said_by_api = URL(address)
+        return shards, address, limits
+
+    def _mend_frames(self, ws: DiscordWebSocket) -> None:
+        """Called with each new socket before anything is read from it."""
+        self._note_socket(ws)
+        read = ws.received_message
+
+        async def received(data: str | bytes) -> None:
+            if isinstance(data, bytes):
+                unpacked = ws._decompressor.decompress(data)
+                if unpacked is None:
+                    return  # the rest of this frame is still to come
+                data = unpacked
+            shard = (ws.shard_id or 0, ws.shard_count or 1)
+            await read(mending.frame(data, gateway=str(DiscordWebSocket.DEFAULT_GATEWAY), shard=shard))
+
+        ws.received_message = received  # type: ignore[method-assign]
 
     def _address(self, url: URL) -> URL:
         """The setting first; then what Discord said; discord.py's built-in default is for neither."""
@@ -121,33 +168,69 @@ class Connection(discord.AutoShardedClient):
         """An event that cannot be read is logged and skipped; but without READY there is no connection at all."""
         parsers = self._connection.parsers
 
-        def ready(data: Any) -> Any:
-            if isinstance(data, dict) and self.shard_count == 1:
-                data.setdefault("shard", [0, 1])  # optional, says Discord; needed, says discord.py
-            return parsers["READY"](data)
-
         def guarded(name: str, parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            mend = mending.EVENTS.get(name, lambda data: data)
+
             def read(data: Any) -> Any:
                 try:
-                    return parse(_completed(data) if name == "INTERACTION_CREATE" else data)
+                    if name == "MESSAGE_UPDATE" and self._partly_edited(data):
+                        return None
+                    if name in {"CHANNEL_DELETE", "THREAD_DELETE"} and data.get("guild_id") is not None:
+                        self.dispatch("place_delete", dict(data))  # discord.py tells only of those it knows
+                    return parse(mend(self._located(data)))  # type: ignore[no-untyped-call]
                 except (AttributeError, LookupError, TypeError, ValueError):
+                    if name == "READY":
+                        raise
                     log.warning("skipped a malformed %s from Discord", name, exc_info=True)
 
             return read
 
-        self._connection.parsers = {
-            name: ready if name == "READY" else guarded(name, parse) for name, parse in parsers.items()
-        }
+        self._connection.parsers = {name: guarded(name, parse) for name, parse in parsers.items()}
+
+    def _located(self, data: Any) -> Any:
+        """An event of a known server's channel is of that server, though the server did not say so: else it would be
+        taken for a direct message."""
+        if isinstance(data, dict):
+            if "token" in data:
+                data.setdefault("application_id", self.application_id)
+            if data.get("guild_id") is None and data.get("channel_id") is not None:
+                guild = getattr(self.get_channel(int(data["channel_id"])), "guild", None)
+                if guild is not None:
+                    return {**data, "guild_id": str(guild.id)}
+        return data
+
+    def _partly_edited(self, data: Any) -> bool:
+        """An update of a message that tells what changed and not who wrote it: discord.py cannot read it."""
+        if not isinstance(data, dict) or data.get("author"):
+            return False
+        if data.get("content") is not None:
+            data = self._located(data)
+            guild = data.get("guild_id")
+            self.dispatch(
+                "partial_edit",
+                int(data["channel_id"]),
+                None if guild is None else int(guild),
+                int(data["id"]),
+                str(data["content"]),
+            )
+        return True
 
 
-def _completed(interaction: Any) -> Any:
-    """discord.py needs two fields that Discord documents as optional or added late."""
-    if isinstance(interaction, dict):
-        interaction.setdefault("attachment_size_limit", 10 * 1024 * 1024)
-        if "channel" not in interaction and "channel_id" in interaction:
-            kind = {} if "guild_id" in interaction else {"type": 1}
-            interaction["channel"] = {"id": interaction["channel_id"], **kind}
-    return interaction
+def lenient(client: discord.Client) -> None:
+    """Log in where a server does not tell of applications."""
+    ask = client.http.application_info
+
+    async def application_info() -> Any:
+        me = client.user
+        try:
+            said = await ask()
+        except discord.HTTPException as error:
+            if error.status not in {403, 404, 405, 501}:
+                raise
+            said = {}  # type: ignore[typeddict-item]
+        return mending.application(said, {"id": me.id if me is not None else 0})
+
+    client.http.application_info = application_info  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +247,9 @@ async def examine(token: str, *, api_base: str | None = None, proxy: str | None 
     """Log in, look and leave; no gateway. Raises Refused for a bad token, PlatformError when Discord is not reached."""
     point_at(api_base)
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+    read_leniently()
     async with discord.Client(intents=discord.Intents.none(), proxy=proxy) as client:
+        lenient(client)
         try:
             await client.login(token)
         except discord.LoginFailure as error:

@@ -1,8 +1,9 @@
 """discord.Message → Message. Pure: knows what Discord's markup means and nothing of chat, memory or the network."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import discord
 
@@ -12,6 +13,9 @@ PLATFORM = "discord"
 
 _WORDS = frozenset({discord.MessageType.default, discord.MessageType.reply})
 """Message types a person writes; the rest are joins, pins, boosts, calls, thread starters, command echoes …"""
+
+_THREADS = frozenset({10, 11, 12})
+"""Channel types that are threads (https://discord.com/developers/docs/resources/channel#channel-object-channel-types)."""
 
 # https://discord.com/developers/docs/reference#message-formatting
 _MARKUP = re.compile(
@@ -68,6 +72,15 @@ def conversation_of(channel: object) -> Conversation:
     return Conversation(platform=PLATFORM, space=str(space or ""), channel=here, kind=Kind.CHANNEL)
 
 
+def deleted_place(place: Mapping[str, Any]) -> Conversation:
+    """The channel or thread of a CHANNEL_DELETE or THREAD_DELETE; only those of a server are ever deleted."""
+    here, space = str(place["id"]), str(place["guild_id"])
+    if place.get("type") in _THREADS and place.get("parent_id") is not None:
+        parent = str(place["parent_id"])
+        return Conversation(platform=PLATFORM, space=space, channel=parent, thread=here, kind=Kind.THREAD)
+    return Conversation(platform=PLATFORM, space=space, channel=here)
+
+
 def readable(message: discord.Message, me: discord.abc.Snowflake) -> str:
     """The text as people read it: names for ids, `:smile:` for custom emoji; our own name in front is left out."""
     guild = message.guild
@@ -78,6 +91,16 @@ def readable(message: discord.Message, me: discord.abc.Snowflake) -> str:
         return users.get(number) or (member.display_name if member is not None else None)
 
     return plain(_without_address(message.content, _our_marks(message, me)), guild, user)
+
+
+def reworded(content: str, guild: discord.Guild | None, me: discord.abc.Snowflake) -> str:
+    """The same for an edit that tells only the new text."""
+
+    def user(number: int) -> str | None:
+        member = guild.get_member(number) if guild is not None else None
+        return member.display_name if member is not None else None
+
+    return plain(_without_address(content, rf"<@!?{me.id}>"), guild, user)
 
 
 def plain(text: str, guild: discord.Guild | None, user: Callable[[int], str | None]) -> str:

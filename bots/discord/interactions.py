@@ -31,6 +31,9 @@ PUBLIC = frozenset({"ask", "reset"})
 REMEMBERED = 2000
 """Interactions remembered to answer each once, whatever a resumed connection replays."""
 
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""What discord.py raises where a server took a call and said of it less than Discord does."""
+
 THANKS = "Thank you, noted."
 NOT_MINE = "That is no answer of mine."
 REPLACED = "There: another answer, in place of the first."
@@ -164,7 +167,7 @@ class Interactions:
         try:
             await interaction.response.defer(ephemeral=ephemeral, thinking=not ticket.update)
             ticket.deferred = True
-        except TypeError:  # taken, but answered without the body that discord.py asks for and reads
+        except UNREADABLE:  # taken, but answered without the body that discord.py asks for and reads
             ticket.deferred = True
         except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
             log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
@@ -194,7 +197,7 @@ class Interactions:
                 ids = await self.posts.replace(channel, answer.replaces, texts, view=view)
             replaced = ids is not None
             if ids is None:
-                ids = await self._deliver(ticket, texts, private=answer.private, view=view)
+                ids = [post for post in await self._deliver(ticket, texts, private=answer.private, view=view) if post]
         finally:
             await self.commands.chat.posted(reply, conversation, ids or ())
         if not replaced:
@@ -263,10 +266,13 @@ class Interactions:
             if file is not None:
                 options["file"] = file
             made = None
-            with contextlib.suppress(TypeError):  # taken, but answered without the body that discord.py reads
+            with contextlib.suppress(*UNREADABLE):  # taken, but answered without the body that discord.py reads
                 made = (await interaction.response.send_message(text, ephemeral=private, **options)).message_id
             ticket.deferred, ticket.ephemeral = True, private
-            return str(made or (await interaction.original_response()).id)
+            if made is None:
+                with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # it stands, under an id we never learn
+                    made = (await interaction.original_response()).id
+            return str(made or "")
         if first and not ticket.update and ticket.ephemeral == private:
             if file is not None:
                 options["attachments"] = [file]

@@ -89,6 +89,8 @@ class Desk:
                 self._take_message(workspace, event)
             case "reaction_added" | "reaction_removed":
                 self._start(self._reacted(workspace, event))
+            case "channel_deleted" | "group_deleted" if event.get("channel"):
+                self._start(self._closed(workspace, str(event["channel"])))
             case "app_home_opened" if event.get("tab", "home") == "home":
                 self._start(self._show_home(workspace, str(event.get("user"))))
             case _:
@@ -184,7 +186,7 @@ class Desk:
                 # A mention comes twice, as `message` and as `app_mention`; memory would know it too, but later.
                 if self._seen.put((workspace.team, event["channel"], event["ts"]), None):
                     self._start(self._heard(workspace, event), self._asker(workspace, event))
-            case _ if workspace.bot_id and event.get("bot_id") == workspace.bot_id:
+            case _ if events.ours(event, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
                 self._start(self._own_post(workspace, event))
             case _:
                 pass
@@ -289,6 +291,12 @@ class Desk:
         async with self._in_order(workspace, channel):
             pass  # one that is being read gets to be stored first
         await self._chat.removed(events.place(channel, space=workspace.team), [ts])
+
+    async def _closed(self, workspace: Workspace, channel: str) -> None:
+        """A channel was deleted, and with it all that was said there."""
+        async with self._in_order(workspace, channel):
+            pass
+        await self._chat.closed(events.place(channel, space=workspace.team))
 
     async def _reacted(self, workspace: Workspace, event: Payload) -> None:
         liked, user = events.thumb(str(event.get("reaction"))), str(event.get("user"))

@@ -40,6 +40,13 @@ def heard(event: Payload, *, bot_user: str) -> bool:
     )
 
 
+def ours(event: Payload, *, bot_user: str, bot_id: str) -> bool:
+    """Whether a message may be a post of this bot: a server may tell only one of its two ids, and one that never said
+    ours may name any."""
+    said_by = event.get("bot_id")
+    return bool(said_by and said_by == (bot_id or said_by)) or bool(bot_user and event.get("user") == bot_user)
+
+
 def place(channel: str, *, space: str, thread: str | None = None, channel_type: str = "") -> Conversation:
     """A channel, a thread of it, or a direct message; Slack's ids of direct messages begin with D."""
     if channel_type in {"im", "app_home"} or (not channel_type and channel.startswith("D")):

@@ -13,7 +13,7 @@ MESSAGE_LIMIT = 4_000
 Slack cuts texts beyond 40,000 off."""
 
 _TOKEN = re.compile(r"<([^<>\n]*)>")
-_MENTION = re.compile(r"<@([UW][A-Z0-9]+)(?:\|[^<>]*)?>")
+_MENTION = re.compile(r"<@([^|<>\s]+)(?:\|[^<>]*)?>")
 _ENTITIES = (
     ("&lt;", "<"),
     ("&gt;", ">"),

@@ -15,7 +15,7 @@ from slack_sdk.http_retry.builtin_async_handlers import (
 )
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bots.slack import markup
+from bots.slack import events, markup
 from bots.slack.refusals import NETWORK, code
 from bots.slack.workspace import Workspace, library_log, proxy_for
 from core.commands import Attachment
@@ -107,8 +107,7 @@ async def look_for(workspace: Workspace, channel: str, folded: Sequence[str]) ->
     response = await workspace.client.conversations_history(channel=channel, limit=LOOK_BACK)
     found: dict[str, str] = {}
     for said in response.get("messages") or ():
-        ours = said.get("user") == workspace.bot_user or (said.get("bot_id") or "") == (workspace.bot_id or None)
-        if ours and said.get("ts"):
+        if said.get("ts") and events.ours(said, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
             found.setdefault(markup.folded(str(said.get("text") or "")), str(said["ts"]))
     return [found[text] for text in folded if text in found]
 
@@ -122,7 +121,18 @@ async def whisper(workspace: Workspace, channel: str, user: str, text: str, *, t
             )
         except SlackClientError as error:
             log.info("no whisper in the channel (%s), a direct message instead", code(error))
-            await workspace.client.chat_postMessage(channel=user, text=part, parse="none", link_names=False)
+            await workspace.client.chat_postMessage(
+                channel=await _direct(workspace, user), text=part, parse="none", link_names=False
+            )
+
+
+async def _direct(workspace: Workspace, user: str) -> str:
+    """The channel of a member's direct messages; Slack takes their id for it too, where it cannot be asked."""
+    try:
+        opened = await workspace.client.conversations_open(users=user)
+    except SlackClientError:
+        return user
+    return str((opened.get("channel") or {}).get("id") or user)
 
 
 async def replace(

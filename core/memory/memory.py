@@ -357,11 +357,33 @@ class Memory:
             _delete(session, said)
             return Removed(messages=len(said), replies=len(set(posted)))
 
+    def remove_place(self, conversation: Conversation) -> Removed:
+        """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
+        thread = conversation.thread is not None
+        with self._session() as session:
+            places = session.scalars(
+                select(ConversationRow.id).where(*_here(conversation, whole_channel=not thread))
+            ).all()
+            said = session.execute(
+                select(MessageRow.id, MessageRow.from_bot).where(MessageRow.conversation_id.in_(places))
+            ).all()
+            rows = [row.id for row in said]
+            _orphan(session, rows)
+            _delete(session, rows)
+            session.execute(delete(ConversationRow).where(ConversationRow.id.in_(places)))
+            chosen = None if thread else _channel(session, conversation)
+            if chosen is not None:
+                session.delete(chosen)
+        if rows:
+            self._scrub()
+        replies = sum(row.from_bot for row in said)
+        return Removed(messages=len(said) - replies, replies=replies)
+
     def feedback(
         self,
         conversation: Conversation,
         post: str,
-        member: str,
+        member: str | None,
         liked: bool | None,
         at: datetime,
         *,
@@ -369,20 +391,20 @@ class Memory:
     ) -> bool:
         """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None). False if not our post.
 
-        With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎.
+        With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎. Without a
+        member everybody's are taken back.
         """
         with self._session() as session:
             found = _post(session, conversation, post)
             if found is None:
                 return False
-            same = (
-                FeedbackRow.message_id == found.message_id,
-                FeedbackRow.platform == conversation.platform,
-                FeedbackRow.member == member,
-            )
-            taken = same if liked is not None or was is None else (*same, FeedbackRow.liked.is_(was))
+            taken = [FeedbackRow.message_id == found.message_id, FeedbackRow.platform == conversation.platform]
+            if member is not None:
+                taken.append(FeedbackRow.member == member)
+            if liked is None and was is not None:
+                taken.append(FeedbackRow.liked.is_(was))
             session.execute(delete(FeedbackRow).where(*taken))
-            if liked is not None:
+            if liked is not None and member is not None:
                 session.add(
                     FeedbackRow(
                         message_id=found.message_id,

@@ -296,6 +296,78 @@ async def test_reactions_are_feedback(server: DiscordServer, ann: Person) -> Non
         await counts(1, 1)
 
 
+async def test_cleared_reactions_are_no_feedback(server: DiscordServer, ann: Person) -> None:
+    """A moderator may clear the reactions to a message, all of them or those of one kind."""
+    ben = server.person("Ben")
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(memory=memory)):
+        ann.says(f"{ann.bot} hello")
+        await server.posted(1)
+        [answer] = server.messages()
+        place = {
+            "channel_id": str(server.channel),
+            "guild_id": str(server.guild.id),
+            "message_id": str(answer.id),
+        }
+
+        async def counts(*expected: int) -> None:
+            await server.until(lambda: memory.feedback_counts("discord") == expected)
+
+        ann.reacts(answer, "👍")
+        ben.reacts(answer, "👎🏽")
+        await counts(1, 1)
+        await server.send("MESSAGE_REACTION_REMOVE_EMOJI", {**place, "emoji": {"id": None, "name": "🎉"}})
+        await server.send("MESSAGE_REACTION_REMOVE_EMOJI", {**place, "emoji": {"id": None, "name": "👎"}})
+        await counts(1, 0)
+        await server.send("MESSAGE_REACTION_REMOVE_ALL", place)
+        await counts(0, 0)
+
+
+async def test_an_edit_that_tells_only_the_new_text(server: DiscordServer, ann: Person) -> None:
+    """An update without its author changes what is stored of the message; one without text changes nothing."""
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(memory=memory)):
+        said = ann.says(f"{ann.bot} my pin is 99")
+        await server.posted(1)
+        place = {"id": str(said.id), "channel_id": str(server.channel), "guild_id": str(server.guild.id)}
+        await server.send("MESSAGE_UPDATE", {**place, "content": f"{ann.bot} my pin is <@{ann.id}>'s"})
+        await server.until(lambda: next(iter(memory.everything())).message.text.startswith("my pin is @"))
+        await server.send("MESSAGE_UPDATE", {**place, "embeds": []})
+        await server.send("MESSAGE_UPDATE", {**place, "content": f"{ann.bot} nothing"})
+        await server.until(lambda: next(iter(memory.everything())).message.text == "nothing")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person, known: bool) -> None:
+    """With a thread goes what was said in it, with a channel its threads, whether discord.py knew them or not."""
+    memory = open_memory("sqlite://")
+    thread = ann.opens_thread("roses")
+    other = server.backend.create_channel(server.guild.id, "elsewhere").id
+    async with talking(server, talk=chat(memory=memory)):
+        ann.says(f"{ann.bot} here", where=server.channel)
+        ann.says(f"{ann.bot} there", where=other)
+        ann.says(f"{ann.bot} in the thread", where=thread)
+        for place in (server.channel, other, thread):
+            await server.posted(1, place)
+
+        def stored() -> list[str]:
+            return sorted(said.message.text for said in memory.everything())
+
+        space = {"guild_id": str(server.guild.id if known else 1)}
+        if not known:
+            with memory._engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE conversations SET space = '1', key = replace(key, space, '1')")
+        gone = {"id": str(thread), "parent_id": str(server.channel), "type": 11, **space}
+        await server.send("THREAD_DELETE", gone)
+        await server.until(lambda: stored() == ["hello", "hello", "here", "there"])
+        await server.send("CHANNEL_DELETE", {"id": str(server.channel), "type": 0, "name": "general", **space})
+        await server.until(lambda: stored() == ["hello", "there"])
+        await server.send("GUILD_DELETE", {"id": str(server.guild.id)})
+        ann.says("are you there?", where=ann.direct)
+        await server.posted(1, ann.direct)
+        assert "there" in stored()  # to leave a server is not to delete what was said in it
+
+
 def _thread(server: DiscordServer, thread: int) -> Conversation:
     return Conversation(platform="discord", space=str(server.guild.id), channel=str(server.channel), thread=str(thread))
 

@@ -193,7 +193,7 @@ async def test_a_channel_it_is_not_in_gets_a_direct_message(transport: str) -> N
         t.slack.fail("chat.postMessage", Fault(error="not_in_channel"))
         t.slack.fail("chat.postEphemeral", Fault(error="not_in_channel"))
         await t.slack.commands("ask hello?", url="")
-        assert ((await t.slack.post(1)).channel, t.slack.posts[0].text) == ("UANN", "psst")
+        assert ((await t.slack.post(1)).channel, t.slack.posts[0].text) == ("DUANN", "psst")
 
 
 async def test_a_redelivered_command_is_run_once(transport: str) -> None:

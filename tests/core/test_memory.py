@@ -20,7 +20,7 @@ from slack_sdk.oauth.state_store.sqlalchemy import SQLAlchemyOAuthStateStore
 from sqlalchemy import MetaData, create_engine, make_url
 
 from core.errors import StorageError
-from core.memory import ChannelSettings, Memory, open_memory
+from core.memory import ChannelSettings, Memory, Removed, open_memory
 from core.memory.opening import migrate, postgres_driver
 from core.memory.tables import Table
 from core.messages import Conversation, Kind, Message
@@ -343,3 +343,24 @@ def test_a_locked_database_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
         memory.remember(said("hi"))
     other.execute("ROLLBACK")
     assert memory.remember(said("hi")) is not None
+
+
+def test_a_place_is_forgotten_with_all_that_hangs_from_it(memory: Memory) -> None:
+    """A deleted channel takes its threads, answers, posts, feedback and settings; other channels stay."""
+    here = said("here", channel="c1", kind=Kind.CHANNEL)
+    thread = said("in a thread", channel="c1", thread="t1", kind=Kind.THREAD)
+    other = said("there", channel="c2", kind=Kind.CHANNEL)
+    for number, message in enumerate((here, thread, other)):
+        row = memory.remember(message)
+        assert row is not None
+        reply = answer(memory, row, "yes")
+        memory.posted(reply, message.conversation, [f"p{number}"])
+        assert memory.feedback(message.conversation, f"p{number}", "bob", True, NOW)
+    memory.change_settings(here.conversation, temperature=0.1)
+    assert memory.remove_place(thread.conversation) == Removed(messages=1, replies=1)
+    assert memory.channel_settings(here.conversation).temperature == 0.1
+    assert memory.remove_place(here.conversation) == Removed(messages=1, replies=1)
+    assert memory.channel_settings(here.conversation).temperature is None
+    assert [item.message.text for item in memory.everything()] == ["there", "yes"]
+    assert memory.feedback_counts("test") == (1, 0)
+    assert memory.remove_place(here.conversation) == Removed(messages=0, replies=0)
