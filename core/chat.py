@@ -338,7 +338,7 @@ class Chat:
             row=stored,
             adapter=completion.adapter,
             details=details,
-            conversation=conversation,
+            question=message,
         )
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:

@@ -85,7 +85,7 @@ class Reply:
     where the platform can, and they are neither remembered nor learned from."""
     adapter: str | None = None
     """Id of the adapter that spoke; None for the bare base model."""
-    conversation: Conversation | None = None
-    """Where it belongs, which need not be where it was asked for: a command may want another answer of a thread."""
+    question: Message | None = None
+    """What it answers, and so where it belongs: a command may want another answer to what was said in a thread."""
     details: dict[str, str | int | float] = field(default_factory=dict)
     """Settings that made it, for “why?”: temperature, turns of context, seconds, …"""

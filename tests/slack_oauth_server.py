@@ -6,6 +6,7 @@ https://docs.slack.dev/authentication/installing-with-oauth
 
 import itertools
 from base64 import b64decode
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -29,6 +30,10 @@ class SlackOfMany(SlackServer):
         """By token."""
         self.asked: list[Json] = []
         """What the app asked for when a member came to allow it."""
+        self.lifetime: int | None = None
+        """Seconds that a token lives, where the app rotates its tokens."""
+        self.refreshable: dict[str, Team] = {}
+        """By refresh token; each is good once."""
         self._codes: dict[str, Team] = {}
         self._numbers = itertools.count(1)
 
@@ -56,10 +61,23 @@ class SlackOfMany(SlackServer):
         self.callers.append("")
         if known != f"{CLIENT_ID}:{CLIENT_SECRET}":
             return web.json_response({"ok": False, "error": "bad_client_secret"})
-        team = self._codes.pop(str(form.get("code")), None)
-        if team is None:
-            return web.json_response({"ok": False, "error": "invalid_code"})
+        if form.get("grant_type") == "refresh_token":
+            team = self.refreshable.pop(str(form.get("refresh_token")), None)
+            if team is None:
+                return web.json_response({"ok": False, "error": "invalid_refresh_token"})
+            self.installed.pop(team.token)
+            team = replace(team, token=f"{team.token}-next")
+            lifetime: int | None = 43_200
+        else:
+            team = self._codes.pop(str(form.get("code")), None)
+            if team is None:
+                return web.json_response({"ok": False, "error": "invalid_code"})
+            lifetime = self.lifetime
         self.installed[team.token] = team
+        rotation: Json = {}
+        if lifetime is not None:
+            rotation = {"refresh_token": f"xoxe-1-{team.token}", "expires_in": lifetime}
+            self.refreshable[rotation["refresh_token"]] = team
         return web.json_response(
             {
                 "ok": True,
@@ -72,6 +90,7 @@ class SlackOfMany(SlackServer):
                 "enterprise": None,
                 "authed_user": {"id": "UANN"},
                 "is_enterprise_install": False,
+                **rotation,
             }
         )
 

@@ -115,6 +115,11 @@ class SlackBot:
             raise Refused("SLACK_BOT_TOKEN is missing: it starts with xoxb- and stands under “OAuth & Permissions”.")
         elif self._bot_token.startswith("xoxp-"):
             raise Refused("SLACK_BOT_TOKEN is a member's token: set the bot's own, which starts with xoxb-.")
+        elif self._bot_token.startswith("xoxe"):
+            raise Refused(
+                "SLACK_BOT_TOKEN is one that expires: switch token rotation off in the app's settings, "
+                "or let workspaces install it (SLACK_CLIENT_ID, SLACK_CLIENT_SECRET)."
+            )
         if self._http and not (self._signing_secret or "").strip():
             raise Refused("SLACK_SIGNING_SECRET is missing: HTTP mode needs it; it stands under “Basic Information”.")
         if not self._http and not self._app_token:

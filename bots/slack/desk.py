@@ -35,6 +35,9 @@ FAREWELL_SECONDS = 5.0
 ECHO_SECONDS = 1.0
 """How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
 
+COMMAND = "command-"
+"""How the ids begin of what was asked by command: nobody sees the question unless the answer shows it."""
+
 Tell = Callable[[str], Awaitable[object]]
 """Says one sentence to the member concerned."""
 
@@ -365,7 +368,7 @@ class Desk:
         """A command as something said; its trigger id names it, so a redelivered one is the same message."""
         return Message(
             conversation=where,
-            id=f"command-{body.get('trigger_id') or secrets.token_hex(8)}"[:100],
+            id=f"{COMMAND}{body.get('trigger_id') or secrets.token_hex(8)}"[:100],
             author=user,
             author_name=name or markup.SOMEONE,
             text=words,
@@ -387,8 +390,15 @@ class Desk:
         where, user, reply = invocation.message.conversation, invocation.message.author, answer.reply
         try:
             if reply is not None and answer.replaces:
-                thread = (reply.conversation or where).thread
-                posts = await posting.replace(workspace, where.channel, answer.replaces, reply.text, thread=thread)
+                question = reply.question or invocation.message
+                posts = await posting.replace(
+                    workspace,
+                    where.channel,
+                    answer.replaces,
+                    reply.text,
+                    thread=question.conversation.thread,
+                    question=(question.author_name, question.text) if question.id.startswith(COMMAND) else None,
+                )
                 await self._chat.posted(reply, where, posts)
                 return
             text = answer.text if reply is None else reply.text

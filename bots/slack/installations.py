@@ -9,6 +9,7 @@ load SQLAlchemy's asyncio part, so they are imported only where workspaces insta
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -24,9 +25,11 @@ from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
+from slack_sdk.errors import SlackTokenRotationError
 from slack_sdk.oauth.installation_store import Bot, Installation
 from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
 from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
+from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 
 from bots.slack.events import Payload
 from bots.slack.manifest import NEEDED, WANTED
@@ -42,6 +45,10 @@ REDIRECT_PATH = "/slack/oauth_redirect"
 
 STATE_SECONDS = 600
 """How long an installation that was begun may take; slack_sdk's own default."""
+
+ROTATE_MINUTES = 120
+"""So long before it expires a token is exchanged, where the app rotates its tokens; they live for twelve hours
+(https://docs.slack.dev/authentication/using-token-rotation)."""
 
 NOT_INSTALLED = "Person2 is not installed in this workspace any more: ask an administrator to install it again."
 
@@ -76,8 +83,11 @@ class Installations(AsyncAuthorize):
         self._proxy = proxy
         self._session = session
         self._store = _Store(oauth.client_id, memory)
+        client = web_client(token=None, url=url, proxy=proxy, session=session)
+        self._rotator = AsyncTokenRotator(client_id=oauth.client_id, client_secret=oauth.client_secret, client=client)
+        self._rotating = asyncio.Lock()
         self.flow = _Flow(
-            client=web_client(token=None, url=url, proxy=proxy, session=session),
+            client=client,
             logger=library_log(),
             settings=AsyncOAuthSettings(
                 client_id=oauth.client_id,
@@ -115,6 +125,8 @@ class Installations(AsyncAuthorize):
         )
         if bot is None:
             return None
+        if _expires(bot):
+            bot = await self._rotated(bot)
         return AuthorizeResult(
             enterprise_id=enterprise_id,
             team_id=team_id,
@@ -122,6 +134,29 @@ class Installations(AsyncAuthorize):
             bot_id=bot.bot_id,
             bot_token=bot.bot_token,
         )
+
+    async def _rotated(self, bot: Bot) -> Bot:
+        """The workspace's next token, where the app rotates them; once, however many requests come meanwhile. The old
+        one is good until it expires, so a fault is no hurry."""
+        async with self._rotating:
+            found = await self._store.async_find_bot(
+                enterprise_id=bot.enterprise_id, team_id=bot.team_id, is_enterprise_install=bot.is_enterprise_install
+            )
+            bot = found or bot
+            if not _expires(bot):
+                return bot
+            try:
+                fresh = await self._rotator.perform_bot_token_rotation(
+                    bot=bot, minutes_before_expiration=ROTATE_MINUTES
+                )
+            except (SlackTokenRotationError, *NETWORK) as error:
+                log.warning("Slack did not exchange a token: %s", discreet(f"{type(error).__name__}: {error}"))
+                return bot
+            if fresh is None:
+                return bot
+            await self._store.async_save_bot(fresh)
+            log.info("exchanged the token of the Slack workspace %s", bot.team_id or bot.enterprise_id)
+            return fresh
 
     def workspace(self, context: AsyncBoltContext) -> Workspace:
         """The workspace of an authorised request."""
@@ -147,6 +182,11 @@ class Installations(AsyncAuthorize):
         await self._store.async_delete_bot(enterprise_id=context.enterprise_id, team_id=team)
         log.info("removed from the Slack workspace %s", team or context.enterprise_id)
         return True
+
+
+def _expires(bot: Bot) -> bool:
+    until = bot.bot_token_expires_at
+    return bot.bot_refresh_token is not None and until is not None and until < time.time() + ROTATE_MINUTES * 60
 
 
 class _Store(AsyncInstallationStore):

@@ -136,16 +136,24 @@ async def _direct(workspace: Workspace, user: str) -> str:
 
 
 async def replace(
-    workspace: Workspace, channel: str, posts: Sequence[str], text: str, *, thread: str | None = None
+    workspace: Workspace,
+    channel: str,
+    posts: Sequence[str],
+    text: str,
+    *,
+    thread: str | None = None,
+    question: tuple[str, str] | None = None,
 ) -> list[str]:
-    """Put `text` in the place of `posts`: edit as many as it has parts, delete the rest, add what is missing."""
+    """Put `text` in the place of `posts`: edit as many as it has parts, delete the rest, add what is missing. The first
+    shows the question (who, what) above it where there is one."""
     parts = markup.parts(text)
     standing: list[str] = []
     for old, part in zip(posts, parts, strict=False):
+        blocks = asked(*question, part) if question and not standing else None
         try:
             # Slack removes the blocks that a new text comes without; other servers keep them unless told.
             await workspace.client.chat_update(
-                channel=channel, ts=old, text=part, blocks=[], parse="none", link_names=False
+                channel=channel, ts=old, text=part, blocks=blocks or [], parse="none", link_names=False
             )
             standing.append(old)
         except SlackClientError as error:

@@ -1,5 +1,6 @@
 """Many workspaces on one bot: each installs it over OAuth and is answered with its own token."""
 
+import asyncio
 import logging
 import re
 import sqlite3
@@ -118,6 +119,32 @@ async def test_installing_asks_slack_nothing_before_an_acknowledgement() -> None
         await slack.says("hi", channel="D1", team=RED)
         await slack.post(1)
         assert len(slack.called("auth.test")) == 1
+
+
+async def test_a_token_that_expires_is_exchanged_in_time() -> None:
+    """Where the app rotates its tokens the next one is fetched before the old one ends, once, and kept."""
+    async with many("one", "two", "three") as (_, slack, browser):
+        slack.lifetime = 3600
+        await browser.installs(RED)
+        said = [slack.says(f"hi {number}", channel=f"D{number}", team=RED) for number in range(2)]
+        await asyncio.gather(*said)
+        await slack.post(2)
+        await slack.says("still there?", channel="D1", team=RED)
+        await slack.post(3)
+        assert set(slack.posters()) == {f"{RED.token}-next"}
+        grants = [call.get("grant_type") for call in slack.called("oauth.v2.access")]
+        assert grants.count("refresh_token") == 1
+
+
+async def test_a_token_that_cannot_be_exchanged_yet_is_used_on() -> None:
+    """While Slack refuses the exchange the old token serves."""
+    async with many("one") as (_, slack, browser):
+        slack.lifetime = 3600
+        await browser.installs(RED)
+        slack.refreshable.clear()
+        await slack.says("hi", channel="D1", team=RED)
+        await slack.post(1)
+        assert slack.posters() == [RED.token]
 
 
 async def test_only_the_browser_that_began_can_finish() -> None:
