@@ -70,6 +70,19 @@ async def test_started_anew_while_thinking(server: DiscordServer, ann: Person) -
         assert await server.posted(2) == ["here it is", "and on"]
 
 
+async def test_two_shards(server: DiscordServer, ann: Person) -> None:
+    """Where Discord advises shards each has its connection, and what comes by both is answered once."""
+    server.shards = 2
+    generator = FakeGenerator(lines=("one", "two"))
+    async with talking(server, generator) as bot:
+        await server.until(lambda: server.identifies == 2 and bot.ready)
+        ann.says(f"{ann.bot} hello")
+        assert await server.posted(1) == ["one"]
+        ann.says("directly", where=ann.direct)
+        assert await server.posted(1, ann.direct) == ["two"]
+    assert len(generator.prompts) == 2
+
+
 @pytest.mark.parametrize("trouble", ["refused", "reconnect", "invalid session", "closed 4000", "closed 1000"])
 async def test_it_comes_back(server: DiscordServer, ann: Person, trouble: str) -> None:
     """Whatever ends the connection, the bot is back soon and remembers."""
