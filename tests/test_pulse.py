@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 QUICK = 0.02
 
 
-async def until(true: Callable[[], bool], *, seconds: float = 5) -> None:
+async def until(true: Callable[[], bool], *, seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 - a file or a log has no event to wait for
             await asyncio.sleep(0.01)
@@ -40,9 +40,11 @@ async def test_the_sign_is_there_only_while_connected(tmp_path: Path) -> None:
     os.utime(sign_of_life(home), (0, 0))
     await until(lambda: (age(home) or 1e9) < STALE_SECONDS)
     connected.clear()
-    await asyncio.sleep(5 * QUICK)
-    os.utime(sign_of_life(home), (0, 0))
-    await asyncio.sleep(5 * QUICK)
+    for _ in range(100):  # the last touch may still be on its way
+        os.utime(sign_of_life(home), (0, 0))
+        await asyncio.sleep(5 * QUICK)
+        if (age(home) or 0) > STALE_SECONDS:
+            break
     assert (age(home) or 0) > STALE_SECONDS
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -54,7 +56,7 @@ async def test_systemd_is_told(tmp_path: Path) -> None:
     """READY at once, the watchdog is petted though the platform is away, STOPPING at the end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(5)
+        systemd.settimeout(30)
         task = asyncio.create_task(beat(tmp_path, ready=lambda: False, notify=str(tmp_path / "notify"), every=QUICK))
         told = [await asyncio.to_thread(systemd.recv, 200) for _ in range(3)]
         assert told == [b"READY=1"] + [b"WATCHDOG=1\nSTATUS=connecting"] * 2
@@ -84,10 +86,10 @@ def test_the_check_says_what_it_found(
         alive()
     sign_of_life(tmp_path).touch()
     alive()
-    assert capsys.readouterr().out.startswith("Well, 0 s ago")
+    assert capsys.readouterr().out.startswith("Well, ")
     old = time.time() - STALE_SECONDS - 5
     os.utime(sign_of_life(tmp_path), (old, old))
-    with pytest.raises(Unavailable, match="last well 35 s ago"):
+    with pytest.raises(Unavailable, match=r"last well \d\d s ago"):
         alive()
 
 
@@ -117,7 +119,7 @@ async def test_a_running_bot_is_well_and_leaves_nothing_behind(tmp_path: Path) -
             await until(lambda: age(tmp_path) is not None, seconds=120)
             assert await check() == 0
             bot.send_signal(signal.SIGTERM)
-            _, log = await asyncio.wait_for(bot.communicate(), 30)
+            _, log = await asyncio.wait_for(bot.communicate(), 120)
         finally:
             with suppress(ProcessLookupError):
                 bot.kill()

@@ -212,7 +212,7 @@ async def test_again_waits_for_an_answer_being_thought_of() -> None:
     talk = chat(model)
     question = said("tell me")
     first = asyncio.create_task(talk.hear(question))
-    while not model.prompts:
+    while not model.prompts:  # noqa: ASYNC110 - a list has no event to wait for
         await asyncio.sleep(0.01)
     again = asyncio.create_task(talk.again(question.conversation))
     await asyncio.sleep(0)
