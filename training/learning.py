@@ -17,6 +17,7 @@ from core.generator import Adapter, Sampling
 from training.advisor import learning_curve
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
 from training.provenance import manifest_of
 from training.report import Report, write_report
@@ -34,6 +35,8 @@ class Learned:
     report: Path | None
     advice: str = ""
     """Whether there is enough data, where a learning curve was asked for."""
+    warning: str = ""
+    """Where training made nothing better; the gate does not let such an adapter pass."""
 
 
 def learn(
@@ -87,6 +90,9 @@ def learn(
         return None
     made_at = clock()
     card = make_card(outcome, created_at=made_at, command=command)
+    warning = "" if outcome.improved else nothing_learned(outcome)
+    if warning:
+        card = replace(card, passed=False, notes=warning)
     judgement, page = None, None
     if contexts:
         judgement = judge(
@@ -99,6 +105,9 @@ def learn(
             sampling=sampling or Sampling(),
             on_stage=on_stage,
         )
+        if warning:
+            reasons = (Reason(ok=False, sentence=warning), *judgement.verdict.reasons)
+            judgement = replace(judgement, verdict=Verdict(reasons=reasons))
         card = replace(
             card,
             passed=judgement.verdict.passed,
@@ -125,6 +134,15 @@ def learn(
         judgement=judgement,
         report=page,
         advice=advice.sentence if advice else "",
+        warning=warning,
+    )
+
+
+def nothing_learned(outcome: Outcome) -> str:
+    """What to say of a run whose adapter is what it began with."""
+    return (
+        f"No look at the held-out replies found them foreseen better than before training ({outcome.before:.3f} bits "
+        "per byte), so the adapter is what training began with; give more dialogues, or a lower --learning-rate."
     )
 
 
