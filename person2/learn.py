@@ -46,6 +46,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
+    from training.forgetting import remember_import
     from training.funnel import render_table
     from training.importing import Options, import_talk
 
@@ -74,6 +75,8 @@ def import_(
             count_tokens=_token_counter(base_path(settings.base_model)),
             progress=lambda stage, share: bar(share, 1, stage),
         )
+    if funnel.out is not None:
+        remember_import(settings.person2_home, funnel.out)
     for fault in funnel.faults:
         err.print(str(fault), markup=False)
     if funnel.faults_more:

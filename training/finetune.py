@@ -34,7 +34,8 @@ from training.base import Precision, add_adapter, base_fingerprint, device, inne
 from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, divide, encode_rows
 from training.likelihood import byte_counts, likelihood
 from training.lora import fold
-from training.provenance import people_of
+from training.provenance import people_behind, people_of
+from training.runs import PLAN
 from training.trainer import HeldOut, ReplyTrainer
 
 LORA_MODULES = ("c_attn", "c_proj", "c_fc")
@@ -42,7 +43,6 @@ LORA_MODULES = ("c_attn", "c_proj", "c_fc")
 Dettmers et al. 2023, arXiv:2305.14314)."""
 CURVE_POINTS = 200
 """Most points of the loss curve that are kept."""
-PLAN = "plan.json"
 ADAPTER = "adapter"
 
 LogTo: TypeAlias = Literal["none", "tensorboard", "wandb"]
@@ -138,7 +138,8 @@ class Outcome:
     """As it was given."""
     base_fingerprint: str
     people: tuple[str, ...]
-    """Keyed hashes of those whose words were learned, from the manifests beside the files."""
+    """Keyed hashes of those whose words were learned, from the manifests beside the files and from the card of the
+    adapter that training went on from."""
     before: float
     """reply_bits_per_byte of the held-out dialogues before: the base's, or the adapter's that training went on from."""
     after: float
@@ -206,7 +207,7 @@ def finetune(
     """
     _check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
-    people = people_of(files)
+    people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
     settings = replace(settings, block=min(settings.block, model.config.n_positions))
@@ -215,6 +216,8 @@ def finetune(
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
     plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
+    plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
     with processes.main_process_first():
         plan |= {"settings": asdict(settings)}
