@@ -85,7 +85,12 @@ def clean(text: str) -> str:
     Transcript tags inside a turn, spaces before punctuation, markup, links, endless letters. Spelling, case and slang
     stay: people write so, and the held-out files are scored as they are.
     """
-    if _UNPRINTABLE.search(text) or len(text) > MAX_TURN_CHARACTERS or _MARKUP.search(text) or _PLACEHOLDER.search(text):
+    if (
+        _UNPRINTABLE.search(text)
+        or len(text) > MAX_TURN_CHARACTERS
+        or _MARKUP.search(text)
+        or _PLACEHOLDER.search(text)
+    ):
         return ""
     text = _TAG_ARTEFACT.sub("", text)
     text = _LOST_SPACE.sub(r"\1", text)
