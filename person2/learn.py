@@ -17,6 +17,8 @@ from person2.screen import Bar, chosen, err, out, write_json
 from person2.wiring import base_path, now, open_shelf
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from training.learning import Learned
 
 app = typer.Typer()
@@ -44,6 +46,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
+    from training.forgetting import remember_import
     from training.funnel import render_table
     from training.importing import Options, import_talk
 
@@ -69,8 +72,11 @@ def import_(
             consented=memory.consented() if memory else (),
             liked=memory.judged()[0] if memory else (),
             options=options,
+            count_tokens=_token_counter(base_path(settings.base_model)),
             progress=lambda stage, share: bar(share, 1, stage),
         )
+    if funnel.out is not None:
+        remember_import(settings.person2_home, funnel.out)
     for fault in funnel.faults:
         err.print(str(fault), markup=False)
     if funnel.faults_more:
@@ -83,6 +89,29 @@ def import_(
         out.print(render_table(funnel))
     if funnel.out is None:
         raise ExportError("No dialogue was left, so nothing was written; the counts above say why.")
+
+
+def _token_counter(base: str) -> "Callable[[str], int] | None":
+    """Counts tokens as the base model does, where its tokenizer is at hand: in its folder, or in the hub's cache.
+
+    An import must not wait for a download, and without a count the table says that it is an estimate. Loads no torch.
+    """
+    from tokenizers import Tokenizer
+
+    file: Path | str | None = Path(base) / "tokenizer.json"
+    if not Path(base).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = try_to_load_from_cache(base, "tokenizer.json")
+        except HFValidationError:
+            return None
+        file = found if isinstance(found, str) else None
+    if file is None or not Path(file).is_file():
+        return None
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _lines(file: Path | None) -> tuple[str, ...]:
@@ -159,6 +188,17 @@ def train(
         _tell(learned, as_json=as_json)
 
 
+@app.command(
+    epilog="Example: `person2 pretrain models/mine --train talk.txt --minutes 35`",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+def pretrain(context: typer.Context) -> None:
+    """Train a small GPT-2 from scratch, as the bundled model was made; `person2 pretrain --help` lists its options."""
+    from training.pretrain.cli import run_command  # loads torch, so only when asked for
+
+    run_command(context.args, name="person2 pretrain")
+
+
 @app.command(epilog="Example: `person2 retrain --dry-run`")
 def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
@@ -183,6 +223,7 @@ def retrain(
             home=settings.person2_home,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
+            count_tokens=_token_counter(base_path(settings.base_model)),
             command=shlex.join(["person2", *sys.argv[1:]]),
             clock=now,
             dry_run=dry_run,
@@ -211,7 +252,8 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
         err.print(str(fault), markup=False)
     if as_json:
         verdict = {"passed": judgement.verdict.passed, "verdict": str(judgement.verdict)} if judgement else {}
-        write_json({**asdict(outcome), "adapter": name, "report": learned.report, **verdict})
+        told = {"warning": learned.warning} if learned.warning else {}
+        write_json({**asdict(outcome), "adapter": name, "report": learned.report, **verdict, **told})
         return
     out.print(
         f"Held-out replies: {outcome.before:.3f} → {outcome.after:.3f} bits per byte, "
@@ -226,6 +268,9 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
         out.print(learned.advice, markup=False)
     if judgement is not None:
         out.print(str(judgement.verdict), markup=False)
+    elif learned.warning:
+        out.print(learned.warning, markup=False)
+    if judgement is not None:
         out.print(f"Report: {learned.report}", markup=False)
     out.print(f"On the shelf as {name}: `person2 chat --adapter {name}` speaks with it.", markup=False)
 

@@ -36,10 +36,12 @@ def forget(
     known = memory.find_members(member) or ([_split_member(member)] if ":" in member else [])
     if not known:
         raise StorageError(f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in slack:U012AB3CD.")
+    left: list[str] = []
     for platform, who in known:
         receipt = forget_everywhere(
             platform, who, memory=memory, shelf=shelf, home=settings.person2_home, base=settings.base_model
         )
+        left += receipt.left
         if as_json:
             write_json({"member": f"{platform}:{who}", **asdict(receipt)})
             continue
@@ -50,10 +52,13 @@ def forget(
         )
         if receipt.adapters:
             out.print(
-                f"Out of service: {', '.join(receipt.adapters)}. Current voice: {receipt.speaks_now}. To rebuild:"
+                f"Out of service: {', '.join(receipt.adapters)}. Current voice: {receipt.speaks_now}. "
+                "What was merged or pushed from them elsewhere is yours to delete. To rebuild:"
             )
         for command in receipt.rebuild:
             out.print(f"  {command}", markup=False)
+    if left:
+        raise StorageError(f"All else is deleted, but not this: {' '.join(left)} Then forget the member again.")
 
 
 def _split_member(member: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +50,8 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
+        (["pretrain"], {}, 2, "Missing argument"),
+        (["pretrain", "model"], {}, 1, "with exactly one of --minutes, --until, --tokens and --steps"),
         (["adapters", "show", "nobody"], {}, 1, "nobody"),
         (["forget", "ann"], {}, 1, "Nothing is stored of 'ann'"),
     ],
@@ -90,6 +93,29 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     for name, command in listed:
         assert getattr(command, "help", None), name
         assert "person2" in (getattr(command, "epilog", None) or ""), name
+
+
+def test_pretraining_lists_its_own_options(tmp_path: Path) -> None:
+    """`--help` of the lazily loaded command is the real one's."""
+    done = person2("pretrain", "--help", home=tmp_path)
+    assert done.returncode == 0
+    assert "--vocabulary" in done.stdout
+
+
+def test_an_import_counts_the_base_models_own_tokens(tmp_path: Path) -> None:
+    """The table's tokens are the starter's tokenizer's, not an estimate from the number of characters."""
+    talk = "Person1: How are you today?\nPerson2: I am very well, thank you. And how are you?\n"
+    (tmp_path / "talk.txt").write_text(talk)
+    made = json.loads(
+        person2("import", "talk.txt", "--out", "out.txt", "--attest", "ours", "--json", home=tmp_path).stdout
+    )
+    tokenizer = Tokenizer.from_file(str(ROOT / "models" / "starter" / "tokenizer.json"))
+    assert made["tokens_exact"] is True
+    assert made["tokens"] == len(tokenizer.encode((tmp_path / "out.txt").read_text()).ids)
+    unknown = person2(
+        "import", "talk.txt", "--out", "out2.txt", "--attest", "ours", home=tmp_path, BASE_MODEL="no-one/has-this"
+    )
+    assert "≈" in unknown.stdout
 
 
 def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ A run lives in one folder and may be killed at any moment: `resume=True` goes on
 
 import json
 import math
+import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -32,7 +34,8 @@ from training.base import Precision, add_adapter, base_fingerprint, device, inne
 from training.dataset import Corpus, Encoder, FileFault, Rows, Targets, collate, divide, encode_rows
 from training.likelihood import byte_counts, likelihood
 from training.lora import fold
-from training.provenance import people_of
+from training.provenance import people_behind, people_of
+from training.runs import PLAN
 from training.trainer import HeldOut, ReplyTrainer
 
 LORA_MODULES = ("c_attn", "c_proj", "c_fc")
@@ -40,7 +43,6 @@ LORA_MODULES = ("c_attn", "c_proj", "c_fc")
 Dettmers et al. 2023, arXiv:2305.14314)."""
 CURVE_POINTS = 200
 """Most points of the loss curve that are kept."""
-PLAN = "plan.json"
 ADAPTER = "adapter"
 
 LogTo: TypeAlias = Literal["none", "tensorboard", "wandb"]
@@ -136,7 +138,8 @@ class Outcome:
     """As it was given."""
     base_fingerprint: str
     people: tuple[str, ...]
-    """Keyed hashes of those whose words were learned, from the manifests beside the files."""
+    """Keyed hashes of those whose words were learned, from the manifests beside the files and from the card of the
+    adapter that training went on from."""
     before: float
     """reply_bits_per_byte of the held-out dialogues before: the base's, or the adapter's that training went on from."""
     after: float
@@ -158,7 +161,7 @@ class Outcome:
     steps: int
     """Optimizer steps done in all."""
     best_step: int
-    """The step whose adapter was kept."""
+    """The step whose adapter was kept; 0 where none was better than the beginning, which is kept then."""
     seconds: float
     """Of training in this process, held-out looks included."""
     tokens_per_second: float
@@ -173,6 +176,11 @@ class Outcome:
     held_out: tuple[Point, ...]
     """Held-out reply bits per byte at each look."""
     settings: Settings
+
+    @property
+    def improved(self) -> bool:
+        """Whether the adapter foresees held-out replies better than what training began with."""
+        return self.best_step > 0
 
 
 def finetune(
@@ -193,12 +201,13 @@ def finetune(
 
     `base_name` is what the card calls the base, where `base` is a path on this machine only.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
-    that one, keeping its rank and scale. Raises DialogueError, ModelError, AdapterError and TrainingError, each with
-    one sentence.
+    that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
+    found it better, it is what it began with. Raises DialogueError, ModelError, AdapterError and TrainingError, each
+    with one sentence.
     """
     _check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
-    people = people_of(files)
+    people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
     settings = replace(settings, block=min(settings.block, model.config.n_positions))
@@ -207,6 +216,8 @@ def finetune(
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
     plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
+    plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
     with processes.main_process_first():
         plan |= {"settings": asdict(settings)}
@@ -220,16 +231,23 @@ def finetune(
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     if not before.tokens.sum():
         raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
+    beginning = {part: weight.detach().clone() for part, weight in _learning(peft)}
 
     with quiet():
         trainer = _trainer(
             peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress
         )
     began = time.perf_counter()
-    with quiet():
+    with quiet(), _logged(log_to, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - began
     after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
+    best_step = trainer.state.best_global_step or trainer.state.global_step
+    if not after.bits_per_byte < before.bits_per_byte:  # the other way round NaN would count as better
+        with torch.no_grad():
+            for part, weight in _learning(peft):
+                weight.copy_(beginning[part])
+        after, best_step = before, 0
     folder = run / ADAPTER
     if trainer.is_world_process_zero():
         _save(peft, folder)
@@ -257,7 +275,7 @@ def finetune(
         tokens=rows.tokens,
         targets=rows.targets,
         steps=state.global_step,
-        best_step=state.best_global_step or state.global_step,
+        best_step=best_step,
         seconds=seconds,
         tokens_per_second=rows.tokens * epochs / seconds,
         targets_per_second=rows.targets * epochs / seconds,
@@ -269,6 +287,11 @@ def finetune(
         held_out=_curve(state.log_history, "eval_bits_per_byte"),
         settings=settings,
     )
+
+
+def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+    """What is trained: the LoRA matrices."""
+    return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
 
 
 def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftModel:
@@ -332,6 +355,29 @@ def _check_log_to(log_to: LogTo) -> None:
     wanted = packages[log_to]
     if wanted and not any(find_spec(package) for package in wanted):
         raise TrainingError(f"--log-to {log_to} needs the package {log_to}; run pip install {log_to}.")
+
+
+@contextmanager
+def _logged(log_to: LogTo, run: Path) -> Iterator[None]:
+    """Whatever a tool writes lies in the run's folder; W&B takes one run of ours for one of its own.
+
+    WANDB_DIR and WANDB_PROJECT in the environment go before. W&B has no other way to hear of a folder.
+    """
+    if log_to != "wandb":
+        yield
+        return
+    import wandb  # checked to be there; it is no dependency
+
+    before = {name: os.environ.get(name) for name in ("WANDB_DIR", "WANDB_PROJECT")}
+    os.environ.setdefault("WANDB_DIR", str(run))
+    os.environ.setdefault("WANDB_PROJECT", "person2")
+    try:
+        yield
+    finally:
+        wandb.finish()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
 
 
 def _trainer(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from core.dialogue import Dialogue
 from training.contexts import Context
 
+LAST_TURNS = 5
+"""Turns before a reply that TF-IDF compares it with: with fewer a subject is missed, with all it drowns."""
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
@@ -24,28 +26,35 @@ def words_of(text: str) -> list[str]:
 
 
 class TfIdf:
-    """Cosine of TF-IDF vectors (Spärck Jones 1972, doi:10.1108/eb026526), idf smoothed, over a file's turns."""
+    """Cosine of TF-IDF vectors (Spärck Jones 1972, doi:10.1108/eb026526) between a reply and the last turns before it.
+
+    A word weighs 1 + log of its count in the text, times its smoothed inverse document frequency; the documents are
+    the file's whole dialogues, and no word is left out. It ranks the very candidates that a model ranks.
+
+    A floor is to be as high as cheap means can make it, so this is what finds most replies on the average of four
+    held-out files: self_dialogue 0.32, topical_chat_rare 0.48, synthetic_persona_chat 0.29, dailydialog 0.39 (1,000
+    contexts of `choose` with seed 2; 200 contexts give these ± 0.06). scikit-learn's TfidfVectorizer as it comes, with
+    turns for documents and two turns of context, finds 0.26, 0.44, 0.29 and 0.33; the last turn alone 0.22, 0.38, 0.27
+    and 0.27. Without stop words many candidates tie at 0; a tie is a share of a hit here, and counted as a whole one it
+    would make 0.65 of dailydialog.
+    """
 
     def __init__(self, dialogues: Sequence[Dialogue]) -> None:
-        seen: Counter[str] = Counter()
-        count = 0
-        for turns in dialogues:
-            for turn in turns:
-                seen.update(set(words_of(turn.text)))
-                count += 1
-        self._idf = {word: math.log((1 + count) / (1 + times)) + 1 for word, times in seen.items()}
-        self._unseen = math.log(1 + count) + 1
+        seen = Counter(word for turns in dialogues for word in {word for turn in turns for word in words_of(turn.text)})
+        self._idf = {word: math.log((1 + len(dialogues)) / (1 + times)) + 1 for word, times in seen.items()}
+        self._unseen = math.log(1 + len(dialogues)) + 1
 
     def _vector(self, text: str) -> dict[str, float]:
-        weights = {word: times * self._idf.get(word, self._unseen) for word, times in Counter(words_of(text)).items()}
+        counts = Counter(words_of(text))
+        weights = {word: (1 + math.log(times)) * self._idf.get(word, self._unseen) for word, times in counts.items()}
         norm = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
         return {word: weight / norm for word, weight in weights.items()}
 
     def rank(self, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
-        """Likeness of each reply to everything said before it, the true one first, (choices,) each."""
+        """Likeness of each reply to the last turns before it, the true one first, (choices,) each."""
         found = []
         for one in contexts:
-            before = self._vector(" ".join(turn.text for turn in one.before))
+            before = self._vector(" ".join(turn.text for turn in one.before[-LAST_TURNS:]))
             replies = (self._vector(text) for text in (one.reply, *one.others))
             found.append(
                 np.array([sum(weight * before.get(word, 0.0) for word, weight in reply.items()) for reply in replies])

@@ -1,18 +1,30 @@
-"""Forget a member everywhere: memory, dialogue files with a manifest, reports, and the adapters that learned from them.
+"""Forget a member everywhere: memory, dialogue files with a manifest, runs, and the adapters that learned from them.
 
-Knows where an installation keeps things under its home; decides nothing about who may ask.
+Knows where an installation keeps things under its home, and by `IMPORTED` where it wrote dialogue files elsewhere;
+decides nothing about who may ask. The order matters to a training that runs meanwhile: memory and files first, the
+shelf last, so that either the training sees that somebody has gone or the shelf shows what it learned (see
+`training.learning`).
 """
 
+import json
+import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.adapters import Shelf
+from core.errors import ExportError, TrainingError
 from core.memory import Memory, Removed
 from training.consent import PeopleKey
 from training.manifest import forget_people
+from training.runs import LOCK, PLAN, locked, sweep
+
+log = logging.getLogger(__name__)
 
 MANIFEST = ".manifest.json"
+IMPORTED = "imported.txt"
+"""Under the home: the dialogue files that were written elsewhere, a path a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +40,8 @@ class Receipt:
     """The commands that made those adapters; run again on the cleaned files they make clean ones."""
     speaks_now: str
     """The id of the adapter that speaks after this, or `none`."""
+    left: tuple[str, ...] = ()
+    """What could not be cleaned and why, a sentence each; everything else is gone."""
 
     def __str__(self) -> str:
         said = (
@@ -36,24 +50,71 @@ class Receipt:
         )
         if self.adapters:
             said += f" Voices that had learned from you are out of service: {', '.join(self.adapters)}."
+        if self.left:
+            said += f" {len(self.left)} of the training files could not be cleaned yet; the operator has been told."
         return said
+
+
+def remember_import(home: Path, out: Path) -> None:
+    """Note a dialogue file that lies outside the home, so that forgetting finds it there."""
+    place = out.resolve()
+    if place.is_relative_to(home.resolve()):
+        return
+    register = home / IMPORTED
+    known = register.read_text(encoding="utf-8").splitlines() if register.exists() else []
+    if str(place) not in known:
+        with register.open("a", encoding="utf-8") as file:
+            file.write(f"{place}\n")
+
+
+def _imported(home: Path) -> Iterator[Path]:
+    """Every dialogue file with a manifest, under the home and wherever imports were written."""
+    for manifest in sorted(home.rglob(f"*{MANIFEST}")):
+        yield manifest.with_name(manifest.name.removesuffix(MANIFEST))
+    register = home / IMPORTED
+    for line in register.read_text(encoding="utf-8").splitlines() if register.exists() else ():
+        if Path(f"{line}{MANIFEST}").exists():
+            yield Path(line)
+
+
+def _runs_with(home: Path, person: str) -> Iterator[Path]:
+    """The folders of runs that saw the person's words, whatever became of them: killed, failed, not judged well."""
+    for plan in (home / "runs").glob(f"*/{PLAN}"):
+        try:
+            people = json.loads(plan.read_text(encoding="utf-8")).get("people", [])
+        except (OSError, ValueError, AttributeError):
+            people = [person]  # who is in it cannot be told, so it goes
+        if person in people:
+            yield plan.parent
 
 
 def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
-    Raises StorageError, ExportError, AdapterError; each step is safe to repeat, so a failed call can be made again.
+    A dialogue file that cannot be cleaned, because somebody changed it by hand, does not stop the rest and is named in
+    the receipt. Raises StorageError, ExportError, AdapterError; each step is safe to repeat.
     """
     person = PeopleKey.at(home).hash(platform, member)
-    dialogues = 0
-    for manifest in sorted(home.rglob(f"*{MANIFEST}")):
-        dialogues += forget_people(manifest.with_name(manifest.name.removesuffix(MANIFEST)), [person])
+    removed = memory.forget(platform, member)
+    dialogues, left = 0, []
+    for file in _imported(home):
+        try:
+            dialogues += forget_people(file, [person])
+        except (ExportError, OSError) as error:
+            left.append(str(error))
+            log.warning("%s:%s could not be forgotten in %s: %s", platform, person, file, error)
+    try:
+        with locked(home / LOCK):
+            sweep(home, shelf)
+    except TrainingError:
+        pass  # a retraining is under way: it looks for who has gone before its adapter may speak
+    for run in [*_runs_with(home, person)]:
+        # Reports and checkpoints of a run quote the words that it learned or was judged on.
+        shutil.rmtree(run, ignore_errors=True)
     learned = shelf.learned_from(person)
     for card in learned:
         shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten")
-        # Reports and checkpoints of a run quote the words that it learned.
         shutil.rmtree(home / "runs" / card.id, ignore_errors=True)
-    removed = memory.forget(platform, member)
     speaks = shelf.current(base=base)
     return Receipt(
         removed=removed,
@@ -61,4 +122,5 @@ def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Pa
         adapters=tuple(card.id for card in learned),
         rebuild=tuple(str(card.config["command"]) for card in learned if card.config.get("command")),
         speaks_now=speaks.id if speaks else "none",
+        left=tuple(left),
     )

@@ -4,21 +4,24 @@ Promotes nothing: that is for a person, or for `retrain` after the gate.
 """
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from core.adapters import Card, Shelf
-from core.errors import AdapterError
+from core.errors import AdapterError, Person2Error, TrainingError
 from core.generator import Adapter, Sampling
 from training.advisor import learning_curve
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
-from training.provenance import manifest_of
+from training.provenance import manifest_of, people_of
 from training.report import Report, write_report
 
 
@@ -34,6 +37,8 @@ class Learned:
     report: Path | None
     advice: str = ""
     """Whether there is enough data, where a learning curve was asked for."""
+    warning: str = ""
+    """Where training made nothing better; the gate does not let such an adapter pass."""
 
 
 def learn(
@@ -81,50 +86,100 @@ def learn(
         "log_to": log_to,
         "on_progress": on_progress,
     }
-    advice = learning_curve(files, **what) if with_curve else None
-    outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
-    if not outcome.leads:
-        return None
-    made_at = clock()
-    card = make_card(outcome, created_at=made_at, command=command)
-    judgement, page = None, None
-    if contexts:
-        judgement = judge(
-            files,
-            held_out=held_out,
-            base=base_folder,
-            adapter=outcome.adapter,
-            current=current.path if current else None,
-            contexts=contexts,
-            sampling=sampling or Sampling(),
-            on_stage=on_stage,
+    with _noticing_who_leaves([*files, *held_out], shelf=shelf, name=name, run=run):
+        advice = learning_curve(files, **what) if with_curve else None
+        outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+        if not outcome.leads:
+            return None
+        made_at = clock()
+        card = make_card(outcome, created_at=made_at, command=command)
+        warning = "" if outcome.improved else nothing_learned(outcome)
+        if warning:
+            card = replace(card, passed=False, notes=warning)
+        judgement, page = None, None
+        if contexts:
+            judgement = judge(
+                files,
+                held_out=held_out,
+                base=base_folder,
+                adapter=outcome.adapter,
+                current=current.path if current else None,
+                contexts=contexts,
+                sampling=sampling or Sampling(),
+                on_stage=on_stage,
+            )
+            if warning:
+                reasons = (Reason(ok=False, sentence=warning), *judgement.verdict.reasons)
+                judgement = replace(judgement, verdict=Verdict(reasons=reasons))
+            card = replace(
+                card,
+                passed=judgement.verdict.passed,
+                scores={who: _plain(asdict(scores)) for who, scores in judgement.scores.items()},
+                notes=str(judgement.verdict),
+            )
+            page = write_report(
+                Report(
+                    outcome=outcome,
+                    judgement=judgement,
+                    command=command,
+                    created_at=made_at,
+                    seconds=time.monotonic() - began,
+                    funnel=funnel_of(files),
+                    advice=advice.sentence if advice else "",
+                    learning_curve=advice.points if advice else (),
+                ),
+                run / "report.html",
+            )
+        adapter = shelf.add(outcome.adapter, card)
+        return Learned(
+            adapter=adapter,
+            card=card,
+            outcome=outcome,
+            judgement=judgement,
+            report=page,
+            advice=advice.sentence if advice else "",
+            warning=warning,
         )
-        card = replace(
-            card,
-            passed=judgement.verdict.passed,
-            scores={who: _plain(asdict(scores)) for who, scores in judgement.scores.items()},
-            notes=str(judgement.verdict),
+
+
+@contextmanager
+def _noticing_who_leaves(files: Sequence[Path], *, shelf: Shelf, name: str, run: Path) -> Iterator[None]:
+    """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
+
+    Whoever is forgotten once the adapter is on the shelf is found on its card, so at the end of the block nobody is
+    missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
+    """
+    known = set(people_of(files))
+
+    def somebody_left() -> TrainingError | None:
+        if not known - set(people_of(files)):
+            return None
+        undo(shelf, name, run)
+        return TrainingError(
+            f"Somebody in {files[0].name} asked to be forgotten while their words were learned, so there is no new "
+            "adapter; train again without them."
         )
-        page = write_report(
-            Report(
-                outcome=outcome,
-                judgement=judgement,
-                command=command,
-                created_at=made_at,
-                seconds=time.monotonic() - began,
-                funnel=funnel_of(files),
-                advice=advice.sentence if advice else "",
-                learning_curve=advice.points if advice else (),
-            ),
-            run / "report.html",
-        )
-    return Learned(
-        adapter=shelf.add(outcome.adapter, card),
-        card=card,
-        outcome=outcome,
-        judgement=judgement,
-        report=page,
-        advice=advice.sentence if advice else "",
+
+    try:
+        yield
+    except (Person2Error, OSError, RuntimeError, ValueError) as error:
+        raise somebody_left() or error from error
+    if left := somebody_left():
+        raise left
+
+
+def undo(shelf: Shelf, name: str, run: Path) -> None:
+    """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
+    if any(card.id == name for card in shelf.cards()):
+        shelf.withdraw(name, "a member whose words it learned asked to be forgotten")
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def nothing_learned(outcome: Outcome) -> str:
+    """What to say of a run whose adapter is what it began with."""
+    return (
+        f"No look at the held-out replies found them foreseen better than before training ({outcome.before:.3f} bits "
+        "per byte), so the adapter is what training began with; give more dialogues, or a lower --learning-rate."
     )
 
 

@@ -1,8 +1,10 @@
 """How well a model foresees dialogues: nats a dialogue, and bits per byte.
 
-Conventions. `bits_per_byte` counts every token of the rendered dialogue (`Person1: …\\nPerson2: …\\n`) but the first,
-before which nothing stands and which is the same in every dialogue, over the UTF-8 bytes of the whole text;
-`reply_bits_per_byte` counts what follows `Person2:`, newline included, over those bytes. Bytes do not depend on the
+The convention, for every figure of this project. `bits_per_byte` is over whole dialogues: it counts every token of the
+rendered dialogue (`Person1: …\\nPerson2: …\\n`) but the first, before which nothing stands and which is the same in
+every dialogue, over the UTF-8 bytes of the whole text. The end of text after a dialogue is no part of it and not
+counted: a bot is never asked for it, and fine-tuning does not teach it. `reply_bits_per_byte` counts what follows
+`Person2:`, newline included, over those bytes. Bytes do not depend on the
 tokenizer, so models with different vocabularies compare. A dialogue longer than the context is read in windows that
 overlap by half; each token is counted once. Sums over a corpus, not means of dialogues: long ones weigh more.
 """

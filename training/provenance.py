@@ -8,14 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from core.adapters import CARD, Card
 from core.dialogue import render
 from core.errors import DialogueError
 from training.dataset import load
 
 
 def manifest_of(file: Path) -> Path:
-    """Where the manifest of a dialogue file lies, if it has one."""
-    return file.with_name(f"{file.name}.manifest.json")
+    """Where the manifest of a dialogue file lies, if it has one: beside it, or, for the held-out part of an import,
+    beside the file that was written with it."""
+    own = file.with_name(f"{file.name}.manifest.json")
+    if not own.exists():
+        for other in sorted(file.parent.glob("*.manifest.json")):
+            if file.name in _read(other).get("files", {}).values():
+                return other
+    return own
 
 
 def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
@@ -23,7 +30,8 @@ def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
         manifest = _read(manifest_of(file))
-        lines = manifest.get("dialogues", {}).get("out", [])
+        part = next((name for name, held in manifest.get("files", {}).items() if held == file.name), "out")
+        lines = manifest.get("dialogues", {}).get(part, [])
         hashes = _hashes(manifest)
         dialogues = load([file]).dialogues if lines else ()
         if len(lines) == len(dialogues):
@@ -73,3 +81,12 @@ def people_of(files: Sequence[Path]) -> tuple[str, ...]:
     Raises DialogueError for a manifest that cannot be read: whose words were learned must never be guessed.
     """
     return tuple(sorted({person for file in files for person in _hashes(_read(manifest_of(file)))}))
+
+
+def people_behind(adapter: Path | None) -> tuple[str, ...]:
+    """The keyed hashes of those an adapter learned from, as its card names them; what goes on from it knows them too.
+
+    Raises AdapterError for a card that cannot be read.
+    """
+    card = adapter / CARD if adapter else None
+    return Card.from_json(card.read_text(encoding="utf-8")).people if card and card.is_file() else ()

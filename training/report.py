@@ -79,10 +79,10 @@ def page(report: Report) -> str:
 def _lead(report: Report) -> str:
     outcome = report.outcome
     change = 1 - outcome.after / outcome.before if outcome.before else 0.0
-    better = f"{abs(change):.1%} {'better' if change >= 0 else 'worse'}"
+    better = f"{change:.1%} better than" if outcome.improved else "no better than, and so it is,"
     return (
         f"Trained on {outcome.train_dialogues:,} dialogues over {outcome.base}. It foresees the replies of "
-        f"{outcome.held_out_dialogues:,} dialogues that it never saw {better} than what it started from."
+        f"{outcome.held_out_dialogues:,} dialogues that it never saw {better} what it started from."
     )
 
 
@@ -129,6 +129,8 @@ def _curves(report: Report) -> str:
         " Training stopped early, because the held-out replies stopped getting better." if outcome.stopped_early else ""
     )
     kept = f"The adapter of step {outcome.best_step} of {outcome.steps} was kept.{stopped}"
+    if not outcome.improved:
+        kept = f"None of {outcome.steps} steps was better than the beginning, which was kept.{stopped}"
     return (
         f'<div class="pair"><figure>{loss}<figcaption>Training loss, nats a target token</figcaption></figure>'
         f"<figure>{held}<figcaption>Held-out replies, bits per byte</figcaption></figure></div><p>{kept}</p>"

@@ -4,9 +4,8 @@ Only the words of members who said yes are learned; a reply of the bot is a targ
 keeps two runs apart, and until the promotion nothing that speaks is touched, so it is safe to run from cron.
 """
 
-import fcntl
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +15,12 @@ from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
 from core.messages import Message
+from training.consent import PeopleKey
 from training.finetune import Progress, Settings
 from training.funnel import Funnel
 from training.importing import import_talk
-from training.learning import Learned, learn
+from training.learning import Learned, learn, undo
+from training.runs import LOCK, locked, sweep
 
 LEAST_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
@@ -55,9 +56,12 @@ def retrain(
     Raises TrainingError where there is too little to learn from, or another run is under way. A dry
     run stops after the dialogues are counted and leaves no file behind.
     """
-    with locked(home / "retrain.lock"):
+    with locked(home / LOCK):
         name = f"retrained-{clock():%Y%m%d-%H%M%S}"
         folder = home / "retrain" / name
+        sweep(home, shelf)
+        key = PeopleKey.at(home)
+        willing = memory.consented()
         liked, disliked = memory.judged()
         on_stage("reading the log")
         funnel = import_talk(
@@ -65,7 +69,7 @@ def retrain(
             out=folder / "log.txt",
             home=home,
             log=without(memory, frozenset(disliked)),
-            consented=memory.consented(),
+            consented=willing,
             liked=liked,
             count_tokens=count_tokens,
         )
@@ -94,6 +98,15 @@ def retrain(
             on_progress=on_progress,
             on_stage=on_stage,
         )
+        if learned is not None:
+            left = {key.of(person) for person in set(willing) - set(memory.consented())}
+            if left & set(learned.card.people):
+                undo(shelf, name, home / "runs" / name)
+                shutil.rmtree(folder, ignore_errors=True)
+                raise TrainingError(
+                    "Somebody took back their consent while their words were learned, so the new voice is out of "
+                    "service and the current one goes on; run `person2 retrain` again."
+                )
         passed = learned is not None and learned.judgement is not None and learned.judgement.verdict.passed
         if passed:
             shelf.use(name)
@@ -106,18 +119,6 @@ def without(memory: Memory, disliked: frozenset[str]) -> Iterator[Message]:
     for item in memory.everything():
         if item.message.id not in spoiled:
             yield item.message
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError("Another retraining is under way; wait for it to end.") from error
-        yield
 
 
 def _discard(folder: Path) -> None:

@@ -85,6 +85,15 @@ def test_tf_idf_finds_the_reply_that_shares_the_rare_word() -> None:
     assert scores[0] > scores[1] > scores[2] == 0.0
 
 
+def test_tf_idf_listens_to_the_last_turns() -> None:
+    """What was said long before counts no more; of the last five turns each does."""
+    turns = dialogue("Zebra?", "One.", "Two.", "Three.", "Four.", "Five.")
+    for before, likeness in ((turns, False), (turns[:5], True)):
+        context = Context(before=before, reply="Zebra!", others=("Lion.",), dialogue=7)
+        (scores,) = TfIdf(MANY).rank([context])
+        assert bool(scores[0] > 0) is likeness
+
+
 def test_markov_speaks_only_what_it_heard() -> None:
     """Each pair of words was heard; what it heard is likelier than what it did not."""
     chain = Markov(["I like soup", "you like bread"])

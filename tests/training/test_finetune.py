@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,10 +22,12 @@ from core.adapterfiles import folder_fingerprint, same_base
 from core.adapters import Shelf
 from core.dialogue import write
 from core.errors import AdapterError, DialogueError, ModelError, Person2Error, TrainingError
+from core.generator import Adapter
 from tests.training.toys import TALK, dialogue
 from training import checkpoints
 from training.card import make_card
-from training.finetune import Outcome, Progress, Settings, finetune
+from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.learning import learn
 
 QUICK = Settings(
     rank=4, alpha=8, epochs=10, block=96, batch_tokens=192, learning_rate=2e-2, evaluations=1, precision="fp32"
@@ -135,12 +138,76 @@ def test_training_goes_on_from_an_adapter(base: Path, talk: Path, tmp_path: Path
     assert config["base_model_name_or_path"] == str(base)
 
 
+def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Trained further at a ruinous rate, an adapter comes back as it was; the card and a sentence say so."""
+    first = finetune([talk], run=tmp_path / "first", base=str(base), settings=replace(QUICK, epochs=4.0))
+    ruinous = replace(QUICK, epochs=1.0, learning_rate=10.0)
+    shelf = Shelf(tmp_path / "adapters")
+    for name, contexts in (("further", 0), ("judged", 4)):
+        learned = learn(
+            [talk],
+            shelf=shelf,
+            run=tmp_path / name,
+            name=name,
+            base="tiny",
+            base_folder=str(base),
+            command="person2 train",
+            clock=lambda: datetime(2026, 1, 2, tzinfo=UTC),
+            start_from=Adapter(id="first", path=first.adapter),
+            settings=ruinous,
+            contexts=contexts,
+        )
+        assert learned is not None
+        assert not learned.outcome.improved
+        assert learned.outcome.best_step == 0
+        assert learned.outcome.after == learned.outcome.before
+        assert learned.warning.startswith("No look at the held-out replies")
+        assert shelf.card(name).passed is False
+        assert learned.warning in shelf.card(name).notes
+        if learned.judgement:
+            assert not learned.judgement.verdict.passed
+        kept = load_file(shelf.path(name) / "adapter_model.safetensors")
+        assert all(torch.equal(kept[part], weight) for part, weight in weights(first).items())
+
+
+@pytest.mark.parametrize("changed", [{"device_tokens": 96}, {"gradient_checkpointing": True}])
+def test_saving_memory_changes_no_step(base: Path, talk: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Steps in pieces (accumulation) and activations computed twice (checkpointing) give the same adapter."""
+    short = replace(QUICK, epochs=2.0)
+    plain = finetune([talk], run=tmp_path / "plain", base=str(base), settings=short)
+    saving = finetune([talk], run=tmp_path / "saving", base=str(base), settings=replace(short, **changed))
+    assert saving.steps == plain.steps
+    assert saving.after == pytest.approx(plain.after, rel=1e-3)
+    for name, expected in weights(plain).items():
+        torch.testing.assert_close(weights(saving)[name], expected, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("log_to", "package", "traces"),
+    [("tensorboard", "tensorboard", "**/events.out.tfevents.*"), ("wandb", "wandb", "wandb/offline-run-*/*.wandb")],
+)
+def test_curves_go_to_the_tools_people_have(
+    base: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo, package: str, traces: str
+) -> None:
+    """With the package installed its files appear in the run's folder, and the held-out curve stands in them."""
+    pytest.importorskip(package)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    finetune([talk], run=run, base=str(base), settings=replace(QUICK, epochs=1.0), log_to=log_to)
+    found = list(run.glob(traces))
+    assert found
+    assert any(b"eval/bits_per_byte" in file.read_bytes() for file in found)
+    assert {entry.name for entry in tmp_path.iterdir()} <= {"run", "talk.txt"}
+
+
 def test_early_stopping_keeps_the_best(base: Path, talk: Path, tmp_path: Path) -> None:
     """With a learning rate that ruins the model, training ends early and the best adapter is kept."""
     wild = Settings(rank=4, epochs=30, block=96, batch_tokens=192, learning_rate=0.5, patience=2, precision="fp32")
     outcome = finetune([talk], run=tmp_path / "run", base=str(base), settings=wild)
     assert outcome.stopped_early
-    assert outcome.after == pytest.approx(min(point.value for point in outcome.held_out), rel=1e-3)
+    best = min(outcome.before, *(point.value for point in outcome.held_out))
+    assert outcome.after == pytest.approx(best, rel=1e-3)
 
 
 def test_bf16_costs_nothing_in_bits(base: Path, talk: Path, tmp_path: Path) -> None:
@@ -173,7 +240,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         (AdapterError, "does not fit", {"adapter": foreign}),
         (AdapterError, "no adapter in", {"adapter": tmp_path}),
         (TrainingError, "cannot be written", {"run": shut / "run"}),
-        (TrainingError, "pip install wandb", {"log_to": "wandb"}),
+        (TrainingError, "choose tensorboard or wandb", {"log_to": "paper"}),
     ]
     for kind, words, changed in faults:
         given: dict[str, object] = {"files": [talk], "run": tmp_path / "x", "base": str(base), "settings": QUICK}
@@ -183,6 +250,15 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         assert str(caught.value).endswith(".")
     with pytest.raises(TrainingError, match="rank must be at least 1"):
         Settings(rank=0)
+
+
+@pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])
+def test_a_missing_package_is_named(base: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo) -> None:
+    """Without it nothing is trained, and the sentence says what to type."""
+    monkeypatch.setattr("training.finetune.find_spec", lambda package: None)
+    with pytest.raises(TrainingError, match=f"pip install {log_to}"):
+        finetune([talk], run=talk.parent / "run", base=str(base), settings=QUICK, log_to=log_to)
+    assert not (talk.parent / "run").exists()
 
 
 def _other_base(base: Path, folder: Path) -> None:

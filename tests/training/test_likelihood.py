@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from core.dialogue import render, write
@@ -14,6 +15,7 @@ from training.dataset import Targets, load
 from training.evaluate import candidate, evaluate
 from training.intervals import mean, ratio
 from training.likelihood import likelihood
+from training.pretrain import heldout
 
 
 def test_bits_per_byte_is_transformers_loss_over_bytes(base: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -27,6 +29,19 @@ def test_bits_per_byte_is_transformers_loss_over_bytes(base: Path, tokenizer: Pr
     assert found.nats[0] == pytest.approx(nats, rel=1e-4)
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(render(turns).encode()), rel=1e-4)
     assert found.perplexity == pytest.approx(math.exp(nats / (ids.shape[1] - 1)), rel=1e-4)
+
+
+def test_pretraining_measures_by_the_same_convention(base: Path) -> None:
+    """What `person2 pretrain` says of a model, `person2 evaluate` says too, long dialogues apart."""
+    many = [dialogue(*talk) for talk in TALK]
+    judged = candidate(str(base))
+    found = likelihood(judged.model, judged.encoder, many, targets=Targets.EVERYTHING)
+    plain = GPT2LMHeadModel.from_pretrained(base)
+    corpus = heldout.encode(
+        "talk", [render(turns) for turns in many], Tokenizer.from_file(str(base / "tokenizer.json"))
+    )
+    other = heldout.bits_per_byte(plain, corpus, context=96, dtype=torch.float32, device=torch.device("cpu"))
+    assert found.bits_per_byte == pytest.approx(other, rel=1e-5)
 
 
 def test_each_dialogue_scores_alone_as_in_company(base: Path) -> None:

@@ -13,10 +13,12 @@ from core.memory import Memory, open_memory
 from core.messages import Conversation, Message
 from tests.models import tiny_adapter, tiny_model
 from training.consent import PeopleKey
-from training.finetune import Settings
-from training.forgetting import forget
+from training.finetune import Settings, finetune
+from training.forgetting import forget, remember_import
 from training.importing import import_talk
-from training.retrain import locked, retrain
+from training.provenance import people_by_dialogue, people_of
+from training.retrain import retrain
+from training.runs import locked
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -161,3 +163,117 @@ def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:
             assert b"let us walk" not in file.read_bytes(), file
             assert b"how do you like" not in file.read_bytes(), file
     assert any("secret of bob" in item.message.text for item in memory.everything())
+
+
+def holding(folder: Path, words: bytes) -> list[Path]:
+    """The files in which the words stand."""
+    return [file for file in folder.rglob("*") if file.is_file() and words in file.read_bytes()]
+
+
+def test_forgetting_reaches_what_no_card_names(memory: Memory, tmp_path: Path) -> None:
+    """A killed run, a retraining killed in the middle of reading, a dialogue file written elsewhere: all cleaned."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere" / "talk.txt"
+    import_talk(
+        [], out=elsewhere, home=home, log=(item.message for item in memory.everything()), consented=memory.consented()
+    )
+    remember_import(home, elsewhere)
+    key = PeopleKey.at(home)
+    for name, person in (("killed", "ann"), ("other", "zoe")):
+        run = home / "runs" / name
+        run.mkdir(parents=True)
+        (run / "plan.json").write_text(json.dumps({"people": [key.hash("test", person)]}))
+        (run / "report.html").write_text("then let us walk and talk")
+    spool = home / "retrain" / "retrained-1" / ".log.txt.abc"
+    spool.mkdir(parents=True)
+    (spool / "said-0").write_text("how do you like it")
+
+    receipt = forget("test", "ann", memory=memory, shelf=Shelf(home / "adapters"), home=home)
+
+    assert receipt.dialogues > 0
+    assert not receipt.left
+    assert not holding(tmp_path, b"how do you like")
+    assert holding(tmp_path, b"let us walk") == [home / "runs" / "other" / "report.html"]
+
+
+def test_a_file_changed_by_hand_stops_nothing_else(memory: Memory, tmp_path: Path) -> None:
+    """The file is named; the database, the other file and the shelf are clean all the same."""
+    for name in ("changed", "whole"):
+        import_talk(
+            [],
+            out=tmp_path / name / "talk.txt",
+            home=tmp_path,
+            log=(item.message for item in memory.everything()),
+            consented=memory.consented(),
+        )
+    changed = tmp_path / "changed" / "talk.txt"
+    changed.write_text(changed.read_text() + "\nPerson1: One more.\nPerson2: By hand.\n")
+    receipt = forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path)
+    (sentence,) = receipt.left
+    assert str(changed) in sentence
+    assert "could not be cleaned yet" in str(receipt)
+    assert receipt.removed.messages == 120
+    assert holding(tmp_path, b"how do you like") == [changed]
+
+
+@pytest.mark.parametrize("how", ["forget-me", "consent no"])
+def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: Path, how: str) -> None:
+    """The voice goes out of service before it ever speaks, and nothing of its run stays."""
+    base = tiny_model(tmp_path / "tiny")
+    shelf = Shelf(tmp_path / "adapters")
+    stages: list[str] = []
+
+    def leave(stage: str) -> None:
+        stages.append(stage)
+        if len(stages) == 4:
+            if how == "consent no":
+                memory.set_consent("test", "ann", False, START)
+            else:
+                forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+
+    with pytest.raises(TrainingError, match=r"asked to be forgotten|took back their consent"):
+        retrain(
+            memory=memory,
+            shelf=shelf,
+            home=tmp_path,
+            base="tiny",
+            base_folder=str(base),
+            command="person2 retrain",
+            clock=clock,
+            settings=Settings(epochs=1, rank=4, block=64, batch_tokens=512),
+            contexts=4,
+            on_stage=leave,
+        )
+    assert all(card.withdrawn for card in shelf.cards())
+    assert shelf.current(base="tiny") is None
+    assert not list((tmp_path / "runs").iterdir())
+    assert not [file for file in holding(tmp_path, b"let us walk") if "person2.db" not in file.name]
+
+
+def test_whose_words_follow_the_files(memory: Memory, tmp_path: Path) -> None:
+    """The held-out part of an import, and an adapter that training goes on from, say whose words they hold."""
+    out, held = tmp_path / "talk.txt", tmp_path / "held.txt"
+    import_talk(
+        [],
+        out=out,
+        held_out=held,
+        home=tmp_path,
+        log=(item.message for item in memory.everything()),
+        consented=memory.consented(),
+    )
+    assert people_of([held]) == people_of([out]) != ()
+    assert len(people_by_dialogue([held])) == held.read_text().count("\n\n") + 1
+    (tmp_path / "plain.txt").write_text("Person1: Hello.\nPerson2: Hi.\n\nPerson1: Hello!\nPerson2: Oh, hi.\n")
+    assert people_of([tmp_path / "plain.txt"]) == ()
+    base = tiny_model(tmp_path / "tiny")
+    folder = tiny_adapter(tmp_path / "made", base, seed=1)
+    (folder / "card.json").write_text(Card(id="made", created_at=START, base="tiny", people=("a1",)).to_json())
+    outcome = finetune(
+        [tmp_path / "plain.txt"],
+        held_out=[held],
+        run=tmp_path / "run",
+        base=str(base),
+        adapter=folder,
+        settings=Settings(epochs=1, block=64),
+    )
+    assert outcome.people == ("a1",)
+    assert set(json.loads((tmp_path / "run" / "plan.json").read_text())["people"]) == {"a1", *people_of([held])}

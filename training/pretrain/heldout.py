@@ -1,9 +1,8 @@
-"""Held-out bits per byte, by one convention for every figure this tool prints.
+"""Held-out bits per byte by the convention of `training.likelihood`, so that a figure from here and one from
+`person2 evaluate` may stand side by side; a test holds the two together.
 
-Bits per byte of a dialogue = Σ −log₂ p(token) over all tokens of the rendered text and the end of text after it, tags
-and newlines included, divided by the UTF-8 bytes of the rendered text. The first token has nothing before it and is
-given (it is the tag `Person1:`). A dialogue longer than the context is read in windows that overlap by half; each token
-counts once, with at least half a context before it.
+A dialogue longer than the context is read in windows that overlap by half; each token counts once, with at least half
+a context before it.
 """
 
 import math
@@ -15,7 +14,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from training.pretrain import bpe
 from training.pretrain import network as net
 
 BATCH_TOKENS = 8_192
@@ -23,7 +21,7 @@ BATCH_TOKENS = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """One held-out corpus: each dialogue's tokens, end of text included, and all of its bytes."""
+    """One held-out corpus: each dialogue's tokens, and all of its bytes."""
 
     name: str
     tokens: tuple[tuple[int, ...], ...]
@@ -36,11 +34,10 @@ class HeldOut:
 
 
 def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> HeldOut:
-    end = bpe.end_of(tokenizer)
     encoded = tokenizer.encode_batch_fast(list(texts))
     return HeldOut(
         name=name,
-        tokens=tuple((*item.ids, end) for item in encoded),
+        tokens=tuple(tuple(item.ids) for item in encoded),
         bytes=tuple(len(text.encode()) for text in texts),
     )
 
