@@ -406,6 +406,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
         assert left.value.code == 0, capsys.readouterr().err
 
     command("--steps", "6")
+    (out / card.SAID).write_text("## What it says\n\nHello.\n")
     command("--steps", "8", "--resume")
     made = json.loads((out / card.CARD).read_text())
     assert (made["steps"], made["tokens"], made["cooled_from"]) == (8, 8 * 128, 5)
@@ -419,6 +420,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     assert readme.startswith("---\nlanguage: en\n")
     assert "# Toy" in readme
     assert "It knows little." in readme
+    assert readme.endswith("## What it says\n\nHello.\n")
 
     tokenizer = AutoTokenizer.from_pretrained(out)
     same = GPT2Tokenizer.from_pretrained(out)

@@ -20,11 +20,13 @@ from core.generator import END_OF_TEXT
 
 CARD = "card.json"
 README = "README.md"
+SAID = "said.md"
+"""What the model says to people, where somebody wrote it down beside the weights; it closes the card."""
 
 CONVENTION = (
     "Bits per byte over whole dialogues: −log₂ p of every token of the rendered text (speaker tags and newlines "
-    "included, the first token given) and of the end of text after it, over the text's UTF-8 bytes; windows of a "
-    "context that overlap by half where a dialogue is longer."
+    "included, the first token given; the end of text is not counted), over the text's UTF-8 bytes; windows of a context "
+    "that overlap by half where a dialogue is longer."
 )
 
 
@@ -130,7 +132,9 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
         },
     )
     _write(folder / CARD, asdict(card))
-    (folder / README).write_text(readme(card, about), encoding="utf-8")
+    said = folder / SAID
+    heard = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
+    (folder / README).write_text(readme(card, about) + (f"\n{heard}\n" if heard else ""), encoding="utf-8")
 
 
 def readme(card: Card, about: About) -> str:
