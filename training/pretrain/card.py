@@ -25,8 +25,8 @@ SAID = "said.md"
 
 CONVENTION = (
     "Bits per byte over whole dialogues: −log₂ p of every token of the rendered text (speaker tags and newlines "
-    "included, the first token given; the end of text is not counted), over the text's UTF-8 bytes; windows of a context "
-    "that overlap by half where a dialogue is longer."
+    "included, the first token given; the end of text is not counted), over the text's UTF-8 bytes; windows of a "
+    "context that overlap by half where a dialogue is longer."
 )
 
 

@@ -30,7 +30,7 @@ _TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|
 _LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
 _REPEATED = re.compile(r"(.)\1{5,}")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
-_PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]|\(?\buser ?[12]\b", re.IGNORECASE)
 """What a writing machine left unfilled: `[user 2]`, `[name]`."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
 

@@ -26,6 +26,11 @@ WORDS = 25
 SAME_ANSWER = 3
 SEED = 1
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
+_MACHINE = re.compile(
+    r"\b(?:bot|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions|standing by"
+    r"|likes)\b"
+)
+"""How a scripted assistant talks of itself. Taken over by a chatty friend, it is beside the point."""
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
 
@@ -36,7 +41,9 @@ def tidy(text: str) -> str:
 
 
 def fits(turns: Dialogue) -> bool:
-    """Whether every turn is short and written with care."""
+    """Whether every turn is short and written with care, and no lone answer is an assistant's."""
+    if len(turns) == 2 and _MACHINE.search(turns[1].text):
+        return False
     return all(
         len(turn.text.split()) <= WORDS and _WELL_FORMED.match(turn.text) and not _SHOUTED.search(turn.text)
         for turn in turns
