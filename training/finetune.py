@@ -250,7 +250,7 @@ def finetune(
         after, best_step = before, 0
     folder = run / ADAPTER
     if trainer.is_world_process_zero():
-        _save(peft, folder)
+        _save(peft, folder, base=base_name or base)
     trainer.accelerator.wait_for_everyone()
 
     state = trainer.state
@@ -503,11 +503,17 @@ class _Reporter(TrainerCallback):
         )
 
 
-def _save(peft: PeftModel, folder: Path) -> None:
-    """peft's own files, all at once: a kill leaves the old folder or the new one."""
+def _save(peft: PeftModel, folder: Path, *, base: str) -> None:
+    """peft's own files, all at once: a kill leaves the old folder or the new one.
+
+    They name the base as the card does, not by its path on this machine; peft's unfilled model card is left out.
+    """
     draft = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
+    for config in peft.peft_config.values():
+        config.base_model_name_or_path = base
     peft.save_pretrained(str(draft))
+    (draft / "README.md").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
