@@ -366,7 +366,7 @@ def _logged(log_to: LogTo, run: Path) -> Iterator[None]:
     if log_to != "wandb":
         yield
         return
-    import wandb  # checked to be there; it is no dependency
+    import wandb  # type: ignore[import-not-found, unused-ignore] # checked to be there; it is no dependency
 
     before = {name: os.environ.get(name) for name in ("WANDB_DIR", "WANDB_PROJECT")}
     os.environ.setdefault("WANDB_DIR", str(run))
