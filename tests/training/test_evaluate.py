@@ -168,9 +168,10 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     talk = [dialogue(f"Tell me the story of the day {n % 3}.", long) for n in range(30)] + MANY[:2] * 3
     (tmp_path / "talk.txt").write_text("".join(write(talk)))
     (tmp_path / "held.txt").write_text("".join(write([dialogue("Tell me the story.", long), *MANY[:24]])))
+    (tmp_path / "story.txt").write_text("".join(write([dialogue("Tell me the story.", long)])))
     outcome = finetune(
         [tmp_path / "talk.txt"],
-        held_out=[tmp_path / "held.txt"],
+        held_out=[tmp_path / "story.txt"],  # what it is to know: an adapter that foresaw less than the base is not kept
         run=tmp_path / "run",
         base=str(base),
         settings=Settings(
