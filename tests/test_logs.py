@@ -112,7 +112,7 @@ def test_nothing_is_written_around_the_mask() -> None:
     logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
     stream = io.StringIO()
     set_up_logging(SETTINGS.model_copy(update={"log_format": "json"}), stream=stream)
-    logging.getLogger("some.library").error("header %r", {"Authorization": f"Bot {TOKEN}"})
+    logging.getLogger("a.dependency").error("header %r", {"Authorization": f"Bot {TOKEN}"})
     logging.getLogger("httpx").info("GET")
     assert len(logging.getLogger().handlers) == 1
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]

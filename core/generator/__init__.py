@@ -4,9 +4,12 @@ Implementations: `gpt2` (transformers + peft, the reference and the GPU path), `
 `remote` (an OpenAI-compatible server). Only the wiring in `person2.py` imports one of them.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+from core.errors import GeneratorError
 
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's end of text: separates dialogues in training and ends a generation."""
@@ -41,6 +44,20 @@ class Sampling:
     best_of: int = 1
     """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`).
     The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
+
+
+def validate(sampling: Sampling) -> None:
+    """Raises GeneratorError for settings that mean nothing."""
+    for name, value, right, should in (
+        ("temperature", sampling.temperature, 0 <= sampling.temperature < math.inf, "0 (greedy) or more"),
+        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
+        ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf, "above 0"),
+        ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "1 or more"),
+        ("best_of", sampling.best_of, 1 <= sampling.best_of <= MOST_RIVALS, f"from 1 to {MOST_RIVALS}"),
+    ):
+        if not right:
+            raise GeneratorError(f"{name} is {value}, and it should be {should}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import GeneratorError, Overloaded, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, validate
 from core.generator.engine.batch import Batch, Speaker, room_for
 from core.generator.engine.keeping import Keeping
 from core.generator.engine.lora import Lora, Site, read_lora
 from core.generator.engine.network import Network
-from core.generator.engine.sampling import validate
 from core.generator.engine.tokens import Tokens
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,10 @@ from typing import Any
 import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, validate
 from core.generator.gpt2.base import Base, load_base
 from core.generator.gpt2.decoding import Batch, Row, make_row
 from core.generator.gpt2.lora import Key, Prepared, Rack, key_of, prepare
-from core.generator.gpt2.sampling import validate
 
 log = logging.getLogger(__name__)
 

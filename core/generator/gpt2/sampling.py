@@ -9,27 +9,12 @@ from random import Random
 
 import torch
 
-from core.errors import GeneratorError
-from core.generator import MOST_RIVALS, Sampling
+from core.generator import Sampling
 
 GREEDY_BELOW = 1e-4
 """A temperature under this is greedy: dividing float32 logits by less only makes infinities."""
 HEAD = 1024
 """Candidates looked at before sorting the whole vocabulary: a nucleus is nearly always inside."""
-
-
-def validate(sampling: Sampling) -> None:
-    """Raises GeneratorError for settings that mean nothing."""
-    for name, value, right, should in (
-        ("temperature", sampling.temperature, 0 <= sampling.temperature < math.inf, "0 (greedy) or more"),
-        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
-        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
-        ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf, "above 0"),
-        ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "1 or more"),
-        ("best_of", sampling.best_of, 1 <= sampling.best_of <= MOST_RIVALS, f"from 1 to {MOST_RIVALS}"),
-    ):
-        if not right:
-            raise GeneratorError(f"{name} is {value}, and it should be {should}")
 
 
 def choose(
