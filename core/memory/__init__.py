@@ -4,7 +4,8 @@ The face of the only package (beside `migrations`) that knows SQLAlchemy. Synchr
 `asyncio.to_thread`. In-memory SQLite is its own fake.
 """
 
-from core.memory.memory import ChannelSettings, Memory, Remembered, Removed
+from core.memory.memory import Memory
 from core.memory.opening import open_memory
+from core.memory.rows import ChannelSettings, Remembered, Removed
 
 __all__ = ["ChannelSettings", "Memory", "Remembered", "Removed", "open_memory"]

@@ -3,47 +3,37 @@
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, delete, func, or_, select, update
+from sqlalchemy import Engine, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from core.errors import StorageError
+from core.memory.rows import (
+    CHUNK,
+    PERSON2,
+    ChannelSettings,
+    Remembered,
+    Removed,
+    channel_row,
+    choices,
+    conversation_of,
+    conversation_row,
+    delete_messages,
+    matching,
+    orphan_answers,
+    place_of,
+    post_row,
+    remembered,
+)
 from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MemberRow, MessageRow, PostRow
-from core.messages import Conversation, Kind, Message
+from core.messages import Conversation, Message
 
 RACES = 5
 """How often a write that lost a race with another worker is tried again."""
-
-PERSON2 = "person2"
-"""The author id of the bot's own replies."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
-    row: int
-    message: Message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removed:
-    messages: int
-    replies: int
-    feedback: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelSettings:
-    """A channel's own choices; None leaves a matter to the operator's settings."""
-
-    ambient_chance: float | None = None
-    allowed: bool | None = None
-    voice: str | None = None
-    temperature: float | None = None
-    retention_days: int | None = None
 
 
 class Memory:
@@ -98,7 +88,7 @@ class Memory:
         )
         if session.scalar(known) is not None:
             return None
-        conversation = _conversation(session, where)
+        conversation = conversation_row(session, where)
         row = MessageRow(
             conversation_id=conversation.id,
             platform=where.platform,
@@ -166,7 +156,7 @@ class Memory:
             if session.get(MessageRow, row) is None:
                 return
             for post in posts:
-                found = _post(session, conversation, post)
+                found = post_row(session, conversation, post)
                 if found is None:
                     session.add(
                         PostRow(
@@ -200,7 +190,7 @@ class Memory:
             if until is not None:
                 # Answers to the message itself are later than it, so they are out too.
                 query = query.where(or_(MessageRow.place < until, MessageRow.id == until))
-            return [_remembered(row, conversation) for row in reversed(session.scalars(query).all())]
+            return [remembered(row, conversation) for row in reversed(session.scalars(query).all())]
 
     def chain(self, row: int, limit: int) -> list[Remembered]:
         """The message `row` and what it answers, back to the start of the reply chain; oldest first."""
@@ -211,7 +201,7 @@ class Memory:
             while current is not None and len(found) < limit and current.epoch == epoch and current not in found:
                 found.append(current)
                 current = self._answered(session, current)
-            return [_remembered(each, _place_of(session, each)) for each in reversed(found)]
+            return [remembered(each, place_of(session, each)) for each in reversed(found)]
 
     def _answered(self, session: Session, row: MessageRow) -> MessageRow | None:
         if row.answers is not None:
@@ -250,14 +240,14 @@ class Memory:
                 )
             else:
                 query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id).where(
-                    *_here(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch
+                    *matching(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch
                 )
             pair = session.execute(query.order_by(MessageRow.place.desc(), MessageRow.id.desc()).limit(1)).first()
             if pair is None:
                 return None
             reply, asked = pair[0], pair[1]
             posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
-            return _remembered(asked, _place_of(session, asked)), reply.id, tuple(posts)
+            return remembered(asked, place_of(session, asked)), reply.id, tuple(posts)
 
     def root(self, conversation: Conversation) -> Remembered | None:
         """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
@@ -281,12 +271,12 @@ class Memory:
                 )
             )
             found = session.scalar(said) or session.scalar(posted)
-            return _remembered(found, _place_of(session, found)) if found else None
+            return remembered(found, place_of(session, found)) if found else None
 
     def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is not a post of ours."""
         with self._session() as session:
-            found = _post(session, conversation, post)
+            found = post_row(session, conversation, post)
             return found.message_id if found else None
 
     def details(self, row: int) -> dict[str, str | int | float]:
@@ -316,8 +306,8 @@ class Memory:
         """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
         longer context."""
         with self._session() as session:
-            _conversation(session, conversation)
-            here = _here(conversation, whole_channel=whole_channel)
+            conversation_row(session, conversation)
+            here = matching(conversation, whole_channel=whole_channel)
             session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
@@ -352,9 +342,9 @@ class Memory:
                     PostRow.post_id.in_(message_ids),
                 )
             ).all()
-            _delete(session, posted)
-            _orphan(session, said)
-            _delete(session, said)
+            delete_messages(session, posted)
+            orphan_answers(session, said)
+            delete_messages(session, said)
             return Removed(messages=len(said), replies=len(set(posted)))
 
     def remove_place(self, conversation: Conversation) -> Removed:
@@ -362,16 +352,16 @@ class Memory:
         thread = conversation.thread is not None
         with self._session() as session:
             places = session.scalars(
-                select(ConversationRow.id).where(*_here(conversation, whole_channel=not thread))
+                select(ConversationRow.id).where(*matching(conversation, whole_channel=not thread))
             ).all()
             said = session.execute(
                 select(MessageRow.id, MessageRow.from_bot).where(MessageRow.conversation_id.in_(places))
             ).all()
             rows = [row.id for row in said]
-            _orphan(session, rows)
-            _delete(session, rows)
+            orphan_answers(session, rows)
+            delete_messages(session, rows)
             session.execute(delete(ConversationRow).where(ConversationRow.id.in_(places)))
-            chosen = None if thread else _channel(session, conversation)
+            chosen = None if thread else channel_row(session, conversation)
             if chosen is not None:
                 session.delete(chosen)
         if rows:
@@ -395,7 +385,7 @@ class Memory:
         member everybody's are taken back.
         """
         with self._session() as session:
-            found = _post(session, conversation, post)
+            found = post_row(session, conversation, post)
             if found is None:
                 return False
             taken = [FeedbackRow.message_id == found.message_id, FeedbackRow.platform == conversation.platform]
@@ -504,8 +494,8 @@ class Memory:
                 select(MessageRow.id).where(MessageRow.platform == platform, MessageRow.author == member)
             ).all()
             answers = session.scalars(select(MessageRow.id).where(MessageRow.answers.in_(said))).all()
-            _delete(session, answers)
-            _delete(session, said)
+            delete_messages(session, answers)
+            delete_messages(session, said)
             given = session.execute(
                 delete(FeedbackRow)
                 .where(FeedbackRow.platform == platform, FeedbackRow.member == member)
@@ -561,17 +551,17 @@ class Memory:
 
     def channel_settings(self, conversation: Conversation) -> ChannelSettings:
         with self._session() as session:
-            row = _channel(session, conversation)
-            return _chosen(row) if row else ChannelSettings()
+            row = channel_row(session, conversation)
+            return choices(row) if row else ChannelSettings()
 
     def change_settings(self, conversation: Conversation, **change: object) -> ChannelSettings:
         """Set the named fields of ChannelSettings for a channel (its threads follow it); gives all of them."""
         with self._session() as session:
-            row = _channel(session, conversation)
+            row = channel_row(session, conversation)
             if row is None:
                 row = ChannelRow(platform=conversation.platform, space=conversation.space, channel=conversation.channel)
                 session.add(row)
-            chosen = replace(_chosen(row), **change)  # type: ignore[arg-type]  # a wrong name raises TypeError here
+            chosen = replace(choices(row), **change)  # type: ignore[arg-type]  # a wrong name raises TypeError here
             for name, value in asdict(chosen).items():
                 setattr(row, name, value)
             return chosen
@@ -590,7 +580,7 @@ class Memory:
                     .order_by(MessageRow.id)
                     .limit(batch)
                 ).all()
-                found = [_remembered(row, _where(place)) for row, place in rows]
+                found = [remembered(row, conversation_of(place)) for row, place in rows]
             if not found:
                 return
             yield from found
@@ -638,8 +628,8 @@ class Memory:
     def _purge(self, *conditions: Any) -> Removed:
         with self._session() as session:
             rows = session.execute(select(MessageRow.id, MessageRow.from_bot).where(*conditions)).all()
-            _orphan(session, [row.id for row in rows])
-            _delete(session, [row.id for row in rows])
+            orphan_answers(session, [row.id for row in rows])
+            delete_messages(session, [row.id for row in rows])
         if rows:
             self._scrub()
         replies = sum(1 for row in rows if row.from_bot)
@@ -666,108 +656,3 @@ def storage_sentence(error: SQLAlchemyError) -> str:
     if "full" in cause:
         return "The database cannot grow: the disk is full; free some space and try again."
     return f"The database failed ({cause}); check DATABASE_URL."
-
-
-def _conversation(session: Session, where: Conversation) -> ConversationRow:
-    found = session.scalar(select(ConversationRow).where(ConversationRow.key == where.key))
-    if found is None:
-        found = ConversationRow(
-            key=where.key,
-            platform=where.platform,
-            space=where.space,
-            channel=where.channel,
-            thread=where.thread,
-            kind=str(where.kind),
-            epoch=0,
-        )
-        session.add(found)
-        session.flush()
-    return found
-
-
-def _here(where: Conversation, *, whole_channel: bool) -> tuple[ColumnElement[bool], ...]:
-    """Conditions on ConversationRow: this conversation, or the channel it is in with all its threads."""
-    if not whole_channel:
-        return (ConversationRow.key == where.key,)
-    return (
-        ConversationRow.platform == where.platform,
-        ConversationRow.space == where.space,
-        ConversationRow.channel == where.channel,
-    )
-
-
-def _where(row: ConversationRow) -> Conversation:
-    return Conversation(
-        platform=row.platform, space=row.space, channel=row.channel, thread=row.thread, kind=Kind(row.kind)
-    )
-
-
-def _place_of(session: Session, row: MessageRow) -> Conversation:
-    found = session.get_one(ConversationRow, row.conversation_id)
-    return _where(found)
-
-
-def _remembered(row: MessageRow, where: Conversation) -> Remembered:
-    return Remembered(
-        row=row.id,
-        message=Message(
-            conversation=where,
-            id=row.message_id,
-            author=row.author,
-            author_name=row.author_name,
-            text=row.text,
-            sent_at=row.sent_at,
-            from_bot=row.from_bot,
-            reply_to=row.reply_to,
-        ),
-    )
-
-
-def _post(session: Session, where: Conversation, post: str) -> PostRow | None:
-    return session.scalar(
-        select(PostRow).where(
-            PostRow.platform == where.platform, PostRow.channel == where.channel, PostRow.post_id == post
-        )
-    )
-
-
-def _channel(session: Session, where: Conversation) -> ChannelRow | None:
-    return session.scalar(
-        select(ChannelRow).where(
-            ChannelRow.platform == where.platform,
-            ChannelRow.space == where.space,
-            ChannelRow.channel == where.channel,
-        )
-    )
-
-
-def _chosen(row: ChannelRow) -> ChannelSettings:
-    return ChannelSettings(
-        ambient_chance=row.ambient_chance,
-        allowed=row.allowed,
-        voice=row.voice,
-        temperature=row.temperature,
-        retention_days=row.retention_days,
-    )
-
-
-CHUNK = 500
-"""Rows named in one statement; SQLite allowed 999 variables before 3.32 (https://sqlite.org/limits.html)."""
-
-
-def _delete(session: Session, rows: Sequence[int]) -> None:
-    """Delete message rows with what hangs from them."""
-    for start in range(0, len(rows), CHUNK):
-        some = rows[start : start + CHUNK]
-        session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))
-        session.execute(delete(FeedbackRow).where(FeedbackRow.message_id.in_(some)))
-        session.execute(update(MessageRow).where(MessageRow.answers.in_(some)).values(answers=None))
-        session.execute(delete(MessageRow).where(MessageRow.id.in_(some)))
-
-
-def _orphan(session: Session, rows: Sequence[int]) -> None:
-    """Leave answers to these rows standing without their question."""
-    for start in range(0, len(rows), CHUNK):
-        session.execute(
-            update(MessageRow).where(MessageRow.answers.in_(rows[start : start + CHUNK])).values(answers=None)
-        )

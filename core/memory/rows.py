@@ -1,0 +1,145 @@
+"""What the memory's questions share: its values, rows found and made by a place, rows taken out with what hangs there.
+
+Knows the tables and a session that somebody else opened; begins and ends no transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
+
+from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow, PostRow
+from core.messages import Conversation, Kind, Message
+
+PERSON2 = "person2"
+"""The author id of the bot's own replies."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    row: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    messages: int
+    replies: int
+    feedback: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """A channel's own choices; None leaves a matter to the operator's settings."""
+
+    ambient_chance: float | None = None
+    allowed: bool | None = None
+    voice: str | None = None
+    temperature: float | None = None
+    retention_days: int | None = None
+
+
+def conversation_row(session: Session, where: Conversation) -> ConversationRow:
+    found = session.scalar(select(ConversationRow).where(ConversationRow.key == where.key))
+    if found is None:
+        found = ConversationRow(
+            key=where.key,
+            platform=where.platform,
+            space=where.space,
+            channel=where.channel,
+            thread=where.thread,
+            kind=str(where.kind),
+            epoch=0,
+        )
+        session.add(found)
+        session.flush()
+    return found
+
+
+def matching(where: Conversation, *, whole_channel: bool) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on ConversationRow: this conversation, or the channel it is in with all its threads."""
+    if not whole_channel:
+        return (ConversationRow.key == where.key,)
+    return (
+        ConversationRow.platform == where.platform,
+        ConversationRow.space == where.space,
+        ConversationRow.channel == where.channel,
+    )
+
+
+def conversation_of(row: ConversationRow) -> Conversation:
+    return Conversation(
+        platform=row.platform, space=row.space, channel=row.channel, thread=row.thread, kind=Kind(row.kind)
+    )
+
+
+def place_of(session: Session, row: MessageRow) -> Conversation:
+    found = session.get_one(ConversationRow, row.conversation_id)
+    return conversation_of(found)
+
+
+def remembered(row: MessageRow, where: Conversation) -> Remembered:
+    return Remembered(
+        row=row.id,
+        message=Message(
+            conversation=where,
+            id=row.message_id,
+            author=row.author,
+            author_name=row.author_name,
+            text=row.text,
+            sent_at=row.sent_at,
+            from_bot=row.from_bot,
+            reply_to=row.reply_to,
+        ),
+    )
+
+
+def post_row(session: Session, where: Conversation, post: str) -> PostRow | None:
+    return session.scalar(
+        select(PostRow).where(
+            PostRow.platform == where.platform, PostRow.channel == where.channel, PostRow.post_id == post
+        )
+    )
+
+
+def channel_row(session: Session, where: Conversation) -> ChannelRow | None:
+    return session.scalar(
+        select(ChannelRow).where(
+            ChannelRow.platform == where.platform,
+            ChannelRow.space == where.space,
+            ChannelRow.channel == where.channel,
+        )
+    )
+
+
+def choices(row: ChannelRow) -> ChannelSettings:
+    return ChannelSettings(
+        ambient_chance=row.ambient_chance,
+        allowed=row.allowed,
+        voice=row.voice,
+        temperature=row.temperature,
+        retention_days=row.retention_days,
+    )
+
+
+CHUNK = 500
+"""Rows named in one statement; SQLite allowed 999 variables before 3.32 (https://sqlite.org/limits.html)."""
+
+
+def delete_messages(session: Session, rows: Sequence[int]) -> None:
+    """Delete message rows with what hangs from them."""
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK]
+        session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))
+        session.execute(delete(FeedbackRow).where(FeedbackRow.message_id.in_(some)))
+        session.execute(update(MessageRow).where(MessageRow.answers.in_(some)).values(answers=None))
+        session.execute(delete(MessageRow).where(MessageRow.id.in_(some)))
+
+
+def orphan_answers(session: Session, rows: Sequence[int]) -> None:
+    """Leave answers to these rows standing without their question."""
+    for start in range(0, len(rows), CHUNK):
+        session.execute(
+            update(MessageRow).where(MessageRow.answers.in_(rows[start : start + CHUNK])).values(answers=None)
+        )
