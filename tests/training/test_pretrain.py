@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
@@ -16,7 +17,7 @@ from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.pretrain import bpe, card, cli, corpora, heldout, loop, rows, small_talk
+from training.pretrain import bpe, card, cli, contrast, corpora, heldout, loop, rows, small_talk
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
 
@@ -316,7 +317,9 @@ def ticking() -> Iterator[float]:
         yield second
 
 
-def trainer(folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01) -> loop.Trainer:
+def trainer(
+    folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01, lesson: contrast.Lesson | None = None
+) -> loop.Trainer:
     """A run of a tiny network over two mixtures, on a clock that ticks a second a look."""
     a, b = encoded("a", TEXTS[:3], tokenizer), encoded("b", TEXTS[3:], tokenizer)
     clock = ticking()
@@ -328,7 +331,9 @@ def trainer(folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01) -> loop.T
             row=32,
             cool_row=64,
             batch=128,
+            lesson=lesson,
         ),
+        moments=_moments(tokenizer, lesson) if lesson else None,
         main=rows.Mixture({"a": (a, 1.0), "b": (b, 1.0)}, length=32, seed=1),
         cool=rows.Mixture({"b": (b, 1.0)}, length=64, seed=2),
         held_out=(),
@@ -338,6 +343,11 @@ def trainer(folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01) -> loop.T
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
+
+
+def _moments(tokenizer: Tokenizer, lesson: contrast.Lesson) -> contrast.Moments:
+    tags = [tokenizer.token_to_id(tag) for tag in bpe.TAGS]
+    return contrast.Moments({"a": (encoded("a", TEXTS, tokenizer), 1.0)}, lesson, person2=tags[1], tags=tags, seed=3)
 
 
 @pytest.mark.parametrize("muon", [0.01, 0.0])
@@ -372,6 +382,26 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path, token
     trainer(tmp_path, tokenizer).save()
     with pytest.raises(TrainingError, match="rates"):
         trainer(tmp_path, tokenizer, muon=0.02).resume()
+
+
+def test_a_lesson_in_telling_replies_apart_goes_on_where_it_stopped(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Every second step is a lesson; to the bit the same whether or not the run was interrupted between two of them."""
+
+    def run(folder: str) -> loop.Trainer:
+        return trainer(tmp_path / folder, tokenizer, lesson=contrast.Lesson(candidates=3, window=40))
+
+    whole = run("whole")
+    _stop_after(whole, 8)
+    part = run("parts")
+    _stop_after(part, 5)
+    part.save()
+    last = run("parts")
+    last.resume()
+    _stop_after(last, 8)
+    assert len(whole.found) == 4
+    assert whole.found[-2:] == last.found
+    for (name, one), (_, other) in zip(whole.network.named_parameters(), last.network.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_training_learns(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -445,6 +475,38 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     assert (out / "model.safetensors").read_bytes() != before
 
 
+def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
+    tmp_path: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second run begins with the first one's weights and tokenizer; another shape is refused in a sentence."""
+    small = ["--train", str(talk), "--context", "64", "--row", "32", "--cool-row", "64", "--batch", "128"]
+    small += ["--vocabulary", "400", "--precision", "float32", "--warmup", "2"]
+
+    def command(name: str, *more: str) -> int:
+        options = [str(tmp_path / name), *small, "--run", str(tmp_path / f"run-{name}"), *more]
+        monkeypatch.setattr("sys.argv", ["pretrain", *options])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    shape = ["--width", "64", "--layers", "1"]
+    assert command("first", *shape, "--steps", "5") == 0
+    # A rate of nothing: what comes out is what went in.
+    still = ["--muon-rate", "0", "--adam-rate", "0", "--contrast", str(talk)]
+    assert command("second", *shape, *still, "--steps", "2", "--start", str(tmp_path / "first")) == 0
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    made = json.loads((tmp_path / "second" / card.CARD).read_text())
+    assert (made["before"]["steps"], made["steps"], made["recipe"]["lesson"]["every"]) == (5, 2, 2)
+    readme = (tmp_path / "second" / "README.md").read_text()
+    assert "trained from scratch in 2 runs" in readme
+    assert readme.index("--steps 5") < readme.index("--steps 2")
+    assert "Of 2 steps one told true replies from others" in readme
+
+    assert command("third", "--width", "128", "--layers", "1", "--steps", "2", "--start", str(tmp_path / "first")) == 1
+    assert "another shape" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -453,6 +515,8 @@ def test_the_command_makes_a_folder_that_transformers_loads(
         (["--train", "{talk}", "--held-out", "{talk}", "--steps", "1"], "both learned from and held out"),
         (["--train", "{talk}", "--train", "{talk}=2", "--steps", "1"], "named twice"),
         (["--train", "{talk}", "--cool", "other.txt=1", "--steps", "1"], "--train does not name"),
+        (["--train", "{talk}", "--contrast", "other.txt=1", "--steps", "1"], "--train does not name"),
+        (["--train", "{talk}", "--start", "nowhere", "--steps", "1"], "names a folder that this tool wrote"),
         (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
         (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),
         (["--train", "{talk}", "--width", "100", "--steps", "1"], "no multiple of 64"),

@@ -83,6 +83,8 @@ class Card:
     seconds: float
     averaged: bool
     """The exported weights are the moving average."""
+    before: Mapping[str, Any] | None
+    """What the run began with, where not with random weights; see `earlier`."""
     ingredients: tuple[Ingredient, ...]
     held_out_files: Mapping[str, str]
     """File → sha256."""
@@ -101,6 +103,25 @@ def read_about(path: Path) -> About:
     except (tomllib.TOMLDecodeError, TypeError) as error:
         known = ", ".join(About.__slots__)
         raise TrainingError(f"{path} is no description of a model ({error}); it is TOML with {known}.") from error
+
+
+EARLIER = ("commands", "steps", "tokens", "seconds", "ingredients", "before")
+
+
+def earlier(folder: Path) -> dict[str, Any]:
+    """How the model in `folder`, with which a run begins, was made itself: from its card. Raises TrainingError."""
+    path = folder / CARD
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        return {key: made.get(key) for key in EARLIER}
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); --start names a folder that this tool wrote.") from error
+
+
+def _runs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The runs that made the weights, oldest first."""
+    before = card.get("before")
+    return [*(_runs(before) if before else []), card]
 
 
 def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: Card, about: About) -> None:
@@ -139,6 +160,7 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
 
 def readme(card: Card, about: About) -> str:
     """The model card as people and model hubs read it."""
+    runs = _runs({"before": card.before, "steps": card.steps, "tokens": card.tokens, "seconds": card.seconds})
     shape, rates = card.recipe["shape"], card.recipe["rates"]
     optimizer = f"Muon (peak rate {rates['muon']}) and AdamW ({rates['adam']})" if rates["muon"] else "AdamW"
     cooled = "" if card.cooled_from is None else f"; the cool-down began at step {card.cooled_from:,}"
@@ -159,7 +181,8 @@ def readme(card: Card, about: About) -> str:
         f"# {about.title}",
         "",
         f"A GPT-2 of {card.parameters / 1e6:.1f} M parameters ({shape['layers']} layers, {shape['width']} wide, "
-        f"{shape['vocabulary']:,} tokens, context {shape['context']}), trained from scratch.",
+        f"{shape['vocabulary']:,} tokens, context {shape['context']}), trained from scratch"
+        f"{f' in {len(runs)} runs' if len(runs) > 1 else ''}.",
         "",
         "## Held out",
         "",
@@ -180,8 +203,10 @@ def readme(card: Card, about: About) -> str:
         "## Made how",
         "",
         f"{card.steps:,} steps, {card.tokens / 1e6:.2f} M tokens, {card.seconds / 60:.0f} minutes{cooled}. "
-        f"{optimizer}. The weights are {'a moving average' if card.averaged else 'the last step’s'}.",
+        f"{optimizer}. The weights are {'a moving average' if card.averaged else 'the last step’s'}."
+        f"{_told_apart(card)}",
         "",
+        *_earlier_commands(runs[:-1]),
         "```sh",
         *card.commands,
         "```",
@@ -189,6 +214,32 @@ def readme(card: Card, about: About) -> str:
         about.notes.strip(),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _told_apart(card: Card) -> str:
+    lesson = card.recipe.get("lesson")
+    if not lesson:
+        return ""
+    return (
+        f" Of {lesson['every']} steps one told true replies from others (`training/pretrain/contrast.py`): "
+        f"{lesson['candidates']} candidates, temperature {lesson['temperature']}, weight {lesson['weight']}."
+    )
+
+
+def _earlier_commands(runs: list[Mapping[str, Any]]) -> list[str]:
+    """The runs before the last, each with its length and its commands."""
+    lines: list[str] = []
+    for number, run in enumerate(runs, 1):
+        lines += [
+            f"It went on from the weights of run {number}: {run['steps']:,} steps, {run['tokens'] / 1e6:.2f} M tokens, "
+            f"{run['seconds'] / 60:.0f} minutes.",
+            "",
+            "```sh",
+            *run["commands"],
+            "```",
+            "",
+        ]
+    return [*lines, "And the last run:", ""] if lines else []
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -22,6 +22,7 @@ import typer
 from core.errors import Person2Error, TrainingError
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
+from training.pretrain.contrast import Lesson
 from training.pretrain.schedule import Budget, Schedule, Shape
 
 COMMANDS = "commands.txt"
@@ -47,6 +48,13 @@ def pretrain(
     cool: Annotated[
         list[str] | None, typer.Option(help="What of it the cool-down reads, FILE=WEIGHT; none: the same.")
     ] = None,
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(help="What of it the model learns to tell true replies from others in, FILE=WEIGHT."),
+    ] = None,
+    contrast_every: Annotated[int, typer.Option(min=1, help="Each so-many-th step is such a lesson.")] = 2,
+    contrast_weight: Annotated[float, typer.Option(min=0, help="Of a reply told apart against a token.")] = 0.25,
+    contrast_temperature: Annotated[float, typer.Option(min=0.1, help="What divides the replies' scores.")] = 2.5,
     held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure, never learned from.")] = None,
     hold_out: Annotated[
         list[Path] | None, typer.Option(help="A --train file of which every tenth dialogue is measured instead.")
@@ -54,6 +62,9 @@ def pretrain(
     run: Annotated[Path, typer.Option(help="Folder for checkpoints and the log.")] = Path("runs/pretrain"),
     about: Annotated[Path | None, typer.Option(help="TOML with title, licences, decoding, notes.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Reuse this folder's tokenizer.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Go on from this finished folder's weights and tokenizer, not from random ones.")
+    ] = None,
     vocabulary: Annotated[int, typer.Option(min=1, max=65_535, help="Entries of a new tokenizer.")] = 8_192,
     width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
     layers: Annotated[int, typer.Option(min=1, help="Its layers.")] = 6,
@@ -87,19 +98,22 @@ def pretrain(
 
     Example: python -m training.pretrain models/mine --train talk.txt=3 --train chat.txt --minutes 35.
     Interrupted, it goes on with the same options and --resume: exactly where it was, under a budget of steps or tokens.
-    A budget of time may be changed at a resume; the cool-down moves with it.
+    A budget of time may be changed at a resume, and the cool-down moves with it; so may what --contrast says.
     """
     described = card.read_about(about) if about else card.About()
+    before = card.earlier(start) if start else None
     sources = [corpora.parse_source(spec) for spec in train or []]
     sources += [corpora.parse_source(spec, kind="prose") for spec in prose or []]
     tenth = {path.resolve() for path in hold_out or []}
     cooled = [corpora.parse_source(spec) for spec in cool or []]
+    compared = [corpora.parse_source(spec) for spec in contrast or []]
     files = data.Files(
         train=[replace(source, hold_out=source.path.resolve() in tenth) for source in sources],
         cool={source.name: source.weight for source in cooled},
+        contrast={source.name: source.weight for source in compared},
         held_out=held_out or [],
         cache=run,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer or start,
         vocabulary=vocabulary,
     )
     if not (resume or export_only) and (run / loop.CHECKPOINT).exists():
@@ -117,7 +131,10 @@ def pretrain(
         planned(0.0)  # said wrongly, it is refused before files are read for minutes
     if threads:
         torch.set_num_threads(threads)
-    prepared = data.prepare(files, row=row, cool_row=cool_row, seed=seed, report=_report)
+    lesson = (
+        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature) if compared else None
+    )
+    prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
         shape=net.Shape(
             width=width,
@@ -133,17 +150,21 @@ def pretrain(
         batch=batch,
         average=average,
         seed=seed,
+        lesson=lesson,
+        start=_sha256(start / net.WEIGHTS) if start else None,
     )
     trainer = loop.Trainer(
         recipe,
         main=prepared.main,
         cool=prepared.cool,
+        moments=prepared.moments,
         held_out=prepared.held_out,
         folder=run,
         clock=time.monotonic,
         report=_report,
         device=_device(device),
         dtype=torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32,
+        start=start,
     )
     if resume or export_only:
         trainer.resume()
@@ -155,7 +176,7 @@ def pretrain(
     scores = trainer.measure(prepared.held_out, averaged=use_average)
     _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
     with trainer.averaged() if use_average else nullcontext():
-        made = _card(files, prepared, trainer, scores, described, averaged=use_average)
+        made = _card(files, prepared, trainer, scores, described, averaged=use_average, before=before)
         card.export(out, trainer.network, prepared.tokenizer, made, described)
     typer.echo(out)
 
@@ -168,6 +189,7 @@ def _card(
     described: card.About,
     *,
     averaged: bool,
+    before: dict[str, Any] | None,
 ) -> card.Card:
     main, cool = prepared.main.passes(), prepared.cool.passes()
     commands = files.cache / COMMANDS
@@ -180,6 +202,7 @@ def _card(
         tokens=trainer.tokens,
         seconds=round(trainer.seconds, 1),
         averaged=averaged,
+        before=before,
         ingredients=tuple(
             card.Ingredient(
                 name=source.name,
@@ -230,6 +253,13 @@ def budget_of(
     if end <= now:
         end += timedelta(days=1)
     return Budget(seconds=spent + (end - now).total_seconds())
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({error.strerror}); name a folder that this tool wrote.") from error
 
 
 def _device(wanted: Device) -> torch.device:

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from core.dialogue import Speaker
 from core.errors import TrainingError
 from training.pretrain import bpe, corpora, heldout, rows
+from training.pretrain.contrast import Lesson, Moments
 from training.pretrain.corpora import Corpus, Source
 from training.pretrain.heldout import HeldOut
 from training.pretrain.rows import Encoded, Mixture
@@ -31,6 +33,8 @@ class Files:
     train: Sequence[Source]
     cool: Mapping[str, float]
     """Corpus → weight during the cool-down; empty: as before."""
+    contrast: Mapping[str, float]
+    """Corpus → weight in the lessons that tell replies apart; empty: no such lessons."""
     held_out: Sequence[Path]
     cache: Path
     """The run's folder."""
@@ -51,6 +55,7 @@ class Data:
     encoded: Mapping[str, Encoded]
     main: Mixture
     cool: Mixture
+    moments: Moments | None
     held_out: tuple[HeldOut, ...]
 
 
@@ -59,14 +64,17 @@ def check(files: Files) -> None:
     names = [source.name for source in files.train]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise TrainingError(f"{', '.join(doubled)} is named twice; name each file once, with one weight.")
-    if missing := sorted(set(files.cool) - set(names)):
-        raise TrainingError(f"The cool-down reads {', '.join(missing)}, which --train does not name; add it there.")
+    for reader, asked in (("The cool-down reads", files.cool), ("--contrast reads", files.contrast)):
+        if missing := sorted(set(asked) - set(names)):
+            raise TrainingError(f"{reader} {', '.join(missing)}, which --train does not name; add it there.")
     read = {source.path.resolve() for source in files.train}
     if leaked := [path.name for path in files.held_out if path.resolve() in read]:
         raise TrainingError(f"{', '.join(leaked)} is both learned from and held out; choose one.")
 
 
-def prepare(files: Files, *, row: int, cool_row: int, seed: int, report: Callable[[str], None]) -> Data:
+def prepare(
+    files: Files, *, lesson: Lesson | None = None, row: int, cool_row: int, seed: int, report: Callable[[str], None]
+) -> Data:
     """Read, clean, tokenize, mix. Raises TrainingError."""
     check(files)
     loaded = {source.name: corpora.load(source) for source in files.train}
@@ -87,6 +95,11 @@ def prepare(files: Files, *, row: int, cool_row: int, seed: int, report: Callabl
     for title, mixture in (("main", main), ("cool-down", cool)):
         shares = sorted(mixture.shares().items(), key=lambda item: -item[1])
         report(f"{title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+    moments = None
+    if lesson is not None:
+        moments = _moments(files, lesson, encoded, tokenizer, seed=seed)
+        shares = sorted(moments.shares.items(), key=lambda item: -item[1])
+        report("told apart: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
     measured = [
         heldout.encode(path.name.removesuffix(".txt"), corpora.held_out(path), tokenizer) for path in files.held_out
     ]
@@ -95,7 +108,15 @@ def prepare(files: Files, *, row: int, cool_row: int, seed: int, report: Callabl
         for name, corpus in loaded.items()
         if corpus.held_out
     ]
-    return Data(tokenizer=tokenizer, corpora=loaded, encoded=encoded, main=main, cool=cool, held_out=tuple(measured))
+    return Data(
+        tokenizer=tokenizer,
+        corpora=loaded,
+        encoded=encoded,
+        main=main,
+        cool=cool,
+        moments=moments,
+        held_out=tuple(measured),
+    )
 
 
 def _tokenizer(files: Files, loaded: Mapping[str, Corpus], report: Callable[[str], None]) -> Tokenizer:
@@ -111,6 +132,21 @@ def _tokenizer(files: Files, loaded: Mapping[str, Corpus], report: Callable[[str
     files.cache.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(kept))
     return tokenizer
+
+
+def _moments(
+    files: Files, lesson: Lesson, encoded: Mapping[str, Encoded], tokenizer: Tokenizer, *, seed: int
+) -> Moments:
+    tags = {tag: token for tag in bpe.TAGS if (token := tokenizer.token_to_id(tag)) is not None}
+    if len(tags) < len(bpe.TAGS):
+        raise TrainingError("This tokenizer takes a speaker's tag for several tokens; --contrast needs one made here.")
+    return Moments(
+        {name: (encoded[name], weight) for name, weight in files.contrast.items()},
+        lesson,
+        person2=tags[f"{Speaker.PERSON2}:"],
+        tags=list(tags.values()),
+        seed=seed,
+    )
 
 
 def _words(files: Files, loaded: Mapping[str, Corpus]) -> Iterator[str]:

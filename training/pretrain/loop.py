@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
-from training.pretrain import heldout
+from training.pretrain import contrast, heldout
 from training.pretrain import network as net
+from training.pretrain.contrast import Lesson, Moments
 from training.pretrain.heldout import HeldOut
 from training.pretrain.rows import Mixture
 from training.pretrain.schedule import Budget, Schedule
@@ -26,6 +28,10 @@ LOG = "log.jsonl"
 GLANCE = 40
 """Dialogues of each held-out corpus that are scored during training; the end scores all of them."""
 GRADIENT_NORM = 1.0
+MAY_CHANGE = ("lesson",)
+"""What a resumed run may do otherwise than before: its lessons remember nothing, and the card has each command."""
+LESSON_SIZE = 0.75
+"""A lesson's tokens against a batch's: its rows are longer and read what they share once, so it takes as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,10 @@ class Recipe:
     average: float = 0.998
     """Decay of the moving average of the weights."""
     seed: int = 0
+    lesson: Lesson | None = None
+    """Telling true replies from others, beside foreseeing tokens; none: not asked for."""
+    start: str | None = None
+    """sha256 of the weights that the run began with; none: random ones, from the seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +74,20 @@ class Trainer:
         *,
         main: Mixture,
         cool: Mixture,
+        moments: Moments | None = None,
         held_out: Sequence[HeldOut],
         folder: Path,
         clock: Callable[[], float],
         report: Callable[[str], None],
         device: torch.device,
         dtype: torch.dtype,
+        start: Path | None = None,
     ) -> None:
+        """`start`: a finished folder to go on learning from; its weights have `recipe.shape`. Raises TrainingError."""
         self.recipe = recipe
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
+        if start is not None:
+            net.take_over(self.network, start)
         self.network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
         if device.type == "cpu":
             # Two products and a softmax: on two cores a quarter faster a step than the fused kernel, at these lengths.
@@ -85,10 +100,12 @@ class Trainer:
         self.seconds = 0.0
         self.cooled_from: int | None = None
         """The step at which the cool-down began."""
-        self._main, self._cool = main, cool
+        self._main, self._cool, self._moments = main, cool, moments
         self._held_out = [corpus.first(GLANCE) for corpus in held_out]
         self._folder, self._clock, self._report = folder, clock, report
         self._device, self._dtype = device, dtype
+        self.found: list[float] = []
+        """Nats a moment of the last lessons; ln of the number of candidates where nothing is learned yet."""
 
     def run(self, budget: Budget, pace: Pace) -> None:
         """Train until the budget is spent. Interrupted at any point, the last checkpoint goes on."""
@@ -105,8 +122,16 @@ class Trainer:
                     f"step {self.step} · {progress:.0%} · {self.tokens / 1e6:.2f} M tokens · "
                     f"{self.tokens / max(1e-9, self.seconds):.0f} a second · loss {loss_sum / loss_count:.3f} · "
                     f"gradient {norm:.2f} · rate ×{factor:.2f}"
+                    + (f" · told apart {told:.3f}" if (told := self._told()) is not None else "")
                 )
-                self._log({"loss": loss_sum / loss_count, "gradient": norm, "rate": factor, "progress": progress})
+                values: dict[str, object] = {
+                    "loss": loss_sum / loss_count,
+                    "gradient": norm,
+                    "rate": factor,
+                    "progress": progress,
+                }
+                self._log(values if told is None else values | {"told_apart": told})
+                self.found.clear()
                 loss_sum, loss_count = 0.0, 0
             if self.seconds >= due["measure"] and self._held_out:
                 scores = self.measure(self._held_out)
@@ -124,14 +149,12 @@ class Trainer:
         cooling = recipe.schedule.cooling(progress)
         if cooling and self.cooled_from is None:
             self.cooled_from = self.step
-        length = recipe.cool_row if cooling else recipe.row
-        mixture = self._cool if cooling else self._main
-        rows = torch.from_numpy(mixture.batch(max(1, recipe.batch // length))).to(self._device)
-        count = rows.shape[0] * (rows.shape[1] - 1)
-        loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
+        if self._moments is not None and recipe.lesson is not None and (self.step + 1) % recipe.lesson.every == 0:
+            loss, value, count = self._tell_apart(self._moments, recipe.lesson)
+        else:
+            loss, value, count = self._foresee(cooling=cooling)
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore] # torch
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
-        value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(norm):
             raise TrainingError(
                 f"Training broke down at step {self.step} (the loss is {value}); lower the learning rates and resume."
@@ -142,6 +165,28 @@ class Trainer:
         self.step += 1
         self.tokens += count
         return value, norm, factor
+
+    def _told(self) -> float | None:
+        return sum(self.found) / len(self.found) if self.found else None
+
+    def _foresee(self, *, cooling: bool) -> tuple[Tensor, float, int]:
+        """A batch of the mixture: what to descend, nats a token, tokens."""
+        recipe = self.recipe
+        length = recipe.cool_row if cooling else recipe.row
+        mixture = self._cool if cooling else self._main
+        rows = torch.from_numpy(mixture.batch(max(1, recipe.batch // length))).to(self._device)
+        count = rows.shape[0] * (rows.shape[1] - 1)
+        loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
+        return loss, float(loss.detach()), count
+
+    def _tell_apart(self, moments: Moments, lesson: Lesson) -> tuple[Tensor, float, int]:
+        """A batch of moments, a function of the step alone: what to descend, nats a token, tokens of dialogues."""
+        sheet = moments.sheet(self.step, int(self.recipe.batch * LESSON_SIZE))
+        loss, value, found, count = contrast.losses(
+            self.network, sheet, lesson, person2=moments.person2, dtype=self._dtype
+        )
+        self.found.append(found)
+        return loss, value, count
 
     def measure(self, corpora: Sequence[HeldOut], *, averaged: bool = False) -> dict[str, float]:
         """Bits per byte of each corpus, with the weights as they are or with their moving average."""
@@ -201,7 +246,7 @@ class Trainer:
             raise TrainingError(f"There is no checkpoint in {self._folder}; leave out --resume to start a run.")
         state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
         theirs, ours = state["recipe"], plain(self.recipe)
-        differing = sorted(key for key in ours if theirs.get(key) != ours[key])
+        differing = sorted(key for key in ours if key not in MAY_CHANGE and theirs.get(key) != ours[key])
         if differing:
             raise TrainingError(
                 f"The checkpoint in {self._folder} was made with another {', '.join(differing)}; "

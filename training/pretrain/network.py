@@ -5,13 +5,19 @@ Knows torch and transformers; knows no files, no corpora and no schedule.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from core.errors import TrainingError
+
+WEIGHTS = "model.safetensors"
 LOSS_CHUNK = 512
 """Positions whose logits exist at once: (512, vocabulary) in float32 stays in the processor's caches."""
 
@@ -54,61 +60,98 @@ def build(shape: Shape, *, seed: int) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def nats(network: GPT2LMHeadModel, inputs: Tensor, targets: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Σ −ln p(target): () float32, differentiable. `inputs`, `targets`: (B, T) int64.
+def take_over(network: GPT2LMHeadModel, folder: Path) -> None:
+    """Give `network` the weights of a folder that `card.export` wrote. Raises TrainingError if their shapes differ."""
+    path = folder / WEIGHTS
+    try:
+        found = load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); name a folder that this tool wrote.") from error
+    own = dict(network.named_parameters())
+    if {name: weight.shape for name, weight in found.items()} != {name: weight.shape for name, weight in own.items()}:
+        raise TrainingError(f"The weights in {folder} have another shape; start with its width, layers and context.")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(found[name])
 
-    Targets of `IGNORED` do not count. The weights are cast to `dtype` for the pass; gradients come back in float32.
+
+def states(network: GPT2LMHeadModel, inputs: Tensor, *, dtype: torch.dtype, **more: Tensor) -> Tensor:
+    """What the output head reads: (B × T, width) of `dtype`. `inputs`: (B, T) int64; `more` goes to the network.
+
+    The weights are cast to `dtype` for the pass; gradients come back in float32.
     """
     body = network.transformer
     weights = {name: weight.to(dtype) for name, weight in body.named_parameters()}
+    output = torch.func.functional_call(body, weights, (), {"input_ids": inputs, "use_cache": False, **more})
+    hidden: Tensor = output.last_hidden_state
+    return hidden.reshape(-1, hidden.shape[-1])
+
+
+def nats(network: GPT2LMHeadModel, inputs: Tensor, targets: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Σ −ln p(target): () float32, differentiable. `inputs`, `targets`: (B, T) int64.
+
+    Targets of `IGNORED` do not count.
+    """
     targets = targets.reshape(-1)
-    output = torch.func.functional_call(body, weights, (), {"input_ids": inputs, "use_cache": False})
-    hidden: Tensor = output.last_hidden_state.reshape(len(targets), -1)
-    table: Tensor = body.wte.weight
+    hidden, table = states(network, inputs, dtype=dtype), network.transformer.wte.weight
     if torch.is_grad_enabled():
-        total: Tensor = _TiedLoss.apply(hidden, table, targets)  # type: ignore[no-untyped-call]
-        return total
-    total = hidden.new_zeros((), dtype=torch.float32)
-    for at in range(0, len(targets), LOSS_CHUNK):
-        logits = (hidden[at : at + LOSS_CHUNK] @ table.to(dtype).t()).float()
-        total = total + functional.cross_entropy(
-            logits, targets[at : at + LOSS_CHUNK], ignore_index=IGNORED, reduction="sum"
-        )
+        return weighted_nats(hidden, table, targets, (targets != IGNORED).float())
+    return token_nats(hidden, table, targets).sum()
+
+
+def weighted_nats(hidden: Tensor, table: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Σ −w ln p(target): () float32, differentiable by `hidden` and `table`, not by `weights`, (N,) float32.
+
+    `hidden`: (N, width) of the pass's dtype; `table`: (vocabulary, width) float32; `targets`: (N,) int64.
+    """
+    total: Tensor = _TiedLoss.apply(hidden, table, targets, weights)  # type: ignore[no-untyped-call]
     return total
 
 
+@torch.no_grad()
+def token_nats(hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    """−ln p(target) of each token, (N,) float32; 0 where it is `IGNORED`."""
+    cast, parts = table.to(hidden.dtype), []
+    for at in range(0, len(targets), LOSS_CHUNK):
+        logits = (hidden[at : at + LOSS_CHUNK] @ cast.t()).float()
+        parts.append(
+            functional.cross_entropy(logits, targets[at : at + LOSS_CHUNK], ignore_index=IGNORED, reduction="none")
+        )
+    return torch.cat(parts)
+
+
 class _TiedLoss(torch.autograd.Function):
-    """Σ −ln p(target) with its gradient made in the same pass, chunk by chunk: softmax − one-hot is at hand while the
+    """`weighted_nats` with its gradient made in the same pass, chunk by chunk: softmax − one-hot is at hand while the
     logits are, so they are neither kept nor made a second time (as Hsu et al. 2024, arXiv:2410.10989, do on GPUs)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        """`hidden`: (N, width) of the pass's dtype; `table`: (vocabulary, width) float32; `targets`: (N,) int64."""
-        weights = table.to(hidden.dtype)
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        cast = table.to(hidden.dtype)
         of_hidden, of_table = torch.empty_like(hidden), torch.zeros_like(table)
         total = hidden.new_zeros((), dtype=torch.float32)
         for at in range(0, len(targets), LOSS_CHUNK):
             inputs, chunk = hidden[at : at + LOSS_CHUNK], targets[at : at + LOSS_CHUNK, None]
-            counts = chunk != IGNORED
-            chunk = chunk.clamp(min=0)
-            logits = (inputs @ weights.t()).float()
+            share = weights[at : at + LOSS_CHUNK, None]
+            chunk = chunk.clamp(min=0)  # an ignored one weighs nothing
+            logits = (inputs @ cast.t()).float()
             logarithms = torch.log_softmax(logits, dim=1)
             given = logarithms.gather(1, chunk)
-            total -= (given * counts).sum()
+            total -= (given * share).sum()
             errors = logarithms.exp_()
             errors.scatter_add_(1, chunk, torch.full_like(given, -1.0))
-            if not bool(counts.all()):
-                errors *= counts
+            # One weight for all, as in a row of the mixture, leaves the errors as they are.
+            if not bool((share == 1).all()):
+                errors *= share
             small = errors.to(hidden.dtype)
-            torch.mm(small, weights, out=of_hidden[at : at + LOSS_CHUNK])
+            torch.mm(small, cast, out=of_hidden[at : at + LOSS_CHUNK])
             of_table += small.t() @ inputs
         ctx.save_for_backward(of_hidden, of_table)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
         of_hidden, of_table = ctx.saved_tensors
-        return of_hidden * outer[0].to(of_hidden.dtype), of_table * outer[0], None
+        return of_hidden * outer[0].to(of_hidden.dtype), of_table * outer[0], None, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

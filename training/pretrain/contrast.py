@@ -1,0 +1,275 @@
+"""Telling the true reply from others: the second lesson of the cool-down, beside foreseeing every token.
+
+A row holds a piece of a dialogue and, behind it, other people's replies to some of its moments. Each of those reads the
+dialogue up to its moment and itself, as if it stood there (the layout of `training.ranking`). The loss is −log of the
+true reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the right
+answer by Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of van den
+Oord et al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to let a reply
+depend on what was said. Knows tokens and the network; knows no files and no schedule.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from core.errors import TrainingError
+from training.pretrain import network as net
+from training.pretrain.rows import Encoded
+
+LONGEST_REPLY = 32
+"""Tokens of a candidate that are compared; the true reply is cut alike."""
+ENOUGH = 4
+"""Dialogues with replies in a corpus, below which nothing can be told apart."""
+
+Span: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """How the true reply is looked for."""
+
+    every: int = 2
+    """Each so-many-th step of the cool-down is a lesson; the others read rows of the mixture."""
+    candidates: int = 8
+    """The true reply and so many less one from other dialogues of the same corpus."""
+    moments: int = 3
+    """Moments of one dialogue, at most."""
+    window: int = 320
+    """Tokens of a dialogue that are read."""
+    temperature: float = 2.5
+    """What the scores are divided by. A small model's are too sure: as they stand, a few replies that it finds absurd
+    would outweigh all others (on talk it has not seen, the loss is least between 2 and 3)."""
+    weight: float = 0.25
+    """Of a moment's loss against a token's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """A batch of rows. R rows of T tokens, C candidates in M groups of K, the true one first in each."""
+
+    ids: Tensor
+    """(R, T) int64"""
+    positions: Tensor
+    """(R, T) int64"""
+    part: Tensor
+    """(R, T) int64: 0 the dialogue, 1 … the other replies, −1 filling."""
+    seen: Tensor
+    """(R, T) int64: of a token of another reply, the tokens of the dialogue that it reads."""
+    previous: Tensor
+    """(N,) int64: places of the flattened rows from which tokens are predicted."""
+    targets: Tensor
+    """(N,) int64: the tokens predicted there."""
+    candidate: Tensor
+    """(N,) int64: the candidate the token belongs to, −1 for none; true replies are part of the dialogue."""
+    dialogue: Tensor
+    """(N,) bool: the token is the dialogue's, and counts as in any row."""
+    replies: tuple[tuple[int, ...], ...]
+    """Each candidate's tokens, in groups of K: M × K of them."""
+
+
+class Moments:
+    """Dialogues of several corpora and the moments in them at which Person2 answers."""
+
+    def __init__(
+        self,
+        corpora: Mapping[str, tuple[Encoded, float]],
+        lesson: Lesson,
+        *,
+        person2: int,
+        tags: Sequence[int],
+        seed: int,
+    ) -> None:
+        """`corpora`: name → tokens and weight, as in a `Mixture`. `person2`: the token of its tag; `tags`: of both."""
+        self._lesson, self._seed, self.person2 = lesson, seed, person2
+        self._names = sorted(corpora)
+        self._corpora = {name: corpora[name][0] for name in self._names}
+        self._tags = np.asarray(tags)
+        self._texts = {name: self._answering(corpus) for name, corpus in self._corpora.items()}
+        if short := [name for name, texts in self._texts.items() if len(texts) < ENOUGH]:
+            raise TrainingError(f"{', '.join(short)} holds too few dialogues to tell replies apart; leave it out.")
+        sizes = np.array([corpora[name][1] * len(self._corpora[name].tokens) for name in self._names])
+        self.shares = dict(zip(self._names, (sizes / sizes.sum()).tolist(), strict=True))
+
+    def _answering(self, corpus: Encoded) -> NDArray[np.int64]:
+        """Texts in which Person2 answers something."""
+        starts = corpus.starts[:-1]
+        answers = np.flatnonzero(corpus.tokens == self.person2)
+        texts = np.searchsorted(corpus.starts, answers, side="right") - 1
+        return np.unique(texts[answers > starts[texts]])
+
+    def sheet(self, number: int, tokens: int) -> Sheet:
+        """The `number`-th batch, of one corpus and about so many tokens: a function of the seed and the number."""
+        random = np.random.default_rng([self._seed, number])
+        name = self._names[int(random.choice(len(self._names), p=list(self.shares.values())))]
+        corpus, lesson = self._corpora[name], self._lesson
+        pieces: list[tuple[NDArray[np.int64], list[Span]]] = []
+        spent = 0
+        for text in random.permutation(self._texts[name]):
+            read, replies = self._piece(corpus, int(text), random)
+            if not replies:
+                continue
+            cost = len(read) + (lesson.candidates - 1) * sum(end - start for start, end in replies)
+            if spent + cost > tokens and len(pieces) >= ENOUGH:
+                break
+            pieces.append((read, replies))
+            spent += cost
+        return _laid_out(pieces, lesson.candidates, random)
+
+    def _piece(self, corpus: Encoded, text: int, random: np.random.Generator) -> tuple[NDArray[np.int64], list[Span]]:
+        """A dialogue, or whole turns of it that fit the window, and the spans of some of Person2's answers in it."""
+        tokens = corpus.tokens[corpus.starts[text] : corpus.starts[text + 1] - 1].astype(np.int64)
+        turns = [*np.flatnonzero(np.isin(tokens, self._tags)).tolist(), len(tokens)]
+        if len(tokens) > self._lesson.window:
+            first = int(random.integers(sum(len(tokens) - start > self._lesson.window // 2 for start in turns)))
+            last = int(np.searchsorted(turns, turns[first] + self._lesson.window, side="right")) - 1
+            turns = turns[first : last + 1]
+        if len(turns) < 2:
+            return tokens[:0], []
+        base = turns[0]
+        answers = [
+            (start + 1 - base, min(end, start + 1 + LONGEST_REPLY) - base)
+            for start, end in pairwise(turns[1:])
+            if tokens[start] == self.person2
+        ]
+        chosen = sorted(random.permutation(len(answers))[: self._lesson.moments].tolist())
+        return tokens[base : turns[-1]], [answers[index] for index in chosen]
+
+
+def _laid_out(
+    pieces: Sequence[tuple[NDArray[np.int64], list[Span]]], candidates: int, random: np.random.Generator
+) -> Sheet:
+    pool = [
+        (row, tuple(read[start:end].tolist())) for row, (read, replies) in enumerate(pieces) for start, end in replies
+    ]
+    rows: list[list[int]] = []
+    layout: list[tuple[list[int], list[int], list[int]]] = []
+    previous: list[tuple[int, int]] = []
+    targets: list[int] = []
+    owner: list[int] = []
+    own: list[bool] = []
+    given: list[tuple[int, ...]] = []
+    for row, (read, replies) in enumerate(pieces):
+        ids, positions, part, seen = read.tolist(), list(range(len(read))), [0] * len(read), [0] * len(read)
+        first = len(previous)
+        previous += [(row, at) for at in range(len(read) - 1)]
+        targets += ids[1:]
+        owner += [-1] * (len(read) - 1)
+        own += [True] * (len(read) - 1)
+        for start, end in replies:
+            true = tuple(ids[start:end])
+            owner[first + start - 1 : first + end - 1] = [len(given)] * len(true)
+            given.append(true)
+            others = _others(pool, row, true, candidates - 1, random)
+            for other in others:
+                at = len(ids)
+                ids += other
+                positions += range(start, start + len(other))
+                part += [max(part) + 1] * len(other)
+                seen += [start] * len(other)
+                previous += [(row, start - 1), *((row, place) for place in range(at, at + len(other) - 1))]
+                targets += other
+                owner += [len(given)] * len(other)
+                own += [False] * len(other)
+                given.append(other)
+        rows.append(ids)
+        layout.append((positions, part, seen))
+    width = max(map(len, rows))
+
+    def filled(lines: Sequence[list[int]], by: int) -> Tensor:
+        return torch.tensor([line + [by] * (width - len(line)) for line in lines])
+
+    return Sheet(
+        ids=filled(rows, 0),
+        positions=filled([line[0] for line in layout], 0),
+        part=filled([line[1] for line in layout], -1),
+        seen=filled([line[2] for line in layout], 0),
+        previous=torch.tensor([row * width + at for row, at in previous]),
+        targets=torch.tensor(targets),
+        candidate=torch.tensor(owner),
+        dialogue=torch.tensor(own),
+        replies=tuple(given),
+    )
+
+
+def _others(
+    pool: Sequence[tuple[int, tuple[int, ...]]],
+    row: int,
+    true: tuple[int, ...],
+    count: int,
+    random: np.random.Generator,
+) -> list[tuple[int, ...]]:
+    """`count` replies of other dialogues, none the true one; the same may come twice where there are too few."""
+    found = [reply for place, reply in pool if place != row and reply != true]
+    if not found:
+        found = [reply for place, reply in pool if place != row]
+    order = random.permutation(len(found))
+    return [found[int(order[index % len(order)])] for index in range(count)]
+
+
+def attention(sheet: Sheet, dtype: torch.dtype) -> Tensor:
+    """(R, 1, T, T) of `dtype`: 0 where a token reads another, the least number elsewhere."""
+    width = sheet.ids.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    mine = sheet.part[:, :, None] == sheet.part[:, None, :]
+    before = (sheet.part[:, None, :] == 0) & (torch.arange(width) < sheet.seen[:, :, None])
+    mask = torch.zeros(mine.shape, dtype=dtype)
+    return mask.masked_fill_(~(causal & (mine | before)), torch.finfo(dtype).min)[:, None]
+
+
+@torch.no_grad()
+def bare(network: GPT2LMHeadModel, replies: Sequence[tuple[int, ...]], *, person2: int, dtype: torch.dtype) -> Tensor:
+    """−ln P of each reply with nothing but `Person2:` in front: (C,) float32."""
+    known = {reply: index for index, reply in enumerate(dict.fromkeys(replies))}
+    width = max(map(len, known))
+    inputs = torch.zeros((len(known), width), dtype=torch.int64)
+    targets = torch.full((len(known), width), net.IGNORED, dtype=torch.int64)
+    for reply, row in known.items():
+        inputs[row, : len(reply)] = torch.tensor([person2, *reply[:-1]])
+        targets[row, : len(reply)] = torch.tensor(reply)
+    where = network.device
+    hidden = net.states(network, inputs.to(where), dtype=dtype)
+    nats = net.token_nats(hidden, network.transformer.wte.weight, targets.to(where).reshape(-1))
+    return nats.reshape(len(known), width).sum(dim=1)[[known[reply] for reply in replies]]
+
+
+def losses(
+    network: GPT2LMHeadModel, sheet: Sheet, lesson: Lesson, *, person2: int, dtype: torch.dtype
+) -> tuple[Tensor, float, float, int]:
+    """What to descend, () float32 and differentiable; nats a token of the dialogues; nats a moment; the tokens.
+
+    The sum over moments is not differentiated as it stands: its gradient by a candidate's −ln P is (true or not) less
+    the candidate's share, over the temperature, so each token weighs as much as its candidate, and one pass over the
+    output head serves both lessons.
+    """
+    where = network.device
+    alone = bare(network, sheet.replies, person2=person2, dtype=dtype)
+    hidden = net.states(
+        network,
+        sheet.ids.to(where),
+        dtype=dtype,
+        position_ids=sheet.positions.to(where),
+        attention_mask=attention(sheet, dtype).to(where),
+    )[sheet.previous.to(where)]
+    targets, candidate, own = sheet.targets.to(where), sheet.candidate.to(where), sheet.dialogue.to(where)
+    table = network.transformer.wte.weight
+    with torch.no_grad():
+        nats = net.token_nats(hidden, table, targets)
+        belongs = candidate >= 0
+        sums = torch.zeros_like(alone).index_add_(0, candidate[belongs], nats[belongs])
+        information = (alone - sums).reshape(-1, lesson.candidates) / lesson.temperature
+        shares = torch.softmax(information, dim=1)
+        found = float(-torch.log_softmax(information, dim=1)[:, 0].mean())
+        pull = -shares
+        pull[:, 0] += 1.0
+        count = int(own.sum())
+        weights = own.float() / count
+        weights[belongs] += lesson.weight / lesson.temperature / len(pull) * pull.reshape(-1)[candidate[belongs]]
+        foreseen = float(nats[own].sum()) / count
+    return net.weighted_nats(hidden, table, targets, weights), foreseen, found, count
