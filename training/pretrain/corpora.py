@@ -6,6 +6,7 @@ here is exactly what `render` writes, so the model meets at run time what it lea
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,15 @@ _REPEATED = re.compile(r"(.)\1{5,}")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
 _PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]|\(?\buser ?[12]\b", re.IGNORECASE)
 """What a writing machine left unfilled: `[user 2]`, `[name]`."""
+_SCRIPTED = re.compile(
+    r"\b(?:bot|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions?|standing by"
+    r"|likes|eat|eating|face|corporeal|virtual|expert|advi[cs]e|supervillainy|charm school|mime|cookie|Lifeline|human"
+    r"|compute\w*|professional relationship|love stuff|existence|sentient|chat|help|respond|don't have|not one of my"
+    r"|talents)\b"
+)
+"""How a scripted assistant talks of itself. Learned by a chatty friend, it is beside the point whatever was said."""
+SAME_ANSWER = 24
+"""Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
 
 
@@ -62,7 +72,7 @@ class Corpus:
     held_out: tuple[str, ...] = ()
     """What the tenth rule keeps aside; as it stands in the file, not cleaned."""
     dropped: int = 0
-    """Dialogues left out because cleaning found nothing to keep in one of their turns."""
+    """Dialogues left out: nothing to keep in one of their turns, a scripted answer, or one learned often enough."""
 
 
 def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> Source:
@@ -161,13 +171,24 @@ def _read(lines: Iterable[str]) -> Iterable[dialogue.Dialogue]:
     return (item for item in dialogue.read(lines) if not isinstance(item, dialogue.Fault))
 
 
+def is_scripted(turns: dialogue.Dialogue) -> bool:
+    """Whether a lone pair's answer is an assistant's about itself."""
+    return len(turns) == 2 and _SCRIPTED.search(turns[1].text) is not None
+
+
 def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list[str], int]:
     texts, held_out, dropped = [], [], 0
+    answers: Counter[str] = Counter()
     for number, turns in enumerate(_read(lines), 1):
         if hold_out and number % HOLD_OUT_EVERY == 0:
             held_out.append(dialogue.render(turns))
-        elif (cleaned := clean_dialogue(turns)) is None:
+            continue
+        cleaned = clean_dialogue(turns)
+        lone = cleaned is not None and len(cleaned) == 2
+        if cleaned is None or is_scripted(cleaned) or (lone and answers[cleaned[1].text] == SAME_ANSWER):
             dropped += 1
-        else:
-            texts.append(dialogue.render(midway(cleaned, number)))
+            continue
+        if lone:
+            answers[cleaned[1].text] += 1
+        texts.append(dialogue.render(midway(cleaned, number)))
     return texts, held_out, dropped

@@ -19,18 +19,13 @@ import typer
 
 from core.dialogue import Dialogue, Fault, Speaker, read, render
 from core.errors import Person2Error, TrainingError
-from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, parse_source
+from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, is_scripted, parse_source
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
 SEED = 1
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
-_MACHINE = re.compile(
-    r"\b(?:bot|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions|standing by"
-    r"|likes)\b"
-)
-"""How a scripted assistant talks of itself. Taken over by a chatty friend, it is beside the point."""
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
 
@@ -42,7 +37,7 @@ def tidy(text: str) -> str:
 
 def fits(turns: Dialogue) -> bool:
     """Whether every turn is short and written with care, and no lone answer is an assistant's."""
-    if len(turns) == 2 and _MACHINE.search(turns[1].text):
+    if is_scripted(turns):
         return False
     return all(
         len(turn.text.split()) <= WORDS and _WELL_FORMED.match(turn.text) and not _SHOUTED.search(turn.text)
