@@ -118,6 +118,21 @@ def test_a_killed_run_goes_on_to_the_same_adapter(base: Path, talk: Path, tmp_pa
         torch.testing.assert_close(weights(resumed)[name], expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("rate", "early"), [(2e-2, False), (0.5, True)])
+def test_a_run_killed_after_its_last_step_trains_no_further(
+    base: Path, talk: Path, tmp_path: Path, rate: float, early: bool
+) -> None:
+    """Killed while it was judged, at its last step or stopped early before that: the same adapter and figures."""
+    run, settings = tmp_path / "run", replace(QUICK, epochs=4.0, learning_rate=rate, patience=2 if early else 9)
+    before = finetune([talk], run=run, base=str(base), settings=settings)
+    learned = weights(before)
+    after = finetune([talk], run=run, base=str(base), settings=settings, resume=True)
+    assert before.stopped_early is after.stopped_early is early
+    assert after.resumed_from == after.steps == before.steps
+    assert (after.after, after.held_out) == (before.after, before.held_out)
+    assert all(torch.equal(learned[name], weights(after)[name]) for name in learned)
+
+
 def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> None:
     """A run goes on with what it was begun with, or not at all."""
     run = tmp_path / "run"
@@ -255,7 +270,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named(base: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo) -> None:
     """Without it nothing is trained, and the sentence says what to type."""
-    monkeypatch.setattr("training.finetune.find_spec", lambda package: None)
+    monkeypatch.setattr("training.finetune.logs.find_spec", lambda package: None)
     with pytest.raises(TrainingError, match=f"pip install {log_to}"):
         finetune([talk], run=talk.parent / "run", base=str(base), settings=QUICK, log_to=log_to)
     assert not (talk.parent / "run").exists()
