@@ -27,6 +27,7 @@ from tests.training.toys import TALK, dialogue
 from training import checkpoints
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.finetune.folder import begun, unfinished
 from training.learning import learn
 
 QUICK = Settings(
@@ -131,6 +132,37 @@ def test_a_run_killed_after_its_last_step_trains_no_further(
     assert after.resumed_from == after.steps == before.steps
     assert (after.after, after.held_out) == (before.after, before.held_out)
     assert all(torch.equal(learned[name], weights(after)[name]) for name in learned)
+
+
+def test_the_run_to_go_on_with_is_found(tmp_path: Path) -> None:
+    """The one begun last that is not on the shelf, by its own plan or that of a part of its learning curve."""
+    runs = tmp_path / "runs"
+    assert unfinished(runs, ()) is None
+    for age, plan in enumerate(("curve/part-0.25", "older", "finished")):
+        (runs / plan).mkdir(parents=True)
+        (runs / plan / "plan.json").touch()
+        os.utime(runs / plan / "plan.json", (1_000 - age, 1_000 - age))
+    (runs / "empty").mkdir()
+    assert unfinished(runs, ()) == runs / "curve"
+    assert unfinished(runs, {"curve"}) == runs / "older"
+    assert [begun(runs / name) for name in ("curve", "older", "empty", "nothing")] == [True, True, False, False]
+
+
+def test_nothing_to_go_on_with_is_said(base: Path, talk: Path, tmp_path: Path) -> None:
+    """A mistyped name with --resume begins nothing."""
+    with pytest.raises(TrainingError, match="no run called vioce"):
+        learn(
+            [talk],
+            shelf=Shelf(tmp_path / "adapters"),
+            run=tmp_path / "vioce",
+            name="vioce",
+            base="tiny",
+            base_folder=str(base),
+            command="person2 train",
+            clock=lambda: datetime(2026, 1, 2, tzinfo=UTC),
+            resume=True,
+        )
+    assert not (tmp_path / "vioce").exists()
 
 
 def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> None:
@@ -265,6 +297,8 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         assert str(caught.value).endswith(".")
     with pytest.raises(TrainingError, match="rank must be at least 1"):
         Settings(rank=0)
+    with pytest.raises(TrainingError, match="auto, bf16, fp32, not 'half'"):
+        Settings(precision="half")  # type: ignore[arg-type]  # as a person may type it
 
 
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])

@@ -4,6 +4,7 @@ Knows files and checkpoints; knows no model.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,15 @@ def _differing(known: str, plan: dict[str, Any]) -> str:
     now, then = plan["settings"], old.get("settings", {})
     names += [key for key in now if then.get(key) != now[key]]
     return "another " + " and another ".join(name.replace("_", " ") for name in names)
+
+
+def begun(run: Path) -> bool:
+    """Whether a run, or a part of its learning curve, was ever begun here."""
+    return any(run.rglob(PLAN))
+
+
+def unfinished(runs: Path, finished: Collection[str]) -> Path | None:
+    """The run under `runs` that was begun last and did not come to its end."""
+    plans = [plan for run in runs.glob("*") if run.name not in finished for plan in run.rglob(PLAN)]
+    newest = max(plans, key=lambda plan: plan.stat().st_mtime, default=None)
+    return runs / newest.relative_to(runs).parts[0] if newest else None

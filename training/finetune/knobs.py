@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 from core.errors import TrainingError
 from training.base import Precision
@@ -60,6 +61,8 @@ class Settings:
         for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
         if not 0 < self.data_share <= 1:
             raise TrainingError(f"data_share must be above 0 and at most 1; it is {self.data_share}.")
         if not 0 <= self.dropout < 1 or not 0 <= self.warm_up < 1:

@@ -87,7 +87,8 @@ class ReplyTrainer(Trainer):
         more: left to itself the trainer would forget that it had stopped, and end elsewhere.
         """
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else TrainerState()
-        looks = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, {})
+        saved: Any = state.stateful_callbacks or {}
+        looks = saved.get(EarlyStoppingCallback.__name__)
         if looks and looks["attributes"]["early_stopping_patience_counter"] >= self.patience:
             self.state = state
             self._load_best_model()
