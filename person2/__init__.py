@@ -10,7 +10,7 @@ import sys
 import typer
 
 from core.errors import Person2Error
-from person2 import care, learn, people, shelf, talk
+from person2 import care, judge, learn, people, shelf, talk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(talk.app)
 app.add_typer(talk.slack_app, name="slack")
 app.add_typer(learn.app)
+app.add_typer(judge.app)
 app.add_typer(shelf.app, name="adapters")
 app.add_typer(people.app)
 app.add_typer(care.app)

@@ -2,18 +2,19 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from core.errors import DialogueError, ExportError, TrainingError
+from core.errors import ExportError, TrainingError
 from core.memory import open_memory
 from core.settings import load_settings
-from person2.screen import Bar, chosen, err, out, write_json
+from person2.screen import Bar, check_files, chosen, err, out, write_json
 from person2.wiring import base_path, now, open_shelf
 
 if TYPE_CHECKING:
@@ -141,6 +142,17 @@ def train(
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank: how much the adapter can hold.")] = 16,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 1e-3,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Looks at the held-out loss without betterment before it stops; four an epoch.")
+    ] = 4,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a step, over all devices.")] = 4_096,
+    device_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens on a device at a time; a step's others are accumulated.")
+    ] = 4_096,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32; auto takes bf16 where it is native.")] = "auto",
     adapter: Annotated[str | None, typer.Option(help="Go on from this adapter.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, data and settings: same adapter.")] = 17,
     contexts: Annotated[
@@ -154,19 +166,23 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
     """Fine-tune a LoRA adapter on dialogues and judge it; use only words whose writers agreed (see the README)."""
-    _check_files([*files, *(held_out or [])])
+    check_files([*files, *(held_out or [])])
+    from training.base import agreed
     from training.finetune import Settings as Knobs
+    from training.finetune.folder import unfinished
     from training.learning import learn
 
     settings = load_settings(**chosen(base_model=base))
     shelf = open_shelf(settings)
-    adapter_id = name or f"voice-{now():%Y%m%d-%H%M%S}"
+    runs = settings.person2_home / "runs"
+    stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
+    adapter_id = name or (stopped.name if stopped else agreed(f"voice-{now():%Y%m%d-%H%M%S}"))
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
-    with Bar("training") as bar:
+    with _telling_how_to_go_on(adapter_id), Bar("training") as bar:
         learned = learn(
             files,
             shelf=shelf,
-            run=settings.person2_home / "runs" / adapter_id,
+            run=runs / adapter_id,
             name=adapter_id,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
@@ -175,7 +191,17 @@ def train(
             held_out=held_out or [],
             start_from=before,
             current=shelf.current(base=settings.base_model),
-            settings=Knobs(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=seed),
+            settings=Knobs(
+                epochs=epochs,
+                rank=rank,
+                learning_rate=learning_rate,
+                patience=patience,
+                batch_tokens=batch_tokens,
+                device_tokens=device_tokens,
+                gradient_checkpointing=gradient_checkpointing,
+                precision=precision,  # type: ignore[arg-type]  # the knobs say which are known
+                seed=seed,
+            ),
             resume=resume,
             with_curve=learning_curve,
             contexts=contexts,
@@ -186,6 +212,16 @@ def train(
         )
     if learned is not None:
         _tell(learned, as_json=as_json)
+
+
+@contextmanager
+def _telling_how_to_go_on(name: str) -> Iterator[None]:
+    """Whoever stops a run by Ctrl-C learns how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"Stopped. The same command with --name {name} --resume goes on from here.", markup=False)
+        raise
 
 
 @app.command(
@@ -278,66 +314,3 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
 def _state(progress: Any) -> str:
     held = f" · held-out {progress.held_out:.3f}" if progress.held_out is not None else ""
     return f"loss {progress.loss:.2f}{held}" if progress.loss is not None else "…"
-
-
-def _check_files(files: list[Path]) -> None:
-    for file in files:
-        if not file.is_file():
-            raise DialogueError(f"There is no file {file}; check the path.")
-
-
-@app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
-def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
-    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
-    training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
-    contexts: Annotated[
-        int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
-    ] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
-) -> None:
-    """Score a model and adapter on held-out dialogues: bits per byte, next-reply ranking, variety, copying."""
-    from training.evaluate import evaluate as score
-
-    settings = load_settings(**chosen(base_model=base, adapter=adapter))
-    voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
-    _check_files([*files, *(training or [])])
-    with Bar("evaluating") as bar:
-        result = score(
-            files,
-            base=base_path(settings.base_model),
-            adapter=voice.path if voice else None,
-            training=training or [],
-            contexts=contexts,
-            sampling=settings.sampling,
-            on_stage=lambda stage: bar(0, 1, stage),
-        ).to_json()
-    for fault in result["faults"]:
-        err.print(fault, markup=False)
-    if as_json:
-        write_json(result)
-        return
-    title = f"{settings.base_model}, adapter {voice.id if voice else 'none'}"
-    files_ = result["files"]
-    table = Table(
-        "score", *(Path(name).name for name in files_), *(["together"] if len(files_) > 1 else []), title=title
-    )
-    columns = [*files_.values(), *([result] if len(files_) > 1 else [])]
-    for label in (key for key, value in result.items() if isinstance(value, (int, float)) or key in SCORED):
-        table.add_row(label, *(_shown(column.get(label), column.get("intervals", {}).get(label)) for column in columns))
-    out.print(table)
-    floors = {name: value for name, value in result["floors"].items() if value is not None}
-    if floors:
-        out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
-
-
-SCORED = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
-
-
-def _shown(value: float | None, interval: list[float] | None) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")

@@ -2,11 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from core.errors import DialogueError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -20,6 +23,13 @@ def write_json(value: Any) -> None:
 def chosen(**options: object) -> dict[str, object]:
     """The options that were given; the others are left to the settings."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_files(files: Iterable[Path]) -> None:
+    """Before anything slow begins. Raises DialogueError."""
+    for file in files:
+        if not file.is_file():
+            raise DialogueError(f"There is no file {file}; check the path.")
 
 
 class Bar:

@@ -118,6 +118,29 @@ def test_an_import_counts_the_base_models_own_tokens(tmp_path: Path) -> None:
     assert "≈" in unknown.stdout
 
 
+def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
+    """The voice that ships against the bare base and the other way round, with the interval of the difference."""
+    talk = "Person1: How are you today?\nPerson2: I am very well, thank you.\n\nPerson1: Hello!\nPerson2: Hi there.\n"
+    (tmp_path / "talk.txt").write_text(talk)
+    for adapter, rival in (("current", "base"), ("none", "current")):
+        scored = person2(
+            "evaluate",
+            "talk.txt",
+            "--adapter",
+            adapter,
+            "--contexts",
+            "0",
+            "--json",
+            home=tmp_path,
+            OMP_NUM_THREADS="1",
+        )
+        told = json.loads(scored.stdout)
+        assert list(told["against"]) == [rival]
+        gap, low, high = told["against"][rival]["differences"]["reply_bits_per_byte"]
+        assert gap == pytest.approx(told["reply_bits_per_byte"] - told["against"][rival]["reply_bits_per_byte"])
+        assert low <= gap <= high
+
+
 def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:
     """Two runs are one conversation; export shows both lines, forget removes them."""
     for line in ("My cat is called Tuesday.", "What about you?"):

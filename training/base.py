@@ -4,6 +4,7 @@ Knows how GPT-2 models and LoRA adapters are loaded and what may be wrong with t
 """
 
 import logging
+import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -105,6 +108,16 @@ def wants_bf16(precision: Precision) -> bool:
 def casting(where: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     """bfloat16 products for what runs inside, or nothing."""
     return torch.autocast(where.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+def agreed(text: str) -> str:
+    """What the first of several processes says (`accelerate launch`), in all of them; alone, what was given."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return text
+    PartialState(cpu=device().type == "cpu")
+    said = [text]
+    broadcast_object_list(said)
+    return said[0]
 
 
 @contextmanager

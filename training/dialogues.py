@@ -60,7 +60,8 @@ class Draft:
     turns: int
     words: int
     people: tuple[tuple[str, int], ...]
-    """`platform:id` of everybody whose words are in it, in order of appearance, with how many of their messages."""
+    """`platform:id` of everybody whose words are in it with how many of their messages: Person2 first, then the others
+    in order of appearance."""
     began: int
     """Microseconds since 1970 at which its conversation began: all dialogues of one are held out together or not."""
     messages: int
@@ -218,7 +219,7 @@ def _tell(
             continue
         kept = [index for _, indices in piece for index in indices]
         used.update(index for index in kept if speakers[index] == target)
-        made.drafts.append(_draft(turns, kept, speakers, began, fresh=len(set(kept) - shown)))
+        made.drafts.append(_draft(turns, kept, speakers, target, began, fresh=len(set(kept) - shown)))
         shown.update(kept)
 
 
@@ -306,13 +307,16 @@ def _unfit(turns: Dialogue, rules: Rules) -> str | None:
     return None
 
 
-def _draft(turns: Dialogue, kept: Sequence[int], speakers: Sequence[str], began: int, *, fresh: int) -> Draft:
+def _draft(
+    turns: Dialogue, kept: Sequence[int], speakers: Sequence[str], target: str, began: int, *, fresh: int
+) -> Draft:
     text = render(turns)
+    people = Counter(speakers[index] for index in kept)
     return Draft(
         text=text,
         turns=len(turns),
         words=text.count(" "),
-        people=tuple(Counter(speakers[index] for index in kept).items()),
+        people=tuple(sorted(people.items(), key=lambda one: one[0] != target)),
         began=began,
         messages=fresh,
         fingerprints=fingerprints(turns),
@@ -333,7 +337,9 @@ def _ready_made(messages: Sequence[Message], texts: Sequence[str | None], rules:
         made.dropped["in no dialogue"] += sum(text is not None for text in texts)
         return None
     made.dropped["in no dialogue"] += sum(text is not None for text in texts) - len(kept)
-    return _draft(turns, kept, [person(message) for message in messages], _microseconds(messages[0]), fresh=len(kept))
+    speakers = [person(message) for message in messages]
+    target = next(speakers[index] for index in kept if Speaker(messages[index].author) is Speaker.PERSON2)
+    return _draft(turns, kept, speakers, target, _microseconds(messages[0]), fresh=len(kept))
 
 
 SKETCH = 4

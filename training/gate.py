@@ -3,7 +3,6 @@
 Pure: papers in, a verdict with its reasons out. Knows no files, no models.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.copying import Extraction, copied
-from training.evaluate import Paper
-from training.intervals import Figure, difference, mean
+from training.exam import Paper
+from training.scores import differences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +74,8 @@ def decide(
     return Verdict(reasons=tuple(reasons))
 
 
-def bits_difference(new: Paper, rival: Paper) -> Figure:
-    """Reply bits per byte of `new` less the rival's, over the same dialogues."""
-
-    def both(at: NDArray[np.int64]) -> tuple[float, float]:
-        size = max(1, int(new.replied.size[at].sum())) * math.log(2)
-        return float(rival.replied.nats[at].sum() / size), float(new.replied.nats[at].sum() / size)
-
-    return difference(both, len(new.replied.nats))
-
-
 def _bits(new: Paper, rival: Paper, name: str) -> Reason:
-    gap = bits_difference(new, rival)
+    gap = differences(new, rival)["reply_bits_per_byte"]
     figures = f"{new.replied.bits_per_byte:.3f} against {rival.replied.bits_per_byte:.3f} bits per byte"
     surely = "" if gap.high < 0 or gap.low > 0 else ", though the difference is within chance"
     if gap.value < 0:
@@ -97,7 +86,7 @@ def _bits(new: Paper, rival: Paper, name: str) -> Reason:
 def _ranking(new: Paper, rival: Paper, name: str) -> list[Reason]:
     if not len(new.found):
         return []
-    gap = mean(new.found - rival.found)
+    gap = differences(new, rival)["hits_at_1_of_20"]
     figures = f"{new.found.mean():.2f} against {rival.found.mean():.2f} of replies found among 20"
     if gap.high < 0:
         return [Reason(ok=False, sentence=f"It finds the true reply less often than {name} ({figures}).")]

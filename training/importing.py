@@ -463,7 +463,8 @@ def _write(
             targets["held_out"] = _Target(held_out, stack)
         for number, (began, people, text) in enumerate(_spooled(told)):
             name = "held_out" if boundary is not None and began >= boundary else "out"
-            targets[name].add(text, sorted(place[at] for at, _ in people))
+            two, *others = (place[at] for at, _ in people)
+            targets[name].add(text, [two, *sorted(others)])
             for at, count in people:
                 messages[place[at]] += count
             sample.add(number, text)

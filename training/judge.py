@@ -3,30 +3,19 @@
 Knows how the parts of judging hang together; promotes nothing and prints nothing.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.dialogue import render
 from core.generator import Sampling
-from training.copying import Extraction, TrainingText, extract
+from training.copying import Extraction, TrainingText
 from training.dataset import divide
-from training.evaluate import (
-    CONTEXTS,
-    EXTRACTIONS,
-    SEED,
-    Exam,
-    Floors,
-    Paper,
-    Scores,
-    candidate,
-    examine,
-    floors,
-    summed,
-)
+from training.evaluate import asked
+from training.exam import CONTEXTS, SEED, Exam, Paper, candidate, examine
 from training.gate import Limits, Verdict, decide
-from training.provenance import people_by_dialogue
+from training.intervals import Figure
+from training.provenance import given_away
+from training.scores import Floors, Scores, differences, floors, summed
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
@@ -39,11 +28,13 @@ class Judgement:
     papers: dict[str, Paper]
     """By `base`, `current` (where an adapter speaks) and `new`."""
     scores: dict[str, Scores]
+    differences: dict[str, dict[str, Figure]]
+    """The new adapter's figures less its rivals', by rival and figure."""
     floors: Floors
     extractions: tuple[Extraction, ...]
     """Tries with the new adapter."""
     by_person: dict[str, tuple[int, int]]
-    """Keyed hash → (tries in dialogues the person took part in, of which came out)."""
+    """Keyed hash → (turns of theirs that were tried, of which came out)."""
     verdict: Verdict
 
 
@@ -74,23 +65,21 @@ def judge(
             continue
         judged = candidate(base, folder, name=name)
         papers[name] = examine(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
-        on_stage(f"{name}: asking for training turns")
-        tries[name] = extract(judged.model, judged.encoder, train.dialogues, tries=EXTRACTIONS, seed=seed)
+        tries[name] = asked(judged, train, seed=seed, on_stage=on_stage)
     rivals = {"the base": papers[BASE]}
     if CURRENT in papers:
         rivals["the current adapter"] = papers[CURRENT]
-    people = people_by_dialogue(files)
-    asked, came = Counter[str](), Counter[str]()
-    for one in tries[NEW]:
-        for person in people.get(render(train.dialogues[one.dialogue]), ()):
-            asked[person] += 1
-            came[person] += one.out
     return Judgement(
         exam=exam,
         papers=papers,
         scores={name: summed(paper, tries[name]) for name, paper in papers.items()},
+        differences={
+            name: differences(papers[NEW], paper, tries=tries[NEW], rival_tries=tries[name])
+            for name, paper in papers.items()
+            if name != NEW
+        },
         floors=floors([exam], train.dialogues),
         extractions=tuple(tries[NEW]),
-        by_person={person: (count, came[person]) for person, count in asked.most_common()},
+        by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], limits=limits),
     )

@@ -3,7 +3,6 @@
 Promotes nothing: that is for a person, or for `retrain` after the gate.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ from core.generator import Adapter, Sampling
 from training.advisor import learning_curve
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.finetune.folder import begun
 from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
-from training.provenance import manifest_of, people_of
+from training.provenance import funnel_of, people_of
 from training.report import Report, write_report
 
 
@@ -74,6 +74,8 @@ def learn(
     """
     if any(card.id == name for card in shelf.cards()):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
+    if resume and not begun(run):
+        raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
     began = time.monotonic()
     what: dict[str, Any] = {
         "run": run,
@@ -181,20 +183,6 @@ def nothing_learned(outcome: Outcome) -> str:
         f"No look at the held-out replies found them foreseen better than before training ({outcome.before:.3f} bits "
         "per byte), so the adapter is what training began with; give more dialogues, or a lower --learning-rate."
     )
-
-
-def funnel_of(files: Sequence[Path]) -> dict[str, int]:
-    """What the imports of these files kept and dropped, from their manifests, added up; empty where there are none."""
-    total: dict[str, int] = {}
-    for file in files:
-        manifest = manifest_of(file)
-        if not manifest.exists():
-            continue
-        counts = json.loads(manifest.read_text(encoding="utf-8")).get("counts", {})
-        for name, value in counts.items():
-            if isinstance(value, int) and not isinstance(value, bool):
-                total[name] = total.get(name, 0) + value
-    return total
 
 
 def _plain(scores: dict[str, object]) -> dict[str, object]:

@@ -41,7 +41,7 @@ class Manifest(msgspec.Struct):
     sha256: dict[str, str]
     people: list[Person]
     dialogues: dict[str, list[str]]
-    """For `out` and `held_out`, a line a dialogue: indices into `people`, separated by spaces."""
+    """For `out` and `held_out`, a line a dialogue: indices into `people`, separated by spaces, Person2's first."""
 
 
 def beside(out: Path) -> Path:

@@ -4,14 +4,19 @@ Reads it for training and for the report; how it is made stands with the import.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from core.adapters import CARD, Card
-from core.dialogue import render
+from core.dialogue import Dialogue, render
 from core.errors import DialogueError
+from training.copying import Extraction
 from training.dataset import load
+
+PSEUDONYM = 6
+"""Letters of a keyed hash that stand for a person."""
 
 
 def manifest_of(file: Path) -> Path:
@@ -26,7 +31,7 @@ def manifest_of(file: Path) -> Path:
 
 
 def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Rendered dialogue → keyed hashes of those who speak in it, where manifests say so."""
+    """Rendered dialogue → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
         manifest = _read(manifest_of(file))
@@ -38,6 +43,28 @@ def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
             for turns, line in zip(dialogues, lines, strict=True):
                 found[render(turns)] = tuple(hashes[int(at)] for at in line.split() if int(at) < len(hashes))
     return found
+
+
+def given_away(
+    files: Sequence[Path], dialogues: Sequence[Dialogue], tries: Sequence[Extraction]
+) -> dict[str, tuple[int, int]]:
+    """Keyed hash → (turns of theirs that a model was asked for, of which came out), those asked most first.
+
+    A try is for a turn of Person2's, and it counts for whoever Person2 is in that dialogue; `files` are the training
+    files, whose manifests tell. Tries in dialogues without a manifest count for nobody.
+    """
+    people = people_by_dialogue(files)
+    asked, came = Counter[str](), Counter[str]()
+    for one in tries:
+        for person in people.get(render(dialogues[one.dialogue]), ())[:1]:
+            asked[person] += 1
+            came[person] += one.out
+    return {person: (count, came[person]) for person, count in asked.most_common()}
+
+
+def pseudonym(person: str) -> str:
+    """The first letters of a keyed hash: enough to tell the people of a channel apart, too few to look one up."""
+    return person[:PSEUDONYM]
 
 
 def funnel_of(files: Sequence[Path]) -> dict[str, int]:

@@ -18,13 +18,12 @@ from training.finetune import Outcome
 from training.intervals import Figure
 from training.judge import NEW, Judgement
 from training.page import STYLE
+from training.provenance import pseudonym
 
 SHOWN_CONTEXTS = 12
 SHOWN_TURNS = 4
 """Of what was said before a reply, the newest so many."""
 SHOWN_PEOPLE = 30
-PSEUDONYM = 6
-"""Letters of a keyed hash that stand for a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +217,7 @@ def _people(judgement: Judgement) -> str:
         f"{'none of the second halves' if not out else f'{out} second halves'} came out word for word.</p>"
     )
     rows = "".join(
-        f"<tr><td>{escape(person[:PSEUDONYM])}</td><td>{count}</td><td>{came}</td></tr>"
+        f"<tr><td>{escape(pseudonym(person))}</td><td>{count}</td><td>{came}</td></tr>"
         for person, (count, came) in list(judgement.by_person.items())[:SHOWN_PEOPLE]
     )
     if not rows:

@@ -14,7 +14,8 @@ from core.generator import Sampling
 from tests.training.toys import TALK, dialogue
 from training.contexts import CHOICES, Context, choose
 from training.copying import Extraction, TrainingText, copied
-from training.evaluate import candidate, evaluate
+from training.evaluate import evaluate
+from training.exam import candidate
 from training.finetune import Settings, finetune
 from training.floors import Markov, TfIdf
 from training.ranking import continuation_nats, hits, rank
@@ -186,16 +187,29 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
         ),
     )
     files, seen = [tmp_path / "held.txt"], [tmp_path / "talk.txt"]
-    before = evaluate(files, base=str(base), training=seen, contexts=20)
-    after = evaluate(files, base=str(base), adapter=outcome.adapter, training=seen, contexts=20)
-    assert before.together.extracted is not None
+    lines = [f"{1 + number % 2} 0" for number in range(len(talk))]  # two storytellers, who take turns; the asker is one
+    (tmp_path / "talk.txt.manifest.json").write_text(
+        json.dumps({"people": ["0a5ca5ca", "11ab11ab", "22cd22cd"], "dialogues": {"out": lines}})
+    )
+    after = evaluate(files, base=str(base), adapter=outcome.adapter, rivals={"base": None}, training=seen, contexts=20)
+    before = after.rivals["base"].scores
+    assert before.extracted is not None
     assert after.together.extracted is not None
-    assert before.together.extracted.value == 0.0
+    assert before.extracted.value == 0.0
     assert after.together.extracted.value > 0.9
-    assert before.together.longest_copy is not None
+    assert before.longest_copy is not None
     assert after.together.longest_copy is not None
-    assert after.together.longest_copy > before.together.longest_copy
+    assert after.together.longest_copy > before.longest_copy
+    gap = after.rivals["base"].differences["extracted"]
+    assert gap.value == after.together.extracted.value
+    assert gap.low > 0
+    assert after.rivals["base"].differences["reply_bits_per_byte"].value == pytest.approx(
+        after.together.reply_bits_per_byte.value - before.reply_bits_per_byte.value
+    )
+    assert after.by_person.keys() == {"11ab11ab", "22cd22cd"}
+    assert sum(out for _, out in after.by_person.values()) == sum(one.out for one in after.extractions)
     plain = json.loads(json.dumps(after.to_json()))
-    assert plain["bits_per_byte"] < before.to_json()["bits_per_byte"]
+    assert plain["bits_per_byte"] < plain["against"]["base"]["bits_per_byte"]
+    assert set(plain["extracted_by_person"]) == {"11ab11", "22cd22"}
     assert {"perplexity", "hits_at_1_of_20", "distinct_2", "copied", "empty"} <= set(plain)
     assert plain["floors"]["tf_idf_hits"] > 0

@@ -27,6 +27,7 @@ from tests.training.toys import TALK, dialogue
 from training import checkpoints
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
+from training.finetune.folder import begun, unfinished
 from training.learning import learn
 
 QUICK = Settings(
@@ -116,6 +117,52 @@ def test_a_killed_run_goes_on_to_the_same_adapter(base: Path, talk: Path, tmp_pa
     assert resumed.best_step == straight.best_step
     for name, expected in weights(straight).items():
         torch.testing.assert_close(weights(resumed)[name], expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "early"), [(2e-2, False), (0.5, True)])
+def test_a_run_killed_after_its_last_step_trains_no_further(
+    base: Path, talk: Path, tmp_path: Path, rate: float, early: bool
+) -> None:
+    """Killed while it was judged, at its last step or stopped early before that: the same adapter and figures."""
+    run, settings = tmp_path / "run", replace(QUICK, epochs=4.0, learning_rate=rate, patience=2 if early else 9)
+    before = finetune([talk], run=run, base=str(base), settings=settings)
+    learned = weights(before)
+    after = finetune([talk], run=run, base=str(base), settings=settings, resume=True)
+    assert before.stopped_early is after.stopped_early is early
+    assert after.resumed_from == after.steps == before.steps
+    assert (after.after, after.held_out) == (before.after, before.held_out)
+    assert all(torch.equal(learned[name], weights(after)[name]) for name in learned)
+
+
+def test_the_run_to_go_on_with_is_found(tmp_path: Path) -> None:
+    """The one begun last that is not on the shelf, by its own plan or that of a part of its learning curve."""
+    runs = tmp_path / "runs"
+    assert unfinished(runs, ()) is None
+    for age, plan in enumerate(("curve/part-0.25", "older", "finished")):
+        (runs / plan).mkdir(parents=True)
+        (runs / plan / "plan.json").touch()
+        os.utime(runs / plan / "plan.json", (1_000 - age, 1_000 - age))
+    (runs / "empty").mkdir()
+    assert unfinished(runs, ()) == runs / "curve"
+    assert unfinished(runs, {"curve"}) == runs / "older"
+    assert [begun(runs / name) for name in ("curve", "older", "empty", "nothing")] == [True, True, False, False]
+
+
+def test_nothing_to_go_on_with_is_said(base: Path, talk: Path, tmp_path: Path) -> None:
+    """A mistyped name with --resume begins nothing."""
+    with pytest.raises(TrainingError, match="no run called vioce"):
+        learn(
+            [talk],
+            shelf=Shelf(tmp_path / "adapters"),
+            run=tmp_path / "vioce",
+            name="vioce",
+            base="tiny",
+            base_folder=str(base),
+            command="person2 train",
+            clock=lambda: datetime(2026, 1, 2, tzinfo=UTC),
+            resume=True,
+        )
+    assert not (tmp_path / "vioce").exists()
 
 
 def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> None:
@@ -250,12 +297,14 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         assert str(caught.value).endswith(".")
     with pytest.raises(TrainingError, match="rank must be at least 1"):
         Settings(rank=0)
+    with pytest.raises(TrainingError, match="auto, bf16, fp32, not 'half'"):
+        Settings(precision="half")  # type: ignore[arg-type]  # as a person may type it
 
 
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named(base: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo) -> None:
     """Without it nothing is trained, and the sentence says what to type."""
-    monkeypatch.setattr("training.finetune.find_spec", lambda package: None)
+    monkeypatch.setattr("training.finetune.logs.find_spec", lambda package: None)
     with pytest.raises(TrainingError, match=f"pip install {log_to}"):
         finetune([talk], run=talk.parent / "run", base=str(base), settings=QUICK, log_to=log_to)
     assert not (talk.parent / "run").exists()

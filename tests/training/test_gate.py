@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.copying import Extraction
-from training.evaluate import Paper
+from training.exam import Paper
 from training.gate import decide
 from training.likelihood import Likelihood
 

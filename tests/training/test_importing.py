@@ -269,6 +269,16 @@ def test_manifest_key_and_forgetting(tmp_path: Path) -> None:
     assert (tmp_path / "out.txt").read_text() == (tmp_path / "held.txt").read_text() == ""
 
 
+def test_the_manifest_says_who_person2_is(tmp_path: Path) -> None:
+    """Of those whose words are in a dialogue the one on Person2's side stands first."""
+    talk = [(0, "Ann", "is the garden open today?"), (30, "Bob", "open till dusk"), (60, "Ann", "and the roses?")]
+    talk += [(90, "Bob", "they are showing off"), (120, "Cem", "good to hear that"), (150, "Bob", "come and see them")]
+    run(tmp_path, write(tmp_path / "a.json", talk))
+    key, paper = PeopleKey.at(tmp_path / "home"), manifest.load(tmp_path / "out.txt")
+    for line in paper.dialogues["out"]:
+        assert paper.people[int(line.split()[0])].hash == key.hash("discord", "Bob")
+
+
 def test_forgetting_refuses_a_changed_file(tmp_path: Path) -> None:
     """Where lines no longer match, deleting by number would delete the wrong ones."""
     run(tmp_path, write(tmp_path / "a.json", [(0, "A", "hello there"), (1, "B", "hello back")]))

@@ -12,7 +12,8 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from core.dialogue import render, write
 from tests.training.toys import TALK, dialogue
 from training.dataset import Targets, load
-from training.evaluate import candidate, evaluate
+from training.evaluate import evaluate
+from training.exam import candidate
 from training.intervals import mean, ratio
 from training.likelihood import likelihood
 from training.pretrain import heldout

@@ -53,7 +53,7 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
     talk.write_text("".join(write(many)))
     manifest = {
         "people": [{"hash": "c0ffee1234", "messages": 20}, {"hash": "beef005678", "messages": 3}],
-        "dialogues": {"out": ["0 1"] * len(many)},
+        "dialogues": {"out": [f"{n % 2} {1 - n % 2}" for n in range(len(many))]},
         "counts": {"messages read": 100, "messages dropped": {"no consent": 30}, "messages used": 70, "dialogues": 52},
     }
     (tmp_path / "talk.txt.manifest.json").write_text(json.dumps(manifest))

@@ -1,0 +1,125 @@
+"""The command that judges: held-out scores of a voice, beside those of the base and of the voice that speaks now."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from core.adapters import Shelf
+from core.generator import Adapter
+from core.settings import load_settings
+from person2.screen import Bar, check_files, chosen, err, out, write_json
+from person2.wiring import base_path, open_shelf
+
+app = typer.Typer()
+
+SHARES = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
+"""Figures that may be missing."""
+
+
+@app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
+    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
+    contexts: Annotated[
+        int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
+    ] = 200,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Leave out the base and the current voice, which take as long again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
+) -> None:
+    """Score a voice on held-out dialogues, against the base and the voice that speaks now: bits per byte, next-reply
+    ranking, variety, copying.
+    """
+    from training.evaluate import evaluate as score
+
+    settings = load_settings(**chosen(base_model=base, adapter=adapter))
+    shelf = open_shelf(settings)
+    voice = shelf.find(settings.adapter, base=settings.base_model)
+    check_files([*files, *(training or [])])
+    with Bar("evaluating") as bar:
+        result = score(
+            files,
+            base=base_path(settings.base_model),
+            adapter=voice.path if voice else None,
+            rivals={} if alone else _rivals(voice, shelf, settings.base_model),
+            training=training or [],
+            contexts=contexts,
+            sampling=settings.sampling,
+            on_stage=lambda stage: bar(0, 1, stage),
+        ).to_json()
+    for fault in result["faults"]:
+        err.print(fault, markup=False)
+    if as_json:
+        write_json(result)
+        return
+    name = voice.id if voice else "none"
+    out.print(_scores(result, title=f"{settings.base_model}, adapter {name}"))
+    if result["against"]:
+        out.print(_comparison(result, name=name))
+    if result["extracted_by_person"]:
+        out.print(_people(result["extracted_by_person"]))
+    floors = {name: value for name, value in result["floors"].items() if value is not None}
+    if floors:
+        out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
+
+
+def _rivals(voice: Adapter | None, shelf: Shelf, base: str) -> dict[str, Path | None]:
+    """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
+    current = shelf.current(base=base)
+    rivals: dict[str, Path | None] = {"base": None} if voice else {}
+    if current and (voice is None or voice.path != current.path):
+        rivals["current"] = current.path
+    return rivals
+
+
+def _scores(result: dict[str, Any], *, title: str) -> Table:
+    """Each file, and all of them together, with the intervals."""
+    files = result["files"]
+    together = ["together"] if len(files) > 1 else []
+    table = Table("score", *(Path(name).name for name in files), *together, title=title)
+    columns = [*files.values(), *([result] if together else [])]
+    if len(files) == 1:  # extraction is asked once, not by file
+        columns = [result]
+    for label in _labels(result):
+        table.add_row(label, *(_shown(column.get(label), column.get("intervals", {}).get(label)) for column in columns))
+    return table
+
+
+def _comparison(result: dict[str, Any], *, name: str) -> Table:
+    """The rivals' figures, and how far the voice's lie from them, with the interval of that difference."""
+    rivals = result["against"]
+    heads = [head for rival in rivals for head in (rival, f"{name} − {rival}")]
+    table = Table("score", *heads, title="against")
+    for label in _labels(result):
+        if label == "dialogues":
+            continue
+        cells = []
+        for rival in rivals.values():
+            gap = rival["differences"].get(label)
+            cells += [_shown(rival.get(label), None), f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "–"]
+        table.add_row(label, *cells)
+    return table
+
+
+def _people(people: dict[str, dict[str, int]]) -> Table:
+    table = Table("person", "turns tried", "came out", title="training turns given away, by who wrote them")
+    for person, counts in people.items():
+        table.add_row(person, str(counts["tried"]), str(counts["out"]))
+    return table
+
+
+def _labels(result: dict[str, Any]) -> list[str]:
+    return [key for key, value in result.items() if isinstance(value, (int, float)) or key in SHARES]
+
+
+def _shown(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")

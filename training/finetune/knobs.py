@@ -1,0 +1,69 @@
+"""What can be turned in a training: every knob with its default and a line of meaning. Knows numbers only."""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from core.errors import TrainingError
+from training.base import Precision
+
+LORA_MODULES = ("c_attn", "c_proj", "c_fc")
+"""Every linear layer inside GPT-2's blocks (LoRA, Hu et al. 2021, arXiv:2106.09685; all of them as QLoRA advises,
+Dettmers et al. 2023, arXiv:2305.14314)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every knob of a run."""
+
+    rank: int = 16
+    """Rank of the LoRA matrices: how much an adapter can hold."""
+    alpha: float = 32.0
+    """LoRA's scale; the update counts alpha / rank times."""
+    dropout: float = 0.0
+    """Dropout in front of the LoRA matrices. Off: early stopping guards against learning by heart, and without it a
+    step takes half the time (see `training.lora`)."""
+    learning_rate: float = 1e-3
+    """Highest learning rate, after the warm-up and before the cosine goes down to 0."""
+    warm_up: float = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """AdamW's decay of the LoRA matrices."""
+    clip: float = 1.0
+    """Longest gradient; longer ones are shortened to it."""
+    epochs: float = 3.0
+    """Times each dialogue is seen."""
+    data_share: float = 1.0
+    """Part of the training dialogues that is used, spread evenly over them; for learning curves."""
+    block: int = 512
+    """Tokens in a packed row, at most the base's context."""
+    batch_tokens: int = 4_096
+    """Tokens in an optimizer step, over all devices."""
+    device_tokens: int = 4_096
+    """Tokens on a device at one time; what a step needs beyond it is accumulated."""
+    evaluations: int = 4
+    """Looks at the held-out loss in an epoch."""
+    patience: int = 4
+    """Looks without betterment before training stops."""
+    checkpoint_minutes: float = 5.0
+    """A checkpoint at least this often, beside the one at each look at the held-out loss."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+    precision: Precision = "auto"
+    """`bf16` products, `fp32`, or `auto`: bf16 where the processor has it."""
+    seed: int = 17
+    """Same seed, data, settings and machine: same adapter."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "block", "batch_tokens", "device_tokens", "evaluations", "patience"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1; it is {getattr(self, name)}.")
+        for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
+        if not 0 < self.data_share <= 1:
+            raise TrainingError(f"data_share must be above 0 and at most 1; it is {self.data_share}.")
+        if not 0 <= self.dropout < 1 or not 0 <= self.warm_up < 1:
+            raise TrainingError("dropout and warm_up are shares, from 0 up to but not including 1.")

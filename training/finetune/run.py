@@ -1,0 +1,174 @@
+"""One training from files to adapter: reading, learning, keeping the best, saving."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import set_seed
+
+from core.errors import DialogueError
+from training import checkpoints
+from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet
+from training.dataset import Encoder, Targets, divide, encode_rows
+from training.finetune.folder import open_run
+from training.finetune.knobs import LORA_MODULES, Settings
+from training.finetune.logs import LogTo, check_log_to, logged
+from training.finetune.outcome import Outcome, Point, Progress
+from training.finetune.trainer import make_trainer
+from training.likelihood import likelihood
+from training.lora import fold
+from training.provenance import people_behind, people_of
+
+ADAPTER = "adapter"
+
+
+def finetune(
+    files: Sequence[Path],
+    *,
+    run: Path,
+    base: str,
+    base_name: str | None = None,
+    held_out: Sequence[Path] = (),
+    name: str | None = None,
+    adapter: Path | None = None,
+    settings: Settings = Settings(),
+    resume: bool = False,
+    log_to: LogTo = "none",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
+
+    `base_name` is what the card calls the base, where `base` is a path on this machine only.
+    Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
+    that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
+    found it better, it is what it began with. Raises DialogueError, ModelError, AdapterError and TrainingError, each
+    with one sentence.
+    """
+    check_log_to(log_to)
+    train, held, duplicates = divide(files, held_out)
+    people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
+    model, tokenizer = load_base(base)
+    encoder = Encoder(tokenizer)
+    settings = replace(settings, block=min(settings.block, model.config.n_positions))
+    learned = train.share(settings.data_share)
+    rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
+    if not rows.targets:
+        raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
+    plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
+    plan |= {"people": sorted({*people, *people_of(held_out)})}
+    processes = PartialState(cpu=device().type == "cpu")
+    with processes.main_process_first():
+        plan |= {"settings": asdict(settings)}
+        checkpoint = open_run(run, plan, resume=resume, leads=processes.is_main_process)
+
+    set_seed(settings.seed)
+    with quiet():
+        peft = with_lora(model, settings, base) if adapter is None else add_adapter(model, adapter, trainable=True)
+    peft.to(device())
+    fold(peft)
+    before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
+    if not before.tokens.sum():
+        raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
+    beginning = {part: weight.detach().clone() for part, weight in _learning(peft)}
+
+    with quiet():
+        trainer = make_trainer(
+            peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress
+        )
+    began = time.perf_counter()
+    with quiet(), logged(log_to, run):
+        trainer.go_on(checkpoint)
+    seconds = time.perf_counter() - began
+    after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
+    best_step = trainer.state.best_global_step or trainer.state.global_step
+    if not after.bits_per_byte < before.bits_per_byte:  # the other way round NaN would count as better
+        with torch.no_grad():
+            for part, weight in _learning(peft):
+                weight.copy_(beginning[part])
+        after, best_step = before, 0
+    folder = run / ADAPTER
+    if trainer.is_world_process_zero():
+        _save(peft, folder, base=base_name or base)
+    trainer.accelerator.wait_for_everyone()
+
+    state = trainer.state
+    first = checkpoints.step_of(checkpoint) if checkpoint else 0
+    epochs = (state.global_step - first) / max(1, trainer.steps_in_epoch)
+    return Outcome(
+        adapter=folder,
+        leads=trainer.is_world_process_zero(),
+        name=name or run.name,
+        base=base_name or base,
+        base_fingerprint=base_fingerprint(inner(peft)),
+        people=people,
+        before=before.bits_per_byte,
+        after=after.bits_per_byte,
+        perplexity_before=before.perplexity,
+        perplexity_after=after.perplexity,
+        train_dialogues=len(learned),
+        held_out_dialogues=len(held.dialogues),
+        duplicates=duplicates,
+        rows=len(rows),
+        fill=rows.fill,
+        tokens=rows.tokens,
+        targets=rows.targets,
+        steps=state.global_step,
+        best_step=best_step,
+        seconds=seconds,
+        tokens_per_second=rows.tokens * epochs / seconds,
+        targets_per_second=rows.targets * epochs / seconds,
+        stopped_early=state.global_step < state.max_steps,
+        resumed_from=first if checkpoint else None,
+        data_sha256=train.sha256,
+        faults=train.faults,
+        loss=_curve(state.log_history, "loss"),
+        held_out=_curve(state.log_history, "eval_bits_per_byte"),
+        settings=settings,
+    )
+
+
+def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+    """What is trained: the LoRA matrices."""
+    return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
+
+
+def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftModel:
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type,unused-ignore] # peft says int and takes any number
+        lora_dropout=settings.dropout,
+        target_modules=list(LORA_MODULES),
+        fan_in_fan_out=True,  # GPT-2's Conv1D keeps its weights transposed
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+    peft = get_peft_model(model, config)
+    if not isinstance(peft, PeftModel):
+        raise TypeError("peft gave a model of another kind")
+    return peft
+
+
+def _save(peft: PeftModel, folder: Path, *, base: str) -> None:
+    """peft's own files, all at once: a kill leaves the old folder or the new one.
+
+    They name the base as the card does, not by its path on this machine; peft's unfilled model card is left out.
+    """
+    draft = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    for config in peft.peft_config.values():
+        config.base_model_name_or_path = base
+    peft.save_pretrained(str(draft))
+    (draft / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def _curve(history: list[dict[str, float]], key: str) -> tuple[Point, ...]:
+    return tuple(Point(step=int(entry["step"]), value=float(entry[key])) for entry in history if key in entry)

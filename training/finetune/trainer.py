@@ -1,0 +1,226 @@
+"""The Hugging Face trainer, looking at held-out replies exactly and sealing its checkpoints.
+
+Its own evaluation averages batches; ours sums nats over every held-out reply and divides by its bytes.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+
+from training import checkpoints
+from training.base import device, inner, wants_bf16
+from training.dataset import Corpus, Encoder, Rows, Targets, collate, encode_rows
+from training.finetune.knobs import Settings
+from training.finetune.logs import LogTo
+from training.finetune.outcome import Progress
+from training.likelihood import byte_counts, sum_by_dialogue
+
+CURVE_POINTS = 200
+"""Most points of the loss curve that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What is never trained on, ready to be scored."""
+
+    rows: Rows
+    dialogues: int
+    bytes: int
+    """UTF-8 bytes of its replies."""
+    end: int
+    """The end-of-text token."""
+
+
+class ReplyTrainer(Trainer):
+    """Trainer over packed rows with held-out reply bits per byte for its measure."""
+
+    def __init__(self, *, held: HeldOut, steps_in_epoch: int, patience: int, **others: Any) -> None:
+        super().__init__(eval_dataset=held.rows, **others)
+        self.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
+        self.held = held
+        self.steps_in_epoch = steps_in_epoch
+        self.patience = patience
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Held-out loss (nats a token) and bits per byte; each process takes its share of the rows."""
+        model = inner(self.accelerator.unwrap_model(self.model))
+        share = Rows(self.held.rows.rows[self.args.process_index :: self.args.world_size], block=self.held.rows.block)
+        with torch.no_grad():
+            nats, tokens = sum_by_dialogue(
+                model, share, dialogues=self.held.dialogues, end=self.held.end, bf16=self.args.bf16
+            )
+        sums = torch.tensor([nats.sum(), tokens.sum()], dtype=torch.float64, device=self.args.device)
+        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        metrics = {
+            f"{metric_key_prefix}_loss": total / max(1.0, count),
+            f"{metric_key_prefix}_bits_per_byte": total / math.log(2) / max(1, self.held.bytes),
+        }
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a checkpoint where there is one.
+
+        Where training had stopped early by then (killed later, while its adapter was judged), nothing is trained any
+        more: left to itself the trainer would forget that it had stopped, and end elsewhere.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else TrainerState()
+        saved: Any = state.stateful_callbacks or {}
+        looks = saved.get(EarlyStoppingCallback.__name__)
+        if looks and looks["attributes"]["early_stopping_patience_counter"] >= self.patience:
+            self.state = state
+            self._load_best_model()
+        else:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The trainer's own checkpoint, then its seal, by the first process once all have written."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+def make_trainer(
+    peft: PeftModel,
+    encoder: Encoder,
+    rows: Rows,
+    held: Corpus,
+    *,
+    run: Path,
+    settings: Settings,
+    log_to: LogTo,
+    on_progress: Callable[[Progress], None] | None,
+) -> ReplyTrainer:
+    bf16 = wants_bf16(settings.precision)
+    batch = max(1, min(settings.device_tokens, settings.batch_tokens) // settings.block)
+    held_rows = encode_rows(held.dialogues, encoder, block=settings.block, seed=0)
+    arguments = TrainingArguments(
+        output_dir=str(run),
+        per_device_train_batch_size=batch,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        bf16=bf16,
+        use_cpu=device().type == "cpu",
+        seed=settings.seed,
+        gradient_checkpointing=settings.gradient_checkpointing or None,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        remove_unused_columns=False,  # rows are tuples and have no columns
+        dataloader_pin_memory=False,
+        eval_strategy="steps",
+        save_strategy="steps",
+        save_total_limit=checkpoints.KEPT,
+        load_best_model_at_end=True,
+        metric_for_best_model="bits_per_byte",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        disable_tqdm=True,
+        report_to=log_to,
+        run_name=run.name,
+        log_level="error",
+    )
+    steps_in_epoch = math.ceil(len(rows) / batch / arguments.world_size)
+    accumulate = max(1, round(settings.batch_tokens / (batch * settings.block * arguments.world_size)))
+    accumulate = min(accumulate, steps_in_epoch)
+    steps_in_epoch = math.ceil(steps_in_epoch / accumulate)
+    total = max(1, math.ceil(steps_in_epoch * settings.epochs))
+    arguments.gradient_accumulation_steps = accumulate
+    arguments.warmup_steps = math.ceil(settings.warm_up * total)
+    arguments.eval_steps = arguments.save_steps = max(1, steps_in_epoch // settings.evaluations)
+    arguments.logging_steps = max(1, total // CURVE_POINTS)
+    trainer = ReplyTrainer(
+        model=peft,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=partial(collate, end=encoder.end),
+        held=HeldOut(
+            rows=held_rows,
+            dialogues=len(held.dialogues),
+            bytes=int(byte_counts(held.dialogues, Targets.REPLIES).sum()),
+            end=encoder.end,
+        ),
+        steps_in_epoch=steps_in_epoch,
+        patience=settings.patience,
+        callbacks=[
+            _Checkpoints(60 * settings.checkpoint_minutes),
+            *([_Reporter(on_progress, rows.tokens / steps_in_epoch)] if on_progress else []),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _Checkpoints(TrainerCallback):
+    """Asks for a checkpoint when the last one is old. When is up to the clock; what is computed does not change."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if self._clock() - self._last >= self._seconds:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self._last = self._clock()
+
+
+class _Reporter(TrainerCallback):
+    """Tells the caller where the run stands."""
+
+    def __init__(self, tell: Callable[[Progress], None], step_tokens: float) -> None:
+        self._tell = tell
+        self._step_tokens = step_tokens
+        self._loss: float | None = None
+        self._held_out: float | None = None
+        self._began = 0.0
+        self._first = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self._began, self._first = time.perf_counter(), state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.is_world_process_zero:
+            self._report(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **others: Any) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
+        self._held_out = (logs or {}).get("eval_bits_per_byte", self._held_out)
+
+    def _report(self, state: Any) -> None:
+        seconds = max(1e-9, time.perf_counter() - self._began)
+        self._tell(
+            Progress(
+                step=state.global_step,
+                steps=state.max_steps,
+                loss=self._loss,
+                held_out=self._held_out,
+                tokens_per_second=(state.global_step - self._first) * self._step_tokens / seconds,
+            )
+        )
