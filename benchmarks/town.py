@@ -179,7 +179,7 @@ class Town:
         self.requests.append(request)
         answer = self._waiting[str(said.id)] = asyncio.get_running_loop().create_future()
         with contextlib.suppress(TimeoutError):
-            request.answered, request.post, request.text = await asyncio.wait_for(answer, PATIENCE)
+            request.answered, request.text, request.post = await asyncio.wait_for(answer, PATIENCE)
         return request
 
     def crowd(self, people: int, lines: Sequence[str]) -> None:
@@ -214,7 +214,9 @@ class Town:
         """Post → the adapter that spoke it, `none` for the bare base."""
         database = sqlite3.connect(f"file:{self.home / 'person2.db'}?mode=ro", uri=True, timeout=10)
         with contextlib.closing(database):
-            rows = database.execute("SELECT post_id, adapter FROM posts JOIN messages ON messages.id = message_id")
+            rows = database.execute(
+                "SELECT post_id, adapter FROM posts JOIN messages AS said ON said.id = posts.message_id"
+            )
             return {str(post): adapter or "none" for post, adapter in rows}
 
 

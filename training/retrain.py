@@ -1,7 +1,8 @@
 """From the bot's own log to a better voice in one go: log → dialogues → adapter → gate → promotion.
 
-Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. A lock
-keeps two runs apart, and until the promotion nothing that speaks is touched, so it is safe to run from cron.
+Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. Training
+goes on from the voice that speaks, or what that one learned from exports would be lost. A lock keeps two runs apart,
+and until the promotion nothing that speaks is touched, so it is safe to run from cron.
 """
 
 import shutil
@@ -82,6 +83,7 @@ def retrain(
                 f"There are {funnel.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
+        speaks = shelf.current(base=base)
         learned = learn(
             [folder / "log.txt"],
             shelf=shelf,
@@ -91,7 +93,8 @@ def retrain(
             base_folder=base_folder,
             command=command,
             clock=clock,
-            current=shelf.current(base=base),
+            start_from=speaks,
+            current=speaks,
             settings=settings,
             contexts=contexts,
             sampling=sampling,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.adapterfiles import CONFIG
 from core.adapters import Card, Shelf
 from core.errors import TrainingError
 from core.memory import Memory, open_memory
@@ -63,6 +64,33 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
     for file in (tmp_path / "retrain").rglob("*"):
         assert file.is_dir() or b"secret of bob" not in file.read_bytes()
     assert (tmp_path / "runs" / card.id / "report.html").exists()
+
+
+def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -> None:
+    """What that voice learned is kept, and so are the people whose words it learned."""
+    base = tiny_model(tmp_path / "tiny")
+    shelf = Shelf(tmp_path / "adapters")
+    shelf.add(
+        tiny_adapter(tmp_path / "made", base, rank=2),
+        Card(id="ours", created_at=START, base="tiny", people=("zoe's hash",)),
+    )
+    shelf.use("ours")
+    done = retrain(
+        memory=memory,
+        shelf=shelf,
+        home=tmp_path,
+        base="tiny",
+        base_folder=str(base),
+        command="person2 retrain",
+        clock=clock,
+        settings=Settings(epochs=1, rank=4, block=64, batch_tokens=512),
+        contexts=4,
+    )
+    assert done.learned is not None
+    assert len(done.learned.card.people) == 3
+    assert "zoe's hash" in done.learned.card.people
+    assert set(done.learned.card.scores) == {"base", "current", "new"}
+    assert json.loads((done.learned.adapter.path / CONFIG).read_text())["r"] == 2
 
 
 def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
