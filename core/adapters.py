@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from core.adapterfiles import CONFIG, check, peft_config, same_base
+from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base
 from core.errors import AdapterError
 from core.generator import Adapter
 from core.wholefiles import flush, flush_folder, lock, read_text, write_atomically
@@ -149,6 +149,15 @@ class Shelf:
         """Whether this path is, or was, one of an adapter on the shelf."""
         return path.parent in tuple(self._roots())
 
+    def taken(self, adapter_id: str) -> bool:
+        """Whether no new adapter may be called so; one that is out of service gives its name away."""
+        if not _ID.fullmatch(adapter_id) or not any((root / adapter_id).exists() for root in self._roots()):
+            return False
+        try:
+            return not self.card(adapter_id).withdrawn
+        except AdapterError:
+            return True
+
     def learned_from(self, person: str) -> tuple[Card, ...]:
         """The adapters in service that learned the words of this keyed hash."""
         return tuple(card for card in self.cards() if person in card.people and not card.withdrawn)
@@ -201,6 +210,7 @@ class Shelf:
     def add(self, folder: Path, card: Card) -> Adapter:
         """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
 
+        An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
         Raises AdapterError when the name is unfit or taken, or the files are no adapter that can be used.
         """
         check(folder)
@@ -208,7 +218,7 @@ class Shelf:
             raise AdapterError(
                 f"{card.id!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
             )
-        if any((root / card.id).exists() for root in self._roots()):
+        if self.taken(card.id):
             raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
         target = self._root / card.id
         try:
@@ -220,6 +230,8 @@ class Shelf:
                 for path in staged.rglob("*"):
                     if path.is_file():
                         flush(path)
+                if target.exists():
+                    target.rename(Path(scratch) / "old")
                 staged.rename(target)
             flush_folder(self._root)
         except OSError as error:  # shutil.Error is one
@@ -257,8 +269,9 @@ class Shelf:
             self._write_history(history)
             return adapter
 
-    def withdraw(self, adapter_id: str, reason: str) -> Adapter | None:
-        """Take an adapter out of service for good; it stays on the shelf but never speaks again.
+    def withdraw(self, adapter_id: str, reason: str, *, erase: bool = False) -> Adapter | None:
+        """Take an adapter out of service for good; it stays on the shelf but never speaks again. `erase` deletes its
+        weights, which hold what it learned; the card stays.
 
         Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
         spoke before or passed the gate, else the one that ships, else none: nobody's untested experiment.
@@ -275,6 +288,8 @@ class Shelf:
                 history = [entry for entry in self._history() if entry != adapter_id]
                 self._point(heir.id if heir else NONE)
                 self._write_history([*history, heir.id if heir else NONE])
+            if erase:
+                (self.path(adapter_id) / WEIGHTS).unlink(missing_ok=True)
         return self.current(base=card.base)
 
     def remove(self, adapter_id: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from core.chat import Chat, Thinking
 from core.dialogue import one_line
@@ -116,6 +117,8 @@ class Commands:
     """Ids of the adapters on the shelf."""
     forget: Callable[[str, str], str] | None = None
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
+    stored: Callable[[str, str], dict[str, Any]] | None = None
+    """All that is stored of (platform, member), training files included; what memory knows alone where None."""
     prefix: str = "/person2 "
     """How a member types a command here, for help texts."""
     _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
@@ -217,10 +220,12 @@ class Commands:
 
     async def _my_data(self, invocation: Invocation) -> Answer:
         platform, member = invocation.message.conversation.platform, invocation.message.author
-        stored = await asyncio.to_thread(self.chat.memory.export, platform, member)
+        stored = await asyncio.to_thread(self.stored or self.chat.memory.export, platform, member)
+        dialogues = len(stored.get("dialogues", ()))
         data = json.dumps(stored, ensure_ascii=False, indent=2).encode()
         return Answer(
-            text=f"Everything stored of you: {len(stored['messages'])} messages.",
+            text=f"Everything stored of you: {len(stored['messages'])} messages"
+            + (f" and {dialogues} training dialogues." if dialogues else "."),
             attachment=Attachment(name="person2-my-data.json", data=data),
         )
 

@@ -13,7 +13,7 @@ import typer
 
 from core.errors import ExportError, TrainingError
 from core.memory import open_memory
-from core.settings import load_settings
+from core.settings import Settings, load_settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
 from person2.wiring import base_path, now, open_shelf
 
@@ -47,13 +47,17 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
-    from training.forgetting import remember_import
     from training.funnel import render_table
     from training.importing import Options, import_talk
+    from training.ownlog import learnable
+    from training.runs import importing, remember_import
 
     settings = load_settings()
     files = [Path(source) for source in sources if source != "log"]
-    memory = open_memory(settings.database) if len(files) < len(sources) else None
+    from_log = len(files) < len(sources)
+    if from_log:
+        _check_log_is_on(settings)
+    memory = open_memory(settings.database) if from_log else None
     options = Options(
         as_name=as_name,
         gap=timedelta(minutes=gap) if gap else None,
@@ -61,7 +65,8 @@ def import_(
         languages=tuple(language or ()),
         code=_code_blocks(code),
     )
-    with Bar("importing") as bar:
+    remember_import(settings.person2_home, target, *([held_out] if held_out else []))
+    with importing(settings.person2_home), Bar("importing") as bar:
         funnel = import_talk(
             files,
             out=target,
@@ -69,15 +74,13 @@ def import_(
             attest=attest,
             people=people,
             held_out=held_out,
-            log=(item.message for item in memory.everything()) if memory else None,
+            log=learnable(memory) if memory else None,
             consented=memory.consented() if memory else (),
             liked=memory.judged()[0] if memory else (),
             options=options,
             count_tokens=_token_counter(base_path(settings.base_model)),
             progress=lambda stage, share: bar(share, 1, stage),
         )
-    if funnel.out is not None:
-        remember_import(settings.person2_home, funnel.out)
     for fault in funnel.faults:
         err.print(str(fault), markup=False)
     if funnel.faults_more:
@@ -244,10 +247,7 @@ def retrain(
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
     settings = load_settings()
-    if settings.log_for_training != "consented":
-        raise TrainingError(
-            "Learning from the log is off; set LOG_FOR_TRAINING=consented once your members know of it."
-        )
+    _check_log_is_on(settings)
     from training.finetune import Settings as Knobs
     from training.funnel import render_table
     from training.retrain import retrain as learn_from_log
@@ -279,6 +279,13 @@ def retrain(
     _tell(done.learned, as_json=as_json)
     if not as_json:
         out.print("It speaks from now on." if done.promoted else "The current voice goes on.")
+
+
+def _check_log_is_on(settings: Settings) -> None:
+    if settings.log_for_training != "consented":
+        raise TrainingError(
+            "Learning from the log is off; set LOG_FOR_TRAINING=consented once your members know of it."
+        )
 
 
 def _tell(learned: "Learned", *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from core.errors import StorageError
 from core.memory import Memory, open_memory
 from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import open_shelf
+from person2.wiring import open_shelf, stored_of_member
 
 app = typer.Typer()
 
@@ -17,8 +17,14 @@ app = typer.Typer()
 @app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
 def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
     """Hand over everything stored of a member, as JSON."""
-    memory = open_memory(load_settings().database)
-    stored = [memory.export(platform, who) for platform, who in _members(memory, member)]
+    from training.handing import is_empty
+
+    settings = load_settings()
+    memory, shelf = open_memory(settings.database), open_shelf(settings)
+    found = [stored_of_member(settings, memory, shelf, platform, who) for platform, who in _members(memory, member)]
+    stored = [each for each in found if not is_empty(each)]
+    if not stored:
+        raise _unknown(member)
     write_json(stored)
 
 
@@ -32,10 +38,9 @@ def forget(
 
     settings = load_settings()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
-    # Someone may stand in imported files only, so a full PLATFORM:ID is taken as it is.
-    known = memory.find_members(member) or ([_split_member(member)] if ":" in member else [])
+    known = _members(memory, member)
     if not known:
-        raise StorageError(f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in slack:U012AB3CD.")
+        raise _unknown(member)
     left: list[str] = []
     for platform, who in known:
         receipt = forget_everywhere(
@@ -61,16 +66,12 @@ def forget(
         raise StorageError(f"All else is deleted, but not this: {' '.join(left)} Then forget the member again.")
 
 
-def _split_member(member: str) -> tuple[str, str]:
-    platform, _, who = member.partition(":")
-    return platform, who
-
-
 def _members(memory: Memory, member: str) -> list[tuple[str, str]]:
-    """`platform:id` as it is; a bare id or name on every platform that knows it."""
-    found = memory.find_members(member)
-    if not found:
-        raise StorageError(
-            f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in discord:80351110224678912."
-        )
-    return found
+    """A bare id or name on every platform that knows it; `platform:id` as it is, for someone may stand in imported
+    files only."""
+    platform, colon, who = member.partition(":")
+    return memory.find_members(member) or ([(platform, who)] if colon else [])
+
+
+def _unknown(member: str) -> StorageError:
+    return StorageError(f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in discord:80351110224678912.")

@@ -91,6 +91,8 @@ def merge_adapter(
 
     shelf = open_shelf(load_settings())
     card = shelf.card(adapter_id)
+    if card.withdrawn:
+        raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}) and is not given away.")
     merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target)
     out.print(f"{target} is a plain GPT-2 with the voice {adapter_id} in it.", markup=False)
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
@@ -114,6 +115,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             started_at=now(),
             voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
+            stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
             prefix=prefix,
         )
         yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
@@ -125,6 +127,13 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
 
     home = settings.person2_home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
+
+
+def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
+    """What `my-data` hands over, on a thread."""
+    from training.handing import stored_of
+
+    return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:

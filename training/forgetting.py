@@ -6,10 +6,8 @@ shelf last, so that either the training sees that somebody has gone or the shelf
 `training.learning`).
 """
 
-import json
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +16,11 @@ from core.errors import ExportError, TrainingError
 from core.memory import Memory, Removed
 from training.consent import PeopleKey
 from training.manifest import forget_people
-from training.runs import LOCK, PLAN, locked, sweep
+from training.runs import LOCK, imported, locked, runs_with, sweep, sweep_imports
 
 log = logging.getLogger(__name__)
 
 MANIFEST = ".manifest.json"
-IMPORTED = "imported.txt"
-"""Under the home: the dialogue files that were written elsewhere, a path a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,37 +51,13 @@ class Receipt:
         return said
 
 
-def remember_import(home: Path, out: Path) -> None:
-    """Note a dialogue file that lies outside the home, so that forgetting finds it there."""
-    place = out.resolve()
-    if place.is_relative_to(home.resolve()):
-        return
-    register = home / IMPORTED
-    known = register.read_text(encoding="utf-8").splitlines() if register.exists() else []
-    if str(place) not in known:
-        with register.open("a", encoding="utf-8") as file:
-            file.write(f"{place}\n")
-
-
-def _imported(home: Path) -> Iterator[Path]:
-    """Every dialogue file with a manifest, under the home and wherever imports were written."""
-    for manifest in sorted(home.rglob(f"*{MANIFEST}")):
-        yield manifest.with_name(manifest.name.removesuffix(MANIFEST))
-    register = home / IMPORTED
-    for line in register.read_text(encoding="utf-8").splitlines() if register.exists() else ():
-        if Path(f"{line}{MANIFEST}").exists():
-            yield Path(line)
-
-
-def _runs_with(home: Path, person: str) -> Iterator[Path]:
-    """The folders of runs that saw the person's words, whatever became of them: killed, failed, not judged well."""
-    for plan in (home / "runs").glob(f"*/{PLAN}"):
-        try:
-            people = json.loads(plan.read_text(encoding="utf-8")).get("people", [])
-        except (OSError, ValueError, AttributeError):
-            people = [person]  # who is in it cannot be told, so it goes
-        if person in people:
-            yield plan.parent
+def dialogue_files(home: Path) -> list[Path]:
+    """Every dialogue file with a manifest, under the home and wherever imports were to write."""
+    inside = [
+        manifest.with_name(manifest.name.removesuffix(MANIFEST)) for manifest in sorted(home.rglob(f"*{MANIFEST}"))
+    ]
+    outside = [file for file in imported(home) if Path(f"{file}{MANIFEST}").exists()]
+    return list({file.resolve(): file for file in [*inside, *outside]}.values())
 
 
 def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
@@ -97,23 +69,25 @@ def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Pa
     person = PeopleKey.at(home).hash(platform, member)
     removed = memory.forget(platform, member)
     dialogues, left = 0, []
-    for file in _imported(home):
+    for file in dialogue_files(home):
         try:
             dialogues += forget_people(file, [person])
         except (ExportError, OSError) as error:
             left.append(str(error))
             log.warning("%s:%s could not be forgotten in %s: %s", platform, person, file, error)
+    if not sweep_imports(home):
+        left.append("An import is under way and may write their words once more: wait for its end.")
     try:
         with locked(home / LOCK):
             sweep(home, shelf)
     except TrainingError:
         pass  # a retraining is under way: it looks for who has gone before its adapter may speak
-    for run in [*_runs_with(home, person)]:
+    for run in [*runs_with(home, person)]:
         # Reports and checkpoints of a run quote the words that it learned or was judged on.
         shutil.rmtree(run, ignore_errors=True)
     learned = shelf.learned_from(person)
     for card in learned:
-        shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten")
+        shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
         shutil.rmtree(home / "runs" / card.id, ignore_errors=True)
     speaks = shelf.current(base=base)
     return Receipt(

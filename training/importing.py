@@ -122,7 +122,7 @@ def import_talk(
                 "attestation": attest.strip() if attest else None,
                 "people_file": intake.digest(people) if people is not None else None,
                 "sources": job.sources,
-                "options": _recorded(options, held_out),
+                "options": _recorded(options, held_out) | {"as": _hashes(rules.targets, key)},
             }
             _write(told, funnel, head, key, out, held_out, options, count_tokens, report)
     funnel.seconds = time.monotonic() - started
@@ -161,7 +161,6 @@ def _check(
 def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
     """The options as the manifest shows them. The block list stays private; its size does not."""
     return {
-        "as": options.as_name,
         "gap minutes": options.gap.total_seconds() / 60 if options.gap else None,
         "held out share": options.held_out_share if held_out else None,
         "min turns": options.min_turns,
@@ -173,6 +172,11 @@ def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
         "tag names": options.tag_names,
         "links": type(options.linker).__name__ if options.linker is not None else "disentangler",
     }
+
+
+def _hashes(targets: frozenset[str] | None, key: consent.PeopleKey) -> list[str] | None:
+    """Whom `--as` named, as a manifest may say it: a name would still stand there once they asked to be forgotten."""
+    return None if targets is None else sorted(key.of(target) for target in targets)
 
 
 @dataclass(frozen=True, slots=True)

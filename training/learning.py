@@ -15,14 +15,16 @@ from typing import Any
 from core.adapters import Card, Shelf
 from core.errors import AdapterError, Person2Error, TrainingError
 from core.generator import Adapter, Sampling
+from training import checkpoints
 from training.advisor import learning_curve
 from training.card import make_card
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
 from training.finetune.folder import begun
 from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
-from training.provenance import funnel_of, people_of
+from training.provenance import funnel_of, people_behind, people_of
 from training.report import Report, write_report
+from training.runs import note_heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def learn(
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
     launch`) the first alone judges and fills the shelf; the others get None.
     """
-    if any(card.id == name for card in shelf.cards()):
+    if shelf.taken(name):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     if resume and not begun(run):
         raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
@@ -88,7 +90,8 @@ def learn(
         "log_to": log_to,
         "on_progress": on_progress,
     }
-    with _noticing_who_leaves([*files, *held_out], shelf=shelf, name=name, run=run):
+    voices = [voice for voice in (start_from, current) if voice is not None]
+    with _noticing_who_leaves([*files, *held_out], voices, shelf=shelf, name=name, run=run):
         advice = learning_curve(files, **what) if with_curve else None
         outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
         if not outcome.leads:
@@ -100,6 +103,7 @@ def learn(
             card = replace(card, passed=False, notes=warning)
         judgement, page = None, None
         if contexts:
+            note_heard(run, people_behind(current.path if current else None))
             judgement = judge(
                 files,
                 held_out=held_out,
@@ -133,6 +137,7 @@ def learn(
                 run / "report.html",
             )
         adapter = shelf.add(outcome.adapter, card)
+        checkpoints.clear(run)  # there is nothing left to go on with, and they are the bulk of a run
         return Learned(
             adapter=adapter,
             card=card,
@@ -145,8 +150,11 @@ def learn(
 
 
 @contextmanager
-def _noticing_who_leaves(files: Sequence[Path], *, shelf: Shelf, name: str, run: Path) -> Iterator[None]:
+def _noticing_who_leaves(
+    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: Shelf, name: str, run: Path
+) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
+    Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
 
     Whoever is forgotten once the adapter is on the shelf is found on its card, so at the end of the block nobody is
     missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
@@ -154,12 +162,12 @@ def _noticing_who_leaves(files: Sequence[Path], *, shelf: Shelf, name: str, run:
     known = set(people_of(files))
 
     def somebody_left() -> TrainingError | None:
-        if not known - set(people_of(files)):
+        if not known - set(people_of(files)) and all(_in_service(voice, shelf) for voice in voices):
             return None
         undo(shelf, name, run)
         return TrainingError(
-            f"Somebody in {files[0].name} asked to be forgotten while their words were learned, so there is no new "
-            "adapter; train again without them."
+            f"Somebody in {files[0].name} or in a voice it was to go on from asked to be forgotten while their words "
+            "were learned, so there is no new adapter; train again without them."
         )
 
     try:
@@ -170,10 +178,14 @@ def _noticing_who_leaves(files: Sequence[Path], *, shelf: Shelf, name: str, run:
         raise left
 
 
+def _in_service(voice: Adapter, shelf: Shelf) -> bool:
+    return not any(card.id == voice.id and card.withdrawn for card in shelf.cards())
+
+
 def undo(shelf: Shelf, name: str, run: Path) -> None:
     """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
     if any(card.id == name for card in shelf.cards()):
-        shelf.withdraw(name, "a member whose words it learned asked to be forgotten")
+        shelf.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
     shutil.rmtree(run, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ dialogue it lists whose hashes are in it, so that forgetting a person deletes th
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -102,6 +102,7 @@ def forget_people(out: Path, hashes: Iterable[str]) -> int:
                 " ".join(moved[at] for at in line.split()) for line, stay in zip(lines, stays, strict=True) if stay
             ]
             replaced.append((temporary, path))
+        _unname(manifest, [manifest.people[at].hash for at in kept])
         manifest.people = [manifest.people[at] for at in kept]
         manifest.counts["dialogues forgotten"] = manifest.counts.get("dialogues forgotten", 0) + removed
         paper = _beside(beside(out), stack)
@@ -112,6 +113,34 @@ def forget_people(out: Path, hashes: Iterable[str]) -> int:
         for temporary, path in [*replaced, (paper, beside(out))]:
             temporary.replace(path)
     return removed
+
+
+def dialogues_of(out: Path, person: str) -> Iterator[tuple[str, str]]:
+    """Every dialogue with words of this keyed hash, as (file name, text). Raises ExportError."""
+    manifest = load(out)
+    at = next((str(at) for at, known in enumerate(manifest.people) if known.hash == person), None)
+    for name, lines in manifest.dialogues.items() if at is not None else ():
+        path = out.with_name(manifest.files[name])
+        with path.open("rb") as file:
+            found = list(blocks(file))
+        if len(found) != len(lines):
+            raise ExportError(changed(path))
+        for text, line in zip(found, lines, strict=True):
+            if at in line.split():
+                yield path.name, text.decode("utf-8", "replace").strip()
+
+
+def changed(path: Path) -> str:
+    return f"{path} was changed since it was imported, so its manifest no longer fits; import it again."
+
+
+def _unname(manifest: Manifest, staying: Collection[str]) -> None:
+    """Take away what may be the name of somebody who is gone: whom `--as` named, and the sources' names (exports of a
+    direct conversation are called after the other one); a source's sum still tells which it was."""
+    chosen = manifest.options.get("as")
+    if chosen is not None:
+        manifest.options["as"] = [who for who in chosen if who in staying] if isinstance(chosen, list) else None
+    manifest.sources = [{**source, "name": ""} for source in manifest.sources]
 
 
 def _beside(path: Path, stack: ExitStack) -> Path:
@@ -140,7 +169,7 @@ def _rewrite(path: Path, to: Path, stays: list[bool]) -> int:
                 removed += 1
             number += 1
     if number != len(stays):
-        raise ExportError(f"{path} was changed since it was imported, so its manifest no longer fits; import it again.")
+        raise ExportError(changed(path))
     return removed
 
 

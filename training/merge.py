@@ -14,6 +14,7 @@ from core.errors import AdapterError
 from core.generator import END_OF_TEXT, Adapter
 from core.generator.gpt2.base import Base, load_base
 from core.generator.gpt2.lora import prepare, quiet_peft
+from training.base import quiet
 
 
 def merge(base: str | Path, adapter: Adapter, out: Path) -> Path:
@@ -28,13 +29,14 @@ def merge(base: str | Path, adapter: Adapter, out: Path) -> Path:
         raise AdapterError(f"{out} holds something already: give a new folder")
     loaded = load_base(base, device="cpu")
     prepared = prepare(adapter, loaded)
-    with quiet_peft():
+    with quiet(), quiet_peft():
         model: Any = PeftModel.from_pretrained(loaded.model, str(prepared.folder)).merge_and_unload()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             folder = Path(scratch) / out.name
-            model.save_pretrained(folder)
+            with quiet():
+                model.save_pretrained(folder)
             write_tokenizer(loaded, folder)
             if out.is_dir():
                 out.rmdir()  # empty: rename would not take its place on Windows

@@ -1,11 +1,12 @@
 """From the bot's own log to a better voice in one go: log → dialogues → adapter → gate → promotion.
 
-Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. A lock
-keeps two runs apart, and until the promotion nothing that speaks is touched, so it is safe to run from cron.
+Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. Training
+goes on from the voice that speaks, or what that one learned from exports would be lost. A lock keeps two runs apart,
+and until the promotion nothing that speaks is touched, so it is safe to run from cron.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,12 @@ from core.adapters import Shelf
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
-from core.messages import Message
 from training.consent import PeopleKey
 from training.finetune import Progress, Settings
 from training.funnel import Funnel
 from training.importing import import_talk
 from training.learning import Learned, learn, undo
+from training.ownlog import learnable
 from training.runs import LOCK, locked, sweep
 
 LEAST_DIALOGUES = 20
@@ -62,13 +63,13 @@ def retrain(
         sweep(home, shelf)
         key = PeopleKey.at(home)
         willing = memory.consented()
-        liked, disliked = memory.judged()
+        liked, _ = memory.judged()
         on_stage("reading the log")
         funnel = import_talk(
             [],
             out=folder / "log.txt",
             home=home,
-            log=without(memory, frozenset(disliked)),
+            log=learnable(memory),
             consented=willing,
             liked=liked,
             count_tokens=count_tokens,
@@ -82,6 +83,7 @@ def retrain(
                 f"There are {funnel.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
+        speaks = shelf.current(base=base)
         learned = learn(
             [folder / "log.txt"],
             shelf=shelf,
@@ -91,7 +93,8 @@ def retrain(
             base_folder=base_folder,
             command=command,
             clock=clock,
-            current=shelf.current(base=base),
+            start_from=speaks,
+            current=speaks,
             settings=settings,
             contexts=contexts,
             sampling=sampling,
@@ -111,14 +114,6 @@ def retrain(
         if passed:
             shelf.use(name)
         return Retrained(funnel=funnel, learned=learned, promoted=passed)
-
-
-def without(memory: Memory, disliked: frozenset[str]) -> Iterator[Message]:
-    """The log, less the disliked replies and the messages they answered: neither is learned, nor their context."""
-    spoiled = memory.questions(sorted(disliked)) | disliked
-    for item in memory.everything():
-        if item.message.id not in spoiled:
-            yield item.message
 
 
 def _discard(folder: Path) -> None:

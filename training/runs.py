@@ -4,8 +4,9 @@ Knows folders and files only, so that a bot may forget somebody without loading 
 """
 
 import fcntl
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,69 @@ from core.errors import TrainingError
 
 PLAN = "plan.json"
 """In a run's folder: what it is made of, and whose words it may hold."""
+HEARD = "heard.json"
+"""In a run's folder: whose words the voice that it is compared with learned, and may repeat in the report."""
 LOCK = "retrain.lock"
+IMPORTS = "import.lock"
+IMPORTED = "imported.txt"
+"""Under the home: every dialogue file that an import was to write, a path a line."""
+
+
+def note_heard(run: Path, people: Collection[str]) -> None:
+    """Before a voice that learned from these people speaks into the run's report."""
+    (run / HEARD).write_text(json.dumps({"people": sorted(people)}), encoding="utf-8")
+
+
+def runs_with(home: Path, person: str) -> Iterator[Path]:
+    """The folders of runs that saw the person's words, whatever became of them: killed, failed, not judged well."""
+    for run in sorted((home / "runs").glob("*")):
+        papers = [*run.rglob(PLAN), *run.rglob(HEARD)]  # a learning curve has a plan for each of its parts
+        if any(_names(paper, person) for paper in papers):
+            yield run
+
+
+def _names(paper: Path, person: str) -> bool:
+    try:
+        return person in json.loads(paper.read_text(encoding="utf-8")).get("people", [])
+    except (OSError, ValueError, AttributeError):
+        return True  # who is in it cannot be told, so it goes
+
+
+def remember_import(home: Path, *files: Path) -> None:
+    """Note dialogue files before an import writes them, so that forgetting finds them and what a killed one left."""
+    register = home / IMPORTED
+    home.mkdir(parents=True, exist_ok=True)
+    known = imported(home)
+    with register.open("a", encoding="utf-8") as out:
+        out.writelines(f"{file.resolve()}\n" for file in files if file.resolve() not in known)
+
+
+def imported(home: Path) -> list[Path]:
+    register = home / IMPORTED
+    return [Path(line) for line in register.read_text(encoding="utf-8").splitlines()] if register.exists() else []
+
+
+@contextmanager
+def importing(home: Path) -> Iterator[None]:
+    """Held by every import, by several at once."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / IMPORTS).open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+def sweep_imports(home: Path) -> bool:
+    """Delete what imports that were killed left beside the files they were to write; False while one is under way."""
+    with (home / IMPORTS).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        for file in imported(home):
+            for left in file.parent.iterdir() if file.parent.is_dir() else ():
+                if left.name.startswith(f".{file.name}."):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return True
 
 
 def sweep(home: Path, shelf: Shelf) -> None:

@@ -11,7 +11,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.errors import StorageError
-from core.memory.memory import Memory, storage_sentence
+from core.memory.memory import Memory
+from core.memory.store import storage_sentence
 
 BUSY_SECONDS = 10
 """How long a write waits for another process's lock before it is said to be locked."""

@@ -10,6 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from core.dialogue import write
 from core.generator import END_OF_TEXT
+from core.memory import Memory
+from tests.training.logged import logged
 from tests.training.toys import TALK, dialogue
 
 
@@ -18,6 +20,12 @@ def _one_thread() -> None:
     """Tests share two cores with one another."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    """Talk of Ann and Cat, who said yes, and of Bob, who did not; in a file under the test's folder."""
+    return logged(f"sqlite:///{tmp_path / 'person2.db'}")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
+from transformers import GPT2LMHeadModel
 
 from core.dialogue import render
 from core.errors import TrainingError
@@ -21,17 +22,23 @@ def tokenizer() -> Tokenizer:
     return bpe.train(TEXTS * 3, vocabulary=400)
 
 
+def token(tokenizer: Tokenizer, text: str) -> int:
+    found: int | None = tokenizer.token_to_id(text)
+    assert found is not None
+    return found
+
+
 def moments(tokenizer: Tokenizer, lesson: contrast.Lesson, texts: list[str] = TEXTS) -> contrast.Moments:
     return contrast.Moments(
         {"talk": (rows.encode("talk", texts, tokenizer), 1.0)},
         lesson,
-        person2=tokenizer.token_to_id("Person2:"),
-        tags=[tokenizer.token_to_id(tag) for tag in bpe.TAGS],
+        person2=token(tokenizer, "Person2:"),
+        tags=[token(tokenizer, tag) for tag in bpe.TAGS],
         seed=0,
     )
 
 
-def network(seed: int = 0) -> Learner:
+def network(seed: int = 0) -> GPT2LMHeadModel:
     made = net.build(net.Shape(width=64, layers=2, context=128, vocabulary=400), seed=seed)
     made.set_attn_implementation("eager")
     return made
@@ -64,7 +71,7 @@ def test_a_long_dialogue_is_read_in_whole_turns_that_fit_the_window(tokenizer: T
     """No row holds more of the dialogue than the window, and none begins within a turn."""
     long = [text * 3 for text in TEXTS]
     sheet = moments(tokenizer, contrast.Lesson(window=window, candidates=3), long).sheet(1, 2_000)
-    tags = {tokenizer.token_to_id(tag) for tag in bpe.TAGS}
+    tags = {token(tokenizer, tag) for tag in bpe.TAGS}
     for ids, part in zip(sheet.ids, sheet.part, strict=True):
         assert int((part == 0).sum()) <= window
         assert int(ids[0]) in tags
@@ -75,14 +82,14 @@ def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> N
     lesson = contrast.Lesson(candidates=4, temperature=3.0)
     sheet = moments(tokenizer, lesson).sheet(0, 600)
     learner = network()
-    person2 = tokenizer.token_to_id("Person2:")
+    person2 = token(tokenizer, "Person2:")
     _, _, found, _ = contrast.losses(learner, sheet, lesson, person2=person2, dtype=torch.float32)
 
     learner.set_attn_implementation("sdpa")
-    learner.eval()
+    learner.train(False)
     judge = Learner(learner.config)
     judge.load_state_dict(learner.state_dict())
-    judge.eval()
+    judge.train(False)
     wanted = []
     for at in range(0, len(sheet.replies), 4):
         group = [list(reply) for reply in sheet.replies[at : at + 4]]
@@ -108,7 +115,7 @@ def test_the_gradient_is_that_of_both_losses(tokenizer: Tokenizer) -> None:
     lesson = contrast.Lesson(candidates=4, weight=0.3, temperature=2.0)
     sheet = moments(tokenizer, lesson).sheet(2, 600)
     learner = network()
-    person2 = tokenizer.token_to_id("Person2:")
+    person2 = token(tokenizer, "Person2:")
     loss, foreseen, found, count = contrast.losses(learner, sheet, lesson, person2=person2, dtype=torch.float32)
     ours = torch.autograd.grad(loss, list(learner.parameters()))
 
@@ -126,11 +133,9 @@ def test_the_gradient_is_that_of_both_losses(tokenizer: Tokenizer) -> None:
     foretold = nats[sheet.dialogue].mean()
     right = torch.autograd.grad(foretold + 0.3 * apart, list(learner.parameters()))
 
-    assert (foreseen, found, count) == (
-        pytest.approx(float(foretold.detach()), rel=1e-4),
-        pytest.approx(float(apart.detach()), rel=1e-4),
-        int(sheet.dialogue.sum()),
-    )
+    assert foreseen == pytest.approx(float(foretold.detach()), rel=1e-4)
+    assert found == pytest.approx(float(apart.detach()), rel=1e-4)
+    assert count == int(sheet.dialogue.sum())
     for wanted, got in zip(right, ours, strict=True):
         assert float((wanted - got).norm() / wanted.norm()) < 1e-3
 
@@ -140,7 +145,7 @@ def test_replies_are_told_apart_after_a_few_lessons(tokenizer: Tokenizer) -> Non
     lesson = contrast.Lesson(candidates=4, weight=0.5, temperature=1.0)
     learner, lessons = network(), moments(tokenizer, lesson)
     optimizers = net.Optimizers(learner, net.Rates(muon=0.01, adam=0.003))
-    person2 = tokenizer.token_to_id("Person2:")
+    person2 = token(tokenizer, "Person2:")
     history = []
     for number in range(40):
         loss, _, found, _ = contrast.losses(

@@ -357,7 +357,7 @@ def trainer(
 
 
 def _moments(tokenizer: Tokenizer, lesson: contrast.Lesson) -> contrast.Moments:
-    tags = [tokenizer.token_to_id(tag) for tag in bpe.TAGS]
+    tags = [found for tag in bpe.TAGS if (found := tokenizer.token_to_id(tag)) is not None]
     return contrast.Moments({"a": (encoded("a", TEXTS, tokenizer), 1.0)}, lesson, person2=tags[1], tags=tags, seed=3)
 
 

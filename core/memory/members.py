@@ -1,0 +1,134 @@
+"""Members: what they agreed to, all that is stored of them, and their being forgotten."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import aliased
+
+from core.errors import StorageError
+from core.memory.rows import (
+    Removed,
+    delete_messages,
+)
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, FeedbackRow, MemberRow, MessageRow
+
+
+class Members(Store):
+    """A member is (platform, id)."""
+
+    def consent(self, platform: str, member: str) -> bool | None:
+        """Whether a member said that the bot may learn from their words; None if they never said."""
+        with self._session() as session:
+            return session.scalar(
+                select(MemberRow.consent).where(MemberRow.platform == platform, MemberRow.member == member)
+            )
+
+    def consented(self) -> list[str]:
+        """Everybody who said yes, as `platform:id`."""
+        with self._session() as session:
+            query = select(MemberRow.platform, MemberRow.member).where(MemberRow.consent.is_(True))
+            return sorted(f"{row[0]}:{row[1]}" for row in session.execute(query))
+
+    def consented_since(self) -> dict[str, datetime]:
+        """`platform:id` of everybody who said yes, and since when it holds."""
+        with self._session() as session:
+            query = select(MemberRow).where(MemberRow.consent.is_(True))
+            return {f"{row.platform}:{row.member}": row.consent_at for row in session.scalars(query) if row.consent_at}
+
+    def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
+        """Keep a member's word; who says the same again goes on with the moment they said it first."""
+        with self._session() as session:
+            row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
+            if row is None:
+                row = MemberRow(platform=platform, member=member)
+                session.add(row)
+            if row.consent is not given:
+                row.consent, row.consent_at = given, at
+
+    def find_members(self, spec: str) -> list[tuple[str, str]]:
+        """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""
+        platform, colon, member = spec.partition(":")
+        with self._session() as session:
+            wrote = select(MessageRow.platform, MessageRow.author).where(MessageRow.from_bot.is_(False)).distinct()
+            known = select(MemberRow.platform, MemberRow.member).distinct()
+            voted = select(FeedbackRow.platform, FeedbackRow.member).distinct()
+            if colon:
+                wrote = wrote.where(MessageRow.platform == platform, MessageRow.author == member)
+                known = known.where(MemberRow.platform == platform, MemberRow.member == member)
+                voted = voted.where(FeedbackRow.platform == platform, FeedbackRow.member == member)
+            else:
+                wrote = wrote.where(or_(MessageRow.author == spec, MessageRow.author_name == spec))
+                known = known.where(MemberRow.member == spec)
+                voted = voted.where(FeedbackRow.member == spec)
+            found = {(row[0], row[1]) for query in (wrote, known, voted) for row in session.execute(query)}
+            return sorted(found)
+
+    def forget(self, platform: str, member: str) -> Removed:
+        """Delete a member's messages, the bot's answers to them (they may repeat them), feedback and consent.
+
+        On SQLite the freed pages are overwritten (`secure_delete`) and the write-ahead log is emptied, so that the
+        words are gone from the files too.
+        """
+        with self._session() as session:
+            said = session.scalars(
+                select(MessageRow.id).where(MessageRow.platform == platform, MessageRow.author == member)
+            ).all()
+            answers = session.scalars(select(MessageRow.id).where(MessageRow.answers.in_(said))).all()
+            delete_messages(session, answers)
+            delete_messages(session, said)
+            given = session.execute(
+                delete(FeedbackRow)
+                .where(FeedbackRow.platform == platform, FeedbackRow.member == member)
+                .returning(FeedbackRow.id)
+            ).all()
+            session.execute(delete(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
+        if not self._scrub() and not self._scrub():
+            raise StorageError(
+                "The rows are deleted, but another program reads the database without a pause, so its write-ahead log "
+                "still holds the words: close that program and forget the member again."
+            )
+        return Removed(messages=len(said), replies=len(answers), feedback=len(given))
+
+    def export(self, platform: str, member: str) -> dict[str, Any]:
+        """Everything stored of a member, ready for JSON: messages with the bot's answers, consent, feedback."""
+        answer = aliased(MessageRow)
+        with self._session() as session:
+            rows = session.execute(
+                select(MessageRow, ConversationRow.key, answer.text)
+                .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                .outerjoin(answer, answer.answers == MessageRow.id)
+                .where(MessageRow.platform == platform, MessageRow.author == member)
+                .order_by(MessageRow.id)
+            ).all()
+            messages: dict[int, dict[str, Any]] = {}
+            for said, key, answered in rows:
+                entry = messages.setdefault(
+                    said.id,
+                    {
+                        "conversation": key,
+                        "id": said.message_id,
+                        "name": said.author_name,
+                        "sent_at": said.sent_at.isoformat(),
+                        "text": said.text,
+                        "answers": [],
+                    },
+                )
+                if answered is not None:
+                    entry["answers"].append(answered)
+            known = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
+            given = session.execute(
+                select(FeedbackRow.liked, FeedbackRow.given_at, MessageRow.text)
+                .join(MessageRow, MessageRow.id == FeedbackRow.message_id)
+                .where(FeedbackRow.platform == platform, FeedbackRow.member == member)
+                .order_by(FeedbackRow.id)
+            ).all()
+            return {
+                "platform": platform,
+                "member": member,
+                "consent": known.consent if known else None,
+                "consent_at": known.consent_at.isoformat() if known and known.consent_at else None,
+                "messages": list(messages.values()),
+                "feedback": [{"liked": liked, "given_at": at.isoformat(), "reply": text} for liked, at, text in given],
+            }

@@ -1,0 +1,172 @@
+"""What was said before: windows, reply chains, roots of threads. Reads only."""
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, aliased
+
+from core.memory.rows import (
+    Remembered,
+    conversation_of,
+    matching,
+    place_of,
+    post_row,
+    remembered,
+)
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, MessageRow, PostRow
+from core.messages import Conversation
+
+
+class Recall(Store):
+    """Recall for prompts, for buttons and for training."""
+
+    def window(self, conversation: Conversation, *, limit: int, until: int | None = None) -> list[Remembered]:
+        """The newest `limit` messages since the last reset, oldest first; up to and with row `until` and no later.
+
+        An answer stands right after its question, whenever it was finished; replaced answers are left out.
+        """
+        with self._session() as session:
+            found = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            if found is None:
+                return []
+            query = (
+                select(MessageRow)
+                .where(
+                    MessageRow.conversation_id == found.id,
+                    MessageRow.epoch == found.epoch,
+                    MessageRow.replaced.is_(False),
+                )
+                .order_by(MessageRow.place.desc(), MessageRow.id.desc())
+                .limit(limit)
+            )
+            if until is not None:
+                # Answers to the message itself are later than it, so they are out too.
+                query = query.where(or_(MessageRow.place < until, MessageRow.id == until))
+            return [remembered(row, conversation) for row in reversed(session.scalars(query).all())]
+
+    def chain(self, row: int, limit: int) -> list[Remembered]:
+        """The message `row` and what it answers, back to the start of the reply chain; oldest first."""
+        with self._session() as session:
+            found: list[MessageRow] = []
+            current = session.get(MessageRow, row)
+            epoch = current.epoch if current else 0
+            while current is not None and len(found) < limit and current.epoch == epoch and current not in found:
+                found.append(current)
+                current = self._answered(session, current)
+            return [remembered(each, place_of(session, each)) for each in reversed(found)]
+
+    def _answered(self, session: Session, row: MessageRow) -> MessageRow | None:
+        if row.answers is not None:
+            return session.get(MessageRow, row.answers)
+        if row.reply_to is None:
+            return None
+        said = select(MessageRow).where(
+            MessageRow.platform == row.platform,
+            MessageRow.channel == row.channel,
+            MessageRow.message_id == row.reply_to,
+        )
+        posted = (
+            select(MessageRow)
+            .join(PostRow, PostRow.message_id == MessageRow.id)
+            .where(PostRow.platform == row.platform, PostRow.channel == row.channel, PostRow.post_id == row.reply_to)
+        )
+        return session.scalar(said) or session.scalar(posted)
+
+    def last_reply(
+        self, conversation: Conversation, post: str | None = None, *, whole_channel: bool = False
+    ) -> tuple[Remembered, int, tuple[str, ...]] | None:
+        """The question, the reply's row and its post ids: of `post`, or of the newest reply since the last reset, with
+        `whole_channel` in the channel's threads too."""
+        question = aliased(MessageRow)
+        with self._session() as session:
+            query = (
+                select(MessageRow, question)
+                .join(question, question.id == MessageRow.answers)
+                .where(MessageRow.from_bot.is_(True), MessageRow.replaced.is_(False))
+            )
+            if post is not None:
+                query = query.join(PostRow, PostRow.message_id == MessageRow.id).where(
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id == post,
+                )
+            else:
+                query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id).where(
+                    *matching(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch
+                )
+            pair = session.execute(query.order_by(MessageRow.place.desc(), MessageRow.id.desc()).limit(1)).first()
+            if pair is None:
+                return None
+            reply, asked = pair[0], pair[1]
+            posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
+            return remembered(asked, place_of(session, asked)), reply.id, tuple(posts)
+
+    def root(self, conversation: Conversation) -> Remembered | None:
+        """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
+        and the thread was not reset."""
+        with self._session() as session:
+            thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            if thread is None or thread.epoch > 0:
+                return None
+            said = select(MessageRow).where(
+                MessageRow.platform == conversation.platform,
+                MessageRow.channel == conversation.channel,
+                MessageRow.message_id == conversation.thread,
+            )
+            posted = (
+                select(MessageRow)
+                .join(PostRow, PostRow.message_id == MessageRow.id)
+                .where(
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id == conversation.thread,
+                )
+            )
+            found = session.scalar(said) or session.scalar(posted)
+            return remembered(found, place_of(session, found)) if found else None
+
+    def reply_of(self, conversation: Conversation, post: str) -> int | None:
+        """The row of the reply posted as `post`; None if that is not a post of ours."""
+        with self._session() as session:
+            found = post_row(session, conversation, post)
+            return found.message_id if found else None
+
+    def details(self, row: int) -> dict[str, str | int | float]:
+        """How a reply was made (for “why?”); empty for an unknown row."""
+        with self._session() as session:
+            found = session.get(MessageRow, row)
+            return dict(found.details or {}) if found else {}
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        with self._session() as session:
+            return list(session.scalars(select(MessageRow.text).where(MessageRow.id.in_(rows))))
+
+    def in_thread(self, conversation: Conversation) -> bool:
+        """Whether the bot has spoken in this conversation: then it takes part in the thread."""
+        with self._session() as session:
+            query = (
+                select(MessageRow.id)
+                .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                .where(ConversationRow.key == conversation.key, MessageRow.from_bot.is_(True))
+                .limit(1)
+            )
+            return session.scalar(query) is not None
+
+    def everything(self, *, batch: int = 1000) -> Iterator[Remembered]:
+        """Every stored message but replaced replies, oldest first, in flat memory; `person2 import log` reads this."""
+        last = 0
+        while True:
+            with self._session() as session:
+                rows = session.execute(
+                    select(MessageRow, ConversationRow)
+                    .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                    .where(MessageRow.id > last, MessageRow.replaced.is_(False))
+                    .order_by(MessageRow.id)
+                    .limit(batch)
+                ).all()
+                found = [remembered(row, conversation_of(place)) for row, place in rows]
+            if not found:
+                return
+            yield from found
+            last = found[-1].row

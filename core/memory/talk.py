@@ -1,0 +1,199 @@
+"""What is said and answered, where it was posted, and what becomes of it: edited, deleted, reset."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from core.errors import StorageError
+from core.memory.rows import (
+    PERSON2,
+    Removed,
+    channel_row,
+    conversation_row,
+    delete_messages,
+    matching,
+    orphan_answers,
+    post_row,
+)
+from core.memory.store import Store, storage_sentence
+from core.memory.tables import ConversationRow, MessageRow, PostRow
+from core.messages import Conversation, Message
+
+RACES = 5
+"""How often a write that lost a race with another worker is tried again."""
+
+
+class Talk(Store):
+    """Messages of people, replies of the bot."""
+
+    def remember(self, message: Message) -> int | None:
+        """Store what was said; the new row, or None if this message is already stored (redelivered)."""
+        for _ in range(RACES):
+            try:
+                with self._sessions.begin() as session:
+                    return self._insert(session, message)
+            except IntegrityError as error:
+                # Another worker stored the same event, or opened the same conversation, between our look and our
+                # insert: look again.
+                failure: SQLAlchemyError = error
+            except SQLAlchemyError as error:
+                raise StorageError(storage_sentence(error)) from error
+        raise StorageError(storage_sentence(failure)) from failure
+
+    def _insert(self, session: Session, message: Message) -> int | None:
+        where = message.conversation
+        known = select(MessageRow.id).where(
+            MessageRow.platform == where.platform,
+            MessageRow.channel == where.channel,
+            MessageRow.message_id == message.id,
+        )
+        if session.scalar(known) is not None:
+            return None
+        conversation = conversation_row(session, where)
+        row = MessageRow(
+            conversation_id=conversation.id,
+            platform=where.platform,
+            channel=where.channel,
+            message_id=message.id,
+            epoch=conversation.epoch,
+            place=0,
+            author=message.author,
+            author_name=message.author_name[:200],
+            text=message.text,
+            sent_at=message.sent_at,
+            from_bot=message.from_bot,
+            reply_to=message.reply_to,
+        )
+        session.add(row)
+        session.flush()
+        row.place = row.id
+        return row.id
+
+    def remember_reply(
+        self,
+        text: str,
+        *,
+        answers: int,
+        sent_at: datetime,
+        adapter: str | None,
+        details: Mapping[str, str | int | float],
+        replaces: int | None = None,
+    ) -> int | None:
+        """Store what Person2 says in answer to row `answers`; the row, or None if the question was deleted meanwhile.
+
+        `replaces` is the row of an earlier answer that this one takes the place of.
+        """
+        with self._session() as session:
+            question = session.get(MessageRow, answers)
+            if question is None:
+                return None
+            if replaces is not None:
+                session.execute(update(MessageRow).where(MessageRow.id == replaces).values(replaced=True))
+            row = MessageRow(
+                conversation_id=question.conversation_id,
+                platform=question.platform,
+                channel=question.channel,
+                message_id=f"{PERSON2}-{secrets.token_hex(8)}",
+                epoch=question.epoch,
+                place=question.place,
+                author=PERSON2,
+                author_name="Person2",
+                text=text,
+                sent_at=sent_at,
+                from_bot=True,
+                reply_to=question.message_id,
+                answers=answers,
+                adapter=adapter,
+                details=dict(details),
+            )
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
+        """Note the platform's ids of a posted reply. Ids already noted stay, but for those of a replaced answer: the
+        new one was put in its place by editing the post."""
+        with self._session() as session:
+            if session.get(MessageRow, row) is None:
+                return
+            for post in posts:
+                found = post_row(session, conversation, post)
+                if found is None:
+                    session.add(
+                        PostRow(
+                            message_id=row, platform=conversation.platform, channel=conversation.channel, post_id=post
+                        )
+                    )
+                elif session.get_one(MessageRow, found.message_id).replaced:
+                    found.message_id = row
+
+    def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
+        """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
+        longer context."""
+        with self._session() as session:
+            conversation_row(session, conversation)
+            here = matching(conversation, whole_channel=whole_channel)
+            session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
+
+    def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
+        """Take over an edited message; False if it is not stored."""
+        with self._session() as session:
+            changed = session.execute(
+                update(MessageRow)
+                .where(
+                    MessageRow.platform == conversation.platform,
+                    MessageRow.channel == conversation.channel,
+                    MessageRow.message_id == message_id,
+                )
+                .values(text=text)
+                .returning(MessageRow.id)
+            )
+            return changed.first() is not None
+
+    def remove(self, conversation: Conversation, message_ids: Sequence[str]) -> Removed:
+        """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it."""
+        with self._session() as session:
+            said = session.scalars(
+                select(MessageRow.id).where(
+                    MessageRow.platform == conversation.platform,
+                    MessageRow.channel == conversation.channel,
+                    MessageRow.message_id.in_(message_ids),
+                )
+            ).all()
+            posted = session.scalars(
+                select(PostRow.message_id).where(
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id.in_(message_ids),
+                )
+            ).all()
+            delete_messages(session, posted)
+            orphan_answers(session, said)
+            delete_messages(session, said)
+            return Removed(messages=len(said), replies=len(set(posted)))
+
+    def remove_place(self, conversation: Conversation) -> Removed:
+        """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
+        thread = conversation.thread is not None
+        with self._session() as session:
+            places = session.scalars(
+                select(ConversationRow.id).where(*matching(conversation, whole_channel=not thread))
+            ).all()
+            said = session.execute(
+                select(MessageRow.id, MessageRow.from_bot).where(MessageRow.conversation_id.in_(places))
+            ).all()
+            rows = [row.id for row in said]
+            orphan_answers(session, rows)
+            delete_messages(session, rows)
+            session.execute(delete(ConversationRow).where(ConversationRow.id.in_(places)))
+            chosen = None if thread else channel_row(session, conversation)
+            if chosen is not None:
+                session.delete(chosen)
+        if rows:
+            self._scrub()
+        replies = sum(row.from_bot for row in said)
+        return Removed(messages=len(said) - replies, replies=replies)
