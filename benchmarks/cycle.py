@@ -28,7 +28,7 @@ from training import exports
 
 NAME = "channel-voice"
 NOTICED_WITHIN = 5.0
-"""Seconds in which a running bot takes a promotion over (issue of the loop)."""
+"""Seconds in which a running bot takes a promotion over."""
 STEADY = 15.0
 """Seconds of talk before and after a promotion whose waits are compared."""
 RUN = re.compile(rb"(?:[A-Za-z0-9,.]+ ){6}[A-Za-z0-9,.]+")

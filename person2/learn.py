@@ -1,5 +1,6 @@
 """Commands that learn: exports into dialogues, dialogues into an adapter, scores."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -189,7 +190,7 @@ def train(
             name=adapter_id,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
-            command=shlex.join(["person2", *sys.argv[1:]]),
+            command=_command(),
             clock=now,
             held_out=held_out or [],
             start_from=before,
@@ -260,7 +261,7 @@ def retrain(
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
             count_tokens=_token_counter(base_path(settings.base_model)),
-            command=shlex.join(["person2", *sys.argv[1:]]),
+            command=_command(),
             clock=now,
             dry_run=dry_run,
             settings=Knobs(epochs=epochs),
@@ -286,6 +287,13 @@ def _check_log_is_on(settings: Settings) -> None:
         raise TrainingError(
             "Learning from the log is off; set LOG_FOR_TRAINING=consented once your members know of it."
         )
+
+
+def _command() -> str:
+    """What was typed, as the report and the card repeat it."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    program = ["person2"] if processes < 2 else shlex.split(f"accelerate launch --num_processes {processes} -m person2")
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _tell(learned: "Learned", *, as_json: bool) -> None:

@@ -66,7 +66,7 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str, marks: Sequence[t
     return "".join(parts) + "</svg>"
 
 
-def whiskers(rows: Sequence[tuple[str, Figure]], *, title: str) -> str:
+def whiskers(rows: Sequence[tuple[str, Figure]], *, title: str, shares: bool = False) -> str:
     """Figures with their intervals, one above the other on one axis; the row's name is its CSS class."""
     if not rows:
         return ""
@@ -80,11 +80,16 @@ def whiskers(rows: Sequence[tuple[str, Figure]], *, title: str) -> str:
     def at(value: float) -> float:
         return LEFT + 14 + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - 14 - RIGHT)
 
+    def share_or_number(value: float) -> str:
+        return f"{number(100 * value)} %" if shares else number(value)
+
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">']
     for step in steps:
         x = at(step)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 20}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{number(step)}</text>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 4}" text-anchor="middle">{share_or_number(step)}</text>'
+        )
     for index, (name, figure) in enumerate(rows):
         y = index * row + 18
         parts.append(f'<text class="label" x="{LEFT + 2}" y="{y + 4}" text-anchor="end">{escape(name)}</text>')

@@ -53,6 +53,9 @@ border-top:1px solid var(--line);padding-top:.8rem}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);font-size:.92rem}
+.figures{margin:.5rem 0 .3rem}.figures th,.figures td{border:0;padding:.1rem .6rem .1rem 0;font-size:.86rem}
+.figures th{font-weight:600;white-space:nowrap;width:38%}.figures th:not(.who){font-weight:400;color:var(--soft)}
+.figures td:last-child{color:var(--soft);text-align:right;padding-right:0;white-space:nowrap}
 .funnel .n{text-align:right}.funnel .bar{width:50%}
 .bar span{display:block;height:.75rem;border-radius:.2rem;min-width:2px}
 .bar .base{background:var(--base)}.bar .new{background:var(--new)}.bar .lost{background:var(--line)}

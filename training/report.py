@@ -151,13 +151,21 @@ def _scores(judgement: Judgement) -> str:
     for name, title, hint, is_share in _METRICS:
         rows = [(who, figure) for who, scores in judgement.scores.items() if (figure := getattr(scores, name))]
         if rows:
-            figures = " · ".join(
-                f'<span class="{who}">{who}</span> {f"{one.value:.1%}" if is_share else f"{one.value:.3f}"}'
+            figures = "".join(
+                f'<tr><th class="who {who}">{who}</th><td>{_value(one.value, is_share)}</td>'
+                f"<td>{_value(one.low, is_share)} to {_value(one.high, is_share)}</td></tr>"
                 for who, one in rows
             )
+            gaps = "".join(
+                f"<tr><th>{NEW} − {rival}</th><td>{_value(gap.value, is_share, sign='+')}</td>"
+                f"<td>{_value(gap.low, is_share, sign='+')} to {_value(gap.high, is_share, sign='+')}</td></tr>"
+                for rival, found in judgement.differences.items()
+                if (gap := found.get(name))
+            )
             cards.append(
-                f"<figure><h3>{title}</h3>{whiskers(rows, title=title)}"
-                f'<figcaption>{figures}<br><span class="note">{hint}</span></figcaption></figure>'
+                f"<figure><h3>{title}</h3>{whiskers(rows, title=title, shares=is_share)}"
+                f'<table class="figures"><tbody>{figures}{gaps}</tbody></table>'
+                f"<figcaption>{hint}</figcaption></figure>"
             )
     floors = judgement.floors
     extra = [
@@ -179,7 +187,8 @@ def _scores(judgement: Judgement) -> str:
         notes.append(f"Most words in a row shared with one training turn: {longest}.")
     return (
         f'<div class="pair">{"".join(cards)}</div><p>{" ".join(notes)}</p>'
-        '<p class="note">Whiskers are 95 % bootstrap intervals over held-out dialogues, contexts or replies.</p>'
+        '<p class="note">Whiskers and “to” are 95 % bootstrap intervals over held-out dialogues, contexts or replies; '
+        "differences are drawn over the same ones for both, so they can be sure where the whiskers overlap.</p>"
     )
 
 
@@ -255,7 +264,8 @@ def _funnel(report: Report) -> str:
 def _advice(report: Report) -> str:
     if not report.learning_curve:
         return ""
-    points = tuple((float(point.dialogues), point.bits_per_byte) for point in report.learning_curve)
+    parts = ((float(point.dialogues), point.bits_per_byte) for point in report.learning_curve)
+    points = ((0.0, report.outcome.before), *parts)
     chart = lines([Line(points=points, dots=True)], title="Held-out bits per byte by dialogues", x_label="dialogues")
     caption = "<figcaption>Held-out replies, bits per byte, by training dialogues</figcaption>"
     return f'<p>{escape(report.advice)}</p><figure class="single">{chart}{caption}</figure>'
@@ -263,9 +273,13 @@ def _advice(report: Report) -> str:
 
 def _made(report: Report) -> str:
     outcome, settings = report.outcome, report.outcome.settings
+    time = f"{_duration(outcome.seconds)} of training, {_duration(report.seconds)} with judging"
+    if outcome.resumed_from:
+        time += f"; it went on from step {outcome.resumed_from:,} of a run that was stopped"
     facts: Sequence[tuple[str, str]] = (
         ("base", outcome.base),
-        ("training", f"{_duration(outcome.seconds)}, {outcome.steps:,} steps of {settings.batch_tokens:,} tokens"),
+        ("time", time),
+        ("steps", f"{outcome.steps:,} of {settings.batch_tokens:,} tokens"),
         ("rows", f"{outcome.rows:,} of up to {settings.block} tokens, {outcome.fill:.1%} full"),
         ("tokens", f"{outcome.tokens:,} in an epoch, {outcome.targets:,} of them targets"),
         ("LoRA", f"rank {settings.rank}, alpha {settings.alpha:g}, learning rate {settings.learning_rate:g}"),
@@ -281,8 +295,13 @@ def _made(report: Report) -> str:
     return f"<pre><code>{escape(report.command)}</code></pre><dl>{rows}</dl>"
 
 
+def _value(value: float, is_share: bool, *, sign: str = "") -> str:
+    shown = f"{100 * value:{sign}.1f} %" if is_share else f"{value:{sign}.3f}"
+    return shown.replace("-", "−")
+
+
 def _share(figure: Figure | None) -> str:
-    return f"{figure.value:.1%}" if figure else "–"
+    return _value(figure.value, is_share=True) if figure else "–"
 
 
 def _duration(seconds: float) -> str:
