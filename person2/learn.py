@@ -145,7 +145,10 @@ def train(
     name: Annotated[str | None, typer.Option(help="The adapter's id; made from the date when left out.")] = None,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
     rank: Annotated[int, typer.Option(min=1, help="LoRA rank: how much the adapter can hold.")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Highest learning rate; 0.004 on the starter unless set, less on wider bases."),
+    ] = None,
     patience: Annotated[
         int, typer.Option(min=1, help="Looks at the held-out loss without betterment before it stops; four an epoch.")
     ] = 4,

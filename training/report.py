@@ -282,7 +282,7 @@ def _made(report: Report) -> str:
         ("steps", f"{outcome.steps:,} of {settings.batch_tokens:,} tokens"),
         ("rows", f"{outcome.rows:,} of up to {settings.block} tokens, {outcome.fill:.1%} full"),
         ("tokens", f"{outcome.tokens:,} in an epoch, {outcome.targets:,} of them targets"),
-        ("LoRA", f"rank {settings.rank}, alpha {settings.alpha:g}, learning rate {settings.learning_rate:g}"),
+        ("LoRA", f"rank {settings.rank}, alpha {settings.alpha:g}, learning rate {settings.learning_rate or 0:g}"),
         (
             "left out",
             f"{outcome.duplicates} dialogues that are also held out, {len(outcome.faults)} faults",

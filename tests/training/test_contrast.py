@@ -46,7 +46,7 @@ def network(seed: int = 0) -> GPT2LMHeadModel:
 
 def test_a_sheet_holds_each_moments_true_reply_and_others_from_other_dialogues(tokenizer: Tokenizer) -> None:
     """What a reader would find: the first candidate answers the dialogue of its row, the rest answer another."""
-    lesson = contrast.Lesson(candidates=4)
+    lesson = contrast.Lesson(candidates=4, exchange=0.0)
     sheet = moments(tokenizer, lesson).sheet(3, 600)
     said = [tokenizer.decode(reply).strip() for reply in sheet.replies]
     groups = [said[at : at + 4] for at in range(0, len(said), 4)]
@@ -64,6 +64,14 @@ def test_a_sheet_is_a_function_of_its_number(tokenizer: Tokenizer) -> None:
     assert torch.equal(one.ids, same.ids)
     assert one.replies == same.replies
     assert one.replies != other.replies
+
+
+def test_with_speakers_exchanged_the_other_ones_replies_are_told_apart(tokenizer: Tokenizer) -> None:
+    """A dialogue of two equals teaches twice; one in which Person1 only asks first has no such reply."""
+    sheet = moments(tokenizer, contrast.Lesson(candidates=3, exchange=1.0)).sheet(3, 600)
+    for true in sheet.replies[::3]:
+        said = tokenizer.decode(true).strip()
+        assert any(f"\nPerson1: {said}\n" in text for text in TEXTS)
 
 
 @pytest.mark.parametrize("window", [24, 40, 320])

@@ -248,6 +248,15 @@ def test_curves_go_to_the_tools_people_have(
     assert {entry.name for entry in tmp_path.iterdir()} <= {"run", "talk.txt"}
 
 
+@pytest.mark.parametrize(
+    ("set_by_hand", "width", "rate"),
+    [(None, 256, 4e-3), (None, 768, 4e-3 / 3), (None, 1600, 6.4e-4), (2e-4, 768, 2e-4)],
+)
+def test_a_wider_base_learns_at_a_lower_rate(set_by_hand: float | None, width: int, rate: float) -> None:
+    """Unless one is set; the widths are the starter's, gpt2's and gpt2-xl's."""
+    assert Settings(learning_rate=set_by_hand).rate(width) == pytest.approx(rate)
+
+
 def test_early_stopping_keeps_the_best(base: Path, talk: Path, tmp_path: Path) -> None:
     """With a learning rate that ruins the model, training ends early and the best adapter is kept."""
     wild = Settings(rank=4, epochs=30, block=96, batch_tokens=192, learning_rate=0.5, patience=2, precision="fp32")

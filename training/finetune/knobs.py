@@ -12,6 +12,10 @@ LORA_MODULES = ("c_attn", "c_proj", "c_fc")
 Dettmers et al. 2023, arXiv:2305.14314)."""
 
 
+RATE, RATE_WIDTH = 4e-3, 256
+"""The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Every knob of a run."""
@@ -23,8 +27,8 @@ class Settings:
     dropout: float = 0.0
     """Dropout in front of the LoRA matrices. Off: early stopping guards against learning by heart, and without it a
     step takes half the time (see `training.lora`)."""
-    learning_rate: float = 1e-3
-    """Highest learning rate, after the warm-up and before the cosine goes down to 0."""
+    learning_rate: float | None = None
+    """Highest learning rate, after the warm-up and before the cosine goes down to 0; none: `rate` chooses."""
     warm_up: float = 0.05
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: float = 0.0
@@ -59,7 +63,7 @@ class Settings:
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1; it is {getattr(self, name)}.")
         for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
-            if not 0 < getattr(self, name) < math.inf:
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
@@ -67,3 +71,8 @@ class Settings:
             raise TrainingError(f"data_share must be above 0 and at most 1; it is {self.data_share}.")
         if not 0 <= self.dropout < 1 or not 0 <= self.warm_up < 1:
             raise TrainingError("dropout and warm_up are shares, from 0 up to but not including 1.")
+
+    def rate(self, width: int) -> float:
+        """The highest learning rate for a base `width` wide: the one set, else the measured one, less for a wider base
+        in proportion (Yang et al. 2022, arXiv:2203.03466: Adam's best rate goes as 1 / width)."""
+        return self.learning_rate if self.learning_rate is not None else RATE * RATE_WIDTH / width

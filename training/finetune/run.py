@@ -55,7 +55,11 @@ def finetune(
     people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
-    settings = replace(settings, block=min(settings.block, model.config.n_positions))
+    settings = replace(
+        settings,
+        block=min(settings.block, model.config.n_positions),
+        learning_rate=settings.rate(model.config.n_embd),
+    )
     learned = train.share(settings.data_share)
     rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
     if not rows.targets:

@@ -43,6 +43,8 @@ class Lesson:
     """Moments of one dialogue, at most."""
     window: int = 320
     """Tokens of a dialogue that are read."""
+    exchange: float = 0.5
+    """Share of the dialogues read with the speakers exchanged, so that either one's replies are told apart."""
     temperature: float = 2.5
     """What the scores are divided by. A small model's are too sure: as they stand, a few replies that it finds absurd
     would outweigh all others (on talk it has not seen, the loss is least between 2 and 3)."""
@@ -87,6 +89,8 @@ class Moments:
         seed: int,
     ) -> None:
         """`corpora`: name → tokens and weight, as in a `Mixture`. `person2`: the token of its tag; `tags`: of both."""
+        if person2 not in tags or len(tags) != 2:
+            raise ValueError("there are two tags, and person2 is one of them")
         self._lesson, self._seed, self.person2 = lesson, seed, person2
         self._names = sorted(corpora)
         self._corpora = {name: corpora[name][0] for name in self._names}
@@ -125,6 +129,8 @@ class Moments:
     def _piece(self, corpus: Encoded, text: int, random: np.random.Generator) -> tuple[NDArray[np.int64], list[Span]]:
         """A dialogue, or whole turns of it that fit the window, and the spans of some of Person2's answers in it."""
         tokens = corpus.tokens[corpus.starts[text] : corpus.starts[text + 1] - 1].astype(np.int64)
+        if random.random() < self._lesson.exchange:
+            tokens = np.where(np.isin(tokens, self._tags), self._tags.sum() - tokens, tokens)
         turns = [*np.flatnonzero(np.isin(tokens, self._tags)).tolist(), len(tokens)]
         if len(tokens) > self._lesson.window:
             first = int(random.integers(sum(len(tokens) - start > self._lesson.window // 2 for start in turns)))
