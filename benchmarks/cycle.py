@@ -188,8 +188,9 @@ class Cycle:
         questions = [turn.text for talk in talks for turn in talk if turn.speaker is Speaker.PERSON1][
             : self.options.asks
         ]
-        answers = [await town.ask(self.ann, text, where=garden) for text in questions]
+        asked = [await town.ask(self.ann, text, where=garden) for text in questions]
         posts = {str(post.id): post for post in town.server.messages(garden)}
+        answers = [each for each in asked if not each.failed]
         self.liked, self.disliked = answers[: len(answers) // 2], answers[len(answers) // 2 :]
         for answer, thumb in [*((each, "👍") for each in self.liked), *((each, "👎") for each in self.disliked)]:
             self.ann.reacts(posts[answer.post], thumb)

@@ -20,6 +20,7 @@ import torch
 import typer
 
 from core.errors import Person2Error, TrainingError
+from training.base import wants_bf16
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
 from training.pretrain.contrast import Lesson
@@ -36,6 +37,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
+    AUTO = "auto"
     BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
 
@@ -88,7 +90,9 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and shuffling.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: torch's own choice.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    precision: Annotated[Precision, typer.Option(help="Of the passes; masters are float32.")] = Precision.BFLOAT16,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the passes; auto: bfloat16 where it is native. Masters are float32.")
+    ] = Precision.AUTO,
     checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
     measure_minutes: Annotated[float, typer.Option(min=0, help="Between held-out measurements.")] = 10.0,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint; the budget may differ.")] = False,
@@ -163,7 +167,7 @@ def pretrain(
         clock=time.monotonic,
         report=_report,
         device=_device(device),
-        dtype=torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32,
+        dtype=_dtype(precision),
         start=start,
     )
     if resume or export_only:
@@ -268,6 +272,12 @@ def _device(wanted: Device) -> torch.device:
     if wanted is Device.CUDA and not torch.cuda.is_available():
         raise TrainingError("This machine has no CUDA device; use --device cpu.")
     return torch.device(wanted.value)
+
+
+def _dtype(wanted: Precision) -> torch.dtype:
+    if wanted is Precision.AUTO:
+        return torch.bfloat16 if wants_bf16("auto") else torch.float32
+    return torch.bfloat16 if wanted is Precision.BFLOAT16 else torch.float32
 
 
 def _report(line: str) -> None:

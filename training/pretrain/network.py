@@ -1,4 +1,4 @@
-"""The network, its loss and its optimizers: a GPT-2 of transformers, trained in bfloat16 with float32 masters.
+"""The network, its loss and its optimizers: a GPT-2 of transformers, its passes in any dtype, its masters in float32.
 
 Knows torch and transformers; knows no files, no corpora and no schedule.
 """
@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from core.errors import TrainingError
+from training.pretrain.muon import Muon
 
 WEIGHTS = "model.safetensors"
 LOSS_CHUNK = 512
@@ -159,7 +160,7 @@ class Rates:
     """Peak learning rates. The matrices inside the blocks learn by Muon, everything else by AdamW."""
 
     muon: float = 0.01
-    """On the scale of AdamW's (`match_rms_adamw`, Liu et al. 2025, arXiv:2502.16982). 0: AdamW for the matrices too."""
+    """On the scale of AdamW's (see `training.pretrain.muon`). 0: AdamW for the matrices too."""
     adam: float = 0.003
     weight_decay: float = 0.05
 
@@ -167,7 +168,8 @@ class Rates:
 class Optimizers:
     """Muon for the blocks' matrices (Jordan et al. 2024) and AdamW for embeddings, norms and biases, as one."""
 
-    def __init__(self, network: nn.Module, rates: Rates) -> None:
+    def __init__(self, network: nn.Module, rates: Rates, *, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype`: of Muon's products."""
         matrices = [(name, weight) for name, weight in network.named_parameters() if _is_matrix(name, weight)]
         others = [(name, weight) for name, weight in network.named_parameters() if not _is_matrix(name, weight)]
         if rates.muon == 0:
@@ -184,12 +186,7 @@ class Optimizers:
         ]
         if matrices:
             self._parts.append(
-                torch.optim.Muon(
-                    [weight for _, weight in matrices],
-                    lr=rates.muon,
-                    weight_decay=rates.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
+                Muon([weight for _, weight in matrices], lr=rates.muon, weight_decay=rates.weight_decay, dtype=dtype)
             )
         self._peaks = [[float(group["lr"]) for group in part.param_groups] for part in self._parts]
 
