@@ -17,10 +17,12 @@ import re
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.reading import LINES
 from benchmarks.town import Asked, Done, Town, kill
 from core.dialogue import Dialogue, Fault, Speaker, read
 from core.messages import Message
@@ -113,8 +115,8 @@ class Cycle:
     async def promote(self) -> None:
         """Into a bot that everybody talks to."""
         seconds = await self.town.start_bot()
-        asked = [turn.text for talk in dialogues_of(self.talk) for turn in talk[::2] if len(turn.text) > 20]
-        self.town.crowd(self.options.members, asked)
+        openings = tomllib.loads(LINES.read_text(encoding="utf-8"))["openings"]
+        self.town.crowd(self.options.members, openings)  # nobody's words of the channels: those are looked for later
         await self._until(lambda: sum(bool(each.answered) for each in self.town.requests) >= 3 * self.options.members)
         self.tell("bot", f"connected after {seconds:.1f} s; {self.options.members} people talk to it without a pause")
         began = time.time()
@@ -165,7 +167,7 @@ class Cycle:
             used = await member.uses("person2 consent", choice=word)
             self.tell("consent", f"{member.name}: {await used.answer()}")
         self.unsaid = "nobody may ever learn what Cat keeps under the third flower pot"
-        self.said: list[bytes] = []
+        self.said: tuple[list[bytes], list[bytes]] = [], []  # Ben's and Ann's
         later = [file for file in self.options.exports.iterdir() if self.options.later in file.name]
         with tempfile.TemporaryDirectory() as scratch:
             other = Town(home=Path(scratch), base=self.options.base)
@@ -180,8 +182,7 @@ class Cycle:
             for turn in talk:
                 speaker = self.ann if turn.speaker is Speaker.PERSON1 else self.ben
                 speaker.says(turn.text[:1900], where=where)
-                if speaker is self.ann:
-                    self.said.append(turn.text.encode())
+                self.said[speaker is self.ann].append(turn.text.encode())
             if number % 10 == 0:
                 self.cat.says(self.unsaid, where=where)
             await asyncio.sleep(0.02)
@@ -211,7 +212,8 @@ class Cycle:
         no = await (await self.cat.uses("person2 voice", where=where, name="none")).answer()
         yes = await (await keeper.uses("person2 voice", where=where, name="none")).answer()
         answer = await town.ask(self.cat, "Hello there, how are you?", where=where)
-        voice = town.voices().get(answer.post)
+        await self._until(lambda: answer.post in town.voices())  # it is stored once it is said
+        voice = town.voices()[answer.post]
         self.promise("voice", voice == "none" and "Only members" in no, f"“{no}” “{yes}” and `{voice}` answered there")
 
     async def retrain(self) -> None:
@@ -276,7 +278,10 @@ class Cycle:
 
     async def forget(self) -> None:
         """Two members: one of the bot's own log, one of the imported channels."""
-        said = {run for text in self.said for run in RUN.findall(text)} - self._known_runs(self.talk, self.held)
+        bens, anns = ({run for text in texts for run in RUN.findall(text)} for texts in self.said)
+        said = {
+            run for run in anns - bens - self._known_runs(self.talk, self.held) if run not in b"\n".join(self.said[0])
+        }
         await self._forget(f"discord:{self.ann.id}", said, "Ann, of the log")
         who, runs = self._loudest()
         await self._forget(who, runs, "who wrote most in the imported channels")
@@ -300,17 +305,22 @@ class Cycle:
             f"{sorted(after)[:3] or ''}; {receipt['removed']['messages']} messages, {receipt['dialogues']} dialogues",
         )
         now = await self.current()
+        spoke = {voice["id"] for voice in stored["voices"] if voice["in service"]}
         self.promise(
             "forget",
-            {voice["id"] for voice in stored["voices"]} == set(receipt["adapters"]) and now == receipt["speaks_now"],
+            spoke == set(receipt["adapters"]) and now == receipt["speaks_now"],
             f"out of service: {', '.join(receipt['adapters']) or 'nothing'}; {now} speaks; to rebuild: "
             f"{'; '.join(receipt['rebuild']) or 'nothing'}",
         )
         if receipt["adapters"]:
             heard = await self.town.logged("speaks", since=began, within=10)
             self.promise("forget", heard is not None, f"the bot changed its voice {(heard or 0) - began:.1f} s later")
-        gone = await self.town.command("export", member)
-        self.promise("forget", gone.status == 1, f"export says: {gone.err.strip()}")
+        left = json.loads((await self.must("export", member)).out)[0]
+        kept = {name: value for name, value in left.items() if value and isinstance(value, list)}
+        voices = [voice["id"] for voice in kept.pop("voices", []) if not voice["in service"]]
+        self.promise(
+            "forget", not kept and left["consent"] is None, f"left: the names of {', '.join(voices) or 'none'}"
+        )
 
     def _holding(self, runs: Iterable[bytes]) -> set[str]:
         """The files under the home in which one of these runs stands."""
