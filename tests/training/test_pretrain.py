@@ -514,6 +514,16 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     assert readme.index("--steps 5") < readme.index("--steps 2")
     assert "Of 2 steps one told true replies from others" in readme
 
+    learned = ["--start", str(tmp_path / "first"), *shape, "--steps", "3"]
+    assert command("ahead", *learned) == 0
+    again = ["--run", str(tmp_path / "run-ahead"), "--export-only", "--start-share", "0.25"]
+    assert command("between", *learned, *again) == 0
+    ahead, between = (load_file(tmp_path / name / "model.safetensors") for name in ("ahead", "between"))
+    for name, weight in between.items():
+        assert torch.allclose(weight.float(), 0.75 * ahead[name].float() + 0.25 * first[name].float(), atol=2e-3)
+    assert not torch.equal(ahead["transformer.wte.weight"], between["transformer.wte.weight"])
+    assert "moved 25% of the way back" in (tmp_path / "between" / "README.md").read_text()
+
     assert command("third", "--width", "128", "--layers", "1", "--steps", "2", "--start", str(tmp_path / "first")) == 1
     assert "another shape" in capsys.readouterr().err.splitlines()[-1]
 
@@ -531,6 +541,7 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
         (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
         (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),
         (["--train", "{talk}", "--width", "100", "--steps", "1"], "no multiple of 64"),
+        (["--train", "{talk}", "--start-share", "0.5", "--steps", "1"], "name that folder too"),
         (["--train", "{talk}"], "exactly one of"),
     ],
 )

@@ -83,6 +83,8 @@ class Card:
     seconds: float
     averaged: bool
     """The exported weights are the moving average."""
+    start_share: float = 0.0
+    """How far the exported weights lie back towards those the run began with (`--start-share`)."""
     before: Mapping[str, Any] | None
     """What the run began with, where not with random weights; see `earlier`."""
     ingredients: tuple[Ingredient, ...]
@@ -203,7 +205,8 @@ def readme(card: Card, about: About) -> str:
         "## Made how",
         "",
         f"{card.steps:,} steps, {card.tokens / 1e6:.2f} M tokens, {card.seconds / 60:.0f} minutes{cooled}. "
-        f"{optimizer}. The weights are {'a moving average' if card.averaged else 'the last step’s'}."
+        f"{optimizer}. The weights are {'a moving average' if card.averaged else 'the last step’s'}"
+        f"{_blended(card)}."
         f"{_told_apart(card)}",
         "",
         *_earlier_commands(runs[:-1]),
@@ -224,6 +227,13 @@ def _told_apart(card: Card) -> str:
         f" Of {lesson['every']} steps one told true replies from others (`training/pretrain/contrast.py`): "
         f"{lesson['candidates']} candidates, temperature {lesson['temperature']}, weight {lesson['weight']}."
     )
+
+
+def _blended(card: Card) -> str:
+    if not card.start_share:
+        return ""
+    share = card.start_share
+    return f", moved {share:.0%} of the way back to those the run began with (`--start-share {share:g}`)"
 
 
 def _earlier_commands(runs: list[Mapping[str, Any]]) -> list[str]:

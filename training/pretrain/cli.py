@@ -67,6 +67,9 @@ def pretrain(
     start: Annotated[
         Path | None, typer.Option(help="Go on from this finished folder's weights and tokenizer, not from random ones.")
     ] = None,
+    start_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Export so far back towards the weights of --start; 0.5: midway.")
+    ] = 0.0,
     vocabulary: Annotated[int, typer.Option(min=1, max=65_535, help="Entries of a new tokenizer.")] = 8_192,
     width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
     layers: Annotated[int, typer.Option(min=1, help="Its layers.")] = 6,
@@ -120,6 +123,10 @@ def pretrain(
         tokenizer=tokenizer or start,
         vocabulary=vocabulary,
     )
+    if start_share and start is None:
+        raise TrainingError("--start-share goes back towards the weights of --start; name that folder too.")
+    if start_share and use_average:
+        raise TrainingError("--start-share and --use-average exclude each other; choose one.")
     if not (resume or export_only) and (run / loop.CHECKPOINT).exists():
         raise TrainingError(f"{run} holds a checkpoint already; add --resume to go on, or name another --run folder.")
     if width % net.HEAD_WIDTH:
@@ -177,10 +184,14 @@ def pretrain(
         with (run / COMMANDS).open("a", encoding="utf-8") as log:
             log.write(shlex.join(["python", "-m", "training.pretrain", *context_of_call.obj]) + "\n")
         trainer.run(budget, loop.Pace(checkpoint=checkpoint_minutes * 60, measure=measure_minutes * 60))
+    if start and start_share:
+        net.blend(trainer.network, start, start_share)
     scores = trainer.measure(prepared.held_out, averaged=use_average)
     _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
     with trainer.averaged() if use_average else nullcontext():
-        made = _card(files, prepared, trainer, scores, described, averaged=use_average, before=before)
+        made = _card(
+            files, prepared, trainer, scores, described, averaged=use_average, start_share=start_share, before=before
+        )
         card.export(out, trainer.network, prepared.tokenizer, made, described)
     typer.echo(out)
 
@@ -193,6 +204,7 @@ def _card(
     described: card.About,
     *,
     averaged: bool,
+    start_share: float,
     before: dict[str, Any] | None,
 ) -> card.Card:
     main, cool = prepared.main.passes(), prepared.cool.passes()
@@ -206,6 +218,7 @@ def _card(
         tokens=trainer.tokens,
         seconds=round(trainer.seconds, 1),
         averaged=averaged,
+        start_share=start_share,
         before=before,
         ingredients=tuple(
             card.Ingredient(

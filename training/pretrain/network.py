@@ -76,6 +76,19 @@ def take_over(network: GPT2LMHeadModel, folder: Path) -> None:
             weight.copy_(found[name])
 
 
+def blend(network: GPT2LMHeadModel, folder: Path, share: float) -> None:
+    """Move `network`, in place, by `share` of the way back to the weights of `folder`. Raises TrainingError.
+
+    A run that goes on from a finished model and that model lie in one valley: between them talk is foreseen better than
+    at either end (Wortsman et al. 2022, arXiv:2109.01903).
+    """
+    ends = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    take_over(network, folder)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            weight.lerp_(ends[name], 1 - share)
+
+
 def states(network: GPT2LMHeadModel, inputs: Tensor, *, dtype: torch.dtype, **more: Tensor) -> Tensor:
     """What the output head reads: (B × T, width) of `dtype`. `inputs`: (B, T) int64; `more` goes to the network.
 
