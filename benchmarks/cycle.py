@@ -228,8 +228,9 @@ class Cycle:
         await kill(process)
         self.promise("kill -9", await self.current() == before, f"in the middle of training; {before} goes on")
         began = time.monotonic()
+        killed = {*(self.home / "runs").glob("retrained-*/plan.json")}
         process = await self.town.begin(*words)
-        await self._until(lambda: any((self.home / "runs").glob("retrained-*/plan.json")), process)
+        await self._until(lambda: bool({*(self.home / "runs").glob("retrained-*/plan.json")} - killed), process)
         second = await self.town.command("retrain")
         self.promise("lock", second.status == 1 and "under way" in second.err, second.err.strip())
         moment = time.time()

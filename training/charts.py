@@ -12,6 +12,8 @@ from training.intervals import Figure
 
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 18, 40
+HALF_LABEL = 26
+"""Room for half of a label that stands under the right end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def whiskers(rows: Sequence[tuple[str, Figure]], *, title: str, shares: bool = F
     low, high = min(low, steps[0]), max(high, steps[-1])
 
     def at(value: float) -> float:
-        return LEFT + 14 + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - 14 - RIGHT)
+        return LEFT + 14 + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - 14 - HALF_LABEL)
 
     def share_or_number(value: float) -> str:
         return f"{number(100 * value)} %" if shares else number(value)
