@@ -19,6 +19,7 @@ from core.generator import Adapter, Completion, Generator, Sampling
 from core.generator.gpt2 import Gpt2Generator, load
 from core.generator.gpt2.base import load_base
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
+from training.base import wants_bf16
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12, stop="", repetition_penalty=1)
 DRAWN = Sampling(seed=5, max_new_tokens=12, stop="", top_k=40)
@@ -369,7 +370,10 @@ async def test_half_precision_files_become_float32(tmp_path: Path) -> None:
 
 
 async def test_bfloat16_speaks_too(base: Path, voices: dict[str, Adapter]) -> None:
-    """As on a GPU: base and adapters in bfloat16, mixed in one batch, the same alone and the same again."""
+    """As on a GPU: base and adapters in bfloat16, mixed in one batch; the same again where bfloat16 is native.
+
+    Elsewhere torch emulates it with kernels that round by the size of the batch, and who shares a batch is up to time.
+    """
     generator = Gpt2Generator(load_base(base, device="cpu", dtype=torch.bfloat16), max_batch=4)
     assert generator.status().device == "cpu bfloat16"
     jobs = [None, *voices.values()]
@@ -377,8 +381,8 @@ async def test_bfloat16_speaks_too(base: Path, voices: dict[str, Adapter]) -> No
         [one.text for one in await asyncio.gather(*(generator.generate("hi", sampling=DRAWN, adapter=a) for a in jobs))]
         for _ in range(2)
     ]
-    assert first == second
-    assert len(set(first)) == len(jobs)
+    assert first == second or not wants_bf16("auto")
+    assert [len(set(texts)) for texts in (first, second)] == [len(jobs)] * 2
     dtypes = {weight.dtype for weight in generator._base.model.parameters()}
     assert dtypes == {torch.bfloat16}
     await generator.close()
