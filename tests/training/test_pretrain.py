@@ -73,12 +73,13 @@ def test_a_dialogue_with_junk_in_one_turn_is_left_out_and_counted(tmp_path: Path
 def test_a_scripted_assistant_is_not_taken_for_a_friend(tmp_path: Path) -> None:
     """A lone answer about being a bot is left out, and a stock answer is learned a few dozen times at most."""
     path = tmp_path / "pairs.txt"
-    pairs = [("Do you eat?", "I don't need to eat."), ("You there?", "I'm a bot, so yes.")]
+    about_itself = ["I don't need to eat.", "I'm a bot, so yes.", "Chat away!", "I like a lot of stuff.", "No joke."]
+    pairs = [(f"Are you {n}?", answer) for n, answer in enumerate(about_itself)]
     pairs += [(f"Number {n}?", "Gotcha.") for n in range(40)]
     path.write_text("\n".join(render(dialogue(*pair)) for pair in pairs), encoding="utf-8")
     corpus = corpora.load(corpora.Source(path=path, weight=1))
     assert len(corpus.texts) == corpora.SAME_ANSWER
-    assert corpus.dropped == 2 + 40 - corpora.SAME_ANSWER
+    assert corpus.dropped == len(about_itself) + 40 - corpora.SAME_ANSWER
 
 
 def test_every_tenth_dialogue_is_held_out_by_a_fixed_rule(talk: Path) -> None:

@@ -34,12 +34,19 @@ _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
 _PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]|\(?\buser ?[12]\b", re.IGNORECASE)
 """What a writing machine left unfilled: `[user 2]`, `[name]`."""
 _SCRIPTED = re.compile(
-    r"\b(?:bot|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions?|standing by"
-    r"|likes|eat|eating|face|corporeal|virtual|expert|advi[cs]e|supervillainy|charm school|mime|cookie|Lifeline|human"
+    r"\b(?:bots?|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions?|standing by"
+    r"|likes|eat|eating|face|corporeal|virtual|expert|advi[cs]e|supervillainy|charm school|mime|cookie|Lifeline|humans?"
     r"|compute\w*|professional relationship|love stuff|existence|sentient|chat|help|respond|don't have|not one of my"
-    r"|talents)\b"
+    r"|talents|lot of (?:things|stuff)|turtles|funny|humor|comedy|jokes?|heckler|smart\w*|brains|brilliant|code|made me"
+    r"|created me|built me|I'm (?:always )?here|be here|my thing|can'?t? do|couldn't|can't (?:see|tell)|no way to"
+    r"|asker?|skill set|beyond me|goldfish|seagulls|alligator|giggle|cluster|looks?|tech|technology|know you|know them"
+    r"|apply to me|pay grade|repeat myself|same stuff|my thoughts?|musically|don't sing|la la|boat|destiny|authority"
+    r"|awesome|answerer|contest|exist|efficiency|serve|acknowledge|omnipresence|trap|trying to make life"
+    r"|all business|rearrange|work in progress|get (?:it right|things wrong)|moisturizer|my moments)\b",
+    re.IGNORECASE,
 )
-"""How a scripted assistant talks of itself. Learned by a chatty friend, it is beside the point whatever was said."""
+"""How a scripted assistant talks of itself and of what it can do; of its lone answers a third are left by this. Learned
+by a chatty friend, they are beside the point whatever was said."""
 SAME_ANSWER = 24
 """Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
