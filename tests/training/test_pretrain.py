@@ -136,6 +136,38 @@ def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:
     assert small_talk.write(out, [f"{path}=5"]) == 5
 
 
+@pytest.mark.parametrize(
+    ("said", "opens"),
+    [
+        ("Do you have any pets?", True),
+        ("Hi!", True),
+        ("I just got a new dog!", True),
+        ("What kind of music do you like?", True),
+        ("What kind of music?", False),
+        ("Do you like it?", False),
+        ("I like that song too.", False),
+        ("Yes, I do.", False),
+        ("I have not.", False),
+        ("I went to see my brother and his wife in Ohio.", False),
+    ],
+)
+def test_what_one_could_begin_a_talk_with(said: str, opens: bool) -> None:
+    """It says something by itself, speaks of nothing said before and is short."""
+    assert small_talk.opens(said) is opens
+
+
+def test_pieces_begin_where_a_talk_could(tmp_path: Path) -> None:
+    """Person1 says the first line whoever said it, answers follow in turn, and a turn without answer begins nothing."""
+    talk = dialogue(
+        "Well, yes.", "Do you have any pets?", "Two cats.", "Nice.", "Yes.", "Right.", "Do you play tennis?"
+    )
+    (piece,) = small_talk.pieces([talk])
+    assert piece == dialogue("Do you have any pets?", "Two cats.", "Nice.", "Yes.")
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    path.write_text("\n".join([render(talk)] * 30), encoding="utf-8")
+    assert small_talk.write(out, [f"{path}=1"], openings=[f"{path}=9"]) == 1 + small_talk.SAME_ANSWER
+
+
 @pytest.mark.parametrize(("spec", "weight"), [("a.txt", 1.0), ("a.txt=3", 3.0), ("dir=x/a.txt=0.5", 0.5)])
 def test_a_file_may_carry_a_weight(spec: str, weight: float) -> None:
     """Without one it counts once."""

@@ -1,11 +1,14 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
-    python -m training.pretrain.small_talk OUT FILE=COUNT … [--hold-out FILE]
+    python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--hold-out FILE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
-`SAME_ANSWER` times at the most, so that a corpus of stock replies does not make a bot of stock replies. Knows dialogues
-only; decides nothing about training.
+`SAME_ANSWER` times at the most, so that a corpus of stock replies does not make a bot of stock replies.
+
+`--openings` takes pieces out of dialogues that begin where someone says what one could also begin with ("Do you have
+any pets?"): what people first say to a bot stands in the middle of most collected talk, where the bot would never learn
+to answer it first. Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -17,14 +20,35 @@ from typing import Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Fault, Speaker, read, render
+from core.dialogue import Dialogue, Fault, Speaker, Turn, read, render
 from core.errors import Person2Error, TrainingError
 from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, is_scripted, parse_source
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
+SAME_OPENING = 24
+PIECE = 4
+"""Turns of a piece at most."""
+OPENING_WORDS = 9
+"""Of the line a piece begins with, at most; and three at least, unless it is a greeting."""
 SEED = 1
+_GREETING = re.compile(r"^(?:Hi|Hello|Hey|Good (?:morning|evening|night)|Nice to meet|How are you)\b")
+_BEGINS = re.compile(
+    r"^(?:Do you|Are you|Have you|Can you|What(?:'s)? (?:is|are|do|did|your)"
+    r"|What (?:kind|sort|type)s? of .+ (?:do|are|is)|Who(?:'s)? (?:is|are|your)"
+    r"|Where (?:are|do)|How (?:was|is|many|often|old|do)|Which \w+ (?:do|is)|My \w+ \w+"
+    r"|I (?:like|love|hate|have|just|went|made|play|work|live|want|watched|really|got)|I'm (?:a|an|so|from|going|in)"
+    r"|I am (?:a|an|so|from|going|in)|The \w+ is)\b"
+)
+_POINTS_BACK = re.compile(
+    r"\b(?:it|it's|its|that|that's|this|these|those|he|she|they|them|they're|him|her|his|their|there|ones?|too|also"
+    r"|either|neither|then|else|same|another|others?|actually|yes|no|yeah|but|mine|yours|about|instead|both|again|more"
+    r"|serious|kidding|not(?=[.?!])|exactly|looking for|character|song|scene|part|remake|sequel|version|account|order"
+    r"|reservation|hotel|doctor)\b",
+    re.IGNORECASE,
+)
+"""What nobody begins with: it speaks of what was said before."""
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
@@ -66,14 +90,44 @@ def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> It
         yield turns
 
 
-def write(out: Path, sources: Sequence[str], *, hold_out: Sequence[Path] = ()) -> int:
+def opens(text: str) -> bool:
+    """Whether one could begin a talk with it."""
+    if len(text.split()) > OPENING_WORDS or _POINTS_BACK.search(text):
+        return False
+    return bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
+
+
+def pieces(dialogues: Iterable[Dialogue], *, seed: int = SEED) -> Iterator[Dialogue]:
+    """The turns from each line on that `opens`, `PIECE` of them at most, Person1 saying the first; in a fixed order."""
+    found = []
+    for turns in dialogues:
+        texts = [tidy(turn.text) for turn in clean_dialogue(turns) or ()]
+        for at, text in enumerate(texts[:-1]):
+            if opens(text):
+                end = at + min(PIECE, (len(texts) - at) // 2 * 2)
+                found.append(
+                    tuple(
+                        Turn(Speaker.PERSON2 if place % 2 else Speaker.PERSON1, said)
+                        for place, said in enumerate(texts[at:end])
+                    )
+                )
+    random.Random(seed).shuffle(found)  # noqa: S311 - which pieces are taken is no secret
+    begun: Counter[str] = Counter()
+    for piece in found:
+        first = piece[0].text.casefold()
+        begun[first] += fits(piece)
+        if begun[first] <= SAME_OPENING:
+            yield piece
+
+
+def write(out: Path, sources: Sequence[str], *, openings: Sequence[str] = (), hold_out: Sequence[Path] = ()) -> int:
     """Write the dialogues of FILE=COUNT … to `out`, in one shuffled order; gives how many. Raises TrainingError.
 
     Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
     """
     picked: list[Dialogue] = []
     tenth = {path.resolve() for path in hold_out}
-    for spec in sources:
+    for spec, whole in [*((spec, True) for spec in sources), *((spec, False) for spec in openings)]:
         source = parse_source(spec)
         try:
             lines = source.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -82,7 +136,7 @@ def write(out: Path, sources: Sequence[str], *, hold_out: Sequence[Path] = ()) -
         dialogues = (one for one in read(lines) if not isinstance(one, Fault))
         every = HOLD_OUT_EVERY if source.path.resolve() in tenth else 0
         learned = (one for number, one in enumerate(dialogues, 1) if not every or number % every)
-        picked += chosen(learned, int(source.weight))
+        picked += chosen(learned if whole else pieces(learned), int(source.weight))
     random.Random(SEED).shuffle(picked)  # noqa: S311 - likewise
     out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")
     return len(picked)
@@ -91,11 +145,14 @@ def write(out: Path, sources: Sequence[str], *, hold_out: Sequence[Path] = ()) -
 def main(
     out: Annotated[Path, typer.Argument(help="Dialogue file to write.")],
     sources: Annotated[list[str], typer.Argument(help="FILE=COUNT: at most so many dialogues of each file.")],
+    openings: Annotated[
+        list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces that begin as talks do.")
+    ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
     try:
-        typer.echo(f"{write(out, sources, hold_out=hold_out or [])} dialogues in {out}")
+        typer.echo(f"{write(out, sources, openings=openings or [], hold_out=hold_out or [])} dialogues in {out}")
     except Person2Error as error:
         typer.echo(str(error), err=True)
         raise SystemExit(1) from None
