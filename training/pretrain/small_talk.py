@@ -49,6 +49,8 @@ _POINTS_BACK = re.compile(
     re.IGNORECASE,
 )
 """What nobody begins with: it speaks of what was said before."""
+_LEFTOVER = re.compile(r"\((?:your )?name\)|food for thought", re.IGNORECASE)
+"""A blank that nobody filled, and the scripted answer to everything about food."""
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
@@ -64,7 +66,10 @@ def fits(turns: Dialogue) -> bool:
     if is_scripted(turns):
         return False
     return all(
-        len(turn.text.split()) <= WORDS and _WELL_FORMED.match(turn.text) and not _SHOUTED.search(turn.text)
+        len(turn.text.split()) <= WORDS
+        and _WELL_FORMED.match(turn.text)
+        and not _SHOUTED.search(turn.text)
+        and not _LEFTOVER.search(turn.text)
         for turn in turns
     )
 
