@@ -31,8 +31,10 @@ _TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|
 _LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
 _REPEATED = re.compile(r"(.)\1{5,}")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
-_PLACEHOLDER = re.compile(r"\[(?:user|name|your |my |insert)[^\]]*\]|\(?\buser ?[12]\b", re.IGNORECASE)
-"""What a writing machine left unfilled: `[user 2]`, `[name]`."""
+_PLACEHOLDER = re.compile(
+    r"\[(?:user|name|your |my |insert)[^\]]*\]|\((?:your )?name\)|\(?\buser ?[12]\b", re.IGNORECASE
+)
+"""What a writing machine left unfilled: `[user 2]`, `[name]`, `(name)`."""
 _SCRIPTED = re.compile(
     r"\b(?:bots?|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions?|standing by"
     r"|likes|eat|eating|face|corporeal|virtual|expert|advi[cs]e|supervillainy|charm school|mime|cookie|Lifeline|humans?"
@@ -40,13 +42,13 @@ _SCRIPTED = re.compile(
     r"|talents|lot of (?:things|stuff)|turtles|funny|humor|comedy|jokes?|heckler|smart\w*|brains|brilliant|code|made me"
     r"|created me|built me|I'm (?:always )?here|be here|my thing|can'?t? do|couldn't|can't (?:see|tell)|no way to"
     r"|asker?|skill set|beyond me|goldfish|seagulls|alligator|giggle|cluster|looks?|tech|technology|know you|know them"
-    r"|apply to me|pay grade|repeat myself|same stuff|my thoughts?|musically|don't sing|la la|boat|destiny|authority"
-    r"|awesome|answerer|contest|exist|efficiency|serve|acknowledge|omnipresence|trap|trying to make life"
+    r"|apply to me|pay grade|repeat myself|same stuff|food for thought|musically|don't sing|la la|boat|destiny"
+    r"|authority|awesome|answerer|contest|exist|efficiency|serve|acknowledge|omnipresence|trap|trying to make life"
     r"|all business|rearrange|work in progress|get (?:it right|things wrong)|moisturizer|my moments)\b",
     re.IGNORECASE,
 )
-"""How a scripted assistant talks of itself and of what it can do; of its lone answers a third are left by this. Learned
-by a chatty friend, they are beside the point whatever was said."""
+"""How a scripted assistant talks of itself and of what it can do, and its jokes: of the 434 answers of ms_chitchat 247
+are none of it. Learned by a chatty friend, they are beside the point whatever was said."""
 SAME_ANSWER = 24
 """Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")

@@ -15,6 +15,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,9 @@ from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, is_scripte
 WORDS = 25
 """Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
+"""Of a file's dialogues with one answer, so many are taken."""
 SAME_OPENING = 24
+"""Likewise of those with one first line."""
 PIECE = 4
 """Turns of a piece at most."""
 OPENING_WORDS = 9
@@ -49,8 +52,6 @@ _POINTS_BACK = re.compile(
     re.IGNORECASE,
 )
 """What nobody begins with: it speaks of what was said before."""
-_LEFTOVER = re.compile(r"\((?:your )?name\)|food for thought", re.IGNORECASE)
-"""A blank that nobody filled, and the scripted answer to everything about food."""
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
@@ -66,33 +67,16 @@ def fits(turns: Dialogue) -> bool:
     if is_scripted(turns):
         return False
     return all(
-        len(turn.text.split()) <= WORDS
-        and _WELL_FORMED.match(turn.text)
-        and not _SHOUTED.search(turn.text)
-        and not _LEFTOVER.search(turn.text)
+        len(turn.text.split()) <= WORDS and _WELL_FORMED.match(turn.text) and not _SHOUTED.search(turn.text)
         for turn in turns
     )
 
 
-def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> Iterator[Dialogue]:
-    """At most `count` of them, tidied, in an order of their own."""
-    found = []
+def cleaned(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
+    """Without what their collection left in them, and tidied; what cannot be cleaned is left out."""
     for turns in dialogues:
-        cleaned = clean_dialogue(turns)
-        if cleaned is not None:
-            tidied = tuple(type(turn)(turn.speaker, tidy(turn.text)) for turn in cleaned)
-            if fits(tidied):
-                found.append(tidied)
-    random.Random(seed).shuffle(found)  # noqa: S311 - which dialogues are taken is no secret
-    answers: Counter[str] = Counter()
-    taken = 0
-    for turns in found:
-        said = [turn.text.casefold() for turn in turns if turn.speaker is Speaker.PERSON2]
-        if taken == count or any(answers[text] >= SAME_ANSWER for text in said):
-            continue
-        answers.update(said)
-        taken += 1
-        yield turns
+        if clean := clean_dialogue(turns):
+            yield tuple(Turn(turn.speaker, tidy(turn.text)) for turn in clean)
 
 
 def opens(text: str) -> bool:
@@ -102,27 +86,31 @@ def opens(text: str) -> bool:
     return bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
 
 
-def pieces(dialogues: Iterable[Dialogue], *, seed: int = SEED) -> Iterator[Dialogue]:
-    """The turns from each line on that `opens`, `PIECE` of them at most, Person1 saying the first; in a fixed order."""
-    found = []
+def pieces(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
+    """The turns from each line on that `opens`, `PIECE` of them at most; Person1 says the first, Person2 the last."""
     for turns in dialogues:
-        texts = [tidy(turn.text) for turn in clean_dialogue(turns) or ()]
-        for at, text in enumerate(texts[:-1]):
-            if opens(text):
-                end = at + min(PIECE, (len(texts) - at) // 2 * 2)
-                found.append(
-                    tuple(
-                        Turn(Speaker.PERSON2 if place % 2 else Speaker.PERSON1, said)
-                        for place, said in enumerate(texts[at:end])
-                    )
-                )
-    random.Random(seed).shuffle(found)  # noqa: S311 - which pieces are taken is no secret
+        for at, turn in enumerate(turns[:-1]):
+            if opens(turn.text):
+                taken = turns[at : at + min(PIECE, (len(turns) - at) // 2 * 2)]
+                yield tuple(Turn(speaker, one.text) for one, speaker in zip(taken, cycle(Speaker), strict=False))
+
+
+def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> Iterator[Dialogue]:
+    """At most `count` of those that fit, in an order of their own."""
+    found = [turns for turns in dialogues if fits(turns)]
+    random.Random(seed).shuffle(found)  # noqa: S311 - which dialogues are taken is no secret
+    answers: Counter[str] = Counter()
     begun: Counter[str] = Counter()
-    for piece in found:
-        first = piece[0].text.casefold()
-        begun[first] += fits(piece)
-        if begun[first] <= SAME_OPENING:
-            yield piece
+    taken = 0
+    for turns in found:
+        first = turns[0].text.casefold()
+        said = [turn.text.casefold() for turn in turns if turn.speaker is Speaker.PERSON2]
+        if taken == count or begun[first] >= SAME_OPENING or any(answers[text] >= SAME_ANSWER for text in said):
+            continue
+        begun[first] += 1
+        answers.update(said)
+        taken += 1
+        yield turns
 
 
 def write(out: Path, sources: Sequence[str], *, openings: Sequence[str] = (), hold_out: Sequence[Path] = ()) -> int:
@@ -140,7 +128,7 @@ def write(out: Path, sources: Sequence[str], *, openings: Sequence[str] = (), ho
             raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
         dialogues = (one for one in read(lines) if not isinstance(one, Fault))
         every = HOLD_OUT_EVERY if source.path.resolve() in tenth else 0
-        learned = (one for number, one in enumerate(dialogues, 1) if not every or number % every)
+        learned = cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every)
         picked += chosen(learned if whole else pieces(learned), int(source.weight))
     random.Random(SEED).shuffle(picked)  # noqa: S311 - likewise
     out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")

@@ -370,13 +370,16 @@ async def test_half_precision_files_become_float32(tmp_path: Path) -> None:
 
 
 async def test_bfloat16_speaks_too(base: Path, voices: dict[str, Adapter]) -> None:
-    """As on a GPU: base and adapters in bfloat16, mixed in one batch; the same again where bfloat16 is native.
+    """As on a GPU: base and adapters in bfloat16, alone and mixed in one batch, the same again each way.
 
-    Elsewhere torch emulates it with kernels that round by the size of the batch, and who shares a batch is up to time.
+    In company only where bfloat16 is native: elsewhere torch emulates it with kernels that round by the size of the
+    batch, and who shares a batch is up to time.
     """
     generator = Gpt2Generator(load_base(base, device="cpu", dtype=torch.bfloat16), max_batch=4)
     assert generator.status().device == "cpu bfloat16"
     jobs = [None, *voices.values()]
+    alone = [[(await generator.generate("hi", sampling=DRAWN, adapter=a)).text for a in jobs] for _ in range(2)]
+    assert alone[0] == alone[1]
     first, second = [
         [one.text for one in await asyncio.gather(*(generator.generate("hi", sampling=DRAWN, adapter=a) for a in jobs))]
         for _ in range(2)
