@@ -6,9 +6,7 @@ and neither the number of cores nor the order in which they finish changes a byt
 """
 
 import pickle
-import struct
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,7 +18,7 @@ from multiprocessing import get_context
 from os import sched_getaffinity
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from core.errors import ExportError
 from core.messages import Message
@@ -29,6 +27,7 @@ from training.dialogues import Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
 from training.funnel import Funnel
+from training.told import Progress, Told, write
 
 PARALLEL_FROM = 16 << 20
 """Bytes of export from which on starting further processes pays (each takes half a second to start)."""
@@ -41,18 +40,8 @@ MAX_FAULTS = 1000
 """Faults listed in the funnel."""
 SEEN = 150_000
 """Fingerprints remembered twice over; a copy is usually near its original, and memory stays flat."""
-SAMPLED = 2000
-"""Dialogues whose tokens are counted exactly; the rest is their share of characters."""
-CHARACTERS_PER_TOKEN = 4.2
-"""Of GPT-2 on English chat, where no tokenizer is given."""
-
-_HEAD = struct.Struct("<qIIH")
-_PERSON = struct.Struct("<II")
-
 T = TypeVar("T")
 Argument = TypeVar("Argument")
-Progress = Callable[[str, float], None]
-"""Called with what is being done (`reading`, `telling`, `writing`) and the share that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +113,8 @@ def import_talk(
                 "sources": job.sources,
                 "options": _recorded(options, held_out) | {"as": _hashes(rules.targets, key)},
             }
-            _write(told, funnel, head, key, out, held_out, options, count_tokens, report)
+            share = options.held_out_share
+            write(told, funnel, head, key, out, held_out, share, count_tokens, report)
     funnel.seconds = time.monotonic() - started
     return funnel
 
@@ -177,15 +167,6 @@ def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
 def _hashes(targets: frozenset[str] | None, key: consent.PeopleKey) -> list[str] | None:
     """Whom `--as` named, as a manifest may say it: a name would still stand there once they asked to be forgotten."""
     return None if targets is None else sorted(key.of(target) for target in targets)
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """The dialogues of an import, spooled: `_HEAD` (began, bytes, turns, people), people, text."""
-
-    path: Path
-    people: list[str]
-    began: "array[int]"
 
 
 class _Job:
@@ -307,18 +288,16 @@ class _Job:
             tag_names=options.tag_names,
         )
 
-    def tell(self, rules: Rules) -> _Told:
+    def tell(self, rules: Rules) -> Told:
         """Second pass: dialogues, near-duplicates removed, into one spool file."""
         setup = self._scratch / "setup.pickle"
         setup.write_bytes(
             pickle.dumps(stretches.Setup(rules=rules, linker=self._options.linker, languages=self._options.languages))
         )
-        told = _Told(self._scratch / "dialogues", [], array("q"))
-        people: dict[str, int] = {}
         seen = _Seen()
         messages = max(1, self._funnel.read - self._funnel.dropped.total())
         done = 0
-        with told.path.open("wb", buffering=1 << 18) as spooled:
+        with Told(self._scratch / "dialogues") as told:
             for made, size in self._made(setup, rules.gap):
                 self._count(made)
                 for draft in made.drafts:
@@ -326,16 +305,14 @@ class _Job:
                         self._funnel.dialogues_dropped["near-duplicate"] += 1
                         self._funnel.dropped["in a near-duplicate dialogue"] += draft.messages
                         continue
-                    _spool(draft, people, spooled)
-                    told.began.append(draft.began)
+                    told.add(draft)
                     self._funnel.dialogues += 1
                     self._funnel.turns += draft.turns
                     self._funnel.words += draft.words
                     self._funnel.used += draft.messages
                 done += size
                 self._report("telling", min(done / messages, 1.0))
-        told.people.extend(people)
-        self._funnel.people = len(people)
+        self._funnel.people = len(told.people)
         return told
 
     def _count(self, made: Made) -> None:
@@ -396,133 +373,3 @@ def _only_consented(log: Iterable[Message], consented: frozenset[str]) -> Iterat
             yield message
         else:
             yield replace(message, text="", author_name="")
-
-
-def _spool(draft: Draft, people: dict[str, int], file: IO[bytes]) -> None:
-    text = draft.text.encode("utf-8", "replace")
-    file.write(_HEAD.pack(draft.began, len(text), draft.turns, len(draft.people)))
-    for who, messages in draft.people:
-        file.write(_PERSON.pack(people.setdefault(who, len(people)), messages))
-    file.write(text)
-
-
-def _spooled(told: _Told) -> Iterator[tuple[int, list[tuple[int, int]], bytes]]:
-    with told.path.open("rb", buffering=1 << 18) as file:
-        while head := file.read(_HEAD.size):
-            began, size, _, count = _HEAD.unpack(head)
-            people = [_PERSON.unpack(file.read(_PERSON.size)) for _ in range(count)]
-            yield began, people, file.read(size)
-
-
-class _Target:
-    """A dialogue file in the making: its temporary, its sum, and the people of each dialogue."""
-
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path, self.count = path, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)))
-        self.temporary, self.lines = folder / "text", folder / "people"
-        self._sum = sha256()
-        self._text = stack.enter_context(self.temporary.open("wb", buffering=1 << 18))
-        self._people = stack.enter_context(self.lines.open("w", encoding="ascii", buffering=1 << 18))
-
-    def add(self, text: bytes, people: Iterable[int]) -> None:
-        block = (b"\n" if self.count else b"") + text
-        self._text.write(block)
-        self._sum.update(block)
-        self._people.write(" ".join(map(str, people)) + "\n")
-        self.count += 1
-
-    def close(self) -> str:
-        self._text.close()
-        self._people.close()
-        return self._sum.hexdigest()
-
-    def people(self) -> Iterator[str]:
-        with self.lines.open(encoding="ascii") as file:
-            for line in file:
-                yield line.rstrip("\n")
-
-
-def _write(
-    told: _Told,
-    funnel: Funnel,
-    head: dict[str, Any],
-    key: consent.PeopleKey,
-    out: Path,
-    held_out: Path | None,
-    options: Options,
-    count_tokens: Callable[[str], int] | None,
-    report: Progress,
-) -> None:
-    """Everything into temporaries first, then all into place at once."""
-    boundary = _boundary(told.began, options.held_out_share) if held_out is not None else None
-    order = sorted(range(len(told.people)), key=lambda at: key.of(told.people[at]))
-    place = {at: new for new, at in enumerate(order)}
-    messages = [0] * len(order)
-    sample = _Sample(count_tokens, len(told.began))
-    with ExitStack() as stack:
-        targets = {"out": _Target(out, stack)}
-        if held_out is not None:
-            targets["held_out"] = _Target(held_out, stack)
-        for number, (began, people, text) in enumerate(_spooled(told)):
-            name = "held_out" if boundary is not None and began >= boundary else "out"
-            two, *others = (place[at] for at, _ in people)
-            targets[name].add(text, [two, *sorted(others)])
-            for at, count in people:
-                messages[place[at]] += count
-            sample.add(number, text)
-            if number % 4096 == 0:
-                report("writing", number / len(told.began))
-        sums = {name: target.close() for name, target in targets.items()}
-        funnel.held_out = targets["held_out"].count if held_out is not None else 0
-        funnel.tokens, funnel.tokens_exact = sample.total()
-        paper = targets["out"].temporary.with_name("manifest")
-        head |= {
-            "counts": funnel.counts(),
-            "files": {name: target.path.name for name, target in targets.items()},
-            "sha256": sums,
-        }
-        everybody = (
-            manifest.Person(hash=key.of(told.people[at]), messages=count)
-            for at, count in zip(order, messages, strict=True)
-        )
-        with paper.open("wb") as file:
-            manifest.write(file, head, everybody, {name: target.people() for name, target in targets.items()})
-        paper.replace(manifest.beside(out))
-        for target in reversed(targets.values()):
-            target.temporary.replace(target.path)
-    report("writing", 1.0)
-    funnel.out, funnel.held_out_file, funnel.manifest = out, held_out, manifest.beside(out)
-
-
-def _boundary(began: "array[int]", share: float) -> int | None:
-    """The time from which on dialogues are held out: the newest `share`, whole conversations, never all of them."""
-    times = sorted(began)
-    wanted = round(len(times) * share)
-    if wanted == 0 or len(times) < 2:
-        return None
-    boundary = times[-wanted]
-    if boundary == times[0]:
-        return next((moment for moment in times if moment > boundary), None)
-    return boundary
-
-
-class _Sample:
-    """Tokens of everything, from an even sample of dialogues."""
-
-    def __init__(self, count: Callable[[str], int] | None, dialogues: int) -> None:
-        self._count = count
-        self._every = max(1, dialogues // SAMPLED)
-        self._characters = self._sampled = self._tokens = 0
-
-    def add(self, number: int, text: bytes) -> None:
-        self._characters += len(text)
-        if self._count is not None and number % self._every == 0:
-            self._sampled += len(text)
-            self._tokens += self._count(text.decode())
-
-    def total(self) -> tuple[int, bool]:
-        if self._count is None or not self._sampled:
-            return round(self._characters / CHARACTERS_PER_TOKEN), False
-        return round(self._tokens * self._characters / self._sampled), self._every == 1
