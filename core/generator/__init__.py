@@ -42,7 +42,8 @@ class Sampling:
     stop: str = "\n"
     """The generation ends before this text, or at the end-of-text token."""
     best_of: int = 1
-    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`).
+    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`), and
+    that repeats nothing (`choice`).
     The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
 
 

@@ -44,10 +44,16 @@ _SCRIPTED = re.compile(
     r"|asker?|skill set|beyond me|goldfish|seagulls|alligator|giggle|cluster|looks?|tech|technology|know you|know them"
     r"|apply to me|pay grade|repeat myself|same stuff|food for thought|musically|don't sing|la la|boat|destiny"
     r"|authority|awesome|answerer|contest|exist|efficiency|serve|acknowledge|omnipresence|trap|trying to make life"
-    r"|all business|rearrange|work in progress|get (?:it right|things wrong)|moisturizer|my moments)\b",
+    r"|all business|rearrange|work in progress|get (?:it right|things wrong)|moisturizer|my moments"
+    r"|guess again|hugs|be awake|aw nuts|see that coming|burst into song|figured as much|lullaby"
+    r"|anything to ask|pleasure of meeting|would if I could|enough for me|hard time imagining|ambivalent"
+    r"|nah, I'm good|noted|plot twist|plot thickens|much this|what I do every day|looking at it|this message"
+    r"|roger|got that going|forgot to name|swing and a miss|rats|city hall|politely decline|work independently"
+    r"|hoping for|impression|avoiding|train of thought|committed to|change of heart|you're happy"
+    r"|need anything later|not me)\b",
     re.IGNORECASE,
 )
-"""How a scripted assistant talks of itself and of what it can do, and its jokes: of the 434 answers of ms_chitchat 247
+"""How a scripted assistant talks of itself and of what it can do, and its jokes: of the 434 answers of ms_chitchat 207
 are none of it. Learned by a chatty friend, they are beside the point whatever was said."""
 SAME_ANSWER = 24
 """Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""

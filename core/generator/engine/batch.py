@@ -120,8 +120,11 @@ class Batch:
 
     def _last_line(self, speaker: Speaker) -> Sequence[int]:
         """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
-        prompt = self.tokens.decode(speaker.tokens[: speaker.prompt_tokens].tolist())
-        return self.tokens.encode(prompt.rsplit("\n", 1)[-1]) or speaker.tokens[: speaker.prompt_tokens][-1:].tolist()
+        last = self.prompt(speaker).rsplit("\n", 1)[-1]
+        return self.tokens.encode(last) or speaker.tokens[: speaker.prompt_tokens][-1:].tolist()
+
+    def prompt(self, speaker: Speaker) -> str:
+        return self.tokens.decode(speaker.tokens[: speaker.prompt_tokens].tolist())
 
     def leave(self, speaker: Speaker) -> None:
         """Done or given up: what it computed is kept for the conversation's next turn."""

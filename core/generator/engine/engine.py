@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import GeneratorError, Overloaded, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, validate
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
 from core.generator.engine.batch import Batch, Speaker, room_for
 from core.generator.engine.keeping import Keeping
 from core.generator.engine.lora import Lora, Site, read_lora
@@ -322,12 +322,12 @@ class Engine:
             _resolve(request.future, reply)
 
     def _best(self, speakers: Sequence[Speaker]) -> Speaker:
-        """Of those who said something, the one whose reply the prompt says most about; the first where they tie."""
+        """Of those who said something, the one whose reply is best (`choice`)."""
         able = [one for one in speakers if one.finish != "damaged" and self._batch.text(one).strip()]
         if len(able) < 2:
             return able[0] if able else speakers[0]
-        scores = self._batch.information(able)
-        return able[max(range(len(able)), key=scores.__getitem__)]
+        prompt, replies = self._batch.prompt(able[0]), [self._batch.text(one) for one in able]
+        return able[choice.best(prompt, replies, self._batch.information(able))]
 
     def _break(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""

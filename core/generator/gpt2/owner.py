@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, validate
+from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
 from core.generator.gpt2.base import Base, load_base
 from core.generator.gpt2.decoding import Batch, Row, make_row
 from core.generator.gpt2.lora import Key, Prepared, Rack, key_of, prepare
@@ -322,12 +322,12 @@ class Gpt2Generator:
                 _resolve(request.future, self._completion(request, row))
 
     def _best(self, rows: list[Row]) -> Row:
-        """Of those that say something, the one whose reply the prompt says most about; the first where they tie."""
+        """Of those that say something, the one whose reply is best (`choice`)."""
         able = [row for row in rows if row.error is None and row.text.strip()]
         if len(able) < 2:
             return able[0] if able else rows[0]
-        scores = self._rack.information(able)
-        return able[max(range(len(able)), key=scores.__getitem__)]
+        prompt = self._base.decode(able[0].ids[: able[0].prompt_tokens])
+        return able[choice.best(prompt, [row.text for row in able], self._rack.information(able))]
 
     def _completion(self, request: _Request, row: Row) -> Completion:
         return Completion(

@@ -1,0 +1,38 @@
+"""Which of several replies is said."""
+
+import pytest
+
+from core.generator.choice import REPETITION, best, repeats
+
+TALK = "Person1: Do you like movies?\nPerson2: Yes, I like them.\nPerson1: Which ones do you like?\nPerson2:"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (" I like to watch TV, watch movies, and watch movies.", True),
+        (" I love to cook and cook.", True),
+        (" I like them too, too.", True),
+        (" I like comedies. Comedies are fun.", False),  # two sentences take a word up again
+        (" I like that you like it.", False),
+        (" Yes, I like them!", True),  # said already, by itself
+        (" Do you like movies?", True),  # and by the other
+        (" Movies.", False),
+        (" I was in that that day.", True),
+        ("", False),
+    ],
+)
+def test_a_reply_repeats_itself_or_what_was_said(reply: str, expected: bool) -> None:
+    assert repeats(TALK, reply) is expected
+
+
+def test_short_lines_may_come_again() -> None:
+    assert not repeats("Person1: Thanks.\nPerson2: You're welcome.\nPerson1: Thanks.\nPerson2:", " You're welcome.")
+
+
+def test_the_best_informed_reply_is_said_unless_it_repeats() -> None:
+    replies = [" Drama.", " I like comedies.", " Comedies, comedies and more."]
+    assert best(TALK, replies, [1.0, 3.0, 2.0]) == 1
+    assert best(TALK, replies, [1.0, 3.0, 3.0 + REPETITION / 2]) == 1
+    assert best(TALK, replies, [1.0, 1.0, 0.0]) == 0
+    assert best(TALK, [" Yes, I like them."] * 2, [-9.0, -8.0]) == 1  # where all repeat, the score decides
