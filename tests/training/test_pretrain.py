@@ -17,7 +17,7 @@ from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.pretrain import bpe, card, cli, contrast, corpora, heldout, loop, rows, small_talk
+from training.pretrain import bpe, card, cli, contrast, corpora, describe, heldout, loop, rows, small_talk
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
 
@@ -318,6 +318,15 @@ def test_tokens_are_counted_in_whole_steps() -> None:
     assert budget == Budget(steps=3)
 
 
+def test_a_folder_without_a_card_cannot_be_described(tmp_path: Path) -> None:
+    (tmp_path / "about.toml").write_text('title = "Toy"\n')
+    with pytest.raises(TrainingError, match=r"card\.json cannot be read"):
+        describe.describe(tmp_path)
+    (tmp_path / "card.json").write_text('{"steps": 1}')
+    with pytest.raises(TrainingError, match=r"card\.json cannot be read"):
+        describe.describe(tmp_path)
+
+
 @pytest.mark.parametrize("said", [{}, {"minutes": 1.0, "steps": 3}, {"tokens": 1, "steps": 3}, {"until": "noon"}])
 def test_a_budget_said_twice_or_not_at_all_is_refused(said: dict[str, float | str]) -> None:
     """One sentence names the options."""
@@ -497,6 +506,10 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     assert "# Toy" in readme
     assert "It knows little." in readme
     assert readme.endswith("## What it says\n\nHello.\n")
+    (out / "about.toml").write_text(about.read_text().replace("little", "hardly anything").replace("MIT", "CC0"))
+    describe.describe(out)
+    assert (out / "README.md").read_text() == readme.replace("little", "hardly anything").replace("MIT", "CC0")
+    assert json.loads((out / card.CARD).read_text()) == json.loads(json.dumps(made).replace("MIT", "CC0"))
 
     tokenizer = AutoTokenizer.from_pretrained(out)
     same = GPT2Tokenizer.from_pretrained(out)

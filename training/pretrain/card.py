@@ -154,10 +154,25 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
             "model_max_length": network.config.n_positions,
         },
     )
+    describe(folder, card, about)
+
+
+def describe(folder: Path, card: Card, about: About) -> None:
+    """Write what is known about the model in `folder`: the card as JSON, and as people read it."""
     _write(folder / CARD, asdict(card))
     said = folder / SAID
     heard = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
     (folder / README).write_text(readme(card, about) + (f"\n{heard}\n" if heard else ""), encoding="utf-8")
+
+
+def read_card(folder: Path) -> Card:
+    """The card that `describe` wrote. Raises TrainingError."""
+    path = folder / CARD
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        return Card(**made | {"ingredients": tuple(Ingredient(**item) for item in made["ingredients"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); name a folder that this tool wrote.") from error
 
 
 def readme(card: Card, about: About) -> str:
