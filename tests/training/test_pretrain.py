@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:
     assert small_talk.write(out, [f"{path}=100"], hold_out=[path]) == 12
     assert out.read_text(encoding="utf-8") == first
     assert small_talk.write(out, [f"{path}=5"]) == 5
+
+
+def test_of_a_lone_pair_only_the_answer_is_written_with_care(tmp_path: Path) -> None:
+    """People tell a bot things as they please, and one answer fits many of them."""
+    path, out = tmp_path / "pairs.txt", tmp_path / "out.txt"
+    talks = [dialogue(f"im so tired {n}", "I hope you can get some rest.") for n in range(9)]
+    talks += [
+        dialogue("im hungry", "me too"),
+        dialogue("hi", "Hello!", "and you?", "Fine."),
+        dialogue("who r u", "A bot."),
+    ]
+    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert small_talk.write(out, [], pairs=[f"{path}=100"]) == small_talk.SAME_PAIRED
+    assert set(re.findall("Person2: (.*)", out.read_text())) == {"I hope you can get some rest."}
+    assert small_talk.write(out, [f"{path}=100"]) == 0
 
 
 @pytest.mark.parametrize(

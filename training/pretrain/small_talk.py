@@ -1,6 +1,7 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
-    python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--hold-out FILE]
+    python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
+        [--hold-out FILE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -8,13 +9,14 @@ like the bot to write: a capital letter in front, a full stop behind, not long, 
 
 `--openings` takes pieces out of dialogues that begin where someone says what one could also begin with ("Do you have
 any pets?"): what people first say to a bot stands in the middle of most collected talk, where the bot would never learn
-to answer it first. Knows dialogues only; decides nothing about training.
+to answer it first. `--pairs` takes lone pairs, of which only the answer has to be written with care: people tell a bot
+"im exhausted" as they please. Knows dialogues only; decides nothing about training.
 """
 
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,8 @@ WORDS = 25
 """Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
+SAME_PAIRED = 6
+"""Likewise of a file of lone pairs, where one answer fits many lines ("I hope you can get some rest soon.")."""
 SAME_OPENING = 24
 """Likewise of those with one first line."""
 PIECE = 4
@@ -62,14 +66,19 @@ def tidy(text: str) -> str:
     return _LONELY_I.sub("I", text)
 
 
+def careful(text: str) -> bool:
+    """Whether a turn is short and written with care."""
+    return len(text.split()) <= WORDS and bool(_WELL_FORMED.match(text)) and not _SHOUTED.search(text)
+
+
 def fits(turns: Dialogue) -> bool:
-    """Whether every turn is short and written with care, and no lone answer is an assistant's."""
-    if is_scripted(turns):
-        return False
-    return all(
-        len(turn.text.split()) <= WORDS and _WELL_FORMED.match(turn.text) and not _SHOUTED.search(turn.text)
-        for turn in turns
-    )
+    """Whether every turn is written with care, and no lone answer is an assistant's."""
+    return not is_scripted(turns) and all(careful(turn.text) for turn in turns)
+
+
+def pairs_well(turns: Dialogue) -> bool:
+    """Whether it is a lone pair whose answer is written with care, and not an assistant's."""
+    return len(turns) == 2 and not is_scripted(turns) and careful(turns[1].text)
 
 
 def cleaned(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
@@ -95,9 +104,16 @@ def pieces(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
                 yield tuple(Turn(speaker, one.text) for one, speaker in zip(taken, cycle(Speaker), strict=False))
 
 
-def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> Iterator[Dialogue]:
+def chosen(
+    dialogues: Iterable[Dialogue],
+    count: int,
+    *,
+    fit: Callable[[Dialogue], bool] = fits,
+    same_answer: int = SAME_ANSWER,
+    seed: int = SEED,
+) -> Iterator[Dialogue]:
     """At most `count` of those that fit, in an order of their own."""
-    found = [turns for turns in dialogues if fits(turns)]
+    found = [turns for turns in dialogues if fit(turns)]
     random.Random(seed).shuffle(found)  # noqa: S311 - which dialogues are taken is no secret
     answers: Counter[str] = Counter()
     begun: Counter[str] = Counter()
@@ -105,7 +121,7 @@ def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> It
     for turns in found:
         first = turns[0].text.casefold()
         said = [turn.text.casefold() for turn in turns if turn.speaker is Speaker.PERSON2]
-        if taken == count or begun[first] >= SAME_OPENING or any(answers[text] >= SAME_ANSWER for text in said):
+        if taken == count or begun[first] >= SAME_OPENING or any(answers[text] >= same_answer for text in said):
             continue
         begun[first] += 1
         answers.update(said)
@@ -113,26 +129,40 @@ def chosen(dialogues: Iterable[Dialogue], count: int, *, seed: int = SEED) -> It
         yield turns
 
 
-def write(out: Path, sources: Sequence[str], *, openings: Sequence[str] = (), hold_out: Sequence[Path] = ()) -> int:
+def write(
+    out: Path,
+    sources: Sequence[str],
+    *,
+    openings: Sequence[str] = (),
+    pairs: Sequence[str] = (),
+    hold_out: Sequence[Path] = (),
+) -> int:
     """Write the dialogues of FILE=COUNT … to `out`, in one shuffled order; gives how many. Raises TrainingError.
 
     Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
     """
-    picked: list[Dialogue] = []
     tenth = {path.resolve() for path in hold_out}
-    for spec, whole in [*((spec, True) for spec in sources), *((spec, False) for spec in openings)]:
-        source = parse_source(spec)
-        try:
-            lines = source.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
-        dialogues = (one for one in read(lines) if not isinstance(one, Fault))
-        every = HOLD_OUT_EVERY if source.path.resolve() in tenth else 0
-        learned = cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every)
-        picked += chosen(learned if whole else pieces(learned), int(source.weight))
+    picked = [turns for spec in sources for turns in chosen(*_learned(spec, tenth))]
+    for spec in openings:
+        learned, count = _learned(spec, tenth)
+        picked += chosen(pieces(learned), count)
+    for spec in pairs:
+        picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
     random.Random(SEED).shuffle(picked)  # noqa: S311 - likewise
     out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")
     return len(picked)
+
+
+def _learned(spec: str, tenth: Set[Path]) -> tuple[Iterator[Dialogue], int]:
+    """The cleaned dialogues of FILE=COUNT, without every tenth of the files in `tenth`, and COUNT."""
+    source = parse_source(spec)
+    try:
+        lines = source.path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
+    dialogues = (one for one in read(lines) if not isinstance(one, Fault))
+    every = HOLD_OUT_EVERY if source.path.resolve() in tenth else 0
+    return cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every), int(source.weight)
 
 
 def main(
@@ -141,11 +171,13 @@ def main(
     openings: Annotated[
         list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces that begin as talks do.")
     ] = None,
+    pairs: Annotated[list[str] | None, typer.Option(help="FILE=COUNT: at most so many lone pairs.")] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
     try:
-        typer.echo(f"{write(out, sources, openings=openings or [], hold_out=hold_out or [])} dialogues in {out}")
+        count = write(out, sources, openings=openings or [], pairs=pairs or [], hold_out=hold_out or [])
+        typer.echo(f"{count} dialogues in {out}")
     except Person2Error as error:
         typer.echo(str(error), err=True)
         raise SystemExit(1) from None
