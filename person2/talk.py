@@ -54,7 +54,8 @@ def chat(
     """Talk with Person2 in the terminal; lines may come from a pipe."""
     from bots.terminal import Terminal
 
-    settings = load_settings(**chosen(adapter=adapter, base_model=base))
+    # no limit per minute: nobody else waits for the model here
+    settings = load_settings(**chosen(adapter=adapter, base_model=base), user_rate=0)
     set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:

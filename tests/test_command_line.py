@@ -141,6 +141,14 @@ def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
         assert low <= gap <= high
 
 
+def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:
+    """Elsewhere a member may ask so many questions a minute, because others wait; here lines may come from a script."""
+    done = person2("chat", "--seed", "1", home=tmp_path, typed="Hello!\n" * 4, USER_RATE="2")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 4
+    assert "a lot at once" not in done.stdout + done.stderr
+
+
 def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:
     """Two runs are one conversation; export shows both lines, forget removes them."""
     for line in ("My cat is called Tuesday.", "What about you?"):
