@@ -19,7 +19,7 @@ from core.chat import Chat, ChatSettings
 from core.generator import Adapter, Sampling, engine
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
-from core.settings import Settings
+from core.settings import STARTER_SAMPLING as USUAL
 
 LINES = Path(__file__).with_name("reading.toml")
 SEED = 1
@@ -31,10 +31,10 @@ def main() -> None:
     options.add_argument("--model", type=Path, default=Path("models/starter"))
     options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
     options.add_argument("--seed", type=int, default=SEED)
-    options.add_argument("--temperature", type=float, default=Sampling().temperature)
-    options.add_argument("--top-p", type=float, default=Sampling().top_p)
-    options.add_argument("--repetition-penalty", type=float, default=Sampling().repetition_penalty)
-    options.add_argument("--best-of", type=int, default=Settings.model_fields["best_of"].default)
+    options.add_argument("--temperature", type=float, default=USUAL.temperature)
+    options.add_argument("--top-p", type=float, default=USUAL.top_p)
+    options.add_argument("--repetition-penalty", type=float, default=USUAL.repetition_penalty)
+    options.add_argument("--best-of", type=int, default=USUAL.best_of)
     given = options.parse_args()
     sampling = Sampling(
         temperature=given.temperature,

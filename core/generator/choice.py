@@ -12,12 +12,16 @@ said where all repeat, and hardly anywhere else."""
 
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
-SAME_LINE = 3
-"""Words of a line from which on it is not said again; “Thank you.” may be."""
+SAME_LINE = 4
+"""Words of a line from which on it is not said again; “You are welcome.” may be."""
+IN_A_ROW = 3
+"""Words that a reply does not say twice in a row, “I'm” being two."""
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?…]+")
-_TWICE = re.compile(r"\b([^\W\d_]+)(?:,? (?:and|or)|,)? \1\b")
+_TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
+"""“cook and cook”, “I do, I do”"""
+_SHORT_FORM = {"'m": " am", "'re": " are", "'s": " is", "'ve": " have", "'ll": " will"}
 
 
 def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> int:
@@ -35,8 +39,12 @@ def repeats(prompt: str, reply: str) -> bool:
         long = [word for word in _WORD.findall(sentence) if len(word) >= LONG_WORD]
         if len(set(long)) < len(long) or _TWICE.search(sentence):
             return True
-    return False
+    said = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
+    return len(set(said)) < len(said)
 
 
 def _folded(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    text = text.casefold().replace("’", "'")
+    for short, full in _SHORT_FORM.items():
+        text = re.sub(rf"{short}\b", full, text)
+    return _WORD.findall(text)

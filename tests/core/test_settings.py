@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,17 @@ def test_the_example_file_lists_every_setting() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description in example, name
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (0.5, 8)),
+        ({"base_model": "gpt2"}, (0.7, 4)),
+        ({"base_model": "gpt2", "temperature": 1.0, "best_of": 1}, (1.0, 1)),
+        ({"temperature": 0.0, "best_of": 2}, (0.0, 2)),
+    ],
+)
+def test_how_it_speaks_depends_on_the_model_unless_said(given: dict[str, Any], expected: tuple[float, int]) -> None:
+    sampling = load_settings(**given).sampling
+    assert (sampling.temperature, sampling.best_of) == expected

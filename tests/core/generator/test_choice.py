@@ -19,6 +19,8 @@ TALK = "Person1: Do you like movies?\nPerson2: Yes, I like them.\nPerson1: Which
         (" Do you like movies?", True),  # and by the other
         (" Movies.", False),
         (" I was in that that day.", True),
+        (" I do, I do.", True),
+        (" I'm doing well, thank you. I am doing well, thanks for asking!", True),
         ("", False),
     ],
 )
