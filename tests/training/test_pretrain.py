@@ -416,9 +416,9 @@ def trainer(
     )
 
 
-def _moments(tokenizer: Tokenizer, lesson: contrast.Lesson) -> contrast.Moments:
+def _moments(tokenizer: Tokenizer, lesson: contrast.Lesson, texts: list[str] = TEXTS) -> contrast.Moments:
     tags = [found for tag in bpe.TAGS if (found := tokenizer.token_to_id(tag)) is not None]
-    return contrast.Moments({"a": (encoded("a", TEXTS, tokenizer), 1.0)}, lesson, person2=tags[1], tags=tags, seed=3)
+    return contrast.Moments({"a": (encoded("a", texts, tokenizer), 1.0)}, lesson, person2=tags[1], tags=tags, seed=3)
 
 
 @pytest.mark.parametrize("muon", [0.01, 0.0])
@@ -592,6 +592,16 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     assert "another shape" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_lesson_fits_the_context(tokenizer: Tokenizer) -> None:
+    """The dialogue is cut so that a reply behind it has its positions; one with no whole answer in it is refused."""
+    assert contrast.Lesson().fitted(512) == contrast.Lesson()
+    long = [render(dialogue(*(f"Good {n}." for n in range(40))))] * 9
+    sheet = _moments(tokenizer, contrast.Lesson().fitted(80), long).sheet(0, 400)
+    assert 32 < int(sheet.positions.max()) < 80
+    with pytest.raises(TrainingError, match="fewer than two dialogues of a fit 3 tokens"):
+        _moments(tokenizer, contrast.Lesson(window=3), long).sheet(0, 400)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -601,6 +611,23 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
         (["--train", "{talk}", "--train", "{talk}=2", "--steps", "1"], "named twice"),
         (["--train", "{talk}", "--cool", "other.txt=1", "--steps", "1"], "--train does not name"),
         (["--train", "{talk}", "--contrast", "other.txt=1", "--steps", "1"], "--train does not name"),
+        (
+            [
+                "--train",
+                "{talk}",
+                "--contrast",
+                "{talk}=1",
+                "--context",
+                "40",
+                "--row",
+                "8",
+                "--cool-row",
+                "8",
+                "--steps",
+                "1",
+            ],
+            "raise --context to 64",
+        ),
         (["--train", "{talk}", "--start", "nowhere", "--steps", "1"], "names a folder that this tool wrote"),
         (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
         (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),

@@ -143,7 +143,9 @@ def pretrain(
     if threads:
         torch.set_num_threads(threads)
     lesson = (
-        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature) if compared else None
+        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
+        if compared
+        else None
     )
     prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
@@ -232,7 +234,7 @@ def _card(
                 passes=round(main[source.name] + cool.get(source.name, 0.0), 3),
                 held_out=len(prepared.corpora[source.name].held_out),
                 dropped=prepared.corpora[source.name].dropped,
-                licence=described.licences.get(source.name, "not stated"),
+                licence=described.licence_of(source.name),
             )
             for source in files.train
         ),

@@ -9,7 +9,7 @@ depend on what was said. Knows tokens and the network; knows no files and no sch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -50,6 +50,16 @@ class Lesson:
     would outweigh all others (on talk it has not seen, the loss is least between 2 and 3)."""
     weight: float = 0.25
     """Of a moment's loss against a token's."""
+
+    def fitted(self, context: int) -> "Lesson":
+        """With a window that leaves room for a reply behind it. Raises TrainingError for a context without room."""
+        room = context - LONGEST_REPLY
+        if room < LONGEST_REPLY:
+            raise TrainingError(
+                f"A context of {context} tokens is too short to tell replies apart; raise --context to "
+                f"{2 * LONGEST_REPLY} or leave out --contrast."
+            )
+        return replace(self, window=min(self.window, room))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +134,11 @@ class Moments:
                 break
             pieces.append((read, replies))
             spent += cost
+        if len(pieces) < 2:  # nobody else's replies
+            raise TrainingError(
+                f"Answers in fewer than two dialogues of {name} fit {lesson.window} tokens; raise --context, or leave "
+                "it out of --contrast."
+            )
         return _laid_out(pieces, lesson.candidates, random)
 
     def _piece(self, corpus: Encoded, text: int, random: np.random.Generator) -> tuple[NDArray[np.int64], list[Span]]:
