@@ -12,14 +12,15 @@ import random
 import tempfile
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from core.chat import Chat, ChatSettings
 from core.generator import Adapter, Sampling, engine
+from core.generator.usual import READ, usual
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
-from core.settings import STARTER_SAMPLING as USUAL
 
 LINES = Path(__file__).with_name("reading.toml")
 SEED = 1
@@ -31,17 +32,13 @@ def main() -> None:
     options.add_argument("--model", type=Path, default=Path("models/starter"))
     options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
     options.add_argument("--seed", type=int, default=SEED)
-    options.add_argument("--temperature", type=float, default=USUAL.temperature)
-    options.add_argument("--top-p", type=float, default=USUAL.top_p)
-    options.add_argument("--repetition-penalty", type=float, default=USUAL.repetition_penalty)
-    options.add_argument("--best-of", type=int, default=USUAL.best_of)
+    options.add_argument("--temperature", type=float, help="the model's own")
+    options.add_argument("--top-p", type=float, help="likewise")
+    options.add_argument("--repetition-penalty", type=float, help="likewise")
+    options.add_argument("--best-of", type=int, help="likewise")
     given = options.parse_args()
-    sampling = Sampling(
-        temperature=given.temperature,
-        top_p=given.top_p,
-        repetition_penalty=given.repetition_penalty,
-        best_of=given.best_of,
-    )
+    told = {name: getattr(given, name) for name in READ if getattr(given, name) is not None}
+    sampling = replace(usual(given.model), **told)
     lines = tomllib.loads(LINES.read_text(encoding="utf-8"))
     adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]

@@ -67,6 +67,12 @@ _HIDDEN = re.compile(r"[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff
 # GPT-2's own control token must stay words when a person types it; tokenizers would otherwise read it as a control.
 _CONTROL_TOKEN = re.compile(r"<\|(\s*\w+\s*)\|>")
 _TAGGED = re.compile(r"^(Person1|Person2):[ \t]*(.*)$", re.DOTALL)
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words, without punctuation."""
+    return _WORD.findall(text.lower())
 
 
 def one_line(text: str) -> str:

@@ -4,6 +4,7 @@ Nothing is read at import. `.env.example` lists the same names; a test holds the
 """
 
 import re
+from dataclasses import replace
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,12 +16,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from core.errors import SettingsError
 from core.generator import MOST_RIVALS, Sampling
 from core.policy import Rules
-
-STARTER = "starter"
-"""`BASE_MODEL` of the model that comes along."""
-STARTER_SAMPLING = Sampling(temperature=0.5, best_of=8)
-SAMPLING = Sampling(temperature=0.7, best_of=4)
-"""What is usual with any other base."""
 
 
 class Settings(BaseSettings):
@@ -35,7 +30,7 @@ class Settings(BaseSettings):
         description="Folder for the database, adapters and reports",
     )
     database_url: str = Field(default="", description="Any SQLAlchemy URL; SQLite in PERSON2_HOME when empty")
-    base_model: str = Field(default=STARTER, description="starter, a hub name such as gpt2, or a folder")
+    base_model: str = Field(default="starter", description="starter, a hub name such as gpt2, or a folder")
     adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
     generator: Literal["auto", "engine", "transformers", "remote"] = Field(
         default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"
@@ -73,18 +68,19 @@ class Settings(BaseSettings):
     slack_visible_commands: bool = Field(default=True, description="Answers to /person2 ask are visible to the channel")
 
     temperature: float | None = Field(
-        default=None,
-        ge=0,
-        le=2,
-        description="0 is greedy, 1 as the model learned, 2 wild; when empty 0.5 on the starter, else 0.7",
+        default=None, ge=0, le=2, description="0 is greedy, 1 as the model learned, 2 wild; the model's own when empty"
     )
-    top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus sampling; 1 switches it off")
-    repetition_penalty: float = Field(default=1.1, ge=1, le=2, description="1 switches it off")
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="Nucleus sampling; 1 switches it off; the model's own when empty"
+    )
+    repetition_penalty: float | None = Field(
+        default=None, ge=1, le=2, description="1 switches it off; the model's own when empty"
+    )
     best_of: int | None = Field(
         default=None,
         ge=1,
         le=MOST_RIVALS,
-        description="Replies drawn to say the best of; 1 is quickest; when empty 8 on the starter, else 4",
+        description="Replies drawn to say the best of; 1 is quickest; the model's own when empty",
     )
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
 
@@ -133,18 +129,16 @@ class Settings(BaseSettings):
         """Where adapters are kept."""
         return self.person2_home / "adapters"
 
-    @property
-    def sampling(self) -> Sampling:
-        """A model as small as the starter is surer where it is right, and eight of its draws take a moment: its card
-        says how that was read. Eight of GPT-2's take a small machine nearly twice the time of four."""
-        usual = STARTER_SAMPLING if self.base_model == STARTER else SAMPLING
-        return Sampling(
-            temperature=usual.temperature if self.temperature is None else self.temperature,
-            top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            max_new_tokens=self.max_new_tokens,
-            best_of=usual.best_of if self.best_of is None else self.best_of,
-        )
+    def sampling(self, usual: Sampling) -> Sampling:
+        """What is set, else what is usual with the model (`core.generator.usual`)."""
+        told: dict[str, Any] = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+            "best_of": self.best_of,
+            "max_new_tokens": self.max_new_tokens,
+        }
+        return replace(usual, **{name: value for name, value in told.items() if value is not None})
 
     @property
     def rules(self) -> Rules:

@@ -10,7 +10,7 @@ from core.adapters import Shelf
 from core.generator import Adapter
 from core.settings import load_settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, open_shelf
+from person2.wiring import base_path, open_shelf, sampling
 
 app = typer.Typer()
 
@@ -49,7 +49,7 @@ def evaluate(
             rivals={} if alone else _rivals(voice, shelf, settings.base_model),
             training=training or [],
             contexts=contexts,
-            sampling=settings.sampling,
+            sampling=sampling(settings),
             on_stage=lambda stage: bar(0, 1, stage),
         ).to_json()
     for fault in result["faults"]:

@@ -16,7 +16,7 @@ from core.errors import ExportError, TrainingError
 from core.memory import open_memory
 from core.settings import Settings, load_settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, now, open_shelf
+from person2.wiring import base_path, now, open_shelf, sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +212,7 @@ def train(
             resume=resume,
             with_curve=learning_curve,
             contexts=contexts,
-            sampling=settings.sampling,
+            sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(1, 1, stage),
@@ -268,7 +268,7 @@ def retrain(
             clock=now,
             dry_run=dry_run,
             settings=Knobs(epochs=epochs),
-            sampling=settings.sampling,
+            sampling=sampling(settings),
             contexts=contexts,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(0, 1, stage),

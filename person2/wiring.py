@@ -17,7 +17,8 @@ from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import StorageError
-from core.generator import Generator
+from core.generator import Generator, Sampling
+from core.generator.usual import OURS, usual
 from core.memory import Memory, open_memory
 from core.settings import Settings
 from core.voices import Voices
@@ -50,6 +51,12 @@ def now() -> datetime:
 def base_path(name: str) -> str:
     """What a loader understands: `starter` is a folder of ours, other names and folders stay as they are."""
     return str(STARTER) if name == "starter" else str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def sampling(settings: Settings) -> Sampling:
+    """How the model that BASE_MODEL or GENERATOR names is drawn from. Raises ModelError."""
+    remote = settings.generator == "remote"  # another model than BASE_MODEL speaks then
+    return settings.sampling(OURS if remote else usual(base_path(settings.base_model)))
 
 
 def open_shelf(settings: Settings) -> Shelf:
@@ -105,7 +112,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             memory=memory,
             generator=generator,
             voice=voices.voice_for,
-            settings=ChatSettings(sampling=settings.sampling, rules=settings.rules, user_rate=settings.user_rate),
+            settings=ChatSettings(sampling=sampling(settings), rules=settings.rules, user_rate=settings.user_rate),
             clock=now,
             dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
         )

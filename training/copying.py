@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.dialogue import Dialogue, Speaker
+from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Sampling
 from training.dataset import Encoder
-from training.floors import words_of
 from training.learner import Learner
 from training.speech import speak
 

@@ -4,7 +4,6 @@ A model that does not beat these has learned nothing worth its electricity. Know
 """
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -12,17 +11,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from core.dialogue import Dialogue
+from core.dialogue import Dialogue, words_of
 from training.contexts import Context
 
 LAST_TURNS = 5
 """Turns before a reply that TF-IDF compares it with: with fewer a subject is missed, with all it drowns."""
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words, without punctuation."""
-    return _WORD.findall(text.lower())
 
 
 class TfIdf:

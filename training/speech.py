@@ -10,10 +10,9 @@ from itertools import pairwise
 import torch
 from transformers import GenerationConfig
 
-from core.dialogue import Dialogue, fit, one_line, prompt
+from core.dialogue import Dialogue, fit, one_line, prompt, words_of
 from core.generator import Sampling
 from training.dataset import Encoder
-from training.floors import words_of
 from training.learner import Learner
 
 BATCH = 25

@@ -42,9 +42,9 @@ class Sampling:
     stop: str = "\n"
     """The generation ends before this text, or at the end-of-text token."""
     best_of: int = 1
-    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`), and
-    that repeats nothing (`choice`).
-    The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
+    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`),
+    a repeating one coming last (`choice`). The first of them is what `best_of=1` would have said. A generator that
+    cannot score draws one."""
 
 
 def validate(sampling: Sampling) -> None:

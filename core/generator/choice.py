@@ -6,6 +6,8 @@ Pure text and numbers; both generators that can score draw on it, so that they c
 import re
 from collections.abc import Sequence
 
+from core.dialogue import Fault, read, words_of
+
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
 said where all repeat, and hardly anywhere else."""
@@ -15,13 +17,14 @@ LONG_WORD = 5
 SAME_LINE = 4
 """Words of a line from which on it is not said again; “You are welcome.” may be."""
 IN_A_ROW = 3
-"""Words that a reply does not say twice in a row, “I'm” being two."""
+"""Words that a reply does not say twice in a row."""
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
 """“cook and cook”, “I do, I do”"""
-_SHORT_FORM = {"'m": " am", "'re": " are", "'s": " is", "'ve": " have", "'ll": " will"}
+_SHORT_FORM = re.compile(r"['’](m|re|s|ve|ll)\b", re.IGNORECASE)
+"""“I'm” and “I am” are the same words."""
+_FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 
 def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> int:
@@ -32,19 +35,22 @@ def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> i
 
 def repeats(prompt: str, reply: str) -> bool:
     """Whether a reply says something twice, or what somebody said in the prompt already."""
-    words = _folded(reply)
-    if len(words) >= SAME_LINE and words in [_folded(line.partition(":")[2]) for line in prompt.splitlines()]:
+    words = _full(reply)
+    if len(words) >= SAME_LINE and words in _said(prompt):
         return True
-    for sentence in _SENTENCE_END.split(reply.casefold()):
-        long = [word for word in _WORD.findall(sentence) if len(word) >= LONG_WORD]
-        if len(set(long)) < len(long) or _TWICE.search(sentence):
-            return True
-    said = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
-    return len(set(said)) < len(said)
+    rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
+    return len(set(rows)) < len(rows) or any(map(_stutters, _SENTENCE_END.split(reply.casefold())))
 
 
-def _folded(text: str) -> list[str]:
-    text = text.casefold().replace("’", "'")
-    for short, full in _SHORT_FORM.items():
-        text = re.sub(rf"{short}\b", full, text)
-    return _WORD.findall(text)
+def _stutters(sentence: str) -> bool:
+    long = [word for word in words_of(sentence) if len(word) >= LONG_WORD]
+    return len(set(long)) < len(long) or _TWICE.search(sentence) is not None
+
+
+def _said(prompt: str) -> list[list[str]]:
+    dialogues = (one for one in read(prompt.splitlines()) if not isinstance(one, Fault))
+    return [_full(turn.text) for turns in dialogues for turn in turns]
+
+
+def _full(text: str) -> list[str]:
+    return words_of(_SHORT_FORM.sub(lambda found: _FULL[found[1].lower()], text))

@@ -1,12 +1,13 @@
 """The settings table: read from the environment, wrong values named all at once, documented in one place."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.errors import SettingsError
+from core.generator import Sampling
 from core.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def test_defaults_need_nothing() -> None:
     settings = load_settings()
     assert settings.base_model == "starter"
     assert settings.database.startswith("sqlite:///")
-    assert settings.sampling.max_new_tokens > 0
+    assert settings.sampling(Sampling()).max_new_tokens > 0
 
 
 def test_every_malformed_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,15 +75,9 @@ def test_the_example_file_lists_every_setting() -> None:
         assert field.description in example, name
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, (0.5, 8)),
-        ({"base_model": "gpt2"}, (0.7, 4)),
-        ({"base_model": "gpt2", "temperature": 1.0, "best_of": 1}, (1.0, 1)),
-        ({"temperature": 0.0, "best_of": 2}, (0.0, 2)),
-    ],
-)
-def test_how_it_speaks_depends_on_the_model_unless_said(given: dict[str, Any], expected: tuple[float, int]) -> None:
-    sampling = load_settings(**given).sampling
-    assert (sampling.temperature, sampling.best_of) == expected
+def test_what_is_not_set_is_the_models_own() -> None:
+    """Each sampling setting by itself."""
+    own = Sampling(temperature=0.5, top_p=0.8, repetition_penalty=1.2, best_of=8)
+    assert load_settings().sampling(own) == own
+    assert load_settings(temperature=0.0, best_of=1).sampling(own) == replace(own, temperature=0.0, best_of=1)
+    assert load_settings(max_new_tokens=9, top_p=1.0).sampling(own) == replace(own, max_new_tokens=9, top_p=1.0)

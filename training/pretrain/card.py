@@ -40,9 +40,12 @@ class About:
     licences: Mapping[str, str] = field(default_factory=dict)
     """Corpus → licence and where it comes from."""
     decoding: Mapping[str, float] = field(default_factory=dict)
-    """Sampling settings for `generation_config.json`."""
+    """Sampling settings for `generation_config.json`, as `core.generator.usual` reads them."""
     notes: str = ""
     """Markdown that ends the model card."""
+
+    def licence_of(self, corpus: str) -> str:
+        return self.licences.get(corpus, "not stated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +142,6 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
     config = network.config.to_dict()
     config |= {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "dtype": "float16"}
     _write(folder / "config.json", config)
-    _write(
-        folder / "generation_config.json",
-        {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "do_sample": True, **about.decoding},
-    )
     tokenizer.save(str(folder / "tokenizer.json"))
     _write(
         folder / "tokenizer_config.json",
@@ -158,8 +157,12 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
 
 
 def describe(folder: Path, card: Card, about: About) -> None:
-    """Write what is known about the model in `folder`: the card as JSON, and as people read it."""
+    """Write what is known about the model in `folder`: the card as JSON, as people read it, and how to draw from it."""
     _write(folder / CARD, asdict(card))
+    _write(
+        folder / "generation_config.json",
+        {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "do_sample": True, **about.decoding},
+    )
     said = folder / SAID
     heard = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
     (folder / README).write_text(readme(card, about) + (f"\n{heard}\n" if heard else ""), encoding="utf-8")

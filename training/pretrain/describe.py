@@ -19,10 +19,10 @@ ABOUT = "about.toml"
 
 
 def describe(folder: Path) -> None:
-    """Write `README.md` and `card.json` of `folder`. Raises TrainingError."""
+    """Write `README.md`, `card.json` and `generation_config.json` of `folder`. Raises TrainingError."""
     about = card.read_about(folder / ABOUT)
     made = card.read_card(folder)
-    licensed = tuple(replace(item, licence=about.licences.get(item.name, "not stated")) for item in made.ingredients)
+    licensed = tuple(replace(item, licence=about.licence_of(item.name)) for item in made.ingredients)
     card.describe(folder, replace(made, ingredients=licensed, decoding=about.decoding), about)
 
 
