@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
-from core.dialogue import Speaker, Turn, prompt, render
+from core.dialogue import Speaker, Turn, prompt, read, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.pretrain import bpe, card, cli, contrast, corpora, describe, heldout, loop, rows, small_talk
+from training.pretrain import bpe, card, cli, contrast, corpora, describe, heldout, loop, prose_talk, rows, small_talk
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
 
@@ -152,6 +152,21 @@ def test_of_a_lone_pair_only_the_answer_is_written_with_care(tmp_path: Path) -> 
     assert small_talk.write(out, [], pairs=[f"{path}=100"]) == small_talk.SAME_PAIRED
     assert set(re.findall("Person2: (.*)", out.read_text())) == {"I hope you can get some rest."}
     assert small_talk.write(out, [f"{path}=100"]) == 0
+
+
+def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:
+    """A long paragraph parts them, a rest too short for a talk is dropped, a longer run goes on in a second talk."""
+    book, out = tmp_path / "book.txt", tmp_path / "out.txt"
+    long = "word " * (prose_talk.WORDS + 1)
+    first, second = [f"Said {n}." for n in range(11)], [f"Told {n}." for n in range(4)]
+    book.write_text("\n\n".join([*first, long, *second, long, "Alone."]), encoding="utf-8")
+    longest, after = dialogue(*first[:8]), dialogue(*second)
+    assert list(prose_talk.passages(book.read_text().splitlines())) == [longest, after]
+    assert prose_talk.write(out, [book], count=9) == 2
+    assert set(read(out.read_text().splitlines())) == {longest, after}
+    assert prose_talk.write(out, [book], count=1) == 1
+    with pytest.raises(TrainingError, match=r"none\.txt cannot be read"):
+        prose_talk.write(out, [tmp_path / "none.txt"], count=1)
 
 
 @pytest.mark.parametrize(
@@ -566,6 +581,8 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
 
     shape = ["--width", "64", "--layers", "1"]
     assert command("first", *shape, "--steps", "5") == 0
+    assert command("first", *shape, "--steps", "5", "--run", str(tmp_path / "another-run")) == 1
+    assert "give another OUT" in capsys.readouterr().err.splitlines()[-1]
     # A rate of nothing: what comes out is what went in.
     still = ["--muon-rate", "0", "--adam-rate", "0", "--contrast", str(talk)]
     assert command("second", *shape, *still, "--steps", "2", "--start", str(tmp_path / "first")) == 0

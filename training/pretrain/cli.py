@@ -129,6 +129,8 @@ def pretrain(
         raise TrainingError("--start-share and --use-average exclude each other; choose one.")
     if not (resume or export_only) and (run / loop.CHECKPOINT).exists():
         raise TrainingError(f"{run} holds a checkpoint already; add --resume to go on, or name another --run folder.")
+    if not (resume or export_only) and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrainingError(f"{out} holds something already; give another OUT, so that no model is lost.")
     if width % net.HEAD_WIDTH:
         raise TrainingError(f"A width of {width} is no multiple of {net.HEAD_WIDTH}; heads are that wide.")
     if max(row, cool_row) > context:
