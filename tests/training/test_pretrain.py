@@ -142,7 +142,7 @@ def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:
 def test_of_a_lone_pair_only_the_answer_is_written_with_care(tmp_path: Path) -> None:
     """People tell a bot things as they please, and one answer fits many of them."""
     path, out = tmp_path / "pairs.txt", tmp_path / "out.txt"
-    talks = [dialogue(f"im so tired {n}", "I hope you can get some rest.") for n in range(9)]
+    talks = [dialogue(f"im so tired {n}", "I hope you can get some rest.") for n in range(19)]
     talks += [
         dialogue("im hungry", "me too"),
         dialogue("hi", "Hello!", "and you?", "Fine."),

@@ -31,7 +31,7 @@ WORDS = 25
 """Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
-SAME_PAIRED = 6
+SAME_PAIRED = 14
 """Likewise of a file of lone pairs, where one answer fits many lines ("I hope you can get some rest soon.")."""
 SAME_OPENING = 24
 """Likewise of those with one first line."""
