@@ -37,6 +37,9 @@ WINDOW = 40
 
 ATTEMPTS = 3
 """Generations before an empty or copied reply becomes a plain sentence."""
+WARMER = 0.3
+"""Added to the temperature each time an answer comes that was given to the question before: a model drawn at 0.4 has
+few first choices, and whoever asks again wants another one."""
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -294,25 +297,26 @@ class Chat:
         prompt = dialogue.prompt(kept)
         adapter = await self._voice(conversation, chosen.voice)
         said = [turn.text for turn in turns]
-        if replacing is not None:
-            said += await asyncio.to_thread(self.memory.texts, [replacing])
+        given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
         text = ""
         for _ in range(ATTEMPTS):
-            completion = await self.generator.generate(
+            drawn = await self.generator.generate(
                 prompt,
                 sampling=replace(sampling, seed=self._dice.getrandbits(31)),
                 adapter=adapter,
                 conversation=conversation.key,
             )
-            text = replies.clean(completion.text, said=said)
-            if text:
-                break
-        else:
+            if clean := replies.clean(drawn.text, said=said):
+                text, completion, temperature = clean, drawn, sampling.temperature
+                if not replies.among(clean, given):
+                    break
+                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
+        if not text:
             return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=conversation.kind is Kind.CHANNEL)
         details: dict[str, str | int | float] = {
             "model": self.generator.status().model,
             "adapter": completion.adapter or "none",
-            "temperature": sampling.temperature,
+            "temperature": round(temperature, 2),
             "top_p": sampling.top_p,
             "repetition_penalty": sampling.repetition_penalty,
             "best of": sampling.best_of,

@@ -37,11 +37,15 @@ def clean(generated: str, *, said: Iterable[str] = ()) -> str:
     text = one_line(_REPEATED.sub(lambda found: found[1] * 3, text))
     if not any(character.isalnum() or ord(character) > 0x2000 for character in text):
         return ""
-    if len(text.split()) >= COPY_WORDS:
-        folded = _folded(text)
-        if any(_folded(other) == folded for other in said):
-            return ""
+    if len(text.split()) >= COPY_WORDS and among(text, said):
+        return ""
     return text
+
+
+def among(text: str, others: Iterable[str]) -> bool:
+    """Whether one of `others` has the same words, whatever their case and punctuation."""
+    folded = _folded(text)
+    return any(_folded(other) == folded for other in others)
 
 
 def _folded(text: str) -> str:

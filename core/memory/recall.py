@@ -1,6 +1,6 @@
 """What was said before: windows, reply chains, roots of threads. Reads only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
@@ -138,9 +138,11 @@ class Recall(Store):
             found = session.get(MessageRow, row)
             return dict(found.details or {}) if found else {}
 
-    def texts(self, rows: Sequence[int]) -> list[str]:
+    def answers(self, question: int) -> list[str]:
+        """What the bot answered to the message in a row, replaced answers among it, oldest first."""
         with self._session() as session:
-            return list(session.scalars(select(MessageRow.text).where(MessageRow.id.in_(rows))))
+            query = select(MessageRow.text).where(MessageRow.answers == question, MessageRow.from_bot.is_(True))
+            return list(session.scalars(query.order_by(MessageRow.id)))
 
     def in_thread(self, conversation: Conversation) -> bool:
         """Whether the bot has spoken in this conversation: then it takes part in the thread."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.chat import BROKEN, CROWDED, TOO_FAST, ChatSettings
+from core.chat import BROKEN, CROWDED, TOO_FAST, WARMER, ChatSettings
 from core.errors import GeneratorError, Overloaded, StorageError
 from core.messages import Conversation, Kind, Message, Reply
 from core.policy import Rules
@@ -156,16 +156,23 @@ async def test_reset_empties_the_context() -> None:
 
 
 async def test_again_gives_another_answer_in_place_of_the_first() -> None:
-    """The first answer is not in the prompt of the second, and its posts are named for replacing."""
-    model = FakeGenerator(lines=["first", "first", "second"])
+    """The first answer is not in the prompt of the second, and its posts are named for replacing. What was answered
+    before is drawn again, at a higher temperature each time; where nothing else comes it is said once more."""
+    model = FakeGenerator(lines=["first", "First.", "second", "first", "second", "first"])
     talk = chat(model)
     question = said("tell me")
     reply = await talk.hear(question)
     assert reply is not None
     await talk.posted(reply, question.conversation, ["p1"])
     another, replaced = await talk.again(question.conversation)
-    assert (another.text, replaced) == ("first", ("p1",))
-    assert model.prompts[1] == "Person1: tell me\nPerson2:"
+    assert (another.text, replaced) == ("second", ("p1",))
+    assert set(model.prompts) == {"Person1: tell me\nPerson2:"}
+    usual = talk.settings.sampling.temperature
+    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, 0, WARMER]
+    assert another.details is not None
+    assert another.details["temperature"] == round(usual + WARMER, 2)
+    third, _ = await talk.again(question.conversation)
+    assert (third.text, len(model.prompts)) == ("first", 6)
 
 
 async def test_again_keeps_the_old_answer_when_the_model_is_busy() -> None:
