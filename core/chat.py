@@ -38,8 +38,7 @@ WINDOW = 40
 ATTEMPTS = 3
 """Generations before an empty or copied reply becomes a plain sentence."""
 WARMER = 0.3
-"""Added to the temperature each time an answer comes that was given to the question before: a model drawn at 0.4 has
-few first choices, and whoever asks again wants another one."""
+"""Added to the temperature with each further try at another answer: a model drawn at 0.4 has few first choices."""
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -143,7 +142,8 @@ class Chat:
         the last one in a thread of the channel. An answer still on its way is waited for.
 
         Gives the new reply and the ids of the posts it replaces; the old reply leaves the context (and counts as
-        disliked when it comes to learning), so it is not repeated.
+        disliked when it comes to learning). What was answered to the question before is not repeated, unless it is
+        short and nothing else comes.
         """
         if post is None:
             await self._underway.settled(conversation, thinking=True, threads=whole_channel)
@@ -298,6 +298,7 @@ class Chat:
         adapter = await self._voice(conversation, chosen.voice)
         said = [turn.text for turn in turns]
         given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
+        said += given
         text = ""
         for _ in range(ATTEMPTS):
             drawn = await self.generator.generate(
@@ -310,6 +311,7 @@ class Chat:
                 text, completion, temperature = clean, drawn, sampling.temperature
                 if not replies.among(clean, given):
                     break
+            if given:
                 sampling = replace(sampling, temperature=sampling.temperature + WARMER)
         if not text:
             return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=conversation.kind is Kind.CHANNEL)

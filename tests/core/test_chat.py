@@ -157,7 +157,7 @@ async def test_reset_empties_the_context() -> None:
 
 async def test_again_gives_another_answer_in_place_of_the_first() -> None:
     """The first answer is not in the prompt of the second, and its posts are named for replacing. What was answered
-    before is drawn again, at a higher temperature each time; where nothing else comes it is said once more."""
+    before is drawn again, at a higher temperature each time; where nothing else comes a short one is said once more."""
     model = FakeGenerator(lines=["first", "First.", "second", "first", "second", "first"])
     talk = chat(model)
     question = said("tell me")
@@ -173,6 +173,15 @@ async def test_again_gives_another_answer_in_place_of_the_first() -> None:
     assert another.details["temperature"] == round(usual + WARMER, 2)
     third, _ = await talk.again(question.conversation)
     assert (third.text, len(model.prompts)) == ("first", 6)
+
+
+async def test_again_says_no_long_answer_twice() -> None:
+    """Nor one that was replaced two answers ago; the bot says plainly that nothing else came."""
+    long = "I have always liked the sea best."
+    talk = chat(FakeGenerator(lines=[long, "The hills.", long]))
+    question = said("sea or hills?")
+    await talk.hear(question)
+    assert [(await talk.again(question.conversation))[0].text for _ in range(2)] == ["The hills.", LOST_FOR_WORDS]
 
 
 async def test_again_keeps_the_old_answer_when_the_model_is_busy() -> None:
