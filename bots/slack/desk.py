@@ -7,7 +7,7 @@ words are posted in `posting`. Nothing here is waited for by Slack.
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,6 +15,7 @@ import aiohttp
 from slack_sdk.errors import SlackClientError
 
 from bots.slack import events, home, markup, posting
+from bots.slack.answers import COMMAND, CommandAnswers
 from bots.slack.events import PLATFORM, Payload
 from bots.slack.people import People
 from bots.slack.posting import UNREACHABLE, ResponseUrl, Status
@@ -23,7 +24,7 @@ from bots.slack.refusals import DEAD_TOKEN, code, discreet, refusal
 from bots.slack.workspace import Workspace
 from core import commands as table
 from core.chat import BROKEN, Chat
-from core.commands import Answer, Commands, Invocation
+from core.commands import Commands, Invocation
 from core.errors import Person2Error
 from core.messages import Conversation, Kind, Message, Reply
 
@@ -31,12 +32,6 @@ log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 5.0
 """How long answers in progress may take to finish when the bot is stopped."""
-
-ECHO_SECONDS = 1.0
-"""How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
-
-COMMAND = "command-"
-"""How the ids begin of what was asked by command: nobody sees the question unless the answer shows it."""
 
 Tell = Callable[[str], Awaitable[object]]
 """Says one sentence to the member concerned."""
@@ -57,7 +52,7 @@ class Desk:
     ) -> None:
         self._chat = chat
         self._commands = commands
-        self._visible = visible_commands
+        self._answers = CommandAnswers(chat, visible=visible_commands)
         self._many = many_workspaces
         self._proxy = proxy
         self._session = session
@@ -72,10 +67,6 @@ class Desk:
         """Threads in which an answer is being made: they are joined before it is stored."""
         self._thumbs: Recent[frozenset[bool]] = Recent()
         """Thumbs a member has on a post; taking one back must not take the other."""
-        self._awaited: Recent[tuple[Reply, Conversation]] = Recent()
-        """Replies said through a response URL, whose timestamp comes back as an event."""
-        self._searches: set[asyncio.Task[None]] = set()
-        """For those whose event does not come."""
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with Refused when Slack stops accepting the token."""
 
@@ -122,13 +113,12 @@ class Desk:
 
     async def close(self) -> None:
         """Let answers in progress finish for a moment, then stop them."""
-        for task in self._searches:
-            task.cancel()
+        self._answers.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL_SECONDS)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._searches, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._answers.ended(), return_exceptions=True)
         self.refused.cancel()
 
     def _taken(self, body: Payload) -> bool:
@@ -190,7 +180,7 @@ class Desk:
                 if self._seen.put((workspace.team, event["channel"], event["ts"]), None):
                     self._start(self._heard(workspace, event), self._asker(workspace, event))
             case _ if events.ours(event, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
-                self._start(self._own_post(workspace, event))
+                self._start(self._answers.own_post(workspace, event))
             case _:
                 pass
 
@@ -245,36 +235,6 @@ class Desk:
             posts = await posting.post(workspace, where.channel, reply.text, thread=where.thread)
         finally:
             await self._chat.posted(reply, where, posts)
-
-    async def _own_post(self, workspace: Workspace, event: Payload) -> None:
-        """Our own words come by: those said through a response URL learn their timestamp here."""
-        key = (workspace.team, event.get("channel"), markup.folded(str(event.get("text") or "")))
-        found = self._awaited.pop(key) if event.get("ts") else None
-        if found is not None:
-            await self._chat.posted(*found, [str(event["ts"])])
-
-    def _await_echo(self, workspace: Workspace, reply: Reply, where: Conversation, parts: Sequence[str]) -> None:
-        """Learn under which timestamps a reply stands that was said through a response URL, which tells none: by the
-        events of its posts, or where none comes (other servers, a channel without our events) by looking for them."""
-        keys = [(workspace.team, where.channel, markup.folded(part)) for part in parts]
-        for key in keys:
-            self._awaited.put(key, (reply, where))
-
-        async def search() -> None:
-            posts: list[str] = []
-            try:
-                await asyncio.sleep(ECHO_SECONDS)
-                missing = [key[-1] for key in keys if self._awaited.pop(key) is not None]
-                if missing:
-                    posts = await posting.look_for(workspace, where.channel, missing)
-            except UNREACHABLE as error:
-                log.info("a reply by command cannot be found: %s", code(error) or type(error).__name__)
-            finally:
-                await self._chat.posted(reply, where, posts)
-
-        task = asyncio.create_task(search())
-        self._searches.add(task)
-        task.add_done_callback(self._searches.discard)
 
     async def _edited(self, workspace: Workspace, event: Payload, said: Payload) -> None:
         text, previous = str(said.get("text") or ""), event.get("previous_message") or {}
@@ -338,7 +298,7 @@ class Desk:
         )
         async with self._in_order(workspace, channel):
             pass  # what was said before the command is heard before it
-        await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
+        await self._answers.deliver(workspace, invocation, await self._commands.run(invocation), url)
 
     async def _another(self, workspace: Workspace, body: Payload, url: ResponseUrl) -> None:
         user, said = _id(body, "user"), body.get("message") or {}
@@ -352,7 +312,7 @@ class Desk:
             post=str(said.get("ts")),
             thinking=lambda: status,
         )
-        await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
+        await self._answers.deliver(workspace, invocation, await self._commands.run(invocation), url)
         await status.clear()
 
     async def _consented(self, workspace: Workspace, user: str, *, given: bool) -> None:
@@ -381,78 +341,6 @@ class Desk:
         liked, disliked = await asyncio.to_thread(memory.feedback_counts, PLATFORM, workspace.team)
         view = home.view(help_text=self._commands.help_text(), consent=consent, liked=liked, disliked=disliked)
         await workspace.client.views_publish(user_id=user, view=view)
-
-    # Answers to commands
-
-    async def _deliver(self, workspace: Workspace, invocation: Invocation, answer: Answer, url: ResponseUrl) -> None:
-        if answer.silent:
-            return
-        where, user, reply = invocation.message.conversation, invocation.message.author, answer.reply
-        try:
-            if reply is not None and answer.replaces:
-                question = reply.question or invocation.message
-                posts = await posting.replace(
-                    workspace,
-                    where.channel,
-                    answer.replaces,
-                    reply.text,
-                    thread=question.conversation.thread,
-                    question=(question.author_name, question.text) if question.id.startswith(COMMAND) else None,
-                )
-                await self._chat.posted(reply, where, posts)
-                return
-            text = answer.text if reply is None else reply.text
-            if answer.attachment is not None:
-                if await posting.hand_over(workspace, user, text, answer.attachment):
-                    text = "I sent it to you as a file, in our direct messages."
-                else:
-                    text = f"{text}\n{answer.attachment.data.decode()}"
-            await self._respond(workspace, invocation, reply, text, url, visible=not answer.private and self._visible)
-        except BaseException:
-            if reply is not None:
-                await self._chat.posted(reply, where, ())
-            raise
-
-    async def _respond(
-        self,
-        workspace: Workspace,
-        invocation: Invocation,
-        reply: Reply | None,
-        text: str,
-        url: ResponseUrl,
-        *,
-        visible: bool,
-    ) -> None:
-        """Through the response URL as long as Slack takes it, else as a post or a whisper."""
-        where, user = invocation.message.conversation, invocation.message.author
-        parts = markup.parts(text)
-        posts: list[str] = []
-        for number, part in enumerate(parts):
-            question = invocation.message.text if visible and reply is not None and number == 0 else ""
-            blocks = posting.asked(invocation.message.author_name, question, part) if question else None
-            if not await url.send(part, visible=visible, blocks=blocks):
-                rest = markup.unescape("\n".join(parts[number:]))
-                posts = await self._fall_back(workspace, where, user, rest, visible=visible)
-                parts = parts[:number]
-                break
-        if reply is None:
-            return
-        if posts or not (parts and visible):
-            await self._chat.posted(reply, where, posts)
-        if parts and visible:
-            self._await_echo(workspace, reply, where, parts)
-
-    async def _fall_back(
-        self, workspace: Workspace, where: Conversation, user: str, text: str, *, visible: bool
-    ) -> list[str]:
-        """A post, or a whisper where none can be made or should; the timestamps of posts."""
-        if visible:
-            try:
-                return await posting.post(workspace, where.channel, text, thread=where.thread)
-            except SlackClientError as error:
-                log.info("no post in a channel the bot is not in: %s", code(error))
-        await posting.whisper(workspace, where.channel, user, text, thread=where.thread)
-        return []
 
     # Telling a member that something failed
 
