@@ -142,8 +142,8 @@ class Chat:
         the last one in a thread of the channel. An answer still on its way is waited for.
 
         Gives the new reply and the ids of the posts it replaces; the old reply leaves the context (and counts as
-        disliked when it comes to learning). What was answered to the question before is not repeated, unless it is
-        short and nothing else comes.
+        disliked when it comes to learning). No answer to the question is repeated while something else comes, and
+        the replaced one, if it is long, never.
         """
         if post is None:
             await self._underway.settled(conversation, thinking=True, threads=whole_channel)
@@ -298,7 +298,7 @@ class Chat:
         adapter = await self._voice(conversation, chosen.voice)
         said = [turn.text for turn in turns]
         given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
-        said += given
+        said += given[-1:]  # the one replaced; of the earlier ones one may come back where nothing else comes
         text = ""
         for _ in range(ATTEMPTS):
             drawn = await self.generator.generate(
