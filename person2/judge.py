@@ -1,4 +1,6 @@
-"""The command that judges: held-out scores of a voice, beside those of the base and of the voice that speaks now."""
+"""The command that judges: held-out scores of a voice, beside those of the base, of the voice that speaks now, and of
+other models.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +9,7 @@ import typer
 from rich.table import Table
 
 from core.adapters import Shelf
+from core.errors import SettingsError
 from core.generator import Adapter
 from core.settings import load_settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
@@ -16,6 +19,8 @@ app = typer.Typer()
 
 SHARES = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
 """Figures that may be missing."""
+BASE, CURRENT = "base", "current"
+"""What the usual rivals are called in the report."""
 
 
 @app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
@@ -30,10 +35,14 @@ def evaluate(
     alone: Annotated[
         bool, typer.Option("--alone", help="Leave out the base and the current voice, which take as long again.")
     ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model that takes the same exam, bare: starter, a hub name or a folder."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
 ) -> None:
-    """Score a voice on held-out dialogues, against the base and the voice that speaks now: bits per byte, next-reply
-    ranking, variety, copying.
+    """Score a voice on held-out dialogues, against the base, the voice that speaks now and other models: bits per
+    byte, next-reply ranking, variety, copying.
     """
     from training.evaluate import evaluate as score
 
@@ -41,12 +50,17 @@ def evaluate(
     shelf = open_shelf(settings)
     voice = shelf.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])
+    others = {name: base_path(name) for name in beside or []}
+    if taken := others.keys() & {BASE, CURRENT}:
+        name = taken.pop()
+        raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
     with Bar("evaluating") as bar:
         result = score(
             files,
             base=base_path(settings.base_model),
             adapter=voice.path if voice else None,
             rivals={} if alone else _rivals(voice, shelf, settings.base_model),
+            beside=others,
             training=training or [],
             contexts=contexts,
             sampling=sampling(settings),
@@ -71,9 +85,9 @@ def evaluate(
 def _rivals(voice: Adapter | None, shelf: Shelf, base: str) -> dict[str, Path | None]:
     """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
     current = shelf.current(base=base)
-    rivals: dict[str, Path | None] = {"base": None} if voice else {}
-    if current and (voice is None or voice.path != current.path):
-        rivals["current"] = current.path
+    rivals: dict[str, Path | None] = {BASE: None} if voice else {}
+    if current and (voice is None or voice.path.resolve() != current.path.resolve()):  # a folder may be typed as well
+        rivals[CURRENT] = current.path
     return rivals
 
 

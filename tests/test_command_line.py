@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from tests.models import tiny_model
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -122,7 +124,8 @@ def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
     """The voice that ships against the bare base and the other way round, with the interval of the difference."""
     talk = "Person1: How are you today?\nPerson2: I am very well, thank you.\n\nPerson1: Hello!\nPerson2: Hi there.\n"
     (tmp_path / "talk.txt").write_text(talk)
-    for adapter, rival in (("current", "base"), ("none", "current")):
+    bundled = str(ROOT / "models" / "starter" / "adapters" / "small-talk")
+    for adapter, rival in (("current", "base"), (bundled, "base"), ("none", "current")):
         scored = person2(
             "evaluate",
             "talk.txt",
@@ -139,6 +142,41 @@ def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
         gap, low, high = told["against"][rival]["differences"]["reply_bits_per_byte"]
         assert gap == pytest.approx(told["reply_bits_per_byte"] - told["against"][rival]["reply_bits_per_byte"])
         assert low <= gap <= high
+
+
+def test_another_model_sits_the_same_exam(tmp_path: Path) -> None:
+    """The starter foresees English better than a random model does, and exactly as well as itself."""
+    (tmp_path / "talk.txt").write_text("Person1: How are you today?\nPerson2: I am very well, thank you.\n")
+    tiny_model(tmp_path / "random")
+    command = ("evaluate", "talk.txt", "--adapter", "none", "--alone", "--contexts", "0")
+    beside = ("--beside", "random", "--beside", "starter")
+    scored = person2(*command, *beside, "--json", home=tmp_path, OMP_NUM_THREADS="1")
+    assert scored.returncode == 0, scored.stderr
+    told = json.loads(scored.stdout)
+    assert list(told["against"]) == ["random", "starter"]
+    assert told["against"]["random"]["bits_per_byte"] > told["bits_per_byte"] + 1
+    assert told["against"]["random"]["differences"]["bits_per_byte"][0] < -1
+    assert told["against"]["starter"]["differences"]["bits_per_byte"] == [0, 0, 0]
+    table = person2(*command, *beside, home=tmp_path, OMP_NUM_THREADS="1")
+    assert "random" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ("./no-such-folder", "There is no model folder ./no-such-folder"),
+        ("talk.txt", "The base model talk.txt cannot be loaded"),
+        ("current", "write ./current"),
+    ],
+)
+def test_a_model_that_cannot_sit_it_is_refused_before_it_begins(other: str, sentence: str, tmp_path: Path) -> None:
+    """The exam takes minutes: nobody waits for it only to read of a slip of the pen."""
+    (tmp_path / "talk.txt").write_text("Person1: How are you today?\nPerson2: I am very well, thank you.\n")
+    done = person2("evaluate", "talk.txt", "--beside", other, home=tmp_path, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
 
 
 def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:

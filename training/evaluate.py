@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from core.generator import Sampling
+from training.base import load_base
 from training.copying import Extraction, TrainingText, extract
 from training.dataset import Corpus, FileFault, load
 from training.exam import CONTEXTS, EXTRACTIONS, SEED, Candidate, Exam, Paper, candidate, examine
@@ -26,7 +27,7 @@ class Rival:
     scores: Scores
     """Of all files together."""
     differences: dict[str, Figure]
-    """The judged model's figures less this one's."""
+    """The judged model's figures less this one's. Perplexity only compares where both have the same vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ def evaluate(
     base: str,
     adapter: Path | None = None,
     rivals: Mapping[str, Path | None] = MappingProxyType({}),
+    beside: Mapping[str, str] = MappingProxyType({}),
     training: Sequence[Path] = (),
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
@@ -80,10 +82,15 @@ def evaluate(
 ) -> Evaluation:
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
-    `rivals` are adapters on the same base (None: the bare base) that take the same exam. `training` names the files
-    that were learned, for the copying scores. `contexts=0` leaves ranking and speaking out, which are the slow part.
-    `on_stage` hears a few words as each part begins. Raises DialogueError, ModelError, AdapterError.
+    `rivals` are adapters on the same base (None: the bare base) that take the same exam, `beside` other bases, bare,
+    as a floor is; each by the name that it bears in the report. `training` names the files that were learned, for the
+    copying scores. `contexts=0` leaves ranking and speaking out, which are the slow part. `on_stage` hears a few words
+    as each part begins. Raises DialogueError, ModelError, AdapterError, and ValueError for a name borne twice.
     """
+    if twice := rivals.keys() & beside.keys():
+        raise ValueError(f"two rivals are called {', '.join(sorted(twice))}")
+    for other in beside.values():  # one that cannot be loaded is refused now, not after the judged model's long exam
+        load_base(other)
     corpora = {str(file): load([file]) for file in files}
     if not corpora:
         load([])
@@ -99,8 +106,11 @@ def evaluate(
     papers, tries = sit(judged)
     together = Paper.joined(papers)
     others = {}
-    for name, folder in rivals.items():
-        found, rival_tries = sit(candidate(base, folder, name=name))
+    contenders = {name: (base, folder) for name, folder in rivals.items()} | {
+        name: (other, None) for name, other in beside.items()
+    }
+    for name, (theirs, folder) in contenders.items():  # loaded one at a time: a small machine holds no more
+        found, rival_tries = sit(candidate(theirs, folder, name=name))
         paper = Paper.joined(found)
         others[name] = Rival(
             scores=summed(paper, rival_tries),

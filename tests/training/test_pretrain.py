@@ -154,6 +154,27 @@ def test_of_a_lone_pair_only_the_answer_is_written_with_care(tmp_path: Path) -> 
     assert small_talk.write(out, [f"{path}=100"]) == 0
 
 
+def test_pairs_that_share_a_feeling_may_be_taken_more_often(tmp_path: Path) -> None:
+    """Told, not asked, and answered with what one says to somebody who feels so: that, many times over."""
+    path, out = tmp_path / "pairs.txt", tmp_path / "out.txt"
+    talks = [dialogue(f"im so sad {n}", "I'm very sorry to hear that.") for n in range(small_talk.SAME_FELT + 9)]
+    talks += [
+        dialogue("I love cooking", "How lovely!"),
+        dialogue("Want a hug?", "Here's a big hug!"),
+        dialogue("i am famished", "Sounds like it's time for a snack."),
+        dialogue("I am sad.", "I'm very sorry to hear that.", "Thanks.", "You're welcome."),
+    ]
+    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert small_talk.write(out, [], felt=[f"{path}=1000"]) == small_talk.SAME_FELT + 1
+    assert set(re.findall("Person2: (.*)", out.read_text())) == {
+        "I'm very sorry to hear that.",
+        "Sounds like it's time for a snack.",
+    }
+    stops = len(re.findall(r"^Person1: .*\.$", out.read_text(), re.MULTILINE))
+    assert stops == (small_talk.SAME_FELT + 1) // 2  # "im so sad 1." is told as well as "im so sad 2"
+    assert small_talk.write(out, [], felt=[f"{path}=5"]) == 5
+
+
 def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:
     """A long paragraph parts them, a rest too short for a talk is dropped, a longer run goes on in a second talk."""
     book, out = tmp_path / "book.txt", tmp_path / "out.txt"

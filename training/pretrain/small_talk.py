@@ -1,7 +1,7 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
     python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
-        [--hold-out FILE]
+        [--felt FILE=COUNT …] [--hold-out FILE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -10,7 +10,8 @@ like the bot to write: a capital letter in front, a full stop behind, not long, 
 `--openings` takes pieces out of dialogues that begin where someone says what one could also begin with ("Do you have
 any pets?"): what people first say to a bot stands in the middle of most collected talk, where the bot would never learn
 to answer it first. `--pairs` takes lone pairs, of which only the answer has to be written with care: people tell a bot
-"im exhausted" as they please. Knows dialogues only; decides nothing about training.
+"im exhausted" as they please. `--felt` takes those among them that share a feeling: collected talk is about films and
+teams, nobody in it is sad, tired or hungry. Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -33,6 +34,8 @@ SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
 SAME_PAIRED = 14
 """Likewise of a file of lone pairs, where one answer fits many lines ("I hope you can get some rest soon.")."""
+SAME_FELT = 240
+"""Likewise of those that share a feeling, which few answers do, each after many ways to tell of it."""
 SAME_OPENING = 24
 """Likewise of those with one first line."""
 PIECE = 4
@@ -56,6 +59,12 @@ _POINTS_BACK = re.compile(
     re.IGNORECASE,
 )
 """What nobody begins with: it speaks of what was said before."""
+_FELT = re.compile(
+    r"^(?!I.m glad).*\b(?:sorry (?:to hear|you)|bummer|drag|rest soon|naps|snack|hugs?|happy to hear)\b",
+    re.IGNORECASE,
+)
+"""What is said to somebody who is sad, angry, bored, tired, hungry, lonely or happy. Not "I'm glad you told me. I'm
+sorry you're upset.": its first half was said to the happy."""
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
@@ -79,6 +88,20 @@ def fits(turns: Dialogue) -> bool:
 def pairs_well(turns: Dialogue) -> bool:
     """Whether it is a lone pair whose answer is written with care, and not an assistant's."""
     return len(turns) == 2 and not is_scripted(turns) and careful(turns[1].text)
+
+
+def shares_a_feeling(turns: Dialogue) -> bool:
+    """Whether it is such a pair, and the answer takes part in how somebody says they are."""
+    return pairs_well(turns) and "?" not in turns[0].text and _FELT.search(turns[1].text) is not None
+
+
+def stopped(pairs: Iterable[Dialogue]) -> Iterator[Dialogue]:
+    """Every second one with a full stop behind a first line that has none: those who were collected left it out, others
+    do not, and a small model takes "I'm hungry." for something else than "I'm hungry".
+    """
+    for number, (told, *rest) in enumerate(pairs):
+        stop = "." if number % 2 and told.text[-1].isalnum() else ""
+        yield (Turn(told.speaker, told.text + stop), *rest)
 
 
 def cleaned(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
@@ -135,6 +158,7 @@ def write(
     *,
     openings: Sequence[str] = (),
     pairs: Sequence[str] = (),
+    felt: Sequence[str] = (),
     hold_out: Sequence[Path] = (),
 ) -> int:
     """Write the dialogues of FILE=COUNT … to `out`, in one shuffled order; gives how many. Raises TrainingError.
@@ -148,6 +172,8 @@ def write(
         picked += chosen(pieces(learned), count)
     for spec in pairs:
         picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
+    for spec in felt:
+        picked += stopped(chosen(*_learned(spec, tenth), fit=shares_a_feeling, same_answer=SAME_FELT))
     random.Random(SEED).shuffle(picked)  # noqa: S311 - likewise
     out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")
     return len(picked)
@@ -172,11 +198,16 @@ def main(
         list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces that begin as talks do.")
     ] = None,
     pairs: Annotated[list[str] | None, typer.Option(help="FILE=COUNT: at most so many lone pairs.")] = None,
+    felt: Annotated[
+        list[str] | None, typer.Option(help="FILE=COUNT: at most so many lone pairs that share a feeling.")
+    ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
     try:
-        count = write(out, sources, openings=openings or [], pairs=pairs or [], hold_out=hold_out or [])
+        count = write(
+            out, sources, openings=openings or [], pairs=pairs or [], felt=felt or [], hold_out=hold_out or []
+        )
         typer.echo(f"{count} dialogues in {out}")
     except Person2Error as error:
         typer.echo(str(error), err=True)
