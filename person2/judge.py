@@ -50,17 +50,17 @@ def evaluate(
     shelf = open_shelf(settings)
     voice = shelf.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])
-    others = {name: base_path(name) for name in beside or []}
-    if taken := others.keys() & {BASE, CURRENT}:
-        name = taken.pop()
-        raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
+    rivals = {} if alone else _rivals(voice, shelf, settings.base_model)
+    for name in beside or []:
+        if name in {BASE, CURRENT}:
+            raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
+        rivals[name] = (base_path(name), None)
     with Bar("evaluating") as bar:
         result = score(
             files,
             base=base_path(settings.base_model),
             adapter=voice.path if voice else None,
-            rivals={} if alone else _rivals(voice, shelf, settings.base_model),
-            beside=others,
+            rivals=rivals,
             training=training or [],
             contexts=contexts,
             sampling=sampling(settings),
@@ -82,12 +82,12 @@ def evaluate(
         out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
 
 
-def _rivals(voice: Adapter | None, shelf: Shelf, base: str) -> dict[str, Path | None]:
+def _rivals(voice: Adapter | None, shelf: Shelf, base: str) -> dict[str, tuple[str, Path | None]]:
     """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
     current = shelf.current(base=base)
-    rivals: dict[str, Path | None] = {BASE: None} if voice else {}
+    rivals: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}
     if current and (voice is None or voice.path.resolve() != current.path.resolve()):  # a folder may be typed as well
-        rivals[CURRENT] = current.path
+        rivals[CURRENT] = (base_path(base), current.path)
     return rivals
 
 

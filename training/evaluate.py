@@ -25,9 +25,9 @@ class Rival:
     """A model that took the same exam, for comparison."""
 
     scores: Scores
-    """Of all files together."""
+    """Of all files together. Perplexity, which is per token, compares only models of one vocabulary."""
     differences: dict[str, Figure]
-    """The judged model's figures less this one's. Perplexity only compares where both have the same vocabulary."""
+    """The judged model's figures less this one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,7 @@ def evaluate(
     *,
     base: str,
     adapter: Path | None = None,
-    rivals: Mapping[str, Path | None] = MappingProxyType({}),
-    beside: Mapping[str, str] = MappingProxyType({}),
+    rivals: Mapping[str, tuple[str, Path | None]] = MappingProxyType({}),
     training: Sequence[Path] = (),
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
@@ -82,15 +81,12 @@ def evaluate(
 ) -> Evaluation:
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
-    `rivals` are adapters on the same base (None: the bare base) that take the same exam, `beside` other bases, bare,
-    as a floor is; each by the name that it bears in the report. `training` names the files that were learned, for the
-    copying scores. `contexts=0` leaves ranking and speaking out, which are the slow part. `on_stage` hears a few words
-    as each part begins. Raises DialogueError, ModelError, AdapterError, and ValueError for a name borne twice.
+    `rivals` take the same exam: the name in the report → a base and an adapter on it (None: bare). `training` names the
+    files that were learned, for the copying scores. `contexts=0` leaves ranking and speaking out, which are the slow
+    part. `on_stage` hears a few words as each part begins. Raises DialogueError, ModelError, AdapterError.
     """
-    if twice := rivals.keys() & beside.keys():
-        raise ValueError(f"two rivals are called {', '.join(sorted(twice))}")
-    for other in beside.values():  # one that cannot be loaded is refused now, not after the judged model's long exam
-        load_base(other)
+    for other in {theirs for theirs, _ in rivals.values()} - {base}:
+        load_base(other)  # one that cannot be loaded is refused now, not after the judged model's long exam
     corpora = {str(file): load([file]) for file in files}
     if not corpora:
         load([])
@@ -106,10 +102,7 @@ def evaluate(
     papers, tries = sit(judged)
     together = Paper.joined(papers)
     others = {}
-    contenders = {name: (base, folder) for name, folder in rivals.items()} | {
-        name: (other, None) for name, other in beside.items()
-    }
-    for name, (theirs, folder) in contenders.items():  # loaded one at a time: a small machine holds no more
+    for name, (theirs, folder) in rivals.items():  # loaded one at a time: a small machine holds no more
         found, rival_tries = sit(candidate(theirs, folder, name=name))
         paper = Paper.joined(found)
         others[name] = Rival(

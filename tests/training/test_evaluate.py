@@ -191,7 +191,8 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     (tmp_path / "talk.txt.manifest.json").write_text(
         json.dumps({"people": ["0a5ca5ca", "11ab11ab", "22cd22cd"], "dialogues": {"out": lines}})
     )
-    after = evaluate(files, base=str(base), adapter=outcome.adapter, rivals={"base": None}, training=seen, contexts=20)
+    rivals = {"base": (str(base), None)}
+    after = evaluate(files, base=str(base), adapter=outcome.adapter, rivals=rivals, training=seen, contexts=20)
     before = after.rivals["base"].scores
     assert before.extracted is not None
     assert after.together.extracted is not None
@@ -213,10 +214,3 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     assert set(plain["extracted_by_person"]) == {"11ab11", "22cd22"}
     assert {"perplexity", "hits_at_1_of_20", "distinct_2", "copied", "empty"} <= set(plain)
     assert plain["floors"]["tf_idf_hits"] > 0
-
-
-def test_rivals_bear_one_name_each(base: Path, tmp_path: Path) -> None:
-    """Neither an adapter nor another base is lost from the report because both are called alike."""
-    (tmp_path / "talk.txt").write_text("".join(write(MANY)))
-    with pytest.raises(ValueError, match="floor"):
-        evaluate([tmp_path / "talk.txt"], base=str(base), rivals={"floor": None}, beside={"floor": str(base)})
