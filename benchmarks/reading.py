@@ -2,8 +2,8 @@
 
     python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
 
-The lines of Person1 stand in `reading.toml`, the seed is fixed, every reply is the first one that came: through
-`core.chat` and the engine, as in the terminal. Writes Markdown.
+The lines of Person1 stand in `reading.toml` (with `--lines benchmarks/everyday.toml` others), the seed is fixed, every
+reply is the first one that came: through `core.chat` and the engine, as in the terminal. Writes Markdown.
 """
 
 import argparse
@@ -31,6 +31,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, default=Path("models/starter"))
     options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
+    options.add_argument(
+        "--lines", type=Path, default=LINES, help="a TOML file of openings and talks, like reading.toml"
+    )
     options.add_argument("--seed", type=int, default=SEED)
     options.add_argument("--temperature", type=float, help="the model's own")
     options.add_argument("--top-p", type=float, help="likewise")
@@ -39,7 +42,7 @@ def main() -> None:
     given = options.parse_args()
     told = {name: getattr(given, name) for name in READ if getattr(given, name) is not None}
     sampling = replace(usual(given.model), **told)
-    lines = tomllib.loads(LINES.read_text(encoding="utf-8"))
+    lines = tomllib.loads(given.lines.read_text(encoding="utf-8"))
     adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
     said = asyncio.run(play(given.model, adapter, sampling, talks, seed=given.seed))

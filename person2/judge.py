@@ -75,6 +75,8 @@ def evaluate(
     out.print(_scores(result, title=f"{settings.base_model}, adapter {name}"))
     if result["against"]:
         out.print(_comparison(result, name=name))
+    if len(result["files"]) > 1:
+        out.print(_by_file(result, name=name))
     if result["extracted_by_person"]:
         out.print(_people(result["extracted_by_person"]))
     floors = {name: value for name, value in result["floors"].items() if value is not None}
@@ -117,6 +119,19 @@ def _comparison(result: dict[str, Any], *, name: str) -> Table:
             gap = rival["differences"].get(label)
             cells += [_shown(rival.get(label), None), f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "–"]
         table.add_row(label, *cells)
+    return table
+
+
+def _by_file(result: dict[str, Any], *, name: str) -> Table:
+    """In which file who foresees better and finds more: the voice, its rivals and the floors."""
+    files = result["files"]
+    table = Table("by file", *(Path(file).name for file in files))
+    voices = {name: files, **{rival: theirs["files"] for rival, theirs in result["against"].items()}}
+    for label in ("bits_per_byte", "hits_at_1_of_20"):
+        for voice, scores in voices.items():
+            table.add_row(f"{label}, {voice}", *(_shown(scores[file][label], None) for file in files))
+    for label in ("tf_idf_hits", "markov_hits"):
+        table.add_row(label, *(_shown(one["floors"][label], None) for one in files.values()))
     return table
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,27 @@ def test_another_model_sits_the_same_exam(tmp_path: Path) -> None:
     assert told["against"]["starter"]["differences"]["bits_per_byte"] == [0, 0, 0]
     table = person2(*command, *beside, home=tmp_path, OMP_NUM_THREADS="1")
     assert "random" in table.stdout
+
+
+def test_who_is_better_in_which_file(tmp_path: Path) -> None:
+    """Rivals and floors stand by each file too: a file alone gives the figures it has among others."""
+    for name, word in (("tea.txt", "tea"), ("films.txt", "films")):
+        talk = [f"Person1: Do you like {word} {n}?\nPerson2: I like {word} of {n} cups.\n" for n in range(24)]
+        (tmp_path / name).write_text("\n".join(talk))
+    tiny_model(tmp_path / "random")
+    command = ("--adapter", "none", "--alone", "--contexts", "10", "--beside", "random", "--json")
+    both = json.loads(person2("evaluate", "tea.txt", "films.txt", *command, home=tmp_path, OMP_NUM_THREADS="1").stdout)
+    tea = json.loads(person2("evaluate", "tea.txt", *command, home=tmp_path, OMP_NUM_THREADS="1").stdout)
+    random = both["against"]["random"]
+    assert list(random["files"]) == list(both["files"]) == ["tea.txt", "films.txt"]
+    for figure in ("bits_per_byte", "hits_at_1_of_20", "distinct_2"):
+        assert random["files"]["tea.txt"][figure] == pytest.approx(tea["against"]["random"][figure])
+    assert both["files"]["tea.txt"]["floors"] == tea["floors"]
+    found = [one["floors"]["tf_idf_hits"] for one in both["files"].values()]
+    assert both["floors"]["tf_idf_hits"] == pytest.approx(sum(found) / 2)
+    table = person2("evaluate", "tea.txt", "films.txt", *command[:-1], home=tmp_path, OMP_NUM_THREADS="1").stdout
+    assert re.search("hits_at_1_of_20, *random", " ".join(table.split()))
+    assert "tf_idf_hits" in table
 
 
 @pytest.mark.parametrize(

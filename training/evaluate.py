@@ -17,7 +17,7 @@ from training.dataset import Corpus, FileFault, load
 from training.exam import CONTEXTS, EXTRACTIONS, SEED, Candidate, Exam, Paper, candidate, examine
 from training.intervals import Figure
 from training.provenance import given_away, pseudonym
-from training.scores import Floors, Scores, differences, floors, summed
+from training.scores import CheapPaper, Floors, Scores, cheap, differences, floors, heard, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +28,18 @@ class Rival:
     """Of all files together. Perplexity, which is per token, compares only models of one vocabulary."""
     differences: dict[str, Figure]
     """The judged model's figures less this one's."""
+    files: dict[str, Scores]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of one model: of each file, and of all files together."""
+    """Scores of one model and of what it is compared with: of each file, and of all files together."""
 
     model: str
     files: dict[str, Scores]
     together: Scores
     floors: Floors
+    floors_by_file: dict[str, Floors]
     rivals: dict[str, Rival] = field(default_factory=dict)
     faults: tuple[FileFault, ...] = ()
     extractions: tuple[Extraction, ...] = field(default=(), repr=False)
@@ -56,10 +58,14 @@ class Evaluation:
                     **_plain(rival.scores),
                     "intervals": _intervals(rival.scores),
                     "differences": {what: [gap.value, gap.low, gap.high] for what, gap in rival.differences.items()},
+                    "files": _by_file(rival.files),
                 }
                 for name, rival in self.rivals.items()
             },
-            "files": {name: {**_plain(one), "intervals": _intervals(one)} for name, one in self.files.items()},
+            "files": {
+                name: {**figures, "floors": _plain(self.floors_by_file[name])}
+                for name, figures in _by_file(self.files).items()
+            },
             "extracted_by_person": {
                 pseudonym(person): {"tried": tried, "out": out} for person, (tried, out) in self.by_person.items()
             },
@@ -108,12 +114,16 @@ def evaluate(
         others[name] = Rival(
             scores=summed(paper, rival_tries),
             differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
+            files=_summed(exams, found),
         )
+    chain = heard(seen.dialogues) if seen else None
+    cheap_papers = {exam.name: cheap(exam, chain) for exam in exams}
     return Evaluation(
         model=judged.name,
-        files={exam.name: summed(paper) for exam, paper in zip(exams, papers, strict=True)},
+        files=_summed(exams, papers),
         together=summed(together, tries),
-        floors=floors(exams, seen.dialogues if seen else ()),
+        floors=floors(CheapPaper.joined(list(cheap_papers.values()))),
+        floors_by_file={name: floors(paper) for name, paper in cheap_papers.items()},
         rivals=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),
@@ -129,6 +139,14 @@ def asked(
         return []
     on_stage(f"{judged.name}: asking for training turns")
     return extract(judged.model, judged.encoder, seen.dialogues, tries=EXTRACTIONS, seed=seed)
+
+
+def _summed(exams: Sequence[Exam], papers: Sequence[Paper]) -> dict[str, Scores]:
+    return {exam.name: summed(paper) for exam, paper in zip(exams, papers, strict=True)}
+
+
+def _by_file(files: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    return {name: {**_plain(one), "intervals": _intervals(one)} for name, one in files.items()}
 
 
 def _plain(figures: Scores | Floors) -> dict[str, Any]:

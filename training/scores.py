@@ -73,26 +73,53 @@ def summed(paper: Paper, tries: Sequence[Extraction] = ()) -> Scores:
     )
 
 
-def floors(exams: Sequence[Exam], seen: Sequence[Dialogue] = ()) -> Floors:
-    """TF-IDF over each file's own turns; a Markov chain of the training text, else of the file's other half."""
-    tf_idf, markov, lines = list[NDArray[np.float64]](), list[NDArray[np.float64]](), list[str]()
-    for exam in exams:
-        if not exam.contexts:
-            continue
-        tf_idf.append(hits(TfIdf(exam.dialogues).rank(exam.contexts)))
-        for half in (0, 1):
-            asked = [context for context in exam.contexts if context.dialogue % 2 == half]
-            other = seen or [turns for index, turns in enumerate(exam.dialogues) if index % 2 != half]
-            chain = Markov(turn.text for turns in other for turn in turns)
-            markov.append(hits(chain.rank(asked)))
-            random = np.random.default_rng(exam.seed)
-            lines += [chain.speak(random) for _ in asked]
-    if not tf_idf:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheapPaper:
+    """What cheap means answered to one exam, before it is summed up, as `training.exam.Paper` holds a model's."""
+
+    tf_idf: NDArray[np.float64]
+    """1 for each context whose true reply was found, (contexts,)."""
+    markov: NDArray[np.float64]
+    """Likewise, in another order."""
+    lines: tuple[str, ...]
+    """What the chain says, once for each context."""
+
+    @classmethod
+    def joined(cls, papers: "Sequence[CheapPaper]") -> "CheapPaper":
+        return cls(
+            tf_idf=np.concatenate([paper.tf_idf for paper in papers]),
+            markov=np.concatenate([paper.markov for paper in papers]),
+            lines=tuple(line for paper in papers for line in paper.lines),
+        )
+
+
+def heard(dialogues: Sequence[Dialogue]) -> Markov:
+    """A chain of their turns."""
+    return Markov(turn.text for turns in dialogues for turn in turns)
+
+
+def cheap(exam: Exam, chain: Markov | None = None) -> CheapPaper:
+    """TF-IDF over the file's own turns; a Markov chain of the training text, else of the file's other half."""
+    if not exam.contexts:
+        return CheapPaper(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
+    markov, lines = list[NDArray[np.float64]](), list[str]()
+    for half in (0, 1):
+        asked = [context for context in exam.contexts if context.dialogue % 2 == half]
+        other = chain or heard([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
+        markov.append(hits(other.rank(asked)))
+        random = np.random.default_rng(exam.seed)
+        lines += [other.speak(random) for _ in asked]
+    return CheapPaper(
+        tf_idf=hits(TfIdf(exam.dialogues).rank(exam.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
+    )
+
+
+def floors(paper: CheapPaper) -> Floors:
+    """The figures of cheap means, with their intervals."""
+    if not len(paper.tf_idf):
         return Floors(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
     return Floors(
-        tf_idf_hits=mean(np.concatenate(tf_idf)),
-        markov_hits=mean(np.concatenate(markov)),
-        markov_distinct_2=distinct_2(lines),
+        tf_idf_hits=mean(paper.tf_idf), markov_hits=mean(paper.markov), markov_distinct_2=distinct_2(paper.lines)
     )
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
-from core.dialogue import Speaker, Turn, prompt, read, render
+from core.dialogue import Fault, Speaker, Turn, prompt, read, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
@@ -173,6 +173,39 @@ def test_pairs_that_share_a_feeling_may_be_taken_more_often(tmp_path: Path) -> N
     stops = len(re.findall(r"^Person1: .*\.$", out.read_text(), re.MULTILINE))
     assert stops == (small_talk.SAME_FELT + 1) // 2  # "im so sad 1." is told as well as "im so sad 2"
     assert small_talk.write(out, [], felt=[f"{path}=5"]) == 5
+
+
+def test_half_the_feelings_are_told_behind_other_talk(tmp_path: Path) -> None:
+    """Nobody waits with being sad until a talk begins. The talk before is not learned a second time."""
+    path, openings, out = tmp_path / "pairs.txt", tmp_path / "talk.txt", tmp_path / "out.txt"
+    felt = [dialogue(f"im so sad {n}", "I'm very sorry to hear that.") for n in range(8)]
+    talks = [dialogue(f"Do you like tea {n}?", f"I like tea {n}.") for n in range(6)]
+    path.write_text("\n".join(map(render, felt)), encoding="utf-8")
+    openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert small_talk.write(out, [], openings=[f"{openings}=6"], felt=[f"{path}=8"]) == 8 + 6 - 4
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    assert sorted(len(turns) for turns in learned) == [2] * 6 + [4] * 4
+    assert all("tea" in turns[0].text and "sad" in turns[2].text for turns in learned if len(turns) == 4)
+    assert len({turn.text for turns in learned for turn in turns if "tea" in turn.text}) == 12
+
+
+SAID_FIRST = [
+    ("I made soup for dinner.", True),
+    ("I'm going to the beach tomorrow.", True),
+    ("I bought a new car last week.", True),
+    ("I've never been to Iowa!", True),
+    ("We went camping last summer.", True),
+    ("I'm doing well.", False),
+    ("I know what you mean.", False),
+    ("I don't know.", False),
+    ("I would say the Colts.", False),
+]
+
+
+@pytest.mark.parametrize(("said", "opens"), SAID_FIRST)
+def test_a_piece_begins_with_what_one_could_begin_with(said: str, opens: bool) -> None:
+    """News of one's own do, answers do not."""
+    assert small_talk.opens(said) is opens
 
 
 def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:

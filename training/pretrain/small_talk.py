@@ -11,7 +11,8 @@ like the bot to write: a capital letter in front, a full stop behind, not long, 
 any pets?"): what people first say to a bot stands in the middle of most collected talk, where the bot would never learn
 to answer it first. `--pairs` takes lone pairs, of which only the answer has to be written with care: people tell a bot
 "im exhausted" as they please. `--felt` takes those among them that share a feeling: collected talk is about films and
-teams, nobody in it is sad, tired or hungry. Knows dialogues only; decides nothing about training.
+teams, nobody in it is sad, tired or hungry. Every second of them stands behind one of the pieces, since people say how
+they are in the middle of something else too. Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -48,8 +49,12 @@ _BEGINS = re.compile(
     r"^(?:Do you|Are you|Have you|Can you|What(?:'s)? (?:is|are|do|did|your)"
     r"|What (?:kind|sort|type)s? of .+ (?:do|are|is)|Who(?:'s)? (?:is|are|your)"
     r"|Where (?:are|do)|How (?:was|is|many|often|old|do)|Which \w+ (?:do|is)|My \w+ \w+"
-    r"|I (?:like|love|hate|have|just|went|made|play|work|live|want|watched|really|got)|I'm (?:a|an|so|from|going|in)"
-    r"|I am (?:a|an|so|from|going|in)|The \w+ is)\b"
+    r"|I (?:like|love|hate|have|just|went|made|play|work|live|want|watched|really|got|always|usually|often|never|used"
+    r" to|saw|bought|ordered|enjoy|enjoyed|loved|liked|teach|study|run|ran|walk|cook|cooked|bake|baked|eat|ate|drink"
+    r"|read|visited|moved|started|finished|spent|took|played|tried|found|lost|met|heard|grew|won|need|can't"
+    r"|don't (?:like|have|eat|drink|play|watch|work))|I'm (?:a|an|so|from|going|in|(?!doing)\w+ing)"
+    r"|I am (?:a|an|so|from|going|in)|I've (?:been|always|never)|We (?:went|have|like|love|live|got|saw|are)|We're"
+    r"|The \w+ is)\b"
 )
 _POINTS_BACK = re.compile(
     r"\b(?:it|it's|its|that|that's|this|these|those|he|she|they|them|they're|him|her|his|their|there|ones?|too|also"
@@ -102,6 +107,16 @@ def stopped(pairs: Iterable[Dialogue]) -> Iterator[Dialogue]:
     for number, (told, *rest) in enumerate(pairs):
         stop = "." if number % 2 and told.text[-1].isalnum() else ""
         yield (Turn(told.speaker, told.text + stop), *rest)
+
+
+def behind(pairs: Iterable[Dialogue], talks: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
+    """The pairs, two of four behind a talk each while there are some, and the talks that are left.
+
+    Two of four, and not every second one: else the same ones as `stopped` would be taken.
+    """
+    left = list(talks)
+    joined = [(*left.pop(), *pair) if left and number % 4 > 1 else pair for number, pair in enumerate(pairs)]
+    return joined, left
 
 
 def cleaned(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
@@ -166,15 +181,22 @@ def write(
     Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
     """
     tenth = {path.resolve() for path in hold_out}
+    drawn = random.Random(SEED)  # noqa: S311 - likewise
     picked = [turns for spec in sources for turns in chosen(*_learned(spec, tenth))]
+    opened: list[Dialogue] = []
     for spec in openings:
         learned, count = _learned(spec, tenth)
-        picked += chosen(pieces(learned), count)
+        opened += chosen(pieces(learned), count)
+    if felt:
+        drawn.shuffle(opened)
+    for spec in felt:
+        shared = stopped(chosen(*_learned(spec, tenth), fit=shares_a_feeling, same_answer=SAME_FELT))
+        joined, opened = behind(shared, opened)
+        picked += joined
+    picked += opened
     for spec in pairs:
         picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
-    for spec in felt:
-        picked += stopped(chosen(*_learned(spec, tenth), fit=shares_a_feeling, same_answer=SAME_FELT))
-    random.Random(SEED).shuffle(picked)  # noqa: S311 - likewise
+    drawn.shuffle(picked)
     out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")
     return len(picked)
 
