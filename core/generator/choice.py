@@ -1,9 +1,12 @@
-"""Which of several drawn replies is said: what the prompt says about each, less what a reply loses by repeating.
+"""Which of several drawn replies is said: what the prompt says about each, what the draws agree on, less what a reply
+loses by repeating.
 
 Pure text and numbers; both generators that can score draw on it, so that they choose alike.
 """
 
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from core.dialogue import Fault, read, words_of
@@ -11,6 +14,10 @@ from core.dialogue import Fault, read, words_of
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
 said where all repeat, and hardly anywhere else."""
+
+AGREEMENT = 1.0
+"""Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
+odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
 
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
@@ -29,7 +36,11 @@ _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> int:
     """The index of the reply to be said; the first where two are as good. `information`: nats, one of each reply."""
-    scores = [nats - REPETITION * repeats(prompt, text) for text, nats in zip(replies, information, strict=True)]
+    times = Counter(replies)
+    scores = [
+        nats + AGREEMENT * math.log(times[text]) - REPETITION * repeats(prompt, text)
+        for text, nats in zip(replies, information, strict=True)
+    ]
     return max(range(len(scores)), key=scores.__getitem__)
 
 

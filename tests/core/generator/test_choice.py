@@ -37,4 +37,6 @@ def test_the_best_informed_reply_is_said_unless_it_repeats() -> None:
     assert best(TALK, replies, [1.0, 3.0, 2.0]) == 1
     assert best(TALK, replies, [1.0, 3.0, 3.0 + REPETITION / 2]) == 1
     assert best(TALK, replies, [1.0, 1.0, 0.0]) == 0
+    assert best(TALK, [" Drama."] + [" I like comedies."] * 4, [3.0, *[1.7] * 4]) == 1  # four of five agree
+    assert best(TALK, [" Drama."] + [" I like comedies."] * 4, [3.5, *[1.7] * 4]) == 0
     assert best(TALK, [" Yes, I like them."] * 2, [-9.0, -8.0]) == 1  # where all repeat, the score decides
