@@ -17,7 +17,7 @@ from training.dataset import Corpus, FileFault, load
 from training.exam import CONTEXTS, EXTRACTIONS, SEED, Candidate, Exam, Paper, candidate, examine
 from training.intervals import Figure
 from training.provenance import given_away, pseudonym
-from training.scores import CheapPaper, Floors, Scores, cheap, differences, floors, heard, summed
+from training.scores import FloorPaper, Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +116,14 @@ def evaluate(
             differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
             files=_summed(exams, found),
         )
-    chain = heard(seen.dialogues) if seen else None
-    cheap_papers = {exam.name: cheap(exam, chain) for exam in exams}
+    chain = chain_of(seen.dialogues) if seen else None
+    floor_papers = {exam.name: examine_floors(exam, chain) for exam in exams}
     return Evaluation(
         model=judged.name,
         files=_summed(exams, papers),
         together=summed(together, tries),
-        floors=floors(CheapPaper.joined(list(cheap_papers.values()))),
-        floors_by_file={name: floors(paper) for name, paper in cheap_papers.items()},
+        floors=floors(FloorPaper.joined(list(floor_papers.values()))),
+        floors_by_file={name: floors(paper) for name, paper in floor_papers.items()},
         rivals=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),

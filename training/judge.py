@@ -15,7 +15,7 @@ from training.exam import CONTEXTS, SEED, Exam, Paper, candidate, examine
 from training.gate import Limits, Verdict, decide
 from training.intervals import Figure
 from training.provenance import given_away
-from training.scores import Floors, Scores, cheap, differences, floors, heard, summed
+from training.scores import Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
@@ -78,7 +78,7 @@ def judge(
             for name, paper in papers.items()
             if name != NEW
         },
-        floors=floors(cheap(exam, heard(train.dialogues))),
+        floors=floors(examine_floors(exam, chain_of(train.dialogues))),
         extractions=tuple(tries[NEW]),
         by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], limits=limits),

@@ -6,6 +6,7 @@ Knows what each figure means; loads no model.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def summed(paper: Paper, tries: Sequence[Extraction] = ()) -> Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheapPaper:
+class FloorPaper:
     """What cheap means answered to one exam, before it is summed up, as `training.exam.Paper` holds a model's."""
 
     tf_idf: NDArray[np.float64]
@@ -85,7 +86,7 @@ class CheapPaper:
     """What the chain says, once for each context."""
 
     @classmethod
-    def joined(cls, papers: "Sequence[CheapPaper]") -> "CheapPaper":
+    def joined(cls, papers: "Sequence[FloorPaper]") -> "FloorPaper":
         return cls(
             tf_idf=np.concatenate([paper.tf_idf for paper in papers]),
             markov=np.concatenate([paper.markov for paper in papers]),
@@ -93,28 +94,29 @@ class CheapPaper:
         )
 
 
-def heard(dialogues: Sequence[Dialogue]) -> Markov:
+def chain_of(dialogues: Sequence[Dialogue]) -> Markov:
     """A chain of their turns."""
     return Markov(turn.text for turns in dialogues for turn in turns)
 
 
-def cheap(exam: Exam, chain: Markov | None = None) -> CheapPaper:
+def examine_floors(exam: Exam, chain: Markov | None = None) -> FloorPaper:
     """TF-IDF over the file's own turns; a Markov chain of the training text, else of the file's other half."""
     if not exam.contexts:
-        return CheapPaper(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
+        return FloorPaper(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
     markov, lines = list[NDArray[np.float64]](), list[str]()
+    # One for both halves, and another for each file: else a chain of the training text says the same lines again.
+    random = np.random.default_rng([exam.seed, crc32(exam.contexts[0].reply.encode())])
     for half in (0, 1):
         asked = [context for context in exam.contexts if context.dialogue % 2 == half]
-        other = chain or heard([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
+        other = chain or chain_of([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
         markov.append(hits(other.rank(asked)))
-        random = np.random.default_rng(exam.seed)
         lines += [other.speak(random) for _ in asked]
-    return CheapPaper(
+    return FloorPaper(
         tf_idf=hits(TfIdf(exam.dialogues).rank(exam.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
     )
 
 
-def floors(paper: CheapPaper) -> Floors:
+def floors(paper: FloorPaper) -> Floors:
     """The figures of cheap means, with their intervals."""
     if not len(paper.tf_idf):
         return Floors(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)

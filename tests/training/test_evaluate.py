@@ -14,11 +14,13 @@ from core.generator import Sampling
 from tests.training.toys import TALK, dialogue
 from training.contexts import CHOICES, Context, choose
 from training.copying import Extraction, TrainingText, copied
+from training.dataset import Corpus
 from training.evaluate import evaluate
-from training.exam import candidate
+from training.exam import Exam, candidate
 from training.finetune import Settings, finetune
 from training.floors import Markov, TfIdf
 from training.ranking import continuation_nats, hits, rank
+from training.scores import chain_of, examine_floors
 from training.speech import distinct_2, is_empty, speak
 
 MANY = [
@@ -103,6 +105,16 @@ def test_markov_speaks_only_what_it_heard() -> None:
         "I like soup", "I like bread", "you like soup", "you like bread"
     }  # fmt: skip
     assert chain.log_likelihood("I like soup") > chain.log_likelihood("soup like I")
+
+
+def test_a_chain_of_the_training_text_does_not_say_its_lines_twice() -> None:
+    """Both halves of a file and other files ask it for other lines; the same file for the same ones."""
+    files = [Corpus(dialogues=tuple(MANY[at : at + 24])) for at in (0, 6)]
+    exams = [Exam.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
+    chain = chain_of([dialogue(" ".join(f"{word}{number}" for word in "abcdef")) for number in range(999)])
+    first, other, again = (examine_floors(exam, chain).lines for exam in (*exams, exams[0]))
+    assert first == again
+    assert len({*first, *other}) > 0.9 * len(first + other)
 
 
 def test_speech_follows_seed_context_and_transformers(base: Path, tokenizer: PreTrainedTokenizerFast) -> None:

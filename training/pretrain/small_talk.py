@@ -187,7 +187,7 @@ def write(
     for spec in openings:
         learned, count = _learned(spec, tenth)
         opened += chosen(pieces(learned), count)
-    if felt:
+    if felt:  # any of them may stand before a feeling; without feelings their order stays what it was
         drawn.shuffle(opened)
     for spec in felt:
         shared = stopped(chosen(*_learned(spec, tenth), fit=shares_a_feeling, same_answer=SAME_FELT))
