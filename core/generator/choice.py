@@ -1,5 +1,5 @@
 """Which of several drawn replies is said: what the prompt says about each, what the draws agree on, less what a reply
-loses by repeating.
+loses by repeating, or by calling somebody a name that nobody said.
 
 Pure text and numbers; both generators that can score draw on it, so that they choose alike.
 """
@@ -15,6 +15,9 @@ REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
 said where all repeat, and hardly anywhere else."""
 
+STRANGER = 6.0
+"""Nats that a reply loses in which somebody is called by a name that nobody said: the model made it up."""
+
 AGREEMENT = 1.0
 """Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
 odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
@@ -26,6 +29,11 @@ SAME_LINE = 4
 IN_A_ROW = 3
 """Words that a reply does not say twice in a row."""
 
+_CALLED = re.compile(
+    r"\b(?:you|too|hi|hello|hey|thanks|(?:good)?bye|morning|evening|night),? ((?-i:[A-Z])[a-z]+)(?=[.,!?])",
+    re.IGNORECASE,
+)
+"""“You too, John.” “Hi Sarah, I'm Alex.”"""
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
 """“cook and cook”, “I do, I do”"""
@@ -38,7 +46,10 @@ def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> i
     """The index of the reply to be said; the first where two are as good. `information`: nats, one of each reply."""
     times = Counter(replies)
     scores = [
-        nats + AGREEMENT * math.log(times[text]) - REPETITION * repeats(prompt, text)
+        nats
+        + AGREEMENT * math.log(times[text])
+        - REPETITION * repeats(prompt, text)
+        - STRANGER * calls_a_stranger(prompt, text)
         for text, nats in zip(replies, information, strict=True)
     ]
     return max(range(len(scores)), key=scores.__getitem__)
@@ -51,6 +62,15 @@ def repeats(prompt: str, reply: str) -> bool:
         return True
     rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
     return len(set(rows)) < len(rows) or any(map(_stutters, _SENTENCE_END.split(reply.casefold())))
+
+
+def calls_a_stranger(prompt: str, reply: str) -> bool:
+    """Whether somebody is called by a name that stands nowhere in the prompt.
+
+    Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
+    """
+    names = _CALLED.findall(reply)
+    return bool(names) and not {name.casefold() for name in names} <= set(words_of(prompt))
 
 
 def _stutters(sentence: str) -> bool:

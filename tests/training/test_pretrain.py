@@ -18,7 +18,20 @@ from core.dialogue import Fault, Speaker, Turn, prompt, read, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.pretrain import bpe, card, cli, contrast, corpora, describe, heldout, loop, prose_talk, rows, small_talk
+from training.pretrain import (
+    bpe,
+    card,
+    cli,
+    contrast,
+    corpora,
+    describe,
+    heldout,
+    loop,
+    names,
+    prose_talk,
+    rows,
+    small_talk,
+)
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
 
@@ -187,6 +200,51 @@ def test_half_the_feelings_are_told_behind_other_talk(tmp_path: Path) -> None:
     assert sorted(len(turns) for turns in learned) == [2] * 6 + [4] * 4
     assert all("tea" in turns[0].text and "sad" in turns[2].text for turns in learned if len(turns) == 4)
     assert len({turn.text for turns in learned for turn in turns if "tea" in turn.text}) == 12
+
+
+MET = [
+    (("My name is Tom.", "Nice to meet you, Tom!"), "Tom"),
+    (("Hi, I'm Tom.", "Hi!", "How are you?", "Fine, Tom."), "Tom"),
+    (("I'm Tom, and I cook.", "Hello Tom, I'm Eve."), "Tom"),
+    (("I'm Tom.", "Hi!"), None),  # nothing to copy
+    (("I'm Tom.", "Nice to meet you, Tommy."), None),
+    (("I'm Tom Hanks.", "Hello Tom."), None),
+    (("I'm happy.", "Good to hear."), None),
+]
+
+
+@pytest.mark.parametrize(("said", "name"), MET)
+def test_who_tells_a_name_and_is_called_so_is_learned_from(said: tuple[str, ...], name: str | None) -> None:
+    assert names.answered_by_name(dialogue(*said)) == name
+
+
+def test_one_introduction_is_learned_under_many_names(tmp_path: Path) -> None:
+    """The name changes in every turn alike, other names stay, half of the names are nobody's, and half of the
+    introductions stand behind other talk."""
+    path, openings, out = tmp_path / "met.txt", tmp_path / "talk.txt", tmp_path / "out.txt"
+    path.write_text(render(dialogue("Hello!", "My name is Tom.", "Hi Tom, I'm Eve.", "You too.")), encoding="utf-8")
+    talks = [dialogue(f"Do you like tea {n}?", f"I like tea {n}.") for n in range(names.AGAIN)]
+    openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    small_talk.write(out, [], openings=[f"{openings}=99"], names=[f"{path}=99"])
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    called = [(turns[-2].text, turns[-1].text) for turns in learned if "my name" in turns[-2].text.lower()]
+    assert len(called) == names.AGAIN == len(set(called))
+    given = [told.removeprefix("My name is ").rstrip(".") for told, _ in called]
+    assert [answer for _, answer in called] == [f"Hi {name}, I'm Eve." for name in given]
+    assert 0 < sum(name in names.NAMES for name in given) < names.AGAIN
+    assert sum(len(turns) == 4 for turns in learned) == names.AGAIN // 2
+    assert small_talk.write(out, [], names=[f"{path}=5"]) == 5
+
+
+def test_no_piece_calls_somebody_by_a_name_that_stands_before_it(tmp_path: Path) -> None:
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    path.write_text(
+        render(dialogue("I'm Eve.", "Where do you live?", "Thanks, Eve.", "Do you like tea?", "Yes, I do.")),
+        encoding="utf-8",
+    )
+    small_talk.write(out, [], openings=[f"{path}=9"])
+    assert "Thanks, Eve." not in out.read_text(encoding="utf-8")
+    assert "Do you like tea?" in out.read_text(encoding="utf-8")
 
 
 SAID_FIRST = [

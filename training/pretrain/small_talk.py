@@ -1,7 +1,7 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
     python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
-        [--felt FILE=COUNT …] [--hold-out FILE]
+        [--felt FILE=COUNT …] [--names FILE=COUNT …] [--hold-out FILE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -12,14 +12,15 @@ any pets?"): what people first say to a bot stands in the middle of most collect
 to answer it first. `--pairs` takes lone pairs, of which only the answer has to be written with care: people tell a bot
 "im exhausted" as they please. `--felt` takes those among them that share a feeling: collected talk is about films and
 teams, nobody in it is sad, tired or hungry. Every second of them stands behind one of the pieces, since people say how
-they are in the middle of something else too. Knows dialogues only; decides nothing about training.
+they are in the middle of something else too. `--names` takes pieces in which somebody says their name and is called so,
+under several names each (`names`). Knows dialogues only; decides nothing about training.
 """
 
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ import typer
 
 from core.dialogue import Dialogue, Fault, Speaker, Turn, read, render
 from core.errors import Person2Error, TrainingError
+from training.pretrain import names as given_names
 from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, is_scripted, parse_source
 
 WORDS = 25
@@ -133,11 +135,11 @@ def opens(text: str) -> bool:
     return bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
 
 
-def pieces(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
-    """The turns from each line on that `opens`, `PIECE` of them at most; Person1 says the first, Person2 the last."""
+def pieces(dialogues: Iterable[Dialogue], begins: Callable[[str], bool] = opens) -> Iterator[Dialogue]:
+    """The turns from each line on that `begins`, `PIECE` of them at most; Person1 says the first, Person2 the last."""
     for turns in dialogues:
         for at, turn in enumerate(turns[:-1]):
-            if opens(turn.text):
+            if begins(turn.text):
                 taken = turns[at : at + min(PIECE, (len(turns) - at) // 2 * 2)]
                 yield tuple(Turn(speaker, one.text) for one, speaker in zip(taken, cycle(Speaker), strict=False))
 
@@ -174,6 +176,7 @@ def write(
     openings: Sequence[str] = (),
     pairs: Sequence[str] = (),
     felt: Sequence[str] = (),
+    names: Sequence[str] = (),
     hold_out: Sequence[Path] = (),
 ) -> int:
     """Write the dialogues of FILE=COUNT … to `out`, in one shuffled order; gives how many. Raises TrainingError.
@@ -186,12 +189,17 @@ def write(
     opened: list[Dialogue] = []
     for spec in openings:
         learned, count = _learned(spec, tenth)
-        opened += chosen(pieces(learned), count)
-    if felt:  # any of them may stand before a feeling; without feelings their order stays what it was
+        opened += chosen((piece for piece in pieces(learned) if not given_names.strange(piece)), count)
+    if felt or names:  # any of them may stand before those; without, their order stays what it was
         drawn.shuffle(opened)
     for spec in felt:
         shared = stopped(chosen(*_learned(spec, tenth), fit=shares_a_feeling, same_answer=SAME_FELT))
         joined, opened = behind(shared, opened)
+        picked += joined
+    for spec in names:
+        learned, count = _learned(spec, tenth)
+        met = [piece for piece in pieces(learned, lambda text: given_names.told(text) is not None) if fits(piece)]
+        joined, opened = behind(islice(given_names.under_names(met, seed=SEED), count), opened)
         picked += joined
     picked += opened
     for spec in pairs:
@@ -223,12 +231,21 @@ def main(
     felt: Annotated[
         list[str] | None, typer.Option(help="FILE=COUNT: at most so many lone pairs that share a feeling.")
     ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces in which a name is told.")
+    ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
     try:
         count = write(
-            out, sources, openings=openings or [], pairs=pairs or [], felt=felt or [], hold_out=hold_out or []
+            out,
+            sources,
+            openings=openings or [],
+            pairs=pairs or [],
+            felt=felt or [],
+            names=names or [],
+            hold_out=hold_out or [],
         )
         typer.echo(f"{count} dialogues in {out}")
     except Person2Error as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.generator.choice import REPETITION, best, repeats
+from core.generator.choice import REPETITION, STRANGER, best, calls_a_stranger, repeats
 
 TALK = "Person1: Do you like movies?\nPerson2: Yes, I like them.\nPerson1: Which ones do you like?\nPerson2:"
 
@@ -40,3 +40,30 @@ def test_the_best_informed_reply_is_said_unless_it_repeats() -> None:
     assert best(TALK, [" Drama."] + [" I like comedies."] * 4, [3.0, *[1.7] * 4]) == 1  # four of five agree
     assert best(TALK, [" Drama."] + [" I like comedies."] * 4, [3.5, *[1.7] * 4]) == 0
     assert best(TALK, [" Yes, I like them."] * 2, [-9.0, -8.0]) == 1  # where all repeat, the score decides
+
+
+MET = "Person1: hi, i'm anna\nPerson2: Hello Anna, nice to meet you.\nPerson1: What a nice day!\nPerson2:"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (" You too, John.", True),
+        (" Hi Sarah, how are you?", True),
+        (" You too, Anna!", False),  # however she wrote it
+        (" Nice to meet you, Anna. My name is John.", False),  # one's own name is no stranger's
+        (" Nice to meet you too!", False),
+        (" I like that too, Bohemian Rhapsody.", False),
+        (" See you, I hope.", False),
+        (" My favorite band is Queen.", False),
+        ("", False),
+    ],
+)
+def test_nobody_is_called_by_a_name_that_nobody_said(reply: str, expected: bool) -> None:
+    assert calls_a_stranger(MET, reply) is expected
+
+
+def test_a_made_up_name_is_said_only_where_nothing_else_comes_near() -> None:
+    replies = [" You too, John.", " You too!"]
+    assert best(MET, replies, [STRANGER - 0.5, 0.0]) == 1
+    assert best(MET, replies, [STRANGER + 0.5, 0.0]) == 0
