@@ -1,9 +1,9 @@
-"""How often a model calls somebody by the name they told, over names that no bundled adapter learned from.
+"""How often a model calls somebody by the name they told, over names that are not in `training.pretrain.names`.
 
     python -m benchmarks.names [--model models/starter] [--adapter models/starter/adapters/small-talk] [--seed 1]
 
 Each name is told in three ways, and each reply is the first one that came, as in `benchmarks.reading`. Counted are
-replies with the name, replies that call somebody by one that nobody told, and the rest, which call nobody.
+replies with the name, and replies that call somebody by one that nobody told (as `core.generator.choice` sees it).
 """
 
 import argparse

@@ -58,9 +58,8 @@ def under_names(talks: Iterable[Dialogue], *, seed: int) -> Iterator[Dialogue]:
     drawn = random.Random(seed)  # noqa: S311 - which names are taken is no secret
     for turns in talks:
         if name := answered_by_name(turns):
-            for other in drawn.sample(NAMES, AGAIN):
-                if drawn.random() < MADE_UP:
-                    other = made_up(other, drawn.choice(NAMES))
+            for given in drawn.sample(NAMES, AGAIN):
+                other = made_up(given, drawn.choice(NAMES)) if drawn.random() < MADE_UP else given
                 yield tuple(Turn(turn.speaker, _word(name).sub(other, turn.text)) for turn in turns)
 
 

@@ -9,11 +9,12 @@ like the bot to write: a capital letter in front, a full stop behind, not long, 
 
 `--openings` takes pieces out of dialogues that begin where someone says what one could also begin with ("Do you have
 any pets?"): what people first say to a bot stands in the middle of most collected talk, where the bot would never learn
-to answer it first. `--pairs` takes lone pairs, of which only the answer has to be written with care: people tell a bot
-"im exhausted" as they please. `--felt` takes those among them that share a feeling: collected talk is about films and
-teams, nobody in it is sad, tired or hungry. Every second of them stands behind one of the pieces, since people say how
-they are in the middle of something else too. `--names` takes pieces in which somebody says their name and is called so,
-under several names each (`names`). Knows dialogues only; decides nothing about training.
+to answer it first; those whose answer calls somebody by a name told before the piece stay out. `--pairs` takes lone
+pairs, of which only the answer has to be written with care: people tell a bot "im exhausted" as they please. `--felt`
+takes those among them that share a feeling: collected talk is about films and teams, nobody in it is sad, tired or
+hungry. Every second of them stands behind one of the pieces, since people say how they are in the middle of something
+else too. `--names` takes pieces in which somebody says their name and is called so, under several names each (`names`),
+every second of them behind another piece too. Knows dialogues only; decides nothing about training.
 """
 
 import random
