@@ -12,7 +12,7 @@ from core.dialogue import write
 from core.generator import END_OF_TEXT
 from core.memory import Memory
 from tests.training.logged import logged
-from tests.training.toys import TALK, dialogue
+from tests.training.toys import TALK, TEXTS, dialogue
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +61,13 @@ def base(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFa
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Forty dialogues in a file."""
+    path = tmp_path / "talk.txt"
+    path.write_text(
+        "\n".join(TEXTS[n % 5].replace("Person1:", f"Person1: So {n}:", 1) for n in range(40)), encoding="utf-8"
+    )
+    return path

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +13,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 
-from core.dialogue import Fault, Speaker, Turn, prompt, read, render
+from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
-from tests.training.toys import TALK, dialogue
+from tests.training.toys import TALK, TEXTS, dialogue
 from training.pretrain import (
     bpe,
     card,
@@ -27,304 +26,15 @@ from training.pretrain import (
     describe,
     heldout,
     loop,
-    names,
-    prose_talk,
     rows,
-    small_talk,
 )
 from training.pretrain import network as net
 from training.pretrain.schedule import Budget, Schedule, Shape
-
-TEXTS = [render(dialogue(*talk)) for talk in TALK]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return bpe.train(TEXTS * 3, vocabulary=400)
-
-
-@pytest.fixture
-def talk(tmp_path: Path) -> Path:
-    """Forty dialogues in a file."""
-    path = tmp_path / "talk.txt"
-    path.write_text(
-        "\n".join(TEXTS[n % 5].replace("Person1:", f"Person1: So {n}:", 1) for n in range(40)), encoding="utf-8"
-    )
-    return path
-
-
-# Corpora
-
-
-@pytest.mark.parametrize(
-    ("written", "learned"),
-    [
-        ("I like it .", "I like it."),
-        ("PERSON: I like it", "I like it"),
-        ("well Person 2: yes", "well yes"),
-        ("nooooooooooo", "nooo"),
-        ("i dont no , u ?", "i dont no, u?"),
-        ("see https://example.org/x", ""),
-        ("a &amp; b", ""),
-        ("<b>hi</b>", ""),
-        ("?!", ""),
-        ("word " * 400, ""),
-    ],
-)
-def test_cleaning_removes_what_the_collection_left_and_nothing_else(written: str, learned: str) -> None:
-    """Tags and markup go, spelling and case stay; an empty result means the dialogue is left out."""
-    assert corpora.clean(written) == learned
-
-
-def test_a_dialogue_with_junk_in_one_turn_is_left_out_and_counted(tmp_path: Path) -> None:
-    """A turn cannot be dropped alone: its neighbours would answer nothing."""
-    path = tmp_path / "a.txt"
-    path.write_text(TEXTS[0] + "\nPerson1: look\nPerson2: http://a.example\n", encoding="utf-8")
-    corpus = corpora.load(corpora.Source(path=path, weight=1))
-    assert (corpus.texts, corpus.dropped) == ((TEXTS[0],), 1)
-
-
-def test_a_scripted_assistant_is_not_taken_for_a_friend(tmp_path: Path) -> None:
-    """A lone answer about being a bot is left out, and a stock answer is learned a few dozen times at most."""
-    path = tmp_path / "pairs.txt"
-    about_itself = ["I don't need to eat.", "I'm a bot, so yes.", "Chat away!", "I like a lot of stuff.", "No joke."]
-    pairs = [(f"Are you {n}?", answer) for n, answer in enumerate(about_itself)]
-    pairs += [(f"Number {n}?", "Gotcha.") for n in range(40)]
-    path.write_text("\n".join(render(dialogue(*pair)) for pair in pairs), encoding="utf-8")
-    corpus = corpora.load(corpora.Source(path=path, weight=1))
-    assert len(corpus.texts) == corpora.SAME_ANSWER
-    assert corpus.dropped == len(about_itself) + 40 - corpora.SAME_ANSWER
-
-
-def test_every_tenth_dialogue_is_held_out_by_a_fixed_rule(talk: Path) -> None:
-    """The same file gives the same four of forty, and none of them is learned from."""
-    corpus = corpora.load(corpora.Source(path=talk, weight=1, hold_out=True))
-    assert corpus.held_out == tuple(f"{text.rstrip()}\n" for text in talk.read_text().split("\n\n")[9::10])
-    assert len(corpus.texts) == 36
-    assert not any(held.endswith(text) for held in corpus.held_out for text in corpus.texts)
-
-
-def test_every_fourth_dialogue_begins_at_one_of_person2s_turns() -> None:
-    """Each of the later turns in its turn, so that a bare `Person2:` reads as any reply and not as an opening."""
-    turns = dialogue("a", "b", "c", "d", "e", "f")
-    assert [len(corpora.midway(turns, number)) for number in range(1, 17)] == [
-        *(6, 6, 6, 3),
-        *(6, 6, 6, 1),
-        *(6, 6, 6, 5),
-        *(6, 6, 6, 3),
-    ]
-    assert all(corpora.midway(turns, number)[0].speaker is Speaker.PERSON2 for number in (4, 8, 12))
-    assert corpora.midway(turns[:3], 4) == turns[:3]
-
-
-SMALL_TALK = [
-    (("Do you like tea?", "Yes, i do."), ("Do you like tea?", "Yes, I do.")),
-    (("Do you like tea?", "Yes, i'd say so!"), ("Do you like tea?", "Yes, I'd say so!")),
-    (("A tea, i.e. a drink.", "Right."), ("A tea, i.e. a drink.", "Right.")),
-    (("do you like tea?", "Yes, I do."), None),
-    (("Do you like tea?", "Yes I do"), None),
-    (("Do you like tea?", "YESSSS I do."), None),
-    (("Do you like tea?", " ".join(["Well"] * 30) + "."), None),
-]
-
-
-@pytest.mark.parametrize(("said", "learned"), SMALL_TALK)
-def test_the_bundled_adapter_learns_from_talk_written_with_care(
-    said: tuple[str, ...], learned: tuple[str, ...] | None
-) -> None:
-    """A lower-case i is mended, everything else that is careless is left out."""
-    assert list(small_talk.chosen(small_talk.cleaned([dialogue(*said)]), 5)) == (
-        [dialogue(*learned)] if learned else []
-    )
-
-
-def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:
-    """Stock replies stay few, the file's share is kept, the tenth dialogue is held out, and it comes out the same."""
-    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
-    talks = [dialogue(f"Question {n}?", f"Answer {n // 10}.") for n in range(40)]
-    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
-    assert small_talk.write(out, [f"{path}=100"], hold_out=[path]) == 12
-    first = out.read_text(encoding="utf-8")
-    assert max(first.count(f"Answer {n}.") for n in range(4)) == 3
-    assert not any(f"Question {n}?" in first for n in range(9, 40, 10))
-    assert small_talk.write(out, [f"{path}=100"], hold_out=[path]) == 12
-    assert out.read_text(encoding="utf-8") == first
-    assert small_talk.write(out, [f"{path}=5"]) == 5
-
-
-def test_of_a_lone_pair_only_the_answer_is_written_with_care(tmp_path: Path) -> None:
-    """People tell a bot things as they please, and one answer fits many of them."""
-    path, out = tmp_path / "pairs.txt", tmp_path / "out.txt"
-    talks = [dialogue(f"im so tired {n}", "I hope you can get some rest.") for n in range(19)]
-    talks += [
-        dialogue("im hungry", "me too"),
-        dialogue("hi", "Hello!", "and you?", "Fine."),
-        dialogue("who r u", "A bot."),
-    ]
-    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
-    assert small_talk.write(out, [], pairs=[f"{path}=100"]) == small_talk.SAME_PAIRED
-    assert set(re.findall("Person2: (.*)", out.read_text())) == {"I hope you can get some rest."}
-    assert small_talk.write(out, [f"{path}=100"]) == 0
-
-
-def test_pairs_that_share_a_feeling_may_be_taken_more_often(tmp_path: Path) -> None:
-    """Told, not asked, and answered with what one says to somebody who feels so: that, many times over."""
-    path, out = tmp_path / "pairs.txt", tmp_path / "out.txt"
-    talks = [dialogue(f"im so sad {n}", "I'm very sorry to hear that.") for n in range(small_talk.SAME_FELT + 9)]
-    talks += [
-        dialogue("I love cooking", "How lovely!"),
-        dialogue("Want a hug?", "Here's a big hug!"),
-        dialogue("i am famished", "Sounds like it's time for a snack."),
-        dialogue("I am sad.", "I'm very sorry to hear that.", "Thanks.", "You're welcome."),
-    ]
-    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
-    assert small_talk.write(out, [], felt=[f"{path}=1000"]) == small_talk.SAME_FELT + 1
-    assert set(re.findall("Person2: (.*)", out.read_text())) == {
-        "I'm very sorry to hear that.",
-        "Sounds like it's time for a snack.",
-    }
-    stops = len(re.findall(r"^Person1: .*\.$", out.read_text(), re.MULTILINE))
-    assert stops == (small_talk.SAME_FELT + 1) // 2  # "im so sad 1." is told as well as "im so sad 2"
-    assert small_talk.write(out, [], felt=[f"{path}=5"]) == 5
-
-
-def test_half_the_feelings_are_told_behind_other_talk(tmp_path: Path) -> None:
-    """Nobody waits with being sad until a talk begins. The talk before is not learned a second time."""
-    path, openings, out = tmp_path / "pairs.txt", tmp_path / "talk.txt", tmp_path / "out.txt"
-    felt = [dialogue(f"im so sad {n}", "I'm very sorry to hear that.") for n in range(8)]
-    talks = [dialogue(f"Do you like tea {n}?", f"I like tea {n}.") for n in range(6)]
-    path.write_text("\n".join(map(render, felt)), encoding="utf-8")
-    openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
-    assert small_talk.write(out, [], openings=[f"{openings}=6"], felt=[f"{path}=8"]) == 8 + 6 - 4
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
-    assert sorted(len(turns) for turns in learned) == [2] * 6 + [4] * 4
-    assert all("tea" in turns[0].text and "sad" in turns[2].text for turns in learned if len(turns) == 4)
-    assert len({turn.text for turns in learned for turn in turns if "tea" in turn.text}) == 12
-
-
-MET = [
-    (("My name is Tom.", "Nice to meet you, Tom!"), "Tom"),
-    (("Hi, I'm Tom.", "Hi!", "How are you?", "Fine, Tom."), "Tom"),
-    (("I'm Tom, and I cook.", "Hello Tom, I'm Eve."), "Tom"),
-    (("I'm Tom.", "Hi!"), None),  # nothing to copy
-    (("I'm Tom.", "Nice to meet you, Tommy."), None),
-    (("I'm Tom Hanks.", "Hello Tom."), None),
-    (("I'm happy.", "Good to hear."), None),
-]
-
-
-@pytest.mark.parametrize(("said", "name"), MET)
-def test_who_tells_a_name_and_is_called_so_is_learned_from(said: tuple[str, ...], name: str | None) -> None:
-    assert names.answered_by_name(dialogue(*said)) == name
-
-
-def test_one_introduction_is_learned_under_many_names(tmp_path: Path) -> None:
-    """The name changes in every turn alike, other names stay, half of the names are nobody's, and half of the
-    introductions stand behind other talk."""
-    path, openings, out = tmp_path / "met.txt", tmp_path / "talk.txt", tmp_path / "out.txt"
-    path.write_text(render(dialogue("Hello!", "My name is Tom.", "Hi Tom, I'm Eve.", "You too.")), encoding="utf-8")
-    talks = [dialogue(f"Do you like tea {n}?", f"I like tea {n}.") for n in range(names.AGAIN)]
-    openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
-    small_talk.write(out, [], openings=[f"{openings}=99"], names=[f"{path}=99"])
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
-    called = [(turns[-2].text, turns[-1].text) for turns in learned if "my name" in turns[-2].text.lower()]
-    assert len(called) == names.AGAIN == len(set(called))
-    given = [told.removeprefix("My name is ").rstrip(".") for told, _ in called]
-    assert [answer for _, answer in called] == [f"Hi {name}, I'm Eve." for name in given]
-    assert 0 < sum(name in names.NAMES for name in given) < names.AGAIN
-    assert sum(len(turns) == 4 for turns in learned) == names.AGAIN // 2
-    assert small_talk.write(out, [], names=[f"{path}=5"]) == 5
-
-
-def test_no_piece_calls_somebody_by_a_name_that_stands_before_it(tmp_path: Path) -> None:
-    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
-    path.write_text(
-        render(dialogue("I'm Eve.", "Where do you live?", "Thanks, Eve.", "Do you like tea?", "Yes, I do.")),
-        encoding="utf-8",
-    )
-    small_talk.write(out, [], openings=[f"{path}=9"])
-    assert "Thanks, Eve." not in out.read_text(encoding="utf-8")
-    assert "Do you like tea?" in out.read_text(encoding="utf-8")
-
-
-SAID_FIRST = [
-    ("I made soup for dinner.", True),
-    ("I'm going to the beach tomorrow.", True),
-    ("I bought a new car last week.", True),
-    ("I've never been to Iowa!", True),
-    ("We went camping last summer.", True),
-    ("I'm doing well.", False),
-    ("I know what you mean.", False),
-    ("I don't know.", False),
-    ("I would say the Colts.", False),
-]
-
-
-@pytest.mark.parametrize(("said", "opens"), SAID_FIRST)
-def test_a_piece_begins_with_what_one_could_begin_with(said: str, opens: bool) -> None:
-    """News of one's own do, answers do not."""
-    assert small_talk.opens(said) is opens
-
-
-def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:
-    """A long paragraph parts them, a rest too short for a talk is dropped, a longer run goes on in a second talk."""
-    book, out = tmp_path / "book.txt", tmp_path / "out.txt"
-    long = "word " * (prose_talk.WORDS + 1)
-    first, second = [f"Said {n}." for n in range(11)], [f"Told {n}." for n in range(4)]
-    book.write_text("\n\n".join([*first, long, *second, long, "Alone."]), encoding="utf-8")
-    longest, after = dialogue(*first[:8]), dialogue(*second)
-    assert list(prose_talk.passages(book.read_text().splitlines())) == [longest, after]
-    assert prose_talk.write(out, [book], count=9) == 2
-    assert set(read(out.read_text().splitlines())) == {longest, after}
-    assert prose_talk.write(out, [book], count=1) == 1
-    with pytest.raises(TrainingError, match=r"none\.txt cannot be read"):
-        prose_talk.write(out, [tmp_path / "none.txt"], count=1)
-
-
-@pytest.mark.parametrize(
-    ("said", "opens"),
-    [
-        ("Do you have any pets?", True),
-        ("Hi!", True),
-        ("I just got a new dog!", True),
-        ("What kind of music do you like?", True),
-        ("What kind of music?", False),
-        ("Do you like it?", False),
-        ("I like that song too.", False),
-        ("Yes, I do.", False),
-        ("I have not.", False),
-        ("I went to see my brother and his wife in Ohio.", False),
-    ],
-)
-def test_what_one_could_begin_a_talk_with(said: str, opens: bool) -> None:
-    """It says something by itself, speaks of nothing said before and is short."""
-    assert small_talk.opens(said) is opens
-
-
-def test_pieces_begin_where_a_talk_could(tmp_path: Path) -> None:
-    """Person1 says the first line whoever said it, answers follow in turn, and a turn without answer begins nothing."""
-    talk = dialogue(
-        "Well, yes.", "Do you have any pets?", "Two cats.", "Nice.", "Yes.", "Right.", "Do you play tennis?"
-    )
-    (piece,) = small_talk.pieces([talk])
-    assert piece == dialogue("Do you have any pets?", "Two cats.", "Nice.", "Yes.")
-    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
-    path.write_text("\n".join([render(talk)] * 30), encoding="utf-8")
-    assert small_talk.write(out, [f"{path}=1"], openings=[f"{path}=9"]) == 1 + small_talk.SAME_ANSWER
-
-
-@pytest.mark.parametrize(("spec", "weight"), [("a.txt", 1.0), ("a.txt=3", 3.0), ("dir=x/a.txt=0.5", 0.5)])
-def test_a_file_may_carry_a_weight(spec: str, weight: float) -> None:
-    """Without one it counts once."""
-    source = corpora.parse_source(spec)
-    assert (source.weight, source.name) == (weight, "a")
-
-
-@pytest.mark.parametrize("spec", ["a.txt=", "a.txt=much", "a.txt=0", "a.txt=-1", "a.txt=nan", "a.txt=inf"])
-def test_a_weight_that_is_no_positive_number_is_refused(spec: str) -> None:
-    """The sentence shows how to write it."""
-    with pytest.raises(TrainingError, match=r"talk\.txt=3"):
-        corpora.parse_source(spec)
 
 
 # Tokenizer

@@ -1,6 +1,6 @@
 """A few dialogues anyone can read."""
 
-from core.dialogue import Dialogue, Speaker, Turn
+from core.dialogue import Dialogue, Speaker, Turn, render
 
 TALK = [
     ("Do you like films?", "Yes, I like old films.", "Which one is the best?", "The one with the dog."),
@@ -15,3 +15,7 @@ def dialogue(*texts: str) -> Dialogue:
     """Texts in turn, Person1 first."""
     sides = (Speaker.PERSON1, Speaker.PERSON2)
     return tuple(Turn(sides[index % 2], text) for index, text in enumerate(texts))
+
+
+TEXTS = [render(dialogue(*talk)) for talk in TALK]
+"""As they stand in a file."""

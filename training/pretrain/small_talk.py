@@ -189,8 +189,8 @@ def write(
     picked = [turns for spec in sources for turns in chosen(*_learned(spec, tenth))]
     opened: list[Dialogue] = []
     for spec in openings:
-        learned, count = _learned(spec, tenth)
-        opened += chosen((piece for piece in pieces(learned) if not given_names.strange(piece)), count)
+        found, count = _learned(spec, tenth)
+        opened += chosen((piece for piece in pieces(found) if not given_names.strange(piece)), count)
     if felt or names:  # any of them may stand before those; without, their order stays what it was
         drawn.shuffle(opened)
     for spec in felt:
@@ -198,8 +198,8 @@ def write(
         joined, opened = behind(shared, opened)
         picked += joined
     for spec in names:
-        learned, count = _learned(spec, tenth)
-        met = [piece for piece in pieces(learned, lambda text: given_names.told(text) is not None) if fits(piece)]
+        found, count = _learned(spec, tenth)
+        met = [piece for piece in pieces(found, lambda text: given_names.told(text) is not None) if fits(piece)]
         joined, opened = behind(islice(given_names.under_names(met, seed=SEED), count), opened)
         picked += joined
     picked += opened
@@ -210,16 +210,21 @@ def write(
     return len(picked)
 
 
-def _learned(spec: str, tenth: Set[Path]) -> tuple[Iterator[Dialogue], int]:
-    """The cleaned dialogues of FILE=COUNT, without every tenth of the files in `tenth`, and COUNT."""
-    source = parse_source(spec)
+def learned(path: Path, tenth: Set[Path]) -> Iterator[Dialogue]:
+    """The cleaned dialogues of a file, without every tenth where its path is in `tenth`. Raises TrainingError."""
     try:
-        lines = source.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
+        raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     dialogues = (one for one in read(lines) if not isinstance(one, Fault))
-    every = HOLD_OUT_EVERY if source.path.resolve() in tenth else 0
-    return cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every), int(source.weight)
+    every = HOLD_OUT_EVERY if path.resolve() in tenth else 0
+    return cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every)
+
+
+def _learned(spec: str, tenth: Set[Path]) -> tuple[Iterator[Dialogue], int]:
+    """The `learned` dialogues of FILE=COUNT, and COUNT."""
+    source = parse_source(spec)
+    return learned(source.path, tenth), int(source.weight)
 
 
 def main(
