@@ -7,7 +7,7 @@ here is exactly what `render` writes, so the model meets at run time what it lea
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -143,12 +143,27 @@ def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
     return turns[starts[number // MIDWAY_EVERY % len(starts)] :]
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file. Raises TrainingError if it cannot be read."""
+    return _bytes_of(path).decode("utf-8", errors="replace").splitlines()
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+
+
+def learned(path: Path, tenth: Set[Path]) -> Iterator[dialogue.Dialogue]:
+    """The dialogues of a file, without every tenth where its path is in `tenth`. Raises TrainingError."""
+    every = HOLD_OUT_EVERY if path.resolve() in tenth else 0
+    return (turns for number, turns in enumerate(_read(lines_of(path)), 1) if not every or number % every)
+
+
 def load(source: Source) -> Corpus:
     """Read one file. Raises TrainingError if it cannot be read or holds nothing to learn from."""
-    try:
-        raw = source.path.read_bytes()
-    except OSError as error:
-        raise TrainingError(f"{source.path} cannot be read ({error.strerror}); check the path.") from error
+    raw = _bytes_of(source.path)
     sha256 = hashlib.sha256(raw).hexdigest()
     text = raw.decode("utf-8", errors="replace")
     if source.kind == "prose":
@@ -172,11 +187,7 @@ def prose(text: str) -> str:
 
 def held_out(path: Path) -> tuple[str, ...]:
     """Every dialogue of a held-out file, rendered and not cleaned. Raises TrainingError."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    texts = tuple(dialogue.render(turns) for turns in _read(lines))
+    texts = tuple(dialogue.render(turns) for turns in _read(lines_of(path)))
     if not texts:
         raise TrainingError(f"{path} holds no dialogue to measure; write lines of Person1: … and Person2: ….")
     return texts

@@ -64,7 +64,7 @@ def under_names(talks: Iterable[Dialogue], *, seed: int) -> Iterator[Dialogue]:
 
 
 def made_up(one: str, other: str) -> str:
-    """The beginning of one name and the end of another."""
+    """The beginning of one word and the end of another."""
     return one[: (len(one) + 1) // 2] + other[len(other) // 2 :]
 
 

@@ -16,8 +16,10 @@ from typing import Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Speaker, Turn, render
-from core.errors import Person2Error, TrainingError
+from core.dialogue import Dialogue, Speaker, Turn
+from core.dialogue import write as written
+from core.errors import Person2Error
+from training.pretrain.corpora import lines_of
 
 WORDS = 60
 """Of a paragraph at most; a longer one ends the dialogue before it."""
@@ -49,14 +51,10 @@ def write(out: Path, books: Sequence[Path], *, count: int) -> int:
     """Write at most `count` passages of `books` to `out`, in a shuffled order; gives how many. Raises TrainingError."""
     found: list[Dialogue] = []
     for book in books:
-        try:
-            lines = book.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise TrainingError(f"{book} cannot be read ({error.strerror}); check the path.") from error
-        found += passages(lines)
+        found += passages(lines_of(book))
     random.Random(SEED).shuffle(found)  # noqa: S311 - which passages are taken is no secret
     taken = found[:count]
-    out.write_text("\n".join(map(render, taken)), encoding="utf-8")
+    out.write_text("".join(written(taken)), encoding="utf-8")
     return len(taken)
 
 

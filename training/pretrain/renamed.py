@@ -18,16 +18,19 @@ from typing import Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Speaker, Turn, render
+from core.dialogue import Dialogue, Speaker, Turn
+from core.dialogue import write as written
 from core.errors import Person2Error
-from training.pretrain.small_talk import learned
+from training.pretrain.corpora import learned
+from training.pretrain.names import made_up
+from training.pretrain.small_talk import cleaned
 
 RARE = 120
 """A word of at most so many dialogues is rare."""
 LETTERS = 4
 """Of the shortest word exchanged."""
 ENDING = 2
-"""Letters of the old word that a new one ends with."""
+"""Letters of the old word that a new one ends with, at least."""
 EXCHANGED = 0.8
 """Share of a dialogue's shared rare words that are."""
 MADE_UP = 0.6
@@ -51,7 +54,7 @@ def renamed(dialogues: Iterable[Dialogue], words: Sequence[str], *, seed: int = 
     for word in words:
         ending.setdefault(word[-ENDING:], []).append(word)
     for turns in dialogues:
-        by = [{word for turn in turns if turn.speaker is who for word in _words([turn])} for who in Speaker]
+        by = [set(_words(turn for turn in turns if turn.speaker is who)) for who in Speaker]
         shared = sorted(set.intersection(*by) & known)
         new = {
             word: _other(word, ending[word[-ENDING:]], words, drawn) for word in shared if drawn.random() < EXCHANGED
@@ -61,10 +64,7 @@ def renamed(dialogues: Iterable[Dialogue], words: Sequence[str], *, seed: int = 
 
 
 def _other(word: str, alike: Sequence[str], words: Sequence[str], drawn: random.Random) -> str:
-    if drawn.random() >= MADE_UP:
-        return drawn.choice(alike)
-    beginning = drawn.choice(words)
-    return beginning[: max(2, (len(beginning) + 1) // 2)] + word[len(word) // 2 :]
+    return made_up(drawn.choice(words), word) if drawn.random() < MADE_UP else drawn.choice(alike)
 
 
 def _exchanged(text: str, new: dict[str, str]) -> str:
@@ -88,10 +88,10 @@ def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) ->
     Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
     """
     tenth = {path.resolve() for path in hold_out}
-    dialogues = [turns for path in files for turns in learned(path, tenth)]
+    dialogues = [turns for path in files for turns in cleaned(learned(path, tenth))]
     made = list(renamed(dialogues, rare(dialogues)))
     random.Random(SEED).shuffle(made)  # noqa: S311 - likewise
-    out.write_text("\n".join(map(render, made)), encoding="utf-8")
+    out.write_text("".join(written(made)), encoding="utf-8")
     return len(made)
 
 

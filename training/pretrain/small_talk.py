@@ -27,10 +27,11 @@ from typing import Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Fault, Speaker, Turn, read, render
-from core.errors import Person2Error, TrainingError
+from core.dialogue import Dialogue, Speaker, Turn
+from core.dialogue import write as written
+from core.errors import Person2Error
 from training.pretrain import names as given_names
-from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, is_scripted, parse_source
+from training.pretrain.corpora import clean_dialogue, is_scripted, learned, parse_source
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""
@@ -206,25 +207,14 @@ def write(
     for spec in pairs:
         picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
     drawn.shuffle(picked)
-    out.write_text("\n".join(render(turns) for turns in picked), encoding="utf-8")
+    out.write_text("".join(written(picked)), encoding="utf-8")
     return len(picked)
 
 
-def learned(path: Path, tenth: Set[Path]) -> Iterator[Dialogue]:
-    """The cleaned dialogues of a file, without every tenth where its path is in `tenth`. Raises TrainingError."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    dialogues = (one for one in read(lines) if not isinstance(one, Fault))
-    every = HOLD_OUT_EVERY if path.resolve() in tenth else 0
-    return cleaned(one for number, one in enumerate(dialogues, 1) if not every or number % every)
-
-
 def _learned(spec: str, tenth: Set[Path]) -> tuple[Iterator[Dialogue], int]:
-    """The `learned` dialogues of FILE=COUNT, and COUNT."""
+    """The cleaned dialogues of FILE=COUNT, without every tenth of the files in `tenth`, and COUNT."""
     source = parse_source(spec)
-    return learned(source.path, tenth), int(source.weight)
+    return cleaned(learned(source.path, tenth)), int(source.weight)
 
 
 def main(
