@@ -330,7 +330,10 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     prose = tmp_path / "book.txt"
     prose.write_text("It was a dark and stormy night.\n\nThe rain fell.\n" * 30, encoding="utf-8")
     about = tmp_path / "about.toml"
-    about.write_text('title = "Toy"\nnotes = "It knows little."\n[licences]\ntalk = "MIT"\n[decoding]\ntop_p = 0.9\n')
+    about.write_text(
+        'title = "Toy"\nsummary = "For tests."\nnotes = "It knows little."\n'
+        '[licences]\ntalk = "MIT"\n[decoding]\ntop_p = 0.9\n'
+    )
     out = tmp_path / "out"
     options = ["--train", f"{talk}=2", "--prose", f"{prose}=0.5", "--cool", f"{talk}=1", "--hold-out", str(talk)]
     options += ["--run", str(tmp_path / "run"), "--about", str(about), "--vocabulary", "400", "--width", "64"]
@@ -356,7 +359,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     assert made["ingredients"][0]["sha256"] == corpora.load(corpora.Source(path=talk, weight=1)).sha256
     readme = (out / "README.md").read_text()
     assert readme.startswith("---\nlanguage: en\n")
-    assert "# Toy" in readme
+    assert readme.index("# Toy") < readme.index("For tests.") < readme.index("## Held out")
     assert "It knows little." in readme
     assert readme.endswith("## What it says\n\nHello.\n")
     (out / "about.toml").write_text(about.read_text().replace("little", "hardly anything").replace("MIT", "CC0"))

@@ -5,7 +5,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class About:
     """Corpus → licence and where it comes from."""
     decoding: Mapping[str, float] = field(default_factory=dict)
     """Sampling settings for `generation_config.json`, as `core.generator.usual` reads them."""
+    summary: str = ""
+    """Markdown behind the first line of the card: what a reader wants to know before anything else."""
     notes: str = ""
     """Markdown that ends the model card."""
 
@@ -204,6 +206,7 @@ def readme(card: Card, about: About) -> str:
         f"{shape['vocabulary']:,} tokens, context {shape['context']}), trained from scratch"
         f"{f' in {len(runs)} runs' if len(runs) > 1 else ''}.",
         "",
+        *([about.summary.strip(), ""] if about.summary else []),
         "## Held out",
         "",
         card.convention,
@@ -228,9 +231,7 @@ def readme(card: Card, about: About) -> str:
         f"{_told_apart(card)}",
         "",
         *_earlier_commands(runs[:-1]),
-        "```sh",
-        *card.commands,
-        "```",
+        *_folded(card.commands),
         "",
         about.notes.strip(),
     ]
@@ -262,12 +263,15 @@ def _earlier_commands(runs: list[Mapping[str, Any]]) -> list[str]:
             f"It went on from the weights of run {number}: {run['steps']:,} steps, {run['tokens'] / 1e6:.2f} M tokens, "
             f"{run['seconds'] / 60:.0f} minutes.",
             "",
-            "```sh",
-            *run["commands"],
-            "```",
+            *_folded(run["commands"]),
             "",
         ]
     return [*lines, "And the last run:", ""] if lines else []
+
+
+def _folded(commands: Sequence[str]) -> list[str]:
+    """Commands with every corpus and weight in them are longer than a screen, and few readers want them."""
+    return ["<details><summary>Its command</summary>", "", "```sh", *commands, "```", "", "</details>"]
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
