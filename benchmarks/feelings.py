@@ -3,18 +3,13 @@
     python -m benchmarks.feelings [--model models/starter] [--adapter models/starter/adapters/small-talk] [--seed 1]
 
 Eighty first lines, each reply the first one that came, as in `benchmarks.reading`. A reply is glad or sorry by its
-words; what is both counts as wrong, and what is neither ("What happened?") for itself.
+words, both, or neither ("What happened?").
 """
 
-import argparse
-import asyncio
 import re
 from collections import Counter
-from pathlib import Path
 
-from benchmarks.reading import SEED, play
-from core.generator import Adapter
-from core.generator.usual import usual
+from benchmarks.reading import asking, heard
 
 GOOD = """\
 I feel great today! I won the lottery! I passed my exam! I got promoted! I got a new job today! It's my birthday today!
@@ -45,19 +40,14 @@ SORRY = re.compile(
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", type=Path, default=Path("models/starter"))
-    options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
-    options.add_argument("--seed", type=int, default=SEED)
-    given = options.parse_args()
-    adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
+    given = asking(__doc__).parse_args()
     good, bad = (re.findall(r"\S[^.!]*[.!]", text.replace("\n", " ")) for text in (GOOD, BAD))
-    said = asyncio.run(play(given.model, adapter, usual(given.model), [[line] for line in good + bad], seed=given.seed))
+    said = heard(given, [[line] for line in good + bad])
     replies = [reply for ((_, reply),) in said]
     print("| news | glad | sorry | both | neither | of |\n|---|---|---|---|---|---|")
-    for name, heard in (("good", replies[: len(good)]), ("bad", replies[len(good) :])):
-        kinds = Counter((bool(GLAD.search(reply)), bool(SORRY.search(reply))) for reply in heard)
-        counts = (kinds[True, False], kinds[False, True], kinds[True, True], kinds[False, False], len(heard))
+    for name, answers in (("good", replies[: len(good)]), ("bad", replies[len(good) :])):
+        kinds = Counter((bool(GLAD.search(reply)), bool(SORRY.search(reply))) for reply in answers)
+        counts = (kinds[True, False], kinds[False, True], kinds[True, True], kinds[False, False], len(answers))
         print(f"| {name} | {' | '.join(map(str, counts))} |")
     print("\n| Person1 | Person2 |\n|---|---|")
     for ((line, reply),) in said:

@@ -6,14 +6,8 @@ Each name is told in three ways, and each reply is the first one that came, as i
 replies with the name, and replies that call somebody by one that nobody told (as `core.generator.choice` sees it).
 """
 
-import argparse
-import asyncio
-from pathlib import Path
-
-from benchmarks.reading import SEED, play
-from core.generator import Adapter
+from benchmarks.reading import asking, heard
 from core.generator.choice import calls_a_stranger
-from core.generator.usual import usual
 
 NAMES = (  # noqa: SIM905 - easier to read so
     "Charlotte Gabriel Sven Ingrid Malik Xavier Beatriz Tariq Yusuf Heidi Wendy Zack Molly Derek Bruno Leila "
@@ -27,14 +21,9 @@ WAYS = (
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", type=Path, default=Path("models/starter"))
-    options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
-    options.add_argument("--seed", type=int, default=SEED)
-    given = options.parse_args()
-    adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
+    given = asking(__doc__).parse_args()
     talks = [[line.format(name=name) for line in way] for way in WAYS for name in NAMES]
-    said = asyncio.run(play(given.model, adapter, usual(given.model), talks, seed=given.seed))
+    said = heard(given, talks)
     print("| told | right | wrong | of |\n|---|---|---|---|")
     for number, way in enumerate(WAYS):
         right = wrong = 0

@@ -28,13 +28,10 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", type=Path, default=Path("models/starter"))
-    options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
+    options = asking(__doc__)
     options.add_argument(
         "--lines", type=Path, default=LINES, help="a TOML file of openings and talks, like reading.toml"
     )
-    options.add_argument("--seed", type=int, default=SEED)
     options.add_argument("--temperature", type=float, help="the model's own")
     options.add_argument("--top-p", type=float, help="likewise")
     options.add_argument("--repetition-penalty", type=float, help="likewise")
@@ -43,9 +40,8 @@ def main() -> None:
     told = {name: getattr(given, name) for name in READ if getattr(given, name) is not None}
     sampling = replace(usual(given.model), **told)
     lines = tomllib.loads(given.lines.read_text(encoding="utf-8"))
-    adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
-    said = asyncio.run(play(given.model, adapter, sampling, talks, seed=given.seed))
+    said = heard(given, talks, sampling)
     print("| | Person1 | Person2 |\n|---|---|---|")
     openings = len(lines["openings"])
     for number, ((line, reply),) in enumerate(said[:openings], 1):
@@ -54,6 +50,23 @@ def main() -> None:
         print(f"\n**{number}**\n")
         for line, reply in talk:
             print(f"> Person1: {line}  \n> Person2: {reply}  ")
+
+
+def asking(description: str | None) -> argparse.ArgumentParser:
+    """The options of whoever asks a model something: which one, with which adapter, at which seed."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", type=Path, default=Path("models/starter"))
+    options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
+    options.add_argument("--seed", type=int, default=SEED)
+    return options
+
+
+def heard(
+    given: argparse.Namespace, talks: Sequence[Sequence[str]], sampling: Sampling | None = None
+) -> list[list[tuple[str, str]]]:
+    """What the model of these options says in each talk, drawn as it usually draws unless told otherwise."""
+    adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
+    return asyncio.run(play(given.model, adapter, sampling or usual(given.model), talks, seed=given.seed))
 
 
 async def play(
