@@ -393,7 +393,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
 def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     tmp_path: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second run begins with the first one's weights and tokenizer; another shape is refused in a sentence."""
+    """Another run begins with the first one’s weights and tokenizer, in as many layers or more, or is refused."""
     small = ["--train", str(talk), "--context", "64", "--row", "32", "--cool-row", "64", "--batch", "128"]
     small += ["--vocabulary", "400", "--precision", "float32", "--warmup", "2"]
 
@@ -430,7 +430,25 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     assert not torch.equal(ahead["transformer.wte.weight"], between["transformer.wte.weight"])
     assert "moved 25% of the way back" in (tmp_path / "between" / "README.md").read_text()
 
-    assert command("third", "--width", "128", "--layers", "1", "--steps", "2", "--start", str(tmp_path / "first")) == 1
+    # More layers: the new ones pass on what they read, until they have learned something.
+    for name, rates in {"deep": still, "deeper": []}.items():
+        grown = ["--width", "64", "--layers", "3", "--steps", "2", "--start", str(tmp_path / "first"), *rates]
+        assert command(name, *grown) == 0
+    shallow, deep, deeper = (
+        GPT2LMHeadModel.from_pretrained(tmp_path / name, dtype=torch.float32) for name in ("first", "deep", "deeper")
+    )
+    read = torch.arange(30)[None] * 7
+    assert deep.config.n_layer == 3
+    assert torch.equal(deep(read).logits, shallow(read).logits)
+    assert not torch.equal(deeper(read).logits, shallow(read).logits)
+    learned_by = deeper.state_dict()["transformer.h.2.mlp.c_proj.weight"]  # h.1 and h.2 are copies of h.0
+    assert learned_by.abs().max() > 0
+
+    wide = ["--width", "128", "--layers", "1", "--steps", "2", "--start", str(tmp_path / "first")]
+    assert command("third", *wide) == 1
+    assert "another shape" in capsys.readouterr().err.splitlines()[-1]
+    fewer = ["--width", "64", "--layers", "1", "--steps", "2", "--start", str(tmp_path / "deep")]
+    assert command("fourth", *fewer) == 1
     assert "another shape" in capsys.readouterr().err.splitlines()[-1]
 
 

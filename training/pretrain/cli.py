@@ -72,7 +72,12 @@ def pretrain(
     ] = 0.0,
     vocabulary: Annotated[int, typer.Option(min=1, max=65_535, help="Entries of a new tokenizer.")] = 8_192,
     width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
-    layers: Annotated[int, typer.Option(min=1, help="Its layers.")] = 6,
+    layers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Its layers; more than --start has: new ones, that begin by passing on what they read."
+        ),
+    ] = 6,
     context: Annotated[int, typer.Option(min=8, help="Most tokens it can read.")] = 512,
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="0 unless files are read many times.")] = 0.0,
     row: Annotated[int, typer.Option(min=8, help="Tokens a row.")] = 256,

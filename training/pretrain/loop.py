@@ -83,7 +83,7 @@ class Trainer:
         dtype: torch.dtype,
         start: Path | None = None,
     ) -> None:
-        """`start`: a finished folder to go on learning from; its weights have `recipe.shape`. Raises TrainingError."""
+        """`start`: a finished folder to go on from, of `recipe.shape` or fewer layers. Raises TrainingError."""
         self.recipe = recipe
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
         if start is not None:

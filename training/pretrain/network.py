@@ -3,7 +3,8 @@
 Knows torch and transformers; knows no files, no corpora and no schedule.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ HEAD_WIDTH = 64
 
 IGNORED = -100
 """A target that does not count."""
+
+BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
+"""What the names of a layer's weights begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +66,47 @@ def build(shape: Shape, *, seed: int) -> GPT2LMHeadModel:
 
 
 def take_over(network: GPT2LMHeadModel, folder: Path) -> None:
-    """Give `network` the weights of a folder that `card.export` wrote. Raises TrainingError if their shapes differ."""
+    """Give `network` the weights of a folder that `card.export` wrote. Raises TrainingError if their shapes differ.
+
+    `network` may have more layers: it then computes what the folder's does, and can learn more.
+    """
     path = folder / WEIGHTS
     try:
         found = load_file(str(path))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); name a folder that this tool wrote.") from error
     own = dict(network.named_parameters())
+    found = deepened(found, layers=network.config.n_layer)
     if {name: weight.shape for name, weight in found.items()} != {name: weight.shape for name, weight in own.items()}:
-        raise TrainingError(f"The weights in {folder} have another shape; start with its width, layers and context.")
+        raise TrainingError(
+            f"The weights in {folder} have another shape; start with its width and context, and no fewer layers."
+        )
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(found[name])
+
+
+def deepened(weights: Mapping[str, Tensor], *, layers: int) -> dict[str, Tensor]:
+    """The same function in `layers` layers, no fewer than `weights` has; with fewer asked for, `weights` as they are.
+
+    New layers lie spread among the old, each a copy of the one below whose two output projections are zero, so it
+    passes on what it reads (block expansion of Wu et al. 2024, arXiv:2401.02415).
+    """
+    old = 1 + max((int(match[1]) for name in weights if (match := BLOCK.match(name))), default=-1)
+    if not 0 < old < layers:
+        return dict(weights)
+    # old layers keep their order: block i of the new network is, or copies, layer i · old // layers
+    origins = [position * old // layers for position in range(layers)]
+    grown = {name: weight for name, weight in weights.items() if not BLOCK.match(name)}
+    for position, origin in enumerate(origins):
+        copy = position > 0 and origins[position - 1] == origin
+        prefix = f"transformer.h.{origin}."
+        for name, weight in weights.items():
+            if name.startswith(prefix):
+                rest = name.removeprefix(prefix)
+                silent = copy and ".c_proj." in rest
+                grown[f"transformer.h.{position}.{rest}"] = torch.zeros_like(weight) if silent else weight
+    return grown
 
 
 def blend(network: GPT2LMHeadModel, folder: Path, share: float) -> None:
