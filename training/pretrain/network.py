@@ -92,20 +92,20 @@ def deepened(weights: Mapping[str, Tensor], *, layers: int) -> dict[str, Tensor]
     New layers lie spread among the old, each a copy of the one below whose two output projections are zero, so it
     passes on what it reads (block expansion of Wu et al. 2024, arXiv:2401.02415).
     """
-    old = 1 + max((int(match[1]) for name in weights if (match := BLOCK.match(name))), default=-1)
-    if not 0 < old < layers:
+    old = 1 + max((int(block[1]) for name in weights if (block := BLOCK.match(name))), default=-1)
+    if layers <= old:
         return dict(weights)
-    # old layers keep their order: block i of the new network is, or copies, layer i · old // layers
-    origins = [position * old // layers for position in range(layers)]
-    grown = {name: weight for name, weight in weights.items() if not BLOCK.match(name)}
-    for position, origin in enumerate(origins):
-        copy = position > 0 and origins[position - 1] == origin
-        prefix = f"transformer.h.{origin}."
-        for name, weight in weights.items():
-            if name.startswith(prefix):
-                rest = name.removeprefix(prefix)
-                silent = copy and ".c_proj." in rest
-                grown[f"transformer.h.{position}.{rest}"] = torch.zeros_like(weight) if silent else weight
+    grown: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        block = BLOCK.match(name)
+        if block is None:
+            grown[name] = weight
+            continue
+        first, *copies = (place for place in range(layers) if place * old // layers == int(block[1]))
+        rest = name[block.end() :]
+        grown[f"transformer.h.{first}.{rest}"] = weight
+        for place in copies:
+            grown[f"transformer.h.{place}.{rest}"] = torch.zeros_like(weight) if ".c_proj." in name else weight
     return grown
 
 
