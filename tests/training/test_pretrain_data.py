@@ -309,6 +309,22 @@ def test_renamed_dialogues_are_those_in_which_something_is_taken_up(tmp_path: Pa
         renamed.write(out, [tmp_path / "none.txt"])
 
 
+def test_another_seed_renames_anew_and_counted_files_make_words_common(tmp_path: Path) -> None:
+    """What is rare in the files alone may be common in `counted`; nothing of `counted` is written."""
+    path, others, out = tmp_path / "talk.txt", tmp_path / "others.txt", tmp_path / "out.txt"
+    path.write_text(render(dialogue("I saw Titanic with Bernard.", "Titanic? Bernard saw it.")), encoding="utf-8")
+    others.write_text("\n".join([render(dialogue("Who is Bernard?", "Nobody."))] * renamed.RARE), encoding="utf-8")
+
+    def told(seed: int, *counted: Path) -> str:
+        renamed.write(out, [path], counted=counted, seed=seed)
+        return out.read_text(encoding="utf-8")
+
+    anew = {told(seed, others) for seed in range(12)} - {""}
+    assert len(anew) > 2
+    assert all(text.count("Bernard") == 2 and "Who is" not in text for text in anew)
+    assert any("Bernard" not in text for text in {told(seed) for seed in range(12)} - {""})
+
+
 @pytest.mark.parametrize(("spec", "weight"), [("a.txt", 1.0), ("a.txt=3", 3.0), ("dir=x/a.txt=0.5", 0.5)])
 def test_a_file_may_carry_a_weight(spec: str, weight: float) -> None:
     """Without one it counts once."""

@@ -1,18 +1,20 @@
 """Dialogues in which what both speakers name is called something else: made to teach that a name is taken up again.
 
-    python -m training.pretrain.renamed OUT FILE … [--hold-out FILE]
+    python -m training.pretrain.renamed OUT FILE … [--hold-out FILE] [--counted FILE] [--seed N]
 
 A small model that learns from talk as it was hears "Titanic" where films are spoken of, not where Titanic was: the word
 is as likely in any such talk. Under another name, most often one that nobody has, the word can only be copied from what
 was said before. Words that are rare over all the files, and that both speakers of a dialogue say, are exchanged
-throughout it: for another rare word or for a made-up one with the old word's ending, so that a plural stays one. Little
-of it belongs among what a bot learns to say. Knows dialogue files only.
+throughout it: for another rare word or for a made-up one with the old word's ending, so that a plural stays one. With
+another seed the words are others, and a model that reads a dialogue again cannot know them. Little of it belongs among
+what a bot learns to say. Knows dialogue files only.
 """
 
 import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -82,15 +84,24 @@ def _words(turns: Iterable[Turn]) -> list[str]:
     return [word.lower() for turn in turns for word in _WORD.findall(turn.text)]
 
 
-def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) -> int:
+def write(
+    out: Path,
+    files: Sequence[Path],
+    *,
+    hold_out: Sequence[Path] = (),
+    counted: Sequence[Path] = (),
+    seed: int = SEED,
+) -> int:
     """Write the renamed dialogues of `files` to `out`, in a shuffled order; gives how many. Raises TrainingError.
 
-    Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
+    Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out. What is rare is
+    counted over the dialogues of `counted` as well.
     """
     tenth = {path.resolve() for path in hold_out}
     dialogues = [turns for path in files for turns in cleaned(learned(path, tenth))]
-    made = list(renamed(dialogues, rare(dialogues)))
-    random.Random(SEED).shuffle(made)  # noqa: S311 - likewise
+    others = (turns for path in counted for turns in cleaned(learned(path, tenth)))
+    made = list(renamed(dialogues, rare(chain(dialogues, others)), seed=seed))
+    random.Random(seed).shuffle(made)  # noqa: S311 - likewise
     out.write_text("".join(written(made)), encoding="utf-8")
     return len(made)
 
@@ -99,10 +110,13 @@ def main(
     out: Annotated[Path, typer.Argument(help="Dialogue file to write.")],
     files: Annotated[list[Path], typer.Argument(help="Dialogue files.")],
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
+    counted: Annotated[list[Path] | None, typer.Option(help="Only counts for what is rare.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other words.")] = SEED,
 ) -> None:
     """Call what both speakers of a dialogue name something else. Example: renamed out.txt talk.txt chat.txt."""
     try:
-        typer.echo(f"{write(out, files, hold_out=hold_out or [])} dialogues in {out}")
+        count = write(out, files, hold_out=hold_out or [], counted=counted or [], seed=seed)
+        typer.echo(f"{count} dialogues in {out}")
     except Person2Error as error:
         typer.echo(str(error), err=True)
         raise SystemExit(1) from None
