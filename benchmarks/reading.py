@@ -2,8 +2,9 @@
 
     python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
 
-The lines of Person1 stand in `reading.toml` (with `--lines benchmarks/everyday.toml` others), the seed is fixed, every
-reply is the first one that came: through `core.chat` and the engine, as in the terminal. Writes Markdown.
+The lines of Person1 stand in `reading.toml`; with `--lines` in another file: `everyday.toml`, `compared.toml`, by which
+adapters are compared, and `unseen.toml`, by which nothing is chosen. The seed is fixed, every reply is the first one
+that came: through `core.chat` and the engine, as in the terminal. Writes Markdown.
 """
 
 import argparse

@@ -25,7 +25,7 @@ odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
 SAME_LINE = 4
-"""Words of a line from which on it is not said again; “You are welcome.” may be."""
+"""Words of a sentence from which on it is not said again; “You are welcome.” may be."""
 IN_A_ROW = 3
 """Words that a reply does not say twice in a row."""
 
@@ -56,9 +56,11 @@ def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> i
 
 
 def repeats(prompt: str, reply: str) -> bool:
-    """Whether a reply says something twice, or what somebody said in the prompt already."""
+    """Whether a reply says something twice, or has a sentence that somebody said in the prompt already."""
     words = _full(reply)
-    if len(words) >= SAME_LINE and words in _said(prompt):
+    said = _said(prompt)
+    sentences = (_full(sentence) for sentence in _SENTENCE_END.split(reply))
+    if any(_stands_in(line, sentence) for sentence in sentences if len(sentence) >= SAME_LINE for line in said):
         return True
     rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
     return len(set(rows)) < len(rows) or any(map(_stutters, _SENTENCE_END.split(reply.casefold())))
@@ -71,6 +73,11 @@ def calls_a_stranger(prompt: str, reply: str) -> bool:
     """
     names = _CALLED.findall(reply)
     return bool(names) and not {name.casefold() for name in names} <= set(words_of(prompt))
+
+
+def _stands_in(line: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether the words stand in a line, one after the other: “I have a dog.” in “I have a dog too.”"""
+    return any(line[at : at + len(words)] == words for at in range(len(line) - len(words) + 1))
 
 
 def _stutters(sentence: str) -> bool:

@@ -28,6 +28,14 @@ def test_a_reply_repeats_itself_or_what_was_said(reply: str, expected: bool) -> 
     assert repeats(TALK, reply) is expected
 
 
+def test_a_sentence_is_not_said_again_behind_another_nor_shortened() -> None:
+    talk = "Person1: Do you like dogs?\nPerson2: I have a dog too.\nPerson1: I'm not very good at it.\nPerson2:"
+    assert repeats(talk, " I have a dog.")
+    assert repeats(talk, " That's okay. I'm not very good at it.")
+    assert not repeats(talk, " That's okay. I'm not very good at it either.")
+    assert not repeats(talk, " A dog too.")
+
+
 def test_short_lines_may_come_again() -> None:
     assert not repeats("Person1: Thanks.\nPerson2: You're welcome.\nPerson1: Thanks.\nPerson2:", " You're welcome.")
 
