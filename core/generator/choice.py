@@ -24,7 +24,7 @@ odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
 
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
-SAME_LINE = 4
+SAME_SENTENCE = 4
 """Words of a sentence from which on it is not said again; “You are welcome.” may be."""
 IN_A_ROW = 3
 """Words that a reply does not say twice in a row."""
@@ -60,7 +60,7 @@ def repeats(prompt: str, reply: str) -> bool:
     words = _full(reply)
     said = _said(prompt)
     sentences = (_full(sentence) for sentence in _SENTENCE_END.split(reply))
-    if any(_stands_in(line, sentence) for sentence in sentences if len(sentence) >= SAME_LINE for line in said):
+    if any(_stands_in(line, sentence) for sentence in sentences if len(sentence) >= SAME_SENTENCE for line in said):
         return True
     rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
     return len(set(rows)) < len(rows) or any(map(_stutters, _SENTENCE_END.split(reply.casefold())))
