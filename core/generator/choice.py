@@ -25,7 +25,7 @@ odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
 SAME_SENTENCE = 4
-"""Words of a sentence from which on it is not said again; “You are welcome.” may be."""
+"""Words of a reply or a sentence from which on it is not said again; “You are welcome.” may be."""
 IN_A_ROW = 3
 """Words that a reply does not say twice in a row."""
 
@@ -56,14 +56,14 @@ def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> i
 
 
 def repeats(prompt: str, reply: str) -> bool:
-    """Whether a reply says something twice, or has a sentence that somebody said in the prompt already."""
+    """Whether a reply says something twice, or what somebody said in the prompt already, in all or in one sentence."""
     words = _full(reply)
-    said = _said(prompt)
-    sentences = (_full(sentence) for sentence in _SENTENCE_END.split(reply))
-    if any(_stands_in(line, sentence) for sentence in sentences if len(sentence) >= SAME_SENTENCE for line in said):
+    sentences = _SENTENCE_END.split(reply.casefold())
+    again = [part for part in (words, *map(_full, sentences)) if len(part) >= SAME_SENTENCE]
+    if any(_stands_in(line, part) for line in _said(prompt) for part in again):
         return True
     rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
-    return len(set(rows)) < len(rows) or any(map(_stutters, _SENTENCE_END.split(reply.casefold())))
+    return len(set(rows)) < len(rows) or any(map(_stutters, sentences))
 
 
 def calls_a_stranger(prompt: str, reply: str) -> bool:

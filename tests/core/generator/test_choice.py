@@ -34,6 +34,9 @@ def test_a_sentence_is_not_said_again_behind_another_nor_shortened() -> None:
     assert repeats(talk, " That's okay. I'm not very good at it.")
     assert not repeats(talk, " That's okay. I'm not very good at it either.")
     assert not repeats(talk, " A dog too.")
+    greeting = "Person1: Hello.\nPerson2: Hi! How are you?\nPerson1: Hello?\nPerson2:"
+    assert repeats(greeting, " Hi! How are you?")  # short sentences, but the whole line
+    assert not repeats(greeting, " How are you?")
 
 
 def test_short_lines_may_come_again() -> None:
