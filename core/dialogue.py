@@ -116,6 +116,12 @@ def prompt(turns: Iterable[Turn]) -> str:
     return f"{render(turns)}{Speaker.PERSON2}:"
 
 
+def turns_of(prompt: str) -> Dialogue:
+    """What was said in a prompt: the inverse of `prompt`. One side may speak alone in it, as before a first reply."""
+    tagged = map(_TAGGED.match, prompt.splitlines())
+    return tuple(Turn(Speaker(line[1]), line[2]) for line in tagged if line and one_line(line[2]))
+
+
 def fit(turns: Sequence[Turn], *, budget: int, count: Callable[[str], int]) -> Dialogue:
     """As many of the newest whole turns as fit in `budget` tokens once made a prompt; at least the newest one.
 

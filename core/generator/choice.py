@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from core.dialogue import Fault, read, words_of
+from core.dialogue import turns_of, words_of
 
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
@@ -86,8 +86,7 @@ def _stutters(sentence: str) -> bool:
 
 
 def _said(prompt: str) -> list[list[str]]:
-    dialogues = (one for one in read(prompt.splitlines()) if not isinstance(one, Fault))
-    return [_full(turn.text) for turns in dialogues for turn in turns]
+    return [_full(turn.text) for turn in turns_of(prompt)]
 
 
 def _full(text: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.dialogue import Dialogue, Fault, Speaker, Turn, fit, merge, one_line, prompt, read, render, write
+from core.dialogue import Dialogue, Fault, Speaker, Turn, fit, merge, one_line, prompt, read, render, turns_of, write
 
 P1, P2 = Speaker.PERSON1, Speaker.PERSON2
 
@@ -118,3 +118,11 @@ Person2:
 def test_prompt_ends_where_person2_speaks() -> None:
     """No space after the tag: GPT-2's tokens carry the space in front of the word."""
     assert prompt(dialogue("hi")) == "Person1: hi\nPerson2:"
+
+
+@given(st.lists(spoken, max_size=5))
+def test_a_prompt_tells_what_was_said(texts: list[str]) -> None:
+    """Also where only one side has spoken; what a cut left without its tag is nobody's."""
+    said = dialogue(*texts)
+    assert turns_of(prompt(said)) == said
+    assert turns_of("too.\n" + prompt(said)) == said

@@ -39,6 +39,12 @@ def test_a_sentence_is_not_said_again_behind_another_nor_shortened() -> None:
     assert not repeats(greeting, " How are you?")
 
 
+def test_the_first_line_of_a_talk_is_not_echoed() -> None:
+    first = "Person1: I play the piano.\nPerson2:"
+    assert repeats(first, " Oh, that's cool! I play the piano.")
+    assert not repeats(first, " Oh, that's cool! I play the piano too.")
+
+
 def test_short_lines_may_come_again() -> None:
     assert not repeats("Person1: Thanks.\nPerson2: You're welcome.\nPerson1: Thanks.\nPerson2:", " You're welcome.")
 
