@@ -3,8 +3,9 @@
     python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
 
 The lines of Person1 stand in `reading.toml`; with `--lines` in another file: `everyday.toml`, `compared.toml`, by which
-adapters are compared, and `unseen.toml`, by which nothing is chosen. The seed is fixed, every reply is the first one
-that came: through `core.chat` and the engine, as in the terminal. Writes Markdown.
+adapters are compared, and `unseen.toml`, by which nothing is chosen. `--hurried` writes them as people do in a hurry
+("im a teacher"). The seed is fixed, every reply is the first one that came: through `core.chat` and the engine, as in
+the terminal. Writes Markdown.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from core.generator import Adapter, Sampling, engine
 from core.generator.usual import READ, usual
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
+from training.pretrain.hurried import in_a_hurry
 
 LINES = Path(__file__).with_name("reading.toml")
 SEED = 1
@@ -33,6 +35,9 @@ def main() -> None:
     options.add_argument(
         "--lines", type=Path, default=LINES, help="a TOML file of openings and talks, like reading.toml"
     )
+    options.add_argument(
+        "--hurried", action="store_true", help="the lines in small letters, without stops or apostrophes"
+    )
     options.add_argument("--temperature", type=float, help="the model's own")
     options.add_argument("--top-p", type=float, help="likewise")
     options.add_argument("--repetition-penalty", type=float, help="likewise")
@@ -42,6 +47,8 @@ def main() -> None:
     sampling = replace(usual(given.model), **told)
     lines = tomllib.loads(given.lines.read_text(encoding="utf-8"))
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
+    if given.hurried:
+        talks = [[in_a_hurry(line) for line in talk] for talk in talks]
     said = heard(given, talks, sampling)
     print("| | Person1 | Person2 |\n|---|---|---|")
     openings = len(lines["openings"])

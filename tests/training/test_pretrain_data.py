@@ -1,5 +1,6 @@
 """What the starter model learns from: cleaning, holding out, and the talk that is chosen or made of it."""
 
+import random
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from core.dialogue import Fault, Speaker, read, render
 from core.errors import TrainingError
 from tests.training.toys import TEXTS, dialogue
-from training.pretrain import corpora, names, prose_talk, renamed, small_talk
+from training.pretrain import corpora, hurried, names, prose_talk, renamed, small_talk
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,63 @@ def test_no_piece_calls_somebody_by_a_name_that_stands_before_it(tmp_path: Path)
     small_talk.write(out, [], openings=[f"{path}=9"])
     assert "Thanks, Eve." not in out.read_text(encoding="utf-8")
     assert "Do you like tea?" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("careful", "typed"),
+    [
+        ("I'm a teacher.", "im a teacher"),
+        ("What's new, Mia?", "whats new, mia"),
+        ("It’s great!", "its great"),
+        ("Well... I think so. Maybe.", "well... i think so. maybe"),
+        ("'Til then!", "'til then"),
+        ("?!", "?!"),
+    ],
+)
+def test_a_line_in_a_hurry(careful: str, typed: str) -> None:
+    assert hurried.in_a_hurry(careful) == typed
+
+
+def test_somebody_in_a_hurry_writes_all_lines_alike_and_the_bot_none() -> None:
+    talk = dialogue("Hi, I'm Eve.", "Hello, Eve!", "Who's there, Tom?", "It's me.")
+    written = {hurried.hurried(talk, random.Random(seed)) for seed in range(200)}
+    assert len(written) == 2**4
+    assert all((turns[1], turns[3]) == (talk[1], talk[3]) for turns in written)
+    for told, _, asked, _ in written:
+        assert ("'" in told.text, "," in told.text, "I" in told.text) == (
+            "'" in asked.text,
+            "," in asked.text,
+            "W" in asked.text,
+        )
+        assert not told.text.endswith(".")
+
+
+def test_every_second_dialogue_is_in_a_hurry_on_both_sides(tmp_path: Path) -> None:
+    """Each dialogue once, cleaned, and the same again each time; what is held out not at all."""
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    talks = [dialogue(f"Is it {n}?", f"It's {n} .") for n in range(40)]
+    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert hurried.write(out, [path]) == 40
+    made = out.read_text(encoding="utf-8")
+    learned = [one for one in read(made.splitlines()) if not isinstance(one, Fault)]
+    assert sum(answer.text.endswith(".") for _, answer in learned) == 20  # "It's 7." of who answers with care
+    assert {re.sub(r"\D", "", asked.text) for asked, _ in learned} == set(map(str, range(40)))
+    assert hurried.write(out, [path]) == 40
+    assert out.read_text(encoding="utf-8") == made
+    assert hurried.write(out, [path], hold_out=[path]) == 36
+
+
+def test_what_is_asked_with_care_is_learned_in_a_hurry_too(tmp_path: Path) -> None:
+    """Once more, and not instead; what is written in a hurry already is not taken twice."""
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    talks = [dialogue("Do you like tea?", "I do."), dialogue("tell me more", "Ask me.")]
+    path.write_text("\n".join(map(render, talks)), encoding="utf-8")
+    assert small_talk.write(out, [], pairs=[f"{path}=9"], hurry=1.0) == 3
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines.count("Person1: Do you like tea?") == lines.count("Person1: tell me more") == 1
+    assert sum(line.lower().startswith("person1: do you like tea") for line in lines) == 2
+    assert lines.count("Person2: I do.") == 2
+    assert small_talk.write(out, [], pairs=[f"{path}=9"]) == 2
 
 
 SAID_FIRST = [

@@ -1,7 +1,7 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
     python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
-        [--felt FILE=COUNT …] [--names FILE=COUNT …] [--hold-out FILE]
+        [--felt FILE=COUNT …] [--names FILE=COUNT …] [--hold-out FILE] [--hurried SHARE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -14,7 +14,8 @@ pairs, of which only the answer has to be written with care: people tell a bot "
 takes those among them that share a feeling: collected talk is about films and teams, nobody in it is sad, tired or
 hungry. Every second of them stands behind one of the pieces, since people say how they are in the middle of something
 else too. `--names` takes pieces in which somebody says their name and is called so, under several names each (`names`),
-every second of them behind another piece too. Knows dialogues only; decides nothing about training.
+every second of them behind another piece too. With `--hurried` that share of those in which Person1 writes with care
+is taken once more as somebody writes in a hurry (`hurried`). Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -32,6 +33,7 @@ from core.dialogue import write as written
 from core.errors import Person2Error
 from training.pretrain import names as given_names
 from training.pretrain.corpora import clean_dialogue, is_scripted, learned, parse_source
+from training.pretrain.hurried import hurried
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""
@@ -97,6 +99,11 @@ def fits(turns: Dialogue) -> bool:
 def pairs_well(turns: Dialogue) -> bool:
     """Whether it is a lone pair whose answer is written with care, and not an assistant's."""
     return len(turns) == 2 and not is_scripted(turns) and careful(turns[1].text)
+
+
+def asked_carefully(turns: Dialogue) -> bool:
+    """Whether Person1 writes with care."""
+    return all(careful(turn.text) for turn in turns if turn.speaker is Speaker.PERSON1)
 
 
 def shares_a_feeling(turns: Dialogue) -> bool:
@@ -180,10 +187,12 @@ def write(
     felt: Sequence[str] = (),
     names: Sequence[str] = (),
     hold_out: Sequence[Path] = (),
+    hurry: float = 0.0,
 ) -> int:
     """Write the dialogues of FILE=COUNT … to `out`, in one shuffled order; gives how many. Raises TrainingError.
 
-    Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
+    Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out. `hurry`: the
+    share of those asked with care that is written a second time, as in a hurry.
     """
     tenth = {path.resolve() for path in hold_out}
     drawn = random.Random(SEED)  # noqa: S311 - likewise
@@ -207,6 +216,9 @@ def write(
     for spec in pairs:
         picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
     drawn.shuffle(picked)
+    if hurry:
+        picked += [hurried(turns, drawn) for turns in picked if asked_carefully(turns) and drawn.random() < hurry]
+        drawn.shuffle(picked)
     out.write_text("".join(written(picked)), encoding="utf-8")
     return len(picked)
 
@@ -231,6 +243,10 @@ def main(
         list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces in which a name is told.")
     ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
+    hurry: Annotated[
+        float,
+        typer.Option("--hurried", min=0, max=1, help="Share of those asked with care taken once more, as in a hurry."),
+    ] = 0.0,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
     try:
@@ -242,6 +258,7 @@ def main(
             felt=felt or [],
             names=names or [],
             hold_out=hold_out or [],
+            hurry=hurry,
         )
         typer.echo(f"{count} dialogues in {out}")
     except Person2Error as error:
