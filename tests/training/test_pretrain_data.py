@@ -89,9 +89,7 @@ def test_the_bundled_adapter_learns_from_talk_written_with_care(
     said: tuple[str, ...], learned: tuple[str, ...] | None
 ) -> None:
     """A lower-case i is mended, everything else that is careless is left out."""
-    assert list(small_talk.chosen(small_talk.cleaned([dialogue(*said)]), 5)) == (
-        [dialogue(*learned)] if learned else []
-    )
+    assert list(small_talk.chosen(corpora.cleaned([dialogue(*said)]), 5)) == ([dialogue(*learned)] if learned else [])
 
 
 def test_no_answer_is_learned_more_than_three_times(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ MAX_TURN_CHARACTERS = 1_200
 _TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|User) ?[0-9AB]?: ?")
 _LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
 _REPEATED = re.compile(r"(.)\1{5,}")
+_LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
 _PLACEHOLDER = re.compile(
     r"\[(?:user|name|your |my |insert)[^\]]*\]|\((?:your )?name\)|\(?\buser ?[12]\b", re.IGNORECASE
@@ -130,6 +131,13 @@ def clean_dialogue(turns: dialogue.Dialogue) -> dialogue.Dialogue | None:
     return tuple(kept) if len(kept) == len(turns) and len(kept) > 1 else None
 
 
+def cleaned(dialogues: Iterable[dialogue.Dialogue]) -> Iterator[dialogue.Dialogue]:
+    """Without what their collection left in them, and with a capital I; what cannot be cleaned is left out."""
+    for turns in dialogues:
+        if kept := clean_dialogue(turns):
+            yield tuple(dialogue.Turn(turn.speaker, _LONELY_I.sub("I", turn.text)) for turn in kept)
+
+
 def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
     """The dialogue, or for every MIDWAY_EVERY-th the rest of it from one of Person2's turns, each turn as often.
 
@@ -209,12 +217,12 @@ def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list
         if hold_out and number % HOLD_OUT_EVERY == 0:
             held_out.append(dialogue.render(turns))
             continue
-        cleaned = clean_dialogue(turns)
-        lone = cleaned is not None and len(cleaned) == 2
-        if cleaned is None or is_scripted(cleaned) or (lone and answers[cleaned[1].text] == SAME_ANSWER):
+        kept = clean_dialogue(turns)
+        lone = kept is not None and len(kept) == 2
+        if kept is None or is_scripted(kept) or (lone and answers[kept[1].text] == SAME_ANSWER):
             dropped += 1
             continue
         if lone:
-            answers[cleaned[1].text] += 1
-        texts.append(dialogue.render(midway(cleaned, number)))
+            answers[kept[1].text] += 1
+        texts.append(dialogue.render(midway(kept, number)))
     return texts, held_out, dropped

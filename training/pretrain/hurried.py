@@ -18,7 +18,7 @@ import typer
 from core.dialogue import Dialogue, Speaker, Turn
 from core.dialogue import write as written
 from core.errors import Person2Error
-from training.pretrain.corpora import clean_dialogue, learned
+from training.pretrain.corpora import cleaned, learned
 
 QUESTION_MARK = 0.5
 """Share of those in a hurry who write it all the same. A full stop at the end nobody writes."""
@@ -30,7 +30,6 @@ CAPITALS = 0.15
 """Likewise."""
 
 SEED = 1
-
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 _COMMA = re.compile(r",(?= )")
 
@@ -62,9 +61,9 @@ def in_a_hurry(
     return text if capitals else text.lower()
 
 
-def both_ways(dialogues: Iterable[Dialogue], *, seed: int = SEED) -> Iterator[Dialogue]:
+def both_ways(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
     """Each dialogue in a hurry: by turns of both speakers and of Person1 alone."""
-    dice = random.Random(seed)  # noqa: S311 - who writes how is no secret
+    dice = random.Random(SEED)  # noqa: S311 - who writes how is no secret
     for number, turns in enumerate(dialogues):
         yield hurried(turns, dice, tuple(Speaker) if number % 2 else (Speaker.PERSON1,))
 
@@ -75,8 +74,7 @@ def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) ->
     Of the files in `hold_out` every tenth dialogue is left out, as `training.pretrain` leaves it out.
     """
     tenth = {path.resolve() for path in hold_out}
-    cleaned = map(clean_dialogue, (turns for path in files for turns in learned(path, tenth)))
-    made = list(both_ways(turns for turns in cleaned if turns))
+    made = list(both_ways(turns for path in files for turns in cleaned(learned(path, tenth))))
     random.Random(SEED).shuffle(made)  # noqa: S311 - likewise
     out.write_text("".join(written(made)), encoding="utf-8")
     return len(made)

@@ -23,9 +23,8 @@ import typer
 from core.dialogue import Dialogue, Speaker, Turn
 from core.dialogue import write as written
 from core.errors import Person2Error
-from training.pretrain.corpora import learned
+from training.pretrain.corpora import cleaned, learned
 from training.pretrain.names import made_up
-from training.pretrain.small_talk import cleaned
 
 RARE = 120
 """A word of at most so many dialogues is rare."""

@@ -32,7 +32,7 @@ from core.dialogue import Dialogue, Speaker, Turn
 from core.dialogue import write as written
 from core.errors import Person2Error
 from training.pretrain import names as given_names
-from training.pretrain.corpora import clean_dialogue, is_scripted, learned, parse_source
+from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source
 from training.pretrain.hurried import hurried
 
 WORDS = 25
@@ -76,14 +76,8 @@ _FELT = re.compile(
 )
 """What is said to somebody who is sad, angry, bored, tired, hungry, lonely or happy. Not "I'm glad you told me. I'm
 sorry you're upset.": its first half was said to the happy."""
-_LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
-
-
-def tidy(text: str) -> str:
-    """The same words with a capital I."""
-    return _LONELY_I.sub("I", text)
 
 
 def careful(text: str) -> bool:
@@ -128,13 +122,6 @@ def behind(pairs: Iterable[Dialogue], talks: Sequence[Dialogue]) -> tuple[list[D
     left = list(talks)
     joined = [(*left.pop(), *pair) if left and number % 4 > 1 else pair for number, pair in enumerate(pairs)]
     return joined, left
-
-
-def cleaned(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
-    """Without what their collection left in them, and tidied; what cannot be cleaned is left out."""
-    for turns in dialogues:
-        if clean := clean_dialogue(turns):
-            yield tuple(Turn(turn.speaker, tidy(turn.text)) for turn in clean)
 
 
 def opens(text: str) -> bool:
