@@ -1,12 +1,13 @@
 """How often a model calls somebody by the name they told, over names that are not in `training.pretrain.names`.
 
-    python -m benchmarks.names [--model models/starter] [--adapter models/starter/adapters/small-talk] [--seed 1]
+    python -m benchmarks.names [--adapter models/starter/adapters/small-talk] [--seed 1] [--hurried]
 
 Each name is told in three ways, and each reply is the first one that came, as in `benchmarks.reading`. Counted are
 replies with the name, and replies that call somebody by one that nobody told (as `core.generator.choice` sees it).
 """
 
 from benchmarks.reading import asking, heard
+from core.dialogue import words_of
 from core.generator.choice import calls_a_stranger
 
 NAMES = (  # noqa: SIM905 - easier to read so
@@ -29,7 +30,7 @@ def main() -> None:
         right = wrong = 0
         for name, talk in zip(NAMES, said[number * len(NAMES) :], strict=False):
             _, reply = talk[-1]
-            right += name in reply
+            right += name.casefold() in words_of(reply)
             wrong += calls_a_stranger(" ".join(line for line, _ in talk), reply)
         print(f"| {way[-1].format(name='…')} | {right} | {wrong} | {len(NAMES)} |")
 

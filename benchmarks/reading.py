@@ -35,9 +35,6 @@ def main() -> None:
     options.add_argument(
         "--lines", type=Path, default=LINES, help="a TOML file of openings and talks, like reading.toml"
     )
-    options.add_argument(
-        "--hurried", action="store_true", help="the lines in small letters, without stops or apostrophes"
-    )
     options.add_argument("--temperature", type=float, help="the model's own")
     options.add_argument("--top-p", type=float, help="likewise")
     options.add_argument("--repetition-penalty", type=float, help="likewise")
@@ -47,8 +44,6 @@ def main() -> None:
     sampling = replace(usual(given.model), **told)
     lines = tomllib.loads(given.lines.read_text(encoding="utf-8"))
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
-    if given.hurried:
-        talks = [[in_a_hurry(line) for line in talk] for talk in talks]
     said = heard(given, talks, sampling)
     print("| | Person1 | Person2 |\n|---|---|---|")
     openings = len(lines["openings"])
@@ -66,6 +61,9 @@ def asking(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--model", type=Path, default=Path("models/starter"))
     options.add_argument("--adapter", type=Path, help="a LoRA adapter's folder")
     options.add_argument("--seed", type=int, default=SEED)
+    options.add_argument(
+        "--hurried", action="store_true", help="the lines in small letters, without stops or apostrophes"
+    )
     return options
 
 
@@ -73,6 +71,8 @@ def heard(
     given: argparse.Namespace, talks: Sequence[Sequence[str]], sampling: Sampling | None = None
 ) -> list[list[tuple[str, str]]]:
     """What the model of these options says in each talk, drawn as it usually draws unless told otherwise."""
+    if given.hurried:
+        talks = [[in_a_hurry(line) for line in talk] for talk in talks]
     adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
     return asyncio.run(play(given.model, adapter, sampling or usual(given.model), talks, seed=given.seed))
 

@@ -34,6 +34,8 @@ _CALLED = re.compile(
     re.IGNORECASE,
 )
 """“You too, John.” “Hi Sarah, I'm Alex.”"""
+_MET = re.compile(r"\bmeet you(?: too)?, ?(?!too\b)([a-z]+)(?=[.,!?])", re.IGNORECASE)
+"""“Nice to meet you, ingridio.” Behind this comma stands a name, in small letters too."""
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
 """“cook and cook”, “I do, I do”"""
@@ -71,8 +73,8 @@ def calls_a_stranger(prompt: str, reply: str) -> bool:
 
     Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
     """
-    names = _CALLED.findall(reply)
-    return bool(names) and not {name.casefold() for name in names} <= set(words_of(prompt))
+    names = {name.casefold() for name in (*_CALLED.findall(reply), *_MET.findall(reply))}
+    return not names <= set(words_of(prompt))
 
 
 def _stands_in(line: Sequence[str], words: Sequence[str]) -> bool:

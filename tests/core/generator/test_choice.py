@@ -70,6 +70,12 @@ MET = "Person1: hi, i'm anna\nPerson2: Hello Anna, nice to meet you.\nPerson1: W
         (" You too, Anna!", False),  # however she wrote it
         (" Nice to meet you, Anna. My name is John.", False),  # one's own name is no stranger's
         (" Nice to meet you too!", False),
+        (" Nice to meet you, too.", False),
+        (" Nice to meet you, anna!", False),
+        (" Nice to meet you, annabo!", True),  # in small letters likewise
+        (" Nice to meet you too,John.", True),
+        (" Nice to meet you, I'm Sarah.", False),
+        (" You too, bye!", False),
         (" I like that too, Bohemian Rhapsody.", False),
         (" See you, I hope.", False),
         (" My favorite band is Queen.", False),
