@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from core import dialogue, policy, replies
 from core.errors import GeneratorError, Overloaded
-from core.generator import Adapter, Generator, Sampling
+from core.generator import Adapter, Generator, Sampling, choice
 from core.memory import ChannelSettings, Memory, Remembered, Removed
 from core.messages import Conversation, Kind, Message, Reply
 from core.underway import Underway
@@ -36,9 +36,9 @@ WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
 
 ATTEMPTS = 3
-"""Generations before an empty or copied reply becomes a plain sentence."""
+"""Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
 WARMER = 0.3
-"""Added to the temperature with each further try at another answer: a model drawn at 0.4 has few first choices."""
+"""Added to the temperature with each further try where words came: a model drawn at 0.4 has few first choices."""
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -299,7 +299,7 @@ class Chat:
         said = [turn.text for turn in turns]
         given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
         said += given[-1:]  # the one replaced; of the earlier ones one may come back where nothing else comes
-        text = ""
+        text, best = "", (False, False)
         for _ in range(ATTEMPTS):
             drawn = await self.generator.generate(
                 prompt,
@@ -307,11 +307,13 @@ class Chat:
                 adapter=adapter,
                 conversation=conversation.key,
             )
-            if clean := replies.clean(drawn.text, said=said):
-                text, completion, temperature = clean, drawn, sampling.temperature
-                if not replies.among(clean, given):
+            if clean := choice.without_strangers(prompt, replies.clean(drawn.text, said=said)):
+                fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
+                if not text or fits > best:
+                    text, completion, temperature, best = clean, drawn, sampling.temperature, fits
+                if all(fits):
                     break
-            if given:
+            if given or clean:
                 sampling = replace(sampling, temperature=sampling.temperature + WARMER)
         if not text:
             return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=conversation.kind is Kind.CHANNEL)

@@ -44,8 +44,8 @@ class Sampling:
     """The generation ends before this text, or at the end-of-text token."""
     best_of: int = 1
     """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`) and
-    most draws agree on; one that repeats, or calls somebody by a name that nobody said, comes last (`choice`). The
-    first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
+    most draws agree on; one that repeats, calls somebody by a name that nobody said or is glad of bad news comes last
+    (`choice`). The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
 
 
 def validate(sampling: Sampling) -> None:

@@ -1,5 +1,5 @@
 """Which of several drawn replies is said: what the prompt says about each, what the draws agree on, less what a reply
-loses by repeating, or by calling somebody a name that nobody said.
+loses by repeating, by calling somebody a name that nobody said, or by being glad of bad news or sorry for good ones.
 
 Pure text and numbers; both generators that can score draw on it, so that they choose alike.
 """
@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from core.dialogue import turns_of, words_of
+from core.dialogue import Speaker, turns_of, words_of
+from core.generator.feelings import at_odds
 
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
@@ -17,6 +18,9 @@ said where all repeat, and hardly anywhere else."""
 
 STRANGER = 6.0
 """Nats that a reply loses in which somebody is called by a name that nobody said: the model made it up."""
+
+HEARTLESS = 6.0
+"""Nats that a reply loses that takes a feeling for its opposite (`feelings`)."""
 
 AGREEMENT = 1.0
 """Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
@@ -30,11 +34,11 @@ IN_A_ROW = 3
 """Words that a reply does not say twice in a row."""
 
 _CALLED = re.compile(
-    r"\b(?:you|too|hi|hello|hey|thanks|(?:good)?bye|morning|evening|night),? ((?-i:[A-Z])[a-z]+)(?=[.,!?])",
+    r"\b(you|too|hi|hello|hey|thanks|(?:good)?bye|morning|evening|night),? ((?-i:[A-Z])[a-z]+)(?=[.,!?])",
     re.IGNORECASE,
 )
 """“You too, John.” “Hi Sarah, I'm Alex.”"""
-_MET = re.compile(r"\bmeet you(?: too)?, ?(?!too\b)([a-z]+)(?=[.,!?])", re.IGNORECASE)
+_MET = re.compile(r"\b(meet you(?: too)?), ?(?!too\b)([a-z]+)(?=[.,!?])", re.IGNORECASE)
 """“Nice to meet you, ingridio.” Behind this comma stands a name, in small letters too."""
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
@@ -46,12 +50,13 @@ _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> int:
     """The index of the reply to be said; the first where two are as good. `information`: nats, one of each reply."""
-    times = Counter(replies)
+    times, told = Counter(replies), _told(prompt)
     scores = [
         nats
         + AGREEMENT * math.log(times[text])
         - REPETITION * repeats(prompt, text)
-        - STRANGER * calls_a_stranger(prompt, text)
+        - STRANGER * calls_a_stranger(told, text)
+        - HEARTLESS * is_heartless(prompt, text)
         for text, nats in zip(replies, information, strict=True)
     ]
     return max(range(len(scores)), key=scores.__getitem__)
@@ -68,13 +73,40 @@ def repeats(prompt: str, reply: str) -> bool:
     return len(set(rows)) < len(rows) or any(map(_stutters, sentences))
 
 
-def calls_a_stranger(prompt: str, reply: str) -> bool:
-    """Whether somebody is called by a name that stands nowhere in the prompt.
+def calls_a_stranger(told: str, reply: str) -> bool:
+    """Whether somebody is called by a name that stands nowhere in what was `told`.
 
     Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
     """
-    names = {name.casefold() for name in (*_CALLED.findall(reply), *_MET.findall(reply))}
-    return not names <= set(words_of(prompt))
+    return _nameless(told, reply) != reply
+
+
+def without_strangers(prompt: str, reply: str) -> str:
+    """A reply less the names that somebody is called by in it and that Person1 never said; Person2's own are Person2's.
+
+    “You too.” for “You too, John.”
+    """
+    return _nameless(_told(prompt), reply)
+
+
+def is_heartless(prompt: str, reply: str) -> bool:
+    """Whether a reply is glad of what the last line is sad about, or sorry for what it is glad of."""
+    turns = turns_of(prompt)
+    return bool(turns) and at_odds(turns[-1].text, reply)
+
+
+def _told(prompt: str) -> str:
+    """What Person1 said in it."""
+    return " ".join(turn.text for turn in turns_of(prompt) if turn.speaker is Speaker.PERSON1)
+
+
+def _nameless(told: str, reply: str) -> str:
+    known = set(words_of(told))
+
+    def kept(found: re.Match[str]) -> str:
+        return found[0] if found[2].casefold() in known else found[1]
+
+    return _MET.sub(kept, _CALLED.sub(kept, reply))
 
 
 def _stands_in(line: Sequence[str], words: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.chat import BROKEN, CROWDED, TOO_FAST, WARMER, ChatSettings
+from core.chat import ATTEMPTS, BROKEN, CROWDED, TOO_FAST, WARMER, ChatSettings
 from core.errors import GeneratorError, Overloaded, StorageError
 from core.messages import Conversation, Kind, Message, Reply
 from core.policy import Rules
@@ -111,6 +111,31 @@ async def test_the_persons_own_words_are_not_sent_back() -> None:
     reply = await chat(model).hear(said("Do you like my new red bicycle?"))
     assert reply is not None
     assert reply.text == "It is lovely."
+
+
+async def test_a_heartless_answer_is_thought_over() -> None:
+    """Drawn again, warmer; where nothing better comes, what came first is said."""
+    model = FakeGenerator(lines=["I'm happy to hear that.", "I'm sorry to hear that."])
+    talk = chat(model)
+    reply = await talk.hear(said("I had a terrible day."))
+    assert reply is not None
+    assert reply.text == "I'm sorry to hear that."
+    usual = talk.settings.sampling.temperature
+    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, WARMER]
+    hard = FakeGenerator(lines=["I'm happy to hear that.", "That's great!"])
+    reply = await chat(hard).hear(said("I had a terrible day."))
+    assert reply is not None
+    assert (reply.text, len(hard.prompts)) == ("I'm happy to hear that.", ATTEMPTS)
+
+
+async def test_nobody_is_called_by_a_made_up_name() -> None:
+    """It is left out, and what is remembered is what was posted."""
+    talk = chat(FakeGenerator(lines=["Nice to meet you, George! I'm John."]))
+    question = said("my name is gina")
+    reply = await talk.hear(question)
+    assert reply is not None
+    assert reply.text == "Nice to meet you! I'm John."
+    assert talk.memory.window(question.conversation, limit=5)[-1].message.text == reply.text
 
 
 @pytest.mark.parametrize(

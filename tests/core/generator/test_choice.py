@@ -2,7 +2,16 @@
 
 import pytest
 
-from core.generator.choice import REPETITION, STRANGER, best, calls_a_stranger, repeats
+from core.generator.choice import (
+    HEARTLESS,
+    REPETITION,
+    STRANGER,
+    best,
+    calls_a_stranger,
+    is_heartless,
+    repeats,
+    without_strangers,
+)
 
 TALK = "Person1: Do you like movies?\nPerson2: Yes, I like them.\nPerson1: Which ones do you like?\nPerson2:"
 
@@ -90,3 +99,42 @@ def test_a_made_up_name_is_said_only_where_nothing_else_comes_near() -> None:
     replies = [" You too, John.", " You too!"]
     assert best(MET, replies, [STRANGER - 0.5, 0.0]) == 1
     assert best(MET, replies, [STRANGER + 0.5, 0.0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (" You too, John.", " You too."),
+        (" Hi Sarah, how are you?", " Hi, how are you?"),
+        (" Nice to meet you, annabo! My name is John.", " Nice to meet you! My name is John."),
+        (" Thanks John! Good night, Sarah.", " Thanks! Good night."),
+        (" You too, Anna!", " You too, Anna!"),
+        (" Hello Mary!", " Hello!"),  # the bot's own name is not the other's
+        (" I met Sarah.", " I met Sarah."),
+    ],
+)
+def test_a_made_up_name_can_be_left_out(reply: str, expected: str) -> None:
+    talk = MET.replace("nice to meet you.", "I'm Mary.")
+    assert without_strangers(talk, reply) == expected
+
+
+def test_gladness_at_bad_news_is_said_only_where_nothing_else_comes_near() -> None:
+    talk = "Person1: I won a race!\nPerson2: Congratulations!\nPerson1: Then I lost my keys.\nPerson2:"
+    replies = [" I'm happy to hear that.", " Where did you have them last?"]
+    assert best(talk, replies, [HEARTLESS - 0.5, 0.0]) == 1
+    assert best(talk, replies, [HEARTLESS + 0.5, 0.0]) == 0
+    assert best(talk, [" Congratulations!", " I'm sorry to hear that."], [0.5, 0.0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (" Where did you have them last?", False),
+        (" That's great!", True),
+        (" Oh no! I'm sorry to hear that.", False),
+    ],
+)
+def test_only_the_last_line_counts_for_what_is_heartless(reply: str, expected: bool) -> None:
+    talk = "Person1: I won a race!\nPerson2: Congratulations!\nPerson1: Then I lost my keys.\nPerson2:"
+    assert is_heartless(talk, reply) is expected
+    assert is_heartless("Person2:", reply) is False

@@ -1,0 +1,52 @@
+"""Whether a reply takes the feeling of what was said for its opposite: glad of a terrible day, sorry for a won race.
+
+A small model has read of few feelings and meets the others with whatever stands nearest. What somebody feels is told by
+VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and degree, from their words alone: "I passed!" says
+nothing there, and of what says nothing, or is a question, any reply will do. English only; elsewhere it says nothing.
+"""
+
+import re
+from functools import cache
+
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+FELT = 0.1
+"""VADER's sum of a line, from -1 to 1, from which on it is a feeling. VADER's own bound is 0.05; "I can't pay my rent."
+has 0.08."""
+SHORT = 20
+"""Words of a reply that is judged, at most: a longer one may well be sorry for one thing and glad of another."""
+UNFELT = ("friend", "friends", "help", "helps", "hope", "hopes")
+"""Good in the lexicon, and said in sorrow as often as in joy: "I miss my friends.", "I hope she comes back."."""
+
+_GLAD = re.compile(
+    r"\b(?:happy|glad) (?:to hear|you)|\bcongrat|\bwonderful\b|\byay\b"
+    r"|\bthat['’]?s (?:so |really )?(?:great|awesome|amazing|exciting|fantastic)\b",
+    re.IGNORECASE,
+)
+_SORRY = re.compile(
+    r"\bsorry (?:to hear|you|for|about)|\boh,? no\b|\bbummer\b|\bhugs?\b|\brest soon\b|\bnaps\b|\bbetter soon\b"
+    r"|\bfeeling blue\b|\btoo bad\b|\ba drag\b",
+    re.IGNORECASE,
+)
+
+
+def at_odds(line: str, reply: str) -> bool:
+    """Whether a reply is glad of what somebody is sad about, or sorry for what they are glad of."""
+    if "?" in line or len(reply.split()) > SHORT:
+        return False
+    wrong = _GLAD if (felt := feeling(line)) < 0 else _SORRY
+    return abs(felt) >= FELT and wrong.search(reply) is not None
+
+
+def feeling(line: str) -> float:
+    """How somebody feels who says a line, by its words: from -1, miserable, to 1, overjoyed."""
+    felt: float = _analyzer().polarity_scores(line)["compound"]
+    return felt
+
+
+@cache
+def _analyzer() -> SentimentIntensityAnalyzer:
+    analyzer = SentimentIntensityAnalyzer()
+    for word in UNFELT:
+        analyzer.lexicon.pop(word, None)
+    return analyzer
