@@ -3,13 +3,18 @@
     python -m benchmarks.names [--adapter models/starter/adapters/small-talk] [--seed 1] [--hurried]
 
 Each name is told in three ways, and each reply is the first one that came, as in `benchmarks.reading`. Counted are
-replies with the name, and replies that call somebody by one that nobody told (as `core.generator.choice` sees it).
+replies with the name, and replies with another one. What is a name is told apart from `core.generator.choice`, which
+leaves out what it takes for one: a capital letter inside a sentence, but for who Person2 says it is, or what stands
+behind "meet you,".
 """
+
+import re
 
 from benchmarks.reading import asking, heard
 from core.dialogue import words_of
-from core.generator.choice import calls_a_stranger
 
+_OWN = re.compile(r"\b(?:name is|name's|i'm|i am|call me) \w+", re.IGNORECASE)
+_NAMED = re.compile(r"(?<![.!?] )(?<!^)\b(?!I\b)[A-Z]\w+|\bmeet you(?: too)?, ?(?!too\b)\w+(?=[.,!?])")
 NAMES = (  # noqa: SIM905 - easier to read so
     "Charlotte Gabriel Sven Ingrid Malik Xavier Beatriz Tariq Yusuf Heidi Wendy Zack Molly Derek Bruno Leila "
     "Rosie Ximena Otto Petra Dennis Sandra Ralph Monica Dustin Erica Felipe Georgia Ahmed Ursula"
@@ -31,7 +36,8 @@ def main() -> None:
         for name, talk in zip(NAMES, said[number * len(NAMES) :], strict=False):
             _, reply = talk[-1]
             right += name.casefold() in words_of(reply)
-            wrong += calls_a_stranger(" ".join(line for line, _ in talk), reply)
+            others = [found.split()[-1].split(",")[-1] for found in _NAMED.findall(_OWN.sub("", reply))]
+            wrong += any(other.casefold() != name.casefold() for other in others)
         print(f"| {way[-1].format(name='…')} | {right} | {wrong} | {len(NAMES)} |")
 
 

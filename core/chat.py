@@ -38,7 +38,8 @@ WINDOW = 40
 ATTEMPTS = 3
 """Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
 WARMER = 0.3
-"""Added to the temperature with each further try where words came: a model drawn at 0.4 has few first choices."""
+"""Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
+choices."""
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -299,7 +300,8 @@ class Chat:
         said = [turn.text for turn in turns]
         given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
         said += given[-1:]  # the one replaced; of the earlier ones one may come back where nothing else comes
-        text, best = "", (False, False)
+        text = ""
+        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
         for _ in range(ATTEMPTS):
             drawn = await self.generator.generate(
                 prompt,
@@ -309,7 +311,7 @@ class Chat:
             )
             if clean := choice.without_strangers(prompt, replies.clean(drawn.text, said=said)):
                 fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
-                if not text or fits > best:
+                if fits > best:
                     text, completion, temperature, best = clean, drawn, sampling.temperature, fits
                 if all(fits):
                     break

@@ -40,6 +40,12 @@ _CALLED = re.compile(
 """“You too, John.” “Hi Sarah, I'm Alex.”"""
 _MET = re.compile(r"\b(meet you(?: too)?), ?(?!too\b)([a-z]+)(?=[.,!?])", re.IGNORECASE)
 """“Nice to meet you, ingridio.” Behind this comma stands a name, in small letters too."""
+_ANYBODY = frozenset(
+    words_of(
+        "all again buddy bye dear everybody everyone folks friend friends goodbye guys madam mate sir team there world"
+    )
+)
+"""What stands where a name does and is nobody's."""
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
 """“cook and cook”, “I do, I do”"""
@@ -101,7 +107,7 @@ def _told(prompt: str) -> str:
 
 
 def _nameless(told: str, reply: str) -> str:
-    known = set(words_of(told))
+    known = _ANYBODY | set(words_of(told))
 
     def kept(found: re.Match[str]) -> str:
         return found[0] if found[2].casefold() in known else found[1]

@@ -32,10 +32,11 @@ _SORRY = re.compile(
 
 def at_odds(line: str, reply: str) -> bool:
     """Whether a reply is glad of what somebody is sad about, or sorry for what they are glad of."""
-    if "?" in line or len(reply.split()) > SHORT:
+    glad, sorry = _GLAD.search(reply), _SORRY.search(reply)
+    if "?" in line or len(reply.split()) > SHORT or not (glad or sorry):
         return False
-    wrong = _GLAD if (felt := feeling(line)) < 0 else _SORRY
-    return abs(felt) >= FELT and wrong.search(reply) is not None
+    felt = feeling(line)
+    return (felt <= -FELT and glad is not None) or (felt >= FELT and sorry is not None)
 
 
 def feeling(line: str) -> float:

@@ -87,6 +87,8 @@ MET = "Person1: hi, i'm anna\nPerson2: Hello Anna, nice to meet you.\nPerson1: W
         (" You too, bye!", False),
         (" I like that too, Bohemian Rhapsody.", False),
         (" See you, I hope.", False),
+        (" Good morning, Everyone!", False),
+        (" Nice to meet you, goodbye.", False),
         (" My favorite band is Queen.", False),
         ("", False),
     ],
@@ -111,6 +113,7 @@ def test_a_made_up_name_is_said_only_where_nothing_else_comes_near() -> None:
         (" You too, Anna!", " You too, Anna!"),
         (" Hello Mary!", " Hello!"),  # the bot's own name is not the other's
         (" I met Sarah.", " I met Sarah."),
+        (" Thanks Everyone, nice to meet you, all.", " Thanks Everyone, nice to meet you, all."),
     ],
 )
 def test_a_made_up_name_can_be_left_out(reply: str, expected: str) -> None:
