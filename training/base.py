@@ -95,11 +95,11 @@ def move(model: torch.nn.Module) -> None:
     model.to(device())
 
 
-def wants_bf16(precision: Precision) -> bool:
-    """Whether to multiply in bfloat16: on GPUs that have it, and on processors with AVX512-BF16 or AMX."""
+def wants_bf16(precision: Precision, where: torch.device | None = None) -> bool:
+    """Whether to multiply in bfloat16 (there, else on `device()`): GPUs that have it, processors with AVX512-BF16."""
     if precision != "auto":
         return precision == "bf16"
-    if torch.cuda.is_available():
+    if (where or device()).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return platform.machine() in {"x86_64", "AMD64"} and probe is not None and bool(probe())

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
+from tests.training.pretended import CUDA, pretended_cuda
 from tests.training.toys import TALK, TEXTS, dialogue
 from training.pretrain import (
     bpe,
@@ -26,6 +27,7 @@ from training.pretrain import (
     describe,
     heldout,
     loop,
+    place,
     rows,
 )
 from training.pretrain import network as net
@@ -188,6 +190,31 @@ def test_a_budget_said_twice_or_not_at_all_is_refused(said: dict[str, float | st
         cli.budget_of(**values, batch=100, spent=0.0, now=NOON)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("cuda", "processor", "wanted", "chosen"),
+    [
+        (True, False, "auto", ("cuda", torch.bfloat16)),
+        (True, False, "cpu", ("cpu", torch.float32)),
+        (True, True, "cpu", ("cpu", torch.bfloat16)),
+        (False, True, "auto", ("cpu", torch.bfloat16)),
+        (False, False, "auto", ("cpu", torch.float32)),
+    ],
+)
+def test_where_a_run_computes_and_in_which_precision(
+    cuda: bool, processor: bool, wanted: str, chosen: tuple[str, torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's bfloat16 says nothing of the processor beside it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    device = place.device_of(place.Device(wanted))
+    assert (device.type, place.dtype_of(place.Precision.AUTO, device)) == chosen
+    if not cuda:
+        with pytest.raises(TrainingError, match="no CUDA device"):
+            place.device_of(place.Device.CUDA)
+
+
 # Network and held-out figures
 
 TINY = net.Shape(width=64, layers=2, context=64, vocabulary=400)
@@ -226,7 +253,13 @@ def ticking() -> Iterator[float]:
 
 
 def trainer(
-    folder: Path, tokenizer: Tokenizer, *, muon: float = 0.01, lesson: contrast.Lesson | None = None
+    folder: Path,
+    tokenizer: Tokenizer,
+    *,
+    muon: float = 0.01,
+    lesson: contrast.Lesson | None = None,
+    device: torch.device = torch.device("cpu"),
+    dtype: torch.dtype = torch.float32,
 ) -> loop.Trainer:
     """A run of a tiny network over two mixtures, on a clock that ticks a second a look."""
     a, b = encoded("a", TEXTS[:3], tokenizer), encoded("b", TEXTS[3:], tokenizer)
@@ -244,12 +277,12 @@ def trainer(
         moments=_moments(tokenizer, lesson) if lesson else None,
         main=rows.Mixture({"a": (a, 1.0), "b": (b, 1.0)}, length=32, seed=1),
         cool=rows.Mixture({"b": (b, 1.0)}, length=64, seed=2),
-        held_out=(),
+        held_out=(heldout.encode("held", TEXTS, tokenizer),),
         folder=folder,
         clock=lambda: next(clock),
         report=lambda line: None,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        device=device,
+        dtype=dtype,
     )
 
 
@@ -298,6 +331,14 @@ def test_a_lesson_in_telling_replies_apart_goes_on_where_it_stopped(tmp_path: Pa
     def run(folder: str) -> loop.Trainer:
         return trainer(tmp_path / folder, tokenizer, lesson=contrast.Lesson(candidates=3, window=40))
 
+    whole, last = _whole_and_resumed(run)
+    assert len(whole.found) == 4
+    assert whole.found[-2:] == last.found
+    assert _same(whole, last)
+
+
+def _whole_and_resumed(run: Callable[[str], loop.Trainer]) -> tuple[loop.Trainer, loop.Trainer]:
+    """Eight steps, and eight with a stop after five."""
     whole = run("whole")
     _stop_after(whole, 8)
     part = run("parts")
@@ -306,10 +347,47 @@ def test_a_lesson_in_telling_replies_apart_goes_on_where_it_stopped(tmp_path: Pa
     last = run("parts")
     last.resume()
     _stop_after(last, 8)
-    assert len(whole.found) == 4
-    assert whole.found[-2:] == last.found
-    for (name, one), (_, other) in zip(whole.network.named_parameters(), last.network.named_parameters(), strict=True):
-        assert torch.equal(one, other), name
+    return whole, last
+
+
+def _same(one: loop.Trainer, other: loop.Trainer) -> bool:
+    both = zip(one.network.named_parameters(), other.network.named_parameters(), strict=True)
+    return all(torch.equal(first, second) for (_, first), (_, second) in both)
+
+
+def test_on_a_gpu_nothing_meets_what_lies_elsewhere(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps, lessons, averages, measurements, a checkpoint on a pretended one: it computes what the processor does."""
+    lesson = contrast.Lesson(candidates=3, window=40)
+    with pretended_cuda(monkeypatch) as lies_there:
+        with pytest.raises(RuntimeError, match="of cuda:0 and of cpu"):
+            torch.zeros(2, device=CUDA) + torch.zeros(2)
+        whole, last = _whole_and_resumed(lambda name: trainer(tmp_path / name, tokenizer, lesson=lesson, device=CUDA))
+        assert _same(whole, last)
+        assert all(lies_there(weight) for weight in [*last.network.parameters(), *last.average.weights.values()])
+        scores = [last.measure(last._held_out, averaged=averaged) for averaged in (False, True)]
+        assert torch.are_deterministic_algorithms_enabled()
+    saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)["random"]
+    assert set(saved) == {"cpu", "cuda"}
+    here = trainer(tmp_path / "here", tokenizer, lesson=lesson)
+    here.network.set_attn_implementation("eager")
+    _stop_after(here, 8)
+    assert _same(here, last)
+    assert scores == [here.measure(here._held_out, averaged=averaged) for averaged in (False, True)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_a_resumed_run_ends_where_an_uninterrupted_one_ends(
+    tmp_path: Path, tokenizer: Tokenizer, dtype: torch.dtype
+) -> None:
+    """To the bit there too, with dropout and lessons."""
+    lesson, cuda = contrast.Lesson(candidates=3, window=40), torch.device("cuda")
+    whole, last = _whole_and_resumed(
+        lambda name: trainer(tmp_path / name, tokenizer, lesson=lesson, device=cuda, dtype=dtype)
+    )
+    assert _same(whole, last)
 
 
 def test_training_learns(tmp_path: Path, tokenizer: Tokenizer) -> None:

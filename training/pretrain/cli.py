@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,26 +19,14 @@ import torch
 import typer
 
 from core.errors import Person2Error, TrainingError
-from training.base import wants_bf16
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
 from training.pretrain.contrast import Lesson
+from training.pretrain.place import Device, Precision, device_of, dtype_of
 from training.pretrain.schedule import Budget, Schedule, Shape
 
 COMMANDS = "commands.txt"
 """The command line of each session of a run, kept beside its checkpoint."""
-
-
-class Device(StrEnum):
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Precision(StrEnum):
-    AUTO = "auto"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
 
 
 def pretrain(
@@ -145,8 +132,10 @@ def pretrain(
         now = datetime.now().astimezone()
         return budget_of(minutes=minutes, until=until, tokens=tokens, steps=steps, batch=batch, spent=spent, now=now)
 
+    # Said wrongly, these are refused before files are read for minutes.
+    where = device_of(device)
     if not export_only:
-        planned(0.0)  # said wrongly, it is refused before files are read for minutes
+        planned(0.0)
     if threads:
         torch.set_num_threads(threads)
     lesson = (
@@ -182,8 +171,8 @@ def pretrain(
         folder=run,
         clock=time.monotonic,
         report=_report,
-        device=_device(device),
-        dtype=_dtype(precision),
+        device=where,
+        dtype=dtype_of(precision, where),
         start=start,
     )
     if resume or export_only:
@@ -286,20 +275,6 @@ def _sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); name a folder that this tool wrote.") from error
-
-
-def _device(wanted: Device) -> torch.device:
-    if wanted is Device.AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted is Device.CUDA and not torch.cuda.is_available():
-        raise TrainingError("This machine has no CUDA device; use --device cpu.")
-    return torch.device(wanted.value)
-
-
-def _dtype(wanted: Precision) -> torch.dtype:
-    if wanted is Precision.AUTO:
-        return torch.bfloat16 if wants_bf16("auto") else torch.float32
-    return torch.bfloat16 if wanted is Precision.BFLOAT16 else torch.float32
 
 
 def _report(line: str) -> None:

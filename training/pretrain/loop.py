@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
-from training.pretrain import contrast, heldout
+from training.pretrain import contrast, heldout, place
 from training.pretrain import network as net
 from training.pretrain.contrast import Lesson, Moments
 from training.pretrain.heldout import HeldOut
@@ -88,11 +88,7 @@ class Trainer:
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
         if start is not None:
             net.take_over(self.network, start)
-        self.network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
-        if device.type == "cpu" and dtype is torch.bfloat16:
-            # Two products and a softmax: where products are native in bfloat16 a step is a quarter faster than with the
-            # fused kernel at these lengths; in float32 it is a third slower.
-            self.network.set_attn_implementation("eager")
+        place.settle(self.network, device, dtype)
         self.network.train()
         self.optimizers = net.Optimizers(self.network, recipe.rates, dtype=dtype)
         self.average = net.Average(self.network, recipe.average)
@@ -234,7 +230,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "cooled_from": self.cooled_from,
             },
-            "random": torch.get_rng_state(),
+            "random": place.random_state(self._device),
         }
         half = self._folder / f"{CHECKPOINT}.new"
         torch.save(state, half)
@@ -245,7 +241,7 @@ class Trainer:
         path = self._folder / CHECKPOINT
         if not path.is_file():
             raise TrainingError(f"There is no checkpoint in {self._folder}; leave out --resume to start a run.")
-        state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         theirs, ours = state["recipe"], plain(self.recipe)
         differing = sorted(key for key in ours if key not in MAY_CHANGE and theirs.get(key) != ours[key])
         if differing:
@@ -257,12 +253,12 @@ class Trainer:
         self._cool.restore(state["cool"])
         self._copy(state["network"])
         self.optimizers.restore(state["optimizers"])
-        self.average.weights = state["average"]["weights"]
-        self.average.updates = state["average"]["updates"]
+        self.average.restore(state["average"]["weights"], updates=state["average"]["updates"])
         counts = state["counts"]
         self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
         self.cooled_from = counts["cooled_from"]
-        torch.set_rng_state(state["random"].cpu())
+        random = state["random"]  # a tensor, the processor's, in checkpoints of before GPUs' were kept
+        place.restore_random(random if isinstance(random, dict) else {"cpu": random}, self._device)
 
     def _log(self, values: dict[str, object]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -264,6 +264,11 @@ class Average:
         self.weights = {name: weight.detach().clone() for name, weight in _weights(network)}
         self.updates = 0
 
+    def restore(self, weights: Mapping[str, Tensor], *, updates: int) -> None:
+        """Go on from a checkpoint's, wherever they lie."""
+        self.weights = {name: weights[name].to(own.device) for name, own in self.weights.items()}
+        self.updates = updates
+
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Short memory at first, so that the average forgets where it began."""

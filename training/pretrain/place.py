@@ -1,0 +1,68 @@
+"""Where a run computes and in which precision, and what makes it compute the same there each time.
+
+On a GPU the gradient of fused attention, sums by index and cuBLAS's split sums come out a little otherwise every time
+(https://docs.pytorch.org/docs/stable/notes/randomness.html); a resumed run would then be another run.
+"""
+
+import os
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from core.errors import TrainingError
+from training.base import wants_bf16
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    AUTO = "auto"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+def device_of(wanted: Device) -> torch.device:
+    """Raises TrainingError where there is no such device."""
+    if wanted is Device.AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted is Device.CUDA and not torch.cuda.is_available():
+        raise TrainingError("This machine has no CUDA device; use --device cpu.")
+    return torch.device(wanted.value)
+
+
+def dtype_of(wanted: Precision, device: torch.device) -> torch.dtype:
+    if wanted is Precision.AUTO:
+        return torch.bfloat16 if wants_bf16("auto", device) else torch.float32
+    return torch.bfloat16 if wanted is Precision.BFLOAT16 else torch.float32
+
+
+def settle(network: GPT2LMHeadModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Move `network`, in place, and choose what computes the same twice. For the rest of the process, on CUDA."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        # A warning for what knows no such way, not an end: it would still learn, only not to the bit.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
+    if device.type == "cuda" or dtype is torch.bfloat16:
+        # Two products and a softmax. On a processor with native products in bfloat16 a step is a quarter faster so than
+        # with the fused kernel, at these lengths; in float32 it is a third slower.
+        network.set_attn_implementation("eager")
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """What dropout draws from: the generators' states, uint8 on the processor."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def restore_random(state: dict[str, Tensor], device: torch.device) -> None:
+    """Draw on from `random_state`; a generator that it does not have goes on as it is."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
