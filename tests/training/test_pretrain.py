@@ -368,10 +368,10 @@ def test_on_a_gpu_nothing_meets_what_lies_elsewhere(
         assert all(lies_there(weight) for weight in [*last.network.parameters(), *last.average.weights.values()])
         scores = [last.measure(last._held_out, averaged=averaged) for averaged in (False, True)]
         assert torch.are_deterministic_algorithms_enabled()
-    saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)["random"]
-    assert set(saved) == {"cpu", "cuda"}
+    saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)
+    assert {"random", "own_random"} <= {name for name, value in saved.items() if isinstance(value, torch.Tensor)}
     here = trainer(tmp_path / "here", tokenizer, lesson=lesson)
-    here.network.set_attn_implementation("eager")
+    here.network.set_attn_implementation("eager")  # as there; the fused one sums in another order
     _stop_after(here, 8)
     assert _same(here, last)
     assert scores == [here.measure(here._held_out, averaged=averaged) for averaged in (False, True)]

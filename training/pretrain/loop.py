@@ -230,7 +230,8 @@ class Trainer:
                 "seconds": self.seconds,
                 "cooled_from": self.cooled_from,
             },
-            "random": place.random_state(self._device),
+            "random": torch.get_rng_state(),
+            "own_random": place.own_random(self._device),
         }
         half = self._folder / f"{CHECKPOINT}.new"
         torch.save(state, half)
@@ -257,8 +258,8 @@ class Trainer:
         counts = state["counts"]
         self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
         self.cooled_from = counts["cooled_from"]
-        random = state["random"]  # a tensor, the processor's, in checkpoints of before GPUs' were kept
-        place.restore_random(random if isinstance(random, dict) else {"cpu": random}, self._device)
+        torch.set_rng_state(state["random"])
+        place.restore_own_random(state.get("own_random"), self._device)  # checkpoints before it was kept have none
 
     def _log(self, values: dict[str, object]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

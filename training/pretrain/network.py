@@ -266,7 +266,8 @@ class Average:
 
     def restore(self, weights: Mapping[str, Tensor], *, updates: int) -> None:
         """Go on from a checkpoint's, wherever they lie."""
-        self.weights = {name: weights[name].to(own.device) for name, own in self.weights.items()}
+        for name, own in self.weights.items():
+            own.copy_(weights[name])
         self.updates = updates
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
+from training.base import device as usual
 from training.base import wants_bf16
 
 
@@ -30,13 +31,14 @@ class Precision(StrEnum):
 def device_of(wanted: Device) -> torch.device:
     """Raises TrainingError where there is no such device."""
     if wanted is Device.AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return usual()
     if wanted is Device.CUDA and not torch.cuda.is_available():
         raise TrainingError("This machine has no CUDA device; use --device cpu.")
     return torch.device(wanted.value)
 
 
 def dtype_of(wanted: Precision, device: torch.device) -> torch.dtype:
+    """Of the passes on `device`; the weights themselves stay float32."""
     if wanted is Precision.AUTO:
         return torch.bfloat16 if wants_bf16("auto", device) else torch.float32
     return torch.bfloat16 if wanted is Precision.BFLOAT16 else torch.float32
@@ -55,14 +57,12 @@ def settle(network: GPT2LMHeadModel, device: torch.device, dtype: torch.dtype) -
         network.set_attn_implementation("eager")
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """What dropout draws from: the generators' states, uint8 on the processor."""
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+def own_random(device: torch.device) -> Tensor | None:
+    """The state of the device's own generator, from which dropout draws there: uint8 on the processor; it has none."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def restore_random(state: dict[str, Tensor], device: torch.device) -> None:
-    """Draw on from `random_state`; a generator that it does not have goes on as it is."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+def restore_own_random(state: Tensor | None, device: torch.device) -> None:
+    """Draw on from `own_random`; where either has none, the run began elsewhere, and nothing is done."""
+    if state is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
