@@ -3,9 +3,10 @@
     python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
 
 The lines of Person1 stand in `reading.toml`; with `--lines` in another file: `everyday.toml`, `compared.toml`, by which
-adapters are compared, `talks.toml`, `weather.toml` and `told.toml`, whose first lines say what they are for, and
-`unseen.toml`, by which nothing is tuned. `--hurried` writes them as people do in a hurry ("im a teacher"). The seed is
-fixed, every reply is the first one that came: through `core.chat` and the engine, as in the terminal. Writes Markdown.
+adapters are compared, `talks.toml`, `weather.toml`, `told.toml` and `doing.toml`, whose first lines say what they are
+for, and `unseen.toml`, by which nothing is tuned. `--hurried` writes them as people do in a hurry ("im a teacher"). The
+seed is fixed, every reply is the first one that came: through `core.chat` and the engine, as in the terminal. Writes
+Markdown.
 """
 
 import argparse

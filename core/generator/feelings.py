@@ -20,7 +20,8 @@ UNFELT = ("friend", "friends", "help", "helps", "hope", "hopes")
 
 _GLAD = re.compile(
     r"\b(?:happy|glad) (?:to hear|you)|\bcongrat|\bwonderful\b|\byay\b"
-    r"|\bthat['’]?s (?:so |really )?(?:great|awesome|amazing|exciting|fantastic)\b",
+    r"|\bthat['’]?s (?:so |really |simply )?(?:great|awesome|amazing|exciting|fantastic|cool|nice|lovely)\b"
+    r"|\bsounds (?:like )?(?:so |really )?(?:great|awesome|amazing|exciting|fun|nice|lovely|delicious)\b",
     re.IGNORECASE,
 )
 _SORRY = re.compile(

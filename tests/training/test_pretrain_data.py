@@ -9,7 +9,7 @@ import pytest
 from core.dialogue import Fault, Speaker, read, render
 from core.errors import TrainingError
 from tests.training.toys import TEXTS, dialogue
-from training.pretrain import corpora, hurried, names, prose_talk, renamed, small_talk
+from training.pretrain import corpora, doing, hurried, names, prose_talk, renamed, small_talk
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,7 @@ def test_pairs_that_share_a_feeling_may_be_taken_more_often(tmp_path: Path) -> N
     talks += [
         dialogue("I love cooking", "How lovely!"),
         dialogue("Want a hug?", "Here's a big hug!"),
+        dialogue("i am beat", "I've heard really good things about naps."),
         dialogue("i am famished", "Sounds like it's time for a snack."),
         dialogue("I am sad.", "I'm very sorry to hear that.", "Thanks.", "You're welcome."),
     ]
@@ -154,6 +155,64 @@ def test_half_the_feelings_are_told_behind_other_talk(tmp_path: Path) -> None:
     assert sorted(len(turns) for turns in learned) == [2] * 6 + [4] * 4
     assert all("tea" in turns[0].text and "sad" in turns[2].text for turns in learned if len(turns) == 4)
     assert len({turn.text for turns in learned for turn in turns if "tea" in turn.text}) == 12
+
+
+TOLD = [
+    ("I have a tabby cat.", True),
+    ("We painted the kitchen.", True),
+    ("My brother is a pilot.", True),
+    ("I'm Tom.", False),  # a name, learned elsewhere
+    ("I like that too.", False),  # of what was said before
+    ("I do.", False),
+    ("Do I like cats?", False),
+    ("It rains.", False),
+    ("I have a tabby cat and a dog and a horse and a house.", False),
+]
+
+
+@pytest.mark.parametrize(("said", "begins"), TOLD)
+def test_what_somebody_could_begin_by_telling(said: str, begins: bool) -> None:
+    assert small_talk.tells(said) == begins
+
+
+def test_what_people_tell_of_themselves_is_learned_several_times(tmp_path: Path) -> None:
+    """In the middle of a talk too; from there on, and Person1 is whoever tells it."""
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    path.write_text(render(dialogue("Hello!", "I have a tabby cat.", "How old?", "Two.")), encoding="utf-8")
+    assert small_talk.write(out, [], told=[f"{path}=3"]) == 3
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    assert learned == [dialogue("I have a tabby cat.", "How old?")] * 3
+
+
+DOING = [
+    ("I like to bake cookies.", "I'm baking cookies."),
+    ("I love to swim in the lake!", "I'm swimming in the lake!"),
+    ("I really enjoy painting.", "I'm painting."),
+    ("I like to read.", "I'm reading."),
+    ("I like to tie knots.", "I'm tying knots."),
+    ("I like to read and go for walks.", None),  # two things
+    ("I like to dance on the weekends.", None),  # not now
+    ("I like to be alone.", None),
+    ("I like being alone.", None),
+    ("I like anything.", None),
+    ("I like cats.", None),
+    ("I have a tabby cat.", None),
+]
+
+
+@pytest.mark.parametrize(("likes", "does"), DOING)
+def test_what_somebody_likes_to_do_told_as_what_they_are_doing(likes: str, does: str | None) -> None:
+    told = doing.doing(dialogue(likes, "What kind?"))
+    assert told == (dialogue(does, "What kind?") if does else None)
+
+
+def test_what_people_like_to_do_is_learned_as_what_they_are_doing(tmp_path: Path) -> None:
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    likes, has = dialogue("I like to bake cookies.", "What kind?"), dialogue("I have a tabby cat.", "How old?")
+    path.write_text(f"{render(likes)}\n{render(has)}", encoding="utf-8")
+    assert small_talk.write(out, [], doing=[f"{path}=2"]) == 2
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    assert learned == [dialogue("I'm baking cookies.", "What kind?")] * 2
 
 
 MET = [

@@ -1,7 +1,8 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
     python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
-        [--felt FILE=COUNT …] [--names FILE=COUNT …] [--hold-out FILE] [--hurried SHARE]
+        [--felt FILE=COUNT …] [--names FILE=COUNT …] [--told FILE=TIMES …] [--doing FILE=TIMES …]
+        [--hold-out FILE] [--hurried SHARE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -14,12 +15,16 @@ pairs, of which only the answer has to be written with care: people tell a bot "
 takes those among them that share a feeling: collected talk is about films and teams, nobody in it is sad, tired or
 hungry. Every second of them stands behind one of the pieces, since people say how they are in the middle of something
 else too. `--names` takes pieces in which somebody says their name and is called so, under several names each (`names`),
-every second of them behind another piece too. With `--hurried` that share of those in which Person1 writes with care
-is taken once more as somebody writes in a hurry (`hurried`). Knows dialogues only; decides nothing about training.
+every second of them behind another piece too. `--told` takes the pieces that begin with what somebody tells of
+themselves ("I have a tabby cat."), each so many times: without, half of all lone lines that begin with "I" would be
+answered with comfort, and a model comforts whoever makes a salad. `--doing` takes those of them that tell what somebody
+likes to do as what they are doing (`doing`). With `--hurried` that share of those in which Person1 writes with care is
+taken once more as somebody writes in a hurry (`hurried`). Knows dialogues only; decides nothing about training.
 """
 
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import cycle, islice
@@ -33,6 +38,7 @@ from core.dialogue import write as written
 from core.errors import Person2Error
 from training.pretrain import names as given_names
 from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source
+from training.pretrain.doing import doing as as_doing
 from training.pretrain.hurried import hurried
 
 WORDS = 25
@@ -41,7 +47,7 @@ SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
 SAME_PAIRED = 14
 """Likewise of a file of lone pairs, where one answer fits many lines ("I hope you can get some rest soon.")."""
-SAME_FELT = 240
+SAME_FELT = 120
 """Likewise of those that share a feeling, which few answers do, each after many ways to tell of it."""
 SAME_OPENING = 24
 """Likewise of those with one first line."""
@@ -62,6 +68,7 @@ _BEGINS = re.compile(
     r"|I am (?:a|an|so|from|going|in)|I've (?:been|always|never)|We (?:went|have|like|love|live|got|saw|are)|We're"
     r"|The \w+ is)\b"
 )
+_TELLS = re.compile(r"^(?:I|I'm|I've|I'd|My|We|We're|We've)\b")
 _POINTS_BACK = re.compile(
     r"\b(?:it|it's|its|that|that's|this|these|those|he|she|they|them|they're|him|her|his|their|there|ones?|too|also"
     r"|either|neither|then|else|same|another|others?|actually|yes|no|yeah|but|mine|yours|about|instead|both|again|more"
@@ -71,11 +78,12 @@ _POINTS_BACK = re.compile(
 )
 """What nobody begins with: it speaks of what was said before."""
 _FELT = re.compile(
-    r"^(?!I.m glad).*\b(?:sorry (?:to hear|you)|bummer|drag|rest soon|naps|snack|hugs?|happy to hear)\b",
+    r"^(?!I.m glad).*\b(?:sorry (?:to hear|you)|bummer|drag|rest soon|snack|hugs?|happy to hear)\b",
     re.IGNORECASE,
 )
 """What is said to somebody who is sad, angry, bored, tired, hungry, lonely or happy. Not "I'm glad you told me. I'm
-sorry you're upset.": its first half was said to the happy."""
+sorry you're upset.": its first half was said to the happy; nor "I've heard really good things about naps.", which
+shares nothing and is so rare elsewhere that it was chosen among the draws wherever it came up ("I'm having tea.")."""
 _SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
 _WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
 
@@ -131,6 +139,17 @@ def opens(text: str) -> bool:
     return bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
 
 
+def tells(text: str) -> bool:
+    """Whether somebody could begin a talk by telling this of themselves, and it is no name."""
+    return (
+        3 <= len(text.split()) <= OPENING_WORDS
+        and "?" not in text
+        and _TELLS.match(text) is not None
+        and _POINTS_BACK.search(text) is None
+        and given_names.told(text) is None
+    )
+
+
 def pieces(dialogues: Iterable[Dialogue], begins: Callable[[str], bool] = opens) -> Iterator[Dialogue]:
     """The turns from each line on that `begins`, `PIECE` of them at most; Person1 says the first, Person2 the last."""
     for turns in dialogues:
@@ -173,6 +192,8 @@ def write(
     pairs: Sequence[str] = (),
     felt: Sequence[str] = (),
     names: Sequence[str] = (),
+    told: Sequence[str] = (),
+    doing: Sequence[str] = (),
     hold_out: Sequence[Path] = (),
     hurry: float = 0.0,
 ) -> int:
@@ -202,12 +223,23 @@ def write(
     picked += opened
     for spec in pairs:
         picked += chosen(*_learned(spec, tenth), fit=pairs_well, same_answer=SAME_PAIRED)
+    for spec in told:
+        picked += _of_themselves(spec, tenth)
+    for spec in doing:
+        picked += [pair for piece in _of_themselves(spec, tenth) if (pair := as_doing(piece[:2]))]
     drawn.shuffle(picked)
     if hurry:
         picked += [hurried(turns, drawn) for turns in picked if asked_carefully(turns) and drawn.random() < hurry]
         drawn.shuffle(picked)
     out.write_text("".join(written(picked)), encoding="utf-8")
     return len(picked)
+
+
+def _of_themselves(spec: str, tenth: Set[Path]) -> list[Dialogue]:
+    """The pieces of FILE=TIMES that begin with what somebody tells of themselves, all of them so many times."""
+    found, times = _learned(spec, tenth)
+    own = (piece for piece in pieces(found, tells) if not given_names.strange(piece))
+    return [*chosen(own, sys.maxsize)] * times
 
 
 def _learned(spec: str, tenth: Set[Path]) -> tuple[Iterator[Dialogue], int]:
@@ -229,6 +261,14 @@ def main(
     names: Annotated[
         list[str] | None, typer.Option(help="FILE=COUNT: at most so many pieces in which a name is told.")
     ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE=TIMES: pieces that begin with what somebody tells of themselves, each so many times."),
+    ] = None,
+    doing: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE=TIMES: likewise, those of what they like to do told as what they are doing."),
+    ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
     hurry: Annotated[
         float,
@@ -244,6 +284,8 @@ def main(
             pairs=pairs or [],
             felt=felt or [],
             names=names or [],
+            told=told or [],
+            doing=doing or [],
             hold_out=hold_out or [],
             hurry=hurry,
         )

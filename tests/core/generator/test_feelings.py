@@ -28,7 +28,7 @@ def test_gladness_and_sorrow_fit_what_was_said(line: str, glad_is_wrong: bool, s
     assert at_odds(line, SORRY) is sorry_is_wrong
 
 
-@pytest.mark.parametrize("reply", [" What happened?", " I see.", " That's cool! What kind of car?", ""])
+@pytest.mark.parametrize("reply", [" What happened?", " I see.", " What kind of car?", ""])
 def test_what_is_neither_fits_everywhere(reply: str) -> None:
     assert not any(at_odds(line, reply) for line in ("I had a terrible day.", "I won the race.", "I live in Chicago."))
 
@@ -52,6 +52,15 @@ def test_a_long_reply_may_be_sorry_and_glad() -> None:
 def test_comfort_is_at_odds_with_joy_alone(reply: str) -> None:
     assert at_odds("I had a wonderful day.", reply)
     assert not at_odds("I had a terrible day.", reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [" Oh, that's cool! I've always wanted a dog.", " That's simply nice.", " That sounds like fun!", " Oh, yay!"],
+)
+def test_joy_is_at_odds_with_sorrow_alone(reply: str) -> None:
+    assert at_odds("My dog died.", reply)
+    assert not at_odds("I had a wonderful day.", reply)
 
 
 def test_a_feeling_is_a_number_from_misery_to_joy() -> None:
