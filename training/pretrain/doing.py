@@ -7,12 +7,10 @@ The answers fit both ("That sounds fun! What kind do you make?"). Knows dialogue
 
 import re
 
-from core.dialogue import Dialogue, Turn
-from core.dialogue import words_of as words
+from core.dialogue import Dialogue, Turn, words_of
 
 _LIKES = re.compile(
-    r"^I (?:really |also |just )?(?:like|love|enjoy)"
-    r" (?:to (?P<verb>[a-z]+)|(?P<doing>(?!anything|everything|spring)[a-z]+ing))\b"
+    r"^I (?:really |also |just )?(?:like|love|enjoy) (?:to (?P<verb>[a-z]+)|(?P<participle>[a-z]+ing))\b"
 )
 _TWO_THINGS = re.compile(r",|\band\b|\bor\b")
 """“I like to read and go for walks.”: a second verb would keep its form."""
@@ -20,10 +18,10 @@ _HABIT = re.compile(
     r"\b(?:always|often|every|most|sometimes|once|weekends|in the spring|\w+days|when|whenever|if|new people|in my)\b"
 )
 """What one is not doing just now."""
-_STATES = frozenset(words("be have see know think help try live own learn get use believe"))
+_STATES = frozenset(words_of("be have see know think help try live own learn get use believe"))
 """Not done at a moment, or something else when they are: “I'm having”."""
-_NOUNS = frozenset(words("bee bird mountain"))
-"""Of verbs in two words: “to bird watch”."""
+_NOUNS = frozenset(words_of("anything everything spring bee bird mountain"))
+"""What stands where the verb does: “I like everything.”, “I like to bird watch.”"""
 _DOUBLED = re.compile(r"^[^aeiou]*[aeiou][bdgmnprt]$")
 
 
@@ -33,9 +31,9 @@ def doing(turns: Dialogue) -> Dialogue | None:
     found = _LIKES.match(first.text)
     if found is None or _TWO_THINGS.search(first.text) or _HABIT.search(first.text):
         return None
-    if found["verb"] in _STATES | _NOUNS or found["doing"] in map(_participle, _STATES):
+    participle = found["participle"] or _participle(found["verb"])
+    if participle in {*_NOUNS, *map(_participle, _STATES)} or found["verb"] in _NOUNS:
         return None
-    participle = found["doing"] or _participle(found["verb"])
     return (Turn(first.speaker, f"I'm {participle}{first.text[found.end() :]}"), *rest)
 
 

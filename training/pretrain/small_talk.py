@@ -134,20 +134,24 @@ def behind(pairs: Iterable[Dialogue], talks: Sequence[Dialogue]) -> tuple[list[D
 
 def opens(text: str) -> bool:
     """Whether one could begin a talk with it."""
-    if len(text.split()) > OPENING_WORDS or _POINTS_BACK.search(text):
-        return False
-    return bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
+    return _stands_alone(text) and (
+        bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
+    )
 
 
 def tells(text: str) -> bool:
     """Whether somebody could begin a talk by telling this of themselves, and it is no name."""
     return (
-        3 <= len(text.split()) <= OPENING_WORDS
+        _stands_alone(text)
+        and len(text.split()) >= 3
         and "?" not in text
         and _TELLS.match(text) is not None
-        and _POINTS_BACK.search(text) is None
         and given_names.told(text) is None
     )
+
+
+def _stands_alone(text: str) -> bool:
+    return len(text.split()) <= OPENING_WORDS and not _POINTS_BACK.search(text)
 
 
 def pieces(dialogues: Iterable[Dialogue], begins: Callable[[str], bool] = opens) -> Iterator[Dialogue]:
