@@ -9,7 +9,7 @@ import pytest
 from core.dialogue import Fault, Speaker, read, render
 from core.errors import TrainingError
 from tests.training.toys import TEXTS, dialogue
-from training.pretrain import corpora, doing, hurried, names, prose_talk, renamed, small_talk
+from training.pretrain import corpora, doing, hurried, names, pieces, prose_talk, renamed, small_talk
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ TOLD = [
 
 @pytest.mark.parametrize(("said", "begins"), TOLD)
 def test_what_somebody_could_begin_by_telling(said: str, begins: bool) -> None:
-    assert small_talk.tells(said) == begins
+    assert pieces.tells(said) == begins
 
 
 def test_what_people_tell_of_themselves_is_learned_several_times(tmp_path: Path) -> None:
@@ -333,7 +333,27 @@ SAID_FIRST = [
 @pytest.mark.parametrize(("said", "opens"), SAID_FIRST)
 def test_a_piece_begins_with_what_one_could_begin_with(said: str, opens: bool) -> None:
     """News of one's own do, answers do not."""
-    assert small_talk.opens(said) is opens
+    assert pieces.opens(said) is opens
+
+
+def test_longer_talk_is_learned_from_in_excerpts(tmp_path: Path) -> None:
+    """Six turns each, none twice; Person1 may write as people do, Person2 writes with care, and nobody holds forth."""
+    path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
+    thirty, fifty = "It was a " + "very " * 26 + "good show.", "It was a " + "very " * 46 + "good show."
+    first = ["did you know?", "I did not.", thirty, thirty, "lol", "Funny!"]
+    second = ["it is", "Yes.", "how so", "No idea.", "hm", "Well."]
+    path.write_text(render(dialogue("so", *first, fifty, "ok then", *second, "bye", "Bye!")), encoding="utf-8")
+    assert small_talk.write(out, [], excerpted=[f"{path}=9"]) == 2
+    learned = {one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)}
+    assert learned == {dialogue(*first), dialogue(*second)}
+    assert small_talk.write(out, [], excerpted=[f"{path}=1"]) == 1
+
+
+def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+    path, out = tmp_path / "talk.txt", tmp_path / "nowhere" / "out.txt"
+    path.write_text(render(dialogue("Hello!", "Hi!")), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"out\.txt cannot be written \(No such file or directory\)"):
+        small_talk.write(out, [f"{path}=1"])
 
 
 def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:
@@ -368,7 +388,7 @@ def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> No
 )
 def test_what_one_could_begin_a_talk_with(said: str, opens: bool) -> None:
     """It says something by itself, speaks of nothing said before and is short."""
-    assert small_talk.opens(said) is opens
+    assert pieces.opens(said) is opens
 
 
 def test_pieces_begin_where_a_talk_could(tmp_path: Path) -> None:
@@ -376,7 +396,7 @@ def test_pieces_begin_where_a_talk_could(tmp_path: Path) -> None:
     talk = dialogue(
         "Well, yes.", "Do you have any pets?", "Two cats.", "Nice.", "Yes.", "Right.", "Do you play tennis?"
     )
-    (piece,) = small_talk.pieces([talk])
+    (piece,) = pieces.pieces([talk])
     assert piece == dialogue("Do you have any pets?", "Two cats.", "Nice.", "Yes.")
     path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
     path.write_text("\n".join([render(talk)] * 30), encoding="utf-8")

@@ -2,7 +2,7 @@
 
     python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
         [--felt FILE=COUNT …] [--names FILE=COUNT …] [--told FILE=TIMES …] [--doing FILE=TIMES …]
-        [--hold-out FILE] [--hurried SHARE]
+        [--excerpts FILE=COUNT …] [--hold-out FILE] [--hurried SHARE]
 
 Takes at most COUNT dialogues of each file, drawn with a fixed seed from those whose every turn is written as one would
 like the bot to write: a capital letter in front, a full stop behind, not long, nothing shouted. One answer is taken
@@ -18,8 +18,10 @@ else too. `--names` takes pieces in which somebody says their name and is called
 every second of them behind another piece too. `--told` takes the pieces that begin with what somebody tells of
 themselves ("I have a tabby cat."), each so many times: without, half of all lone lines that begin with "I" would be
 answered with comfort, and a model comforts whoever makes a salad. `--doing` takes those of them that tell what somebody
-likes to do as what they are doing (`doing`). With `--hurried` that share of those in which Person1 writes with care is
-taken once more as somebody writes in a hurry (`hurried`). Knows dialogues only; decides nothing about training.
+likes to do as what they are doing (`doing`). `--excerpts` takes excerpts from anywhere in longer talk, whose turns are
+mostly too long for all the others: a model that learns from none of it finds the next reply in such talk less often.
+With `--hurried` that share of those in which Person1 writes with care is taken once more as somebody writes in a hurry
+(`hurried`). Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -27,7 +29,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -35,14 +37,13 @@ import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
 from core.dialogue import write as written
-from core.errors import Person2Error
+from core.errors import Person2Error, TrainingError
 from training.pretrain import names as given_names
 from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source
 from training.pretrain.doing import doing as as_doing
 from training.pretrain.hurried import hurried
+from training.pretrain.pieces import careful, excerpts, pieces, tells
 
-WORDS = 25
-"""Of a turn at most: chat, not essays."""
 SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
 SAME_PAIRED = 14
@@ -51,32 +52,7 @@ SAME_FELT = 120
 """Likewise of those that share a feeling, which few answers do, each after many ways to tell of it."""
 SAME_OPENING = 24
 """Likewise of those with one first line."""
-PIECE = 4
-"""Turns of a piece at most."""
-OPENING_WORDS = 9
-"""Of the line a piece begins with, at most; and three at least, unless it is a greeting."""
 SEED = 1
-_GREETING = re.compile(r"^(?:Hi|Hello|Hey|Good (?:morning|evening|night)|Nice to meet|How are you)\b")
-_BEGINS = re.compile(
-    r"^(?:Do you|Are you|Have you|Can you|What(?:'s)? (?:is|are|do|did|your)"
-    r"|What (?:kind|sort|type)s? of .+ (?:do|are|is)|Who(?:'s)? (?:is|are|your)"
-    r"|Where (?:are|do)|How (?:was|is|many|often|old|do)|Which \w+ (?:do|is)|My \w+ \w+"
-    r"|I (?:like|love|hate|have|just|went|made|play|work|live|want|watched|really|got|always|usually|often|never|used"
-    r" to|saw|bought|ordered|enjoy|enjoyed|loved|liked|teach|study|run|ran|walk|cook|cooked|bake|baked|eat|ate|drink"
-    r"|read|visited|moved|started|finished|spent|took|played|tried|found|lost|met|heard|grew|won|need|can't"
-    r"|don't (?:like|have|eat|drink|play|watch|work))|I'm (?:a|an|so|from|going|in|(?!doing)\w+ing)"
-    r"|I am (?:a|an|so|from|going|in)|I've (?:been|always|never)|We (?:went|have|like|love|live|got|saw|are)|We're"
-    r"|The \w+ is)\b"
-)
-_TELLS = re.compile(r"^(?:I|I'm|I've|I'd|My|We|We're|We've)\b")
-_POINTS_BACK = re.compile(
-    r"\b(?:it|it's|its|that|that's|this|these|those|he|she|they|them|they're|him|her|his|their|there|ones?|too|also"
-    r"|either|neither|then|else|same|another|others?|actually|yes|no|yeah|but|mine|yours|about|instead|both|again|more"
-    r"|serious|kidding|not(?=[.?!])|exactly|looking for|character|song|scene|part|remake|sequel|version|account|order"
-    r"|reservation|hotel|doctor)\b",
-    re.IGNORECASE,
-)
-"""What nobody begins with: it speaks of what was said before."""
 _FELT = re.compile(
     r"^(?!I.m glad).*\b(?:sorry (?:to hear|you)|bummer|drag|rest soon|snack|hugs?|happy to hear)\b",
     re.IGNORECASE,
@@ -84,13 +60,6 @@ _FELT = re.compile(
 """What is said to somebody who is sad, angry, bored, tired, hungry, lonely or happy. Not "I'm glad you told me. I'm
 sorry you're upset.": its first half was said to the happy; nor "I've heard really good things about naps.", which
 shares nothing and is so rare elsewhere that it was chosen among the draws wherever it came up ("I'm having tea.")."""
-_SHOUTED = re.compile(r"\b[A-Z]{5,}\b")
-_WELL_FORMED = re.compile(r"^[\"'(]?[A-Z0-9].*[.!?][\"')]?$")
-
-
-def careful(text: str) -> bool:
-    """Whether a turn is short and written with care."""
-    return len(text.split()) <= WORDS and bool(_WELL_FORMED.match(text)) and not _SHOUTED.search(text)
 
 
 def fits(turns: Dialogue) -> bool:
@@ -132,37 +101,6 @@ def behind(pairs: Iterable[Dialogue], talks: Sequence[Dialogue]) -> tuple[list[D
     return joined, left
 
 
-def opens(text: str) -> bool:
-    """Whether one could begin a talk with it."""
-    return _stands_alone(text) and (
-        bool(_GREETING.match(text)) or (len(text.split()) >= 3 and bool(_BEGINS.match(text)))
-    )
-
-
-def tells(text: str) -> bool:
-    """Whether somebody could begin a talk by telling this of themselves, and it is no name."""
-    return (
-        _stands_alone(text)
-        and len(text.split()) >= 3
-        and "?" not in text
-        and _TELLS.match(text) is not None
-        and given_names.told(text) is None
-    )
-
-
-def _stands_alone(text: str) -> bool:
-    return len(text.split()) <= OPENING_WORDS and not _POINTS_BACK.search(text)
-
-
-def pieces(dialogues: Iterable[Dialogue], begins: Callable[[str], bool] = opens) -> Iterator[Dialogue]:
-    """The turns from each line on that `begins`, `PIECE` of them at most; Person1 says the first, Person2 the last."""
-    for turns in dialogues:
-        for at, turn in enumerate(turns[:-1]):
-            if begins(turn.text):
-                taken = turns[at : at + min(PIECE, (len(turns) - at) // 2 * 2)]
-                yield tuple(Turn(speaker, one.text) for one, speaker in zip(taken, cycle(Speaker), strict=False))
-
-
 def chosen(
     dialogues: Iterable[Dialogue],
     count: int,
@@ -198,6 +136,7 @@ def write(
     names: Sequence[str] = (),
     told: Sequence[str] = (),
     doing: Sequence[str] = (),
+    excerpted: Sequence[str] = (),
     hold_out: Sequence[Path] = (),
     hurry: float = 0.0,
 ) -> int:
@@ -231,11 +170,17 @@ def write(
         picked += _of_themselves(spec, tenth)
     for spec in doing:
         picked += [pair for piece in _of_themselves(spec, tenth) if (pair := as_doing(piece[:2]))]
+    for spec in excerpted:
+        found, count = _learned(spec, tenth)
+        picked += chosen(excerpts(found), count, fit=lambda turns: not is_scripted(turns))
     drawn.shuffle(picked)
     if hurry:
         picked += [hurried(turns, drawn) for turns in picked if asked_carefully(turns) and drawn.random() < hurry]
         drawn.shuffle(picked)
-    out.write_text("".join(written(picked)), encoding="utf-8")
+    try:
+        out.write_text("".join(written(picked)), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be written ({error.strerror}); check the path.") from error
     return len(picked)
 
 
@@ -273,6 +218,9 @@ def main(
         list[str] | None,
         typer.Option(help="FILE=TIMES: likewise, those of what they like to do told as what they are doing."),
     ] = None,
+    excerpted: Annotated[
+        list[str] | None, typer.Option("--excerpts", help="FILE=COUNT: at most so many excerpts of longer talk.")
+    ] = None,
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
     hurry: Annotated[
         float,
@@ -290,6 +238,7 @@ def main(
             names=names or [],
             told=told or [],
             doing=doing or [],
+            excerpted=excerpted or [],
             hold_out=hold_out or [],
             hurry=hurry,
         )
