@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -349,11 +350,20 @@ def test_longer_talk_is_learned_from_in_excerpts(tmp_path: Path) -> None:
     assert small_talk.write(out, [], excerpted=[f"{path}=1"]) == 1
 
 
-def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda out, path: small_talk.write(out, [f"{path}=1"]),
+        lambda out, path: hurried.write(out, [path]),
+        lambda out, path: renamed.write(out, [path]),
+        lambda out, path: prose_talk.write(out, [path], count=1),
+    ],
+)
+def test_where_nothing_can_be_written_is_said(write: Callable[[Path, Path], int], tmp_path: Path) -> None:
     path, out = tmp_path / "talk.txt", tmp_path / "nowhere" / "out.txt"
     path.write_text(render(dialogue("Hello!", "Hi!")), encoding="utf-8")
     with pytest.raises(TrainingError, match=r"out\.txt cannot be written \(No such file or directory\)"):
-        small_talk.write(out, [f"{path}=1"])
+        write(out, path)
 
 
 def test_neighbouring_paragraphs_of_a_book_stand_as_a_talk(tmp_path: Path) -> None:

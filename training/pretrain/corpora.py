@@ -7,8 +7,9 @@ here is exactly what `render` writes, so the model meets at run time what it lea
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -161,6 +162,20 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+
+
+def save(out: Path, dialogues: Sequence[dialogue.Dialogue]) -> int:
+    """Write dialogues to a file; gives how many. Raises TrainingError if it cannot be written."""
+    try:
+        out.write_text("".join(dialogue.write(dialogues)), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be written ({error.strerror}); check the path.") from error
+    return len(dialogues)
+
+
+def by_turns(texts: Iterable[str]) -> dialogue.Dialogue:
+    """The dialogue in which Person1 and Person2 say them by turns, Person1 first."""
+    return tuple(dialogue.Turn(speaker, text) for text, speaker in zip(texts, cycle(dialogue.Speaker), strict=False))
 
 
 def learned(path: Path, tenth: Set[Path]) -> Iterator[dialogue.Dialogue]:

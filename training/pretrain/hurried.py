@@ -16,9 +16,8 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.dialogue import write as written
 from core.errors import Person2Error
-from training.pretrain.corpora import cleaned, learned
+from training.pretrain.corpora import cleaned, learned, save
 
 QUESTION_MARK = 0.5
 """Share of those in a hurry who write it all the same. A full stop at the end nobody writes."""
@@ -76,8 +75,7 @@ def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) ->
     tenth = {path.resolve() for path in hold_out}
     made = list(both_ways(turns for path in files for turns in cleaned(learned(path, tenth))))
     random.Random(SEED).shuffle(made)  # noqa: S311 - likewise
-    out.write_text("".join(written(made)), encoding="utf-8")
-    return len(made)
+    return save(out, made)
 
 
 def main(

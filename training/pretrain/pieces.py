@@ -5,10 +5,10 @@ What people first say to a bot stands in the middle of most collected talk. Know
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import cycle
 
-from core.dialogue import Dialogue, Speaker, Turn
+from core.dialogue import Dialogue
 from training.pretrain import names as given_names
+from training.pretrain.corpora import by_turns
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""
@@ -77,7 +77,7 @@ def pieces(dialogues: Iterable[Dialogue], begins: Callable[[str], bool] = opens)
     for turns in dialogues:
         for at, turn in enumerate(turns[:-1]):
             if begins(turn.text):
-                yield _begun_by_person1(turns[at : at + min(PIECE, (len(turns) - at) // 2 * 2)])
+                yield by_turns(turn.text for turn in turns[at : at + min(PIECE, (len(turns) - at) // 2 * 2)])
 
 
 def excerpts(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
@@ -89,11 +89,7 @@ def excerpts(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
             if all(len(turn.text.split()) <= EXCERPT_WORDS for turn in taken) and all(
                 careful(turn.text, EXCERPT_WORDS) for turn in taken[1::2]
             ):
-                yield _begun_by_person1(taken)
+                yield by_turns(turn.text for turn in taken)
                 at += EXCERPT
             else:
                 at += 1
-
-
-def _begun_by_person1(turns: Dialogue) -> Dialogue:
-    return tuple(Turn(speaker, turn.text) for turn, speaker in zip(turns, cycle(Speaker), strict=False))

@@ -10,16 +10,14 @@ to say. Knows text files and dialogues only.
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Speaker, Turn
-from core.dialogue import write as written
+from core.dialogue import Dialogue
 from core.errors import Person2Error
-from training.pretrain.corpora import lines_of
+from training.pretrain.corpora import by_turns, lines_of, save
 
 WORDS = 60
 """Of a paragraph at most; a longer one ends the dialogue before it."""
@@ -37,14 +35,10 @@ def passages(lines: Iterable[str]) -> Iterator[Dialogue]:
             if len(run) < LONGEST:
                 continue
         if len(run) >= SHORTEST:
-            yield _dialogue(run)
+            yield by_turns(run)
         run = []
     if len(run) >= SHORTEST:
-        yield _dialogue(run)
-
-
-def _dialogue(paragraphs: Sequence[str]) -> Dialogue:
-    return tuple(Turn(speaker, text) for text, speaker in zip(paragraphs, cycle(Speaker), strict=False))
+        yield by_turns(run)
 
 
 def write(out: Path, books: Sequence[Path], *, count: int) -> int:
@@ -53,9 +47,7 @@ def write(out: Path, books: Sequence[Path], *, count: int) -> int:
     for book in books:
         found += passages(lines_of(book))
     random.Random(SEED).shuffle(found)  # noqa: S311 - which passages are taken is no secret
-    taken = found[:count]
-    out.write_text("".join(written(taken)), encoding="utf-8")
-    return len(taken)
+    return save(out, found[:count])
 
 
 def main(

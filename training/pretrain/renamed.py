@@ -21,9 +21,8 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.dialogue import write as written
 from core.errors import Person2Error
-from training.pretrain.corpora import cleaned, learned
+from training.pretrain.corpora import cleaned, learned, save
 from training.pretrain.names import made_up
 
 RARE = 120
@@ -101,8 +100,7 @@ def write(
     others = (turns for path in counted for turns in cleaned(learned(path, tenth)))
     made = list(renamed(dialogues, rare(chain(dialogues, others)), seed=seed))
     random.Random(seed).shuffle(made)  # noqa: S311 - likewise
-    out.write_text("".join(written(made)), encoding="utf-8")
-    return len(made)
+    return save(out, made)
 
 
 def main(

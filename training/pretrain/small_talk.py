@@ -18,10 +18,11 @@ else too. `--names` takes pieces in which somebody says their name and is called
 every second of them behind another piece too. `--told` takes the pieces that begin with what somebody tells of
 themselves ("I have a tabby cat."), each so many times: without, half of all lone lines that begin with "I" would be
 answered with comfort, and a model comforts whoever makes a salad. `--doing` takes those of them that tell what somebody
-likes to do as what they are doing (`doing`). `--excerpts` takes excerpts from anywhere in longer talk, whose turns are
-mostly too long for all the others: a model that learns from none of it finds the next reply in such talk less often.
-With `--hurried` that share of those in which Person1 writes with care is taken once more as somebody writes in a hurry
-(`hurried`). Knows dialogues only; decides nothing about training.
+likes to do as what they are doing (`doing`). `--excerpts` takes excerpts from anywhere in longer talk, of which the
+others find little: every second turn is too long or written without care, and few are such that a talk could begin with
+them. A model that learns from hardly any of it finds the next reply there less often. Whose answer calls somebody by an
+earlier name stays out of these three as well. With `--hurried` that share of those in which Person1 writes with care is
+taken once more as somebody writes in a hurry (`hurried`). Knows dialogues only; decides nothing about training.
 """
 
 import random
@@ -36,10 +37,9 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.dialogue import write as written
-from core.errors import Person2Error, TrainingError
+from core.errors import Person2Error
 from training.pretrain import names as given_names
-from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source
+from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source, save
 from training.pretrain.doing import doing as as_doing
 from training.pretrain.hurried import hurried
 from training.pretrain.pieces import careful, excerpts, pieces, tells
@@ -172,16 +172,13 @@ def write(
         picked += [pair for piece in _of_themselves(spec, tenth) if (pair := as_doing(piece[:2]))]
     for spec in excerpted:
         found, count = _learned(spec, tenth)
-        picked += chosen(excerpts(found), count, fit=lambda turns: not is_scripted(turns))
+        taken = chosen(excerpts(found), count, fit=lambda turns: not is_scripted(turns))
+        picked += (excerpt for excerpt in taken if not given_names.strange(excerpt))
     drawn.shuffle(picked)
     if hurry:
         picked += [hurried(turns, drawn) for turns in picked if asked_carefully(turns) and drawn.random() < hurry]
         drawn.shuffle(picked)
-    try:
-        out.write_text("".join(written(picked)), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be written ({error.strerror}); check the path.") from error
-    return len(picked)
+    return save(out, picked)
 
 
 def _of_themselves(spec: str, tenth: Set[Path]) -> list[Dialogue]:
