@@ -460,12 +460,12 @@ async def test_adapters_that_cannot_be_served_say_so(
     for folder, says in (
         (wide, "does not fit this base"),
         (deep, "does not fit this base"),
-        (cut, "copy or save it again"),
+        (cut, "damaged or cut short"),
         (rotten, "not finite"),
         (head, "changes .*lm_head"),
         (dora, "DoRA"),
         (pissa, "pissa_niter_4, which changes the base"),
-        (tmp_path / "gone", "is no adapter"),
+        (tmp_path / "gone", "is no folder"),
     ):
         with pytest.raises(AdapterError, match=says) as caught:
             await exact.generate("hi", sampling=GREEDY, adapter=Adapter(id=folder.name, path=folder))
