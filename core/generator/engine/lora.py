@@ -20,7 +20,7 @@ from core.adapterfiles import WEIGHTS, check, peft_config, same_base, shape_of
 from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import Adapter
-from core.generator.engine.checkpoint import Shape
+from core.generator.engine.checkpoint import ModelConfig
 
 Site: TypeAlias = tuple[int, str]
 """Layer number and module: `(0, "attn.c_attn")`."""
@@ -66,7 +66,7 @@ Weights: TypeAlias = Callable[[Site], Tensor]
 """A matrix of the base by site, (outputs, inputs) float32."""
 
 
-def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
+def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
     """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
 
     `fingerprint` is the base's (`core.adapterfiles`); `weights` is asked only by adapters that train layer norms.
@@ -108,7 +108,7 @@ def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, 
     return Lora(id=name, path=adapter.path, deltas=deltas, last_norm=last)
 
 
-def sizes(shape: Shape, module: str) -> tuple[int, int]:
+def sizes(shape: ModelConfig, module: str) -> tuple[int, int]:
     """Inputs and outputs of a linear layer."""
     return {
         "attn.c_attn": (shape.width, 3 * shape.width),
@@ -137,7 +137,7 @@ def _foreign(name: str, tensor: str) -> AdapterError:
     )
 
 
-def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: Shape, config: Mapping[str, Any]) -> Delta:
+def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: ModelConfig, config: Mapping[str, Any]) -> Delta:
     layer, module = site
     place = f"h.{layer}.{module}"
     inputs, outputs = sizes(shape, module)
