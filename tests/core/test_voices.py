@@ -15,7 +15,7 @@ import torch
 from core.adapterfiles import WEIGHTS, folder_fingerprint
 from core.adapters import Shelf
 from core.errors import AdapterError, Unavailable
-from core.generator import Adapter, Generator, Sampling, engine, gpt2
+from core.generator import Adapter, Generator, Sampling, engine, transformers
 from core.messages import Conversation
 from core.voices import Voices
 from tests.core.test_adapters import NOON, adapter, card
@@ -246,7 +246,7 @@ async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, st
         await asyncio.gather(*tasks)
 
 
-@pytest.mark.parametrize("build", [gpt2.load, engine.load], ids=["transformers", "engine"])
+@pytest.mark.parametrize("build", [transformers.load, engine.load], ids=["transformers", "engine"])
 async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from core.generator.engine.lora import MODULES, Lora, read_lora
 from core.generator.engine.native import Native
 from core.generator.engine.network import Network, Piece
 from core.generator.engine.sampling import Chooser, choose
-from core.generator.gpt2 import sampling as reference_sampling
+from core.generator.transformers import sampling as reference_sampling
 from tests.models import tiny_adapter, tiny_model
 
 CONTEXT = 192
