@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import DynamicCache, PreTrainedModel
 
-from core.adapterfiles import CONFIG, WEIGHTS, check, same_base, shape_of, shapes, stamp
+from core.adapterfiles import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
 from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import INFORMATION, Adapter
@@ -62,6 +62,11 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     """
     folder = adapter.path if adapter.path.is_dir() else _fetch(adapter)
     check(folder)
+    if any(map(is_norm, shapes(folder / WEIGHTS))):
+        raise AdapterError(
+            f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine serves: set'
+            " GENERATOR=engine or train it without"
+        )
     _fits(adapter.id, folder, base)
     try:
         config = LoraConfig.from_pretrained(str(folder))
@@ -69,8 +74,6 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     except Exception as error:  # peft and safetensors raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split())[:200]
         raise AdapterError(f"the adapter {adapter.id!r} cannot be read ({reason}): copy or train it again") from error
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-        raise AdapterError(f"the adapter {adapter.id!r} holds numbers that are not finite: train it again")
     biases: dict[str, torch.Tensor] = {}
     for name in [name for name in weights if ".base_layer." in name]:
         biases[name.removeprefix("base_model.model.").split(".base_layer.")[0]] = weights.pop(name)

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, cast
 import torch
 from transformers import DynamicCache
 
-from core.errors import GeneratorError
+from core.errors import NumericalError
 from core.generator import Sampling
 from core.generator.transformers.loader import Base
 from core.generator.transformers.sampling import choose
@@ -161,7 +161,7 @@ class Batch:
         chosen = choose(logits, [row.ids for row in rows], [row.sampling for row in rows], [row.dice for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if token is None:
-                row.error = GeneratorError("the voice's numbers are not finite, its weights are damaged: use another")
+                row.error = NumericalError("the voice's numbers are not finite, its weights are damaged: use another")
                 row.ids.append(self.base.end)  # keeps the columns in step until it is dropped
             else:
                 row.ids.append(token)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from core.dialogue import Dialogue
-from training.pretrain import names as given_names
-from training.pretrain.corpora import by_turns
+from models.starter.recipe import names as given_names
+from models.starter.recipe.files import by_turns
 
 WORDS = 25
 """Of a turn at most: chat, not essays."""

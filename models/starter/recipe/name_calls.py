@@ -1,17 +1,17 @@
-"""How often a model calls somebody by the name they told, over names that are not in `training.pretrain.names`.
+"""How often a model calls somebody by the name they told, over names that are not in `models.starter.recipe.names`.
 
-    python -m benchmarks.names [--adapter models/starter/adapters/small-talk] [--seed 1] [--hurried]
+    python -m models.starter.recipe.name_calls [--adapter models/starter/adapters/small-talk] [--seed 1] [--hurried]
 
-Each name is told in three ways, and each reply is the first one that came, as in `benchmarks.reading`. Counted are
-replies with the name, and replies with another one. What is a name is told apart from `core.generator.choice`, which
-leaves out what it takes for one: a capital letter inside a sentence, but for who Person2 says it is, or what stands
-behind "meet you,".
+Each name is told in three ways, and each reply is the first one that came, as in `reading`. Counted are replies with
+the name, and replies with another one. What is a name is told apart from `core.generator.choice`, which leaves out
+what it takes for one: a capital letter inside a sentence, but for who Person2 says it is, or what stands behind "meet
+you,".
 """
 
 import re
 
-from benchmarks.reading import asking, heard
 from core.dialogue import words_of
+from models.starter.recipe.reading import asking, heard
 
 _OWN = re.compile(r"\b(?:name is|name's|i'm|i am|call me) \w+", re.IGNORECASE)
 _NAMED = re.compile(r"(?<![.!?] )(?<!^)\b(?!I\b)[A-Z]\w+|\bmeet you(?: too)?, ?(?!too\b)\w+(?=[.,!?])")

@@ -1,6 +1,6 @@
 """Talk as people write it in a hurry: small letters, no full stops, no apostrophes.
 
-    python -m training.pretrain.hurried OUT FILE … [--hold-out FILE]
+    python -m models.starter.recipe.hurried OUT FILE … [--hold-out FILE]
 
 Collected talk is mostly written with care, and what is not belongs to a few corpora; a small model then takes "im a
 teacher" for the beginning of those ("Oh no! I'm sorry to hear that."). In every second dialogue of OUT both write so,
@@ -17,7 +17,7 @@ import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
 from core.errors import Person2Error
-from training.pretrain.corpora import cleaned, learned, save
+from models.starter.recipe.files import cleaned, learned, save
 
 QUESTION_MARK = 0.5
 """Share of those in a hurry who write it all the same. A full stop at the end nobody writes."""
@@ -62,7 +62,7 @@ def in_a_hurry(
 
 def both_ways(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
     """Each dialogue in a hurry: by turns of both speakers and of Person1 alone."""
-    dice = random.Random(SEED)  # noqa: S311 - who writes how is no secret
+    dice = random.Random(SEED)
     for number, turns in enumerate(dialogues):
         yield hurried(turns, dice, tuple(Speaker) if number % 2 else (Speaker.PERSON1,))
 
@@ -74,7 +74,7 @@ def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) ->
     """
     tenth = {path.resolve() for path in hold_out}
     made = list(both_ways(turns for path in files for turns in cleaned(learned(path, tenth))))
-    random.Random(SEED).shuffle(made)  # noqa: S311 - likewise
+    random.Random(SEED).shuffle(made)
     return save(out, made)
 
 

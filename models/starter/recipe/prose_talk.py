@@ -1,6 +1,6 @@
 """Paragraphs of books as dialogues: more talk to tell replies apart in than was ever collected.
 
-    python -m training.pretrain.prose_talk OUT FILE … [--count 12000]
+    python -m models.starter.recipe.prose_talk OUT FILE … [--count 12000]
 
 Neighbouring short paragraphs of fiction stand as turns of `Person1` and `Person2`, in the order of the book. What
 follows in a story hangs on what was said there much as a reply hangs on a talk, in far more words than the dialogues
@@ -17,7 +17,8 @@ import typer
 
 from core.dialogue import Dialogue
 from core.errors import Person2Error
-from training.pretrain.corpora import by_turns, lines_of, save
+from models.starter.recipe.files import by_turns, save
+from training.pretrain.corpora import lines_of
 
 WORDS = 60
 """Of a paragraph at most; a longer one ends the dialogue before it."""
@@ -46,7 +47,7 @@ def write(out: Path, books: Sequence[Path], *, count: int) -> int:
     found: list[Dialogue] = []
     for book in books:
         found += passages(lines_of(book))
-    random.Random(SEED).shuffle(found)  # noqa: S311 - which passages are taken is no secret
+    random.Random(SEED).shuffle(found)
     return save(out, found[:count])
 
 

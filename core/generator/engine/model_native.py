@@ -1,4 +1,4 @@
-"""GPT-2 in one compiled call a step (`native.c`): int8 weights, int8 keys and values, nothing of Python per layer.
+"""GPT-2 in one compiled call a step (`step.c`): int8 weights, int8 keys and values, nothing of Python per layer.
 
 This file lays out memory for it and calls it; what is computed, and why a row's result depends on nothing but its own
 conversation, stands in the C file. Where it cannot be built, `eager` computes the same model with torch.
@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.generator.engine.checkpoint import Shape, Take
+from core.generator.engine.checkpoint import ModelConfig, ReadTensor
 from core.generator.engine.linear import quantize
 from core.generator.engine.lora import MODULES, Delta, Lora
-from core.generator.engine.network import Piece, Room, rounded
-from core.generator.engine.sampling import WIDE_HEAD, Likeliest, likeliest
+from core.generator.engine.model import Chunk, KVCache, rounded
+from core.generator.engine.sampling import WIDE_HEAD, TopTokens, top_tokens
 
 COLUMNS = 64
-"""Output channels in a block of packed weights, and keys in four vectors: what `native.c` calls COLUMNS."""
+"""Output channels in a block of packed weights, and keys in four vectors: what `step.c` calls COLUMNS."""
 LANES = 16
 NEAR = 8.0
-"""Tokens at least e^-8 as likely as the likeliest are looked at first when one is drawn."""
-_ROW = np.dtype([("token", "i4"), ("place", "i4"), ("room", "u8"), ("lora", "u8")], align=True)
+"""Tokenizer at least e^-8 as likely as the top_tokens are looked at first when one is drawn."""
+_ROW = np.dtype([("token", "i4"), ("place", "i4"), ("cache", "u8"), ("lora", "u8")], align=True)
 _ACTIVATIONS = {"gelu_new": 0, "relu": 1}
 
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
@@ -38,7 +38,7 @@ class _Layer(ctypes.Structure):
     _fields_ = [("linear", _Linear * len(MODULES)), ("norm", _Pointer * 2), ("shift", _Pointer * 2)]
 
 
-class _Model(ctypes.Structure):
+class _ModelStruct(ctypes.Structure):
     _fields_ = [
         ("layers", _Pointer),
         ("head", _Linear),
@@ -56,7 +56,7 @@ class _Lora(ctypes.Structure):
     _fields_ = [("deltas", _Pointer), ("last", _Pointer)]
 
 
-class _Room(ctypes.Structure):
+class _KVCache(ctypes.Structure):
     _fields_ = [*((name, _Pointer) for name in ("keys", "values", "key_scale", "value_scale")), ("capacity", _Long)]
 
 
@@ -73,17 +73,17 @@ class _Call(ctypes.Structure):
     ]
 
 
-class NativeRoom:
+class NativeKVCache:
     """keys (layers, heads, capacity / 16, head width / 4, 16, 4) uint8, values (layers, heads, capacity, head width)
     int8, and a float32 scale for each token and head of both."""
 
-    def __init__(self, shape: Shape, capacity: int) -> None:
-        self._shape, self.capacity = shape, capacity
-        heads, width = (shape.layers, shape.heads), shape.head_width
+    def __init__(self, config: ModelConfig, capacity: int) -> None:
+        self._config, self.capacity = config, capacity
+        heads, width = (config.layers, config.heads), config.head_width
         self._keys = torch.empty((*heads, capacity // LANES, width * LANES), dtype=torch.uint8)
         self._values = torch.empty((*heads, capacity, width), dtype=torch.int8)
         self._scales = torch.empty((2, *heads, capacity))
-        self._view = _Room(
+        self._view = _KVCache(
             keys=self._keys.data_ptr(),
             values=self._values.data_ptr(),
             key_scale=self._scales[0].data_ptr(),
@@ -96,30 +96,32 @@ class NativeRoom:
     def bytes(self) -> int:
         return self._keys.nbytes + self._values.nbytes + self._scales.nbytes
 
-    def grown(self, tokens: int, *, keep: int) -> "NativeRoom":
-        room = NativeRoom(self._shape, rounded(tokens))
+    def resized(self, tokens: int, *, keep: int) -> "NativeKVCache":
+        cache = NativeKVCache(self._config, rounded(tokens))
         blocks = -(-keep // LANES)
-        room._keys[:, :, :blocks] = self._keys[:, :, :blocks]
-        room._values[:, :, :keep] = self._values[:, :, :keep]
-        room._scales[..., :keep] = self._scales[..., :keep]
-        return room
+        cache._keys[:, :, :blocks] = self._keys[:, :, :blocks]
+        cache._values[:, :, :keep] = self._values[:, :, :keep]
+        cache._scales[..., :keep] = self._scales[..., :keep]
+        return cache
 
 
-def serves(shape: Shape) -> bool:
-    """Whether the C code computes this shape: every GPT-2 that was published, but not every tiny one."""
+def serves(config: ModelConfig) -> bool:
+    """Whether the C code computes this config: every GPT-2 that was published, but not every tiny one."""
     return (
-        shape.width % COLUMNS == 0
-        and shape.inner % COLUMNS == 0
-        and shape.head_width % LANES == 0
-        and shape.activation in _ACTIVATIONS
+        config.width % COLUMNS == 0
+        and config.inner % COLUMNS == 0
+        and config.head_width % LANES == 0
+        and config.activation in _ACTIVATIONS
     )
 
 
-class Native:
+class NativeModel:
     """A whole model in the library's layout, built from the tensors `take` gives."""
 
-    def __init__(self, library: ctypes.CDLL, shape: Shape, take: Take, *, threads: int) -> None:
-        self.shape = shape
+    kernels = "avx512"
+
+    def __init__(self, library: ctypes.CDLL, config: ModelConfig, take: ReadTensor, *, threads: int) -> None:
+        self.config = config
         self._threads = threads
         self._kept: list[Any] = []
         """Everything the C side points to, for as long as this lives."""
@@ -130,63 +132,63 @@ class Native:
         self._likeliest = library.person2_likeliest
         self._likeliest.restype = None
         self._likeliest.argtypes = [_Pointer, _Long, _Long, _Long, _Pointer, ctypes.c_float, _Long, *[_Pointer] * 4]
-        layers = (_Layer * shape.layers)()
+        layers = (_Layer * config.layers)()
         for number, layer in enumerate(layers):
             place = f"h.{number}"
             for slot, module in enumerate(MODULES):
                 bias = take(f"{place}.{module}.bias").clone()
                 if module == "attn.c_attn":
-                    bias[shape.width : 2 * shape.width] = 0  # softmax does not see it (native.c)
+                    bias[config.width : 2 * config.width] = 0  # softmax does not see it (step.c)
                 layer.linear[slot] = self._linear(take(f"{place}.{module}.weight").t(), bias)
             for slot, norm in enumerate(("ln_1", "ln_2")):
                 layer.norm[slot] = self._keep(take(f"{place}.{norm}.weight"))
                 layer.shift[slot] = self._keep(take(f"{place}.{norm}.bias"))
         table = take("wte.weight")
-        self._padded = -(-shape.vocabulary // COLUMNS) * COLUMNS
+        self._padded = -(-config.vocabulary // COLUMNS) * COLUMNS
         self._kept.append(layers)
-        self._model = _Model(
+        self._model = _ModelStruct(
             layers=ctypes.addressof(layers),
             head=self._linear(table, None),
             words=self._keep(table.half()),
             places=self._keep(take("wpe.weight")),
             last_norm=self._keep(take("ln_f.weight")),
             last_shift=self._keep(take("ln_f.bias")),
-            count=shape.layers,
-            width=shape.width,
-            heads=shape.heads,
-            head_width=shape.head_width,
-            inner=shape.inner,
-            activation=_ACTIVATIONS[shape.activation],
-            epsilon=shape.epsilon,
+            count=config.layers,
+            width=config.width,
+            heads=config.heads,
+            head_width=config.head_width,
+            inner=config.inner,
+            activation=_ACTIVATIONS[config.activation],
+            epsilon=config.epsilon,
         )
         self._scratch = torch.empty(0)
 
-    def room(self, tokens: int) -> NativeRoom:
-        return NativeRoom(self.shape, rounded(tokens))
+    def new_cache(self, tokens: int) -> NativeKVCache:
+        return NativeKVCache(self.config, rounded(tokens))
 
-    def room_bytes(self, tokens: int) -> int:
-        shape = self.shape
-        return shape.layers * shape.heads * 2 * rounded(tokens) * (shape.head_width + 4)
+    def cache_bytes(self, tokens: int) -> int:
+        config = self.config
+        return config.layers * config.heads * 2 * rounded(tokens) * (config.head_width + 4)
 
-    def forward(self, pieces: Sequence[Piece]) -> Tensor:
-        count = sum(len(piece.tokens) for piece in pieces)
+    def forward(self, chunks: Sequence[Chunk]) -> Tensor:
+        count = sum(len(chunk.tokens) for chunk in chunks)
         rows = np.empty(count, dtype=_ROW)
         wanted: list[int] = []
         max_rank, row = 0, 0
-        for piece in pieces:
-            behind = row + len(piece.tokens)
+        for chunk in chunks:
+            behind = row + len(chunk.tokens)
             part = rows[row:behind]
-            part["token"] = piece.tokens
-            part["place"] = np.arange(piece.start, piece.start + len(piece.tokens))
-            part["room"] = _address(piece.room)
-            part["lora"], rank = self._lora(piece.lora)
+            part["token"] = chunk.tokens
+            part["place"] = np.arange(chunk.start, chunk.start + len(chunk.tokens))
+            part["cache"] = _address(chunk.cache)
+            part["lora"], rank = self._lora(chunk.lora)
             max_rank = max(max_rank, rank)
-            wanted.extend(range(behind - piece.logits, behind))
+            wanted.extend(range(behind - chunk.logits, behind))
             row = behind
         wanted_rows = np.array(wanted, dtype=np.int64)
         logits = torch.empty((len(wanted), self._padded))
         model = ctypes.addressof(self._model)
-        needed = self._scratch_size(model, count, self._threads, max_rank, self.shape.context)
+        needed = self._scratch_size(model, count, self._threads, max_rank, self.config.context)
         if len(self._scratch) < needed:
             self._scratch = torch.empty(needed)
         call = _Call(
@@ -199,15 +201,15 @@ class Native:
             scratch=self._scratch.data_ptr(),
             threads=self._threads,
             max_rank=max_rank,
-            context=self.shape.context,
+            context=self.config.context,
         )
         self._step(ctypes.addressof(call))
-        return logits[:, : self.shape.vocabulary]
+        return logits[:, : self.config.vocabulary]
 
-    def search(self, logits: Tensor, temperatures: NDArray[np.float32]) -> list[Likeliest]:
-        """As `sampling.likeliest`; none where more than WIDE_HEAD tokens come near the first."""
+    def search(self, logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTokens]:
+        """As `sampling.top_tokens`; none where more than WIDE_HEAD tokens come near the first."""
         if logits.stride(1) != 1:
-            return likeliest(logits, temperatures)
+            return top_tokens(logits, temperatures)
         rows, vocabulary = logits.shape
         inverse = 1 / temperatures
         tokens = np.empty((rows, WIDE_HEAD), dtype=np.int32)
@@ -228,7 +230,7 @@ class Native:
             kept = count if count <= WIDE_HEAD - LANES else 0
             order = np.argsort(-values[row, :kept], kind="stable")
             found.append(
-                Likeliest(
+                TopTokens(
                     values=values[row][order].astype(np.float64), tokens=tokens[row][order], whole=float(whole[row])
                 )
             )
@@ -262,7 +264,7 @@ class Native:
         if "view" not in lora.native:
             empty = Delta(down=torch.zeros(0), up=torch.zeros(0))
             found = [
-                lora.deltas.get((layer, module), empty) for layer in range(self.shape.layers) for module in MODULES
+                lora.deltas.get((layer, module), empty) for layer in range(self.config.layers) for module in MODULES
             ]
             deltas = (_Delta * len(found))(
                 *(
@@ -282,7 +284,7 @@ class Native:
         return ctypes.addressof(lora.native["view"]), lora.native["rank"]
 
 
-def _address(room: Room) -> int:
-    if not isinstance(room, NativeRoom):
-        raise TypeError("a room of another network")
-    return room.address
+def _address(cache: KVCache) -> int:
+    if not isinstance(cache, NativeKVCache):
+        raise TypeError("the cache of another model")
+    return cache.address

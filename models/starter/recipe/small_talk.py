@@ -1,6 +1,6 @@
 """Which dialogues the bundled adapter learns from: short, well-formed, everyday talk.
 
-    python -m training.pretrain.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
+    python -m models.starter.recipe.small_talk OUT FILE=COUNT … [--openings FILE=COUNT …] [--pairs FILE=COUNT …]
         [--felt FILE=COUNT …] [--names FILE=COUNT …] [--told FILE=TIMES …] [--doing FILE=TIMES …]
         [--excerpts FILE=COUNT …] [--hold-out FILE] [--hurried SHARE]
 
@@ -38,11 +38,13 @@ import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
 from core.errors import Person2Error
-from training.pretrain import names as given_names
-from training.pretrain.corpora import cleaned, is_scripted, learned, parse_source, save
-from training.pretrain.doing import doing as as_doing
-from training.pretrain.hurried import hurried
-from training.pretrain.pieces import careful, excerpts, pieces, tells
+from models.starter.recipe import names as given_names
+from models.starter.recipe.doing import doing as as_doing
+from models.starter.recipe.files import cleaned, learned, save
+from models.starter.recipe.hurried import hurried
+from models.starter.recipe.pieces import careful, excerpts, pieces, tells
+from models.starter.recipe.scripted import is_scripted
+from training.pretrain.corpora import parse_source
 
 SAME_ANSWER = 3
 """Of a file's dialogues with one answer, so many are taken."""
@@ -111,7 +113,7 @@ def chosen(
 ) -> Iterator[Dialogue]:
     """At most `count` of those that fit, in an order of their own."""
     found = [turns for turns in dialogues if fit(turns)]
-    random.Random(seed).shuffle(found)  # noqa: S311 - which dialogues are taken is no secret
+    random.Random(seed).shuffle(found)
     answers: Counter[str] = Counter()
     begun: Counter[str] = Counter()
     taken = 0
@@ -146,7 +148,7 @@ def write(
     share of those asked with care that is written a second time, as in a hurry.
     """
     tenth = {path.resolve() for path in hold_out}
-    drawn = random.Random(SEED)  # noqa: S311 - likewise
+    drawn = random.Random(SEED)
     picked = [turns for spec in sources for turns in chosen(*_learned(spec, tenth))]
     opened: list[Dialogue] = []
     for spec in openings:

@@ -1,4 +1,4 @@
-"""`native.c` → a library in the user's cache folder, where there is a C compiler and a processor for it.
+"""`step.c` → a library in the user's cache folder, where there is a C compiler and a processor for it.
 
 Compiled once for a source, a compiler and a processor, on the machine it runs on; takes two seconds the first time.
 Knows nothing of what the library does.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCE = Path(__file__).with_name("step.c")
 COMPILERS = ("cc", "gcc", "clang")
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 """No contraction: a row's bits must not depend on how the compiler fused the loop around it."""

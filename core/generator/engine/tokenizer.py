@@ -6,7 +6,8 @@ Special tokens inside a text are plain text here: nobody ends a conversation by 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+import tokenizers
+from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from core.errors import ModelError
@@ -15,8 +16,8 @@ LONGEST_TOKEN = 16
 """Characters a token of ours spans on average at most, far above any real text: what is cut before encoding."""
 
 
-class Tokens:
-    def __init__(self, tokenizer: Tokenizer) -> None:
+class Tokenizer:
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
@@ -34,17 +35,17 @@ class Tokens:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
-def read_tokens(folder: Path) -> Tokens:
+def read_tokenizer(folder: Path) -> Tokenizer:
     """From `tokenizer.json`, else from GPT-2's own `vocab.json` and `merges.txt`."""
     whole, vocabulary, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
     try:
         if whole.exists():
-            return Tokens(Tokenizer.from_file(str(whole)))
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(whole)))
         if vocabulary.exists() and merges.exists():
-            tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+            tokenizer = tokenizers.Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
-            return Tokens(tokenizer)
+            return Tokenizer(tokenizer)
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise ModelError(f"the tokenizer in {folder} is damaged ({error}): fetch it again") from error
     raise ModelError(f"there is no tokenizer in {folder}: it needs tokenizer.json, or vocab.json and merges.txt")

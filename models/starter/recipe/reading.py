@@ -1,12 +1,12 @@
 """What a model says to people, to be read by people: forty first replies and twenty conversations.
 
-    python -m benchmarks.reading --model models/starter [--adapter models/starter/adapters/small-talk] > said.md
+    python -m models.starter.recipe.reading [--adapter models/starter/adapters/small-talk] > said.md
 
-The lines of Person1 stand in `reading.toml`; with `--lines` in another file: `everyday.toml`, `compared.toml`, by which
-adapters are compared, `talks.toml`, `weather.toml`, `told.toml` and `doing.toml`, whose first lines say what they are
-for, and `unseen.toml`, by which nothing is tuned. `--hurried` writes them as people do in a hurry ("im a teacher"). The
-seed is fixed, every reply is the first one that came: through `core.chat` and the engine, as in the terminal. Writes
-Markdown.
+The lines of Person1 stand in `lines/reading.toml`; with `--lines` in another file: `everyday.toml`, `compared.toml`,
+by which adapters are compared, `talks.toml`, `weather.toml`, `told.toml` and `doing.toml`, whose first lines say what
+they are for, and `unseen.toml`, by which nothing is tuned. `--hurried` writes them as people do in a hurry ("im a
+teacher"). The seed is fixed, every reply is the first one that came: through `core.chat` and the engine, as in the
+terminal. Writes Markdown.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from core.generator import Adapter, Sampling, engine
 from core.generator.defaults import READ, sampling_of
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
-from training.pretrain.hurried import in_a_hurry
+from models.starter.recipe.hurried import in_a_hurry
 
-LINES = Path(__file__).with_name("reading.toml")
+LINES = Path(__file__).parent / "lines" / "reading.toml"
 SEED = 1
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

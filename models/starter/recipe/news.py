@@ -1,15 +1,15 @@
 """How often good news are met with gladness and bad ones with sorrow.
 
-    python -m benchmarks.feelings [--model models/starter] [--adapter models/starter/adapters/small-talk] [--seed 1]
+    python -m models.starter.recipe.news [--adapter models/starter/adapters/small-talk] [--seed 1]
 
-Eighty first lines, each reply the first one that came, as in `benchmarks.reading`. A reply is glad or sorry by its
+Eighty first lines, each reply the first one that came, as in `reading`. A reply is glad or sorry by its
 words, both, or neither ("What happened?").
 """
 
 import re
 from collections import Counter
 
-from benchmarks.reading import asking, heard
+from models.starter.recipe.reading import asking, heard
 
 GOOD = """\
 I feel great today! I won the lottery! I passed my exam! I got promoted! I got a new job today! It's my birthday today!

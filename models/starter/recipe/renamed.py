@@ -1,6 +1,6 @@
 """Dialogues in which what both speakers name is called something else: made to teach that a name is taken up again.
 
-    python -m training.pretrain.renamed OUT FILE … [--hold-out FILE] [--counted FILE] [--seed N]
+    python -m models.starter.recipe.renamed OUT FILE … [--hold-out FILE] [--counted FILE] [--seed N]
 
 A small model that learns from talk as it was hears "Titanic" where films are spoken of, not where Titanic was: the word
 is as likely in any such talk. Under another name, most often one that nobody has, the word can only be copied from what
@@ -22,8 +22,8 @@ import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
 from core.errors import Person2Error
-from training.pretrain.corpora import cleaned, learned, save
-from training.pretrain.names import made_up
+from models.starter.recipe.files import cleaned, learned, save
+from models.starter.recipe.names import made_up
 
 RARE = 120
 """A word of at most so many dialogues is rare."""
@@ -48,7 +48,7 @@ def rare(dialogues: Iterable[Dialogue]) -> list[str]:
 
 def renamed(dialogues: Iterable[Dialogue], words: Sequence[str], *, seed: int = SEED) -> Iterator[Dialogue]:
     """Those of the dialogues whose speakers share some of `words`, with most of these exchanged throughout."""
-    drawn = random.Random(seed)  # noqa: S311 - which words are taken is no secret
+    drawn = random.Random(seed)
     known = set(words)
     ending: dict[str, list[str]] = {}
     for word in words:
@@ -99,7 +99,7 @@ def write(
     dialogues = [turns for path in files for turns in cleaned(learned(path, tenth))]
     others = (turns for path in counted for turns in cleaned(learned(path, tenth)))
     made = list(renamed(dialogues, rare(chain(dialogues, others)), seed=seed))
-    random.Random(seed).shuffle(made)  # noqa: S311 - likewise
+    random.Random(seed).shuffle(made)
     return save(out, made)
 
 

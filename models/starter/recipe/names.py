@@ -55,7 +55,7 @@ def strange(turns: Dialogue) -> bool:
 
 def under_names(talks: Iterable[Dialogue], *, seed: int) -> Iterator[Dialogue]:
     """Each talk that is `answered_by_name`, under `AGAIN` other names."""
-    drawn = random.Random(seed)  # noqa: S311 - which names are taken is no secret
+    drawn = random.Random(seed)
     for turns in talks:
         if name := answered_by_name(turns):
             for given in drawn.sample(NAMES, AGAIN):
