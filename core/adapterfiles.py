@@ -16,20 +16,18 @@ import msgspec
 import numpy as np
 
 from core.errors import AdapterError, ModelError, reason
+from core.generator.families import FAMILIES, LINEAR, family_of, layer_of
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-MODULES = frozenset({"c_attn", "c_proj", "c_fc"})
-"""GPT-2's linear layers inside a block: all that an adapter may change."""
 MAX_HEADER = 100_000_000
 """Bytes; the limit safetensors itself sets to a header (its format description on huggingface.co)."""
 PROBE = 8
 """Leading weights of the token embedding that tell two bases of one shape apart."""
-_PROBE_TOLERANCE = 0.02  # bf16 keeps 8 bits: 0.4 % a value; two trainings differ by far more
-_ARCHITECTURE = ("model_type", "n_embd", "n_layer", "n_head", "vocab_size", "n_positions")
+_PROBE_TOLERANCE = 0.02  # of the largest: bf16 keeps 8 bits and Q8_0 7, 0.4 %; two trainings differ by far more
+_ARCHITECTURE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 _FINGERPRINT = re.compile(r"\w* \d+x\d+x\d+, \d+ tokens, \d+ positions")
 _NORM = re.compile(r"(?:^|\.)(?:h\.\d+\.ln_[12]|ln_f)\.(?:base_layer\.)?bias$")  # trained by peft's bias="all"
-_MODULE = re.compile(r"(?:^|\.)h\.(\d+)\.(?:attn|mlp)\.(c_attn|c_proj|c_fc)\.")
 _STRUCTURES = {"F32": ("f", 4), "F16": ("e", 2), "BF16": ("H", 2), "F64": ("d", 8)}
 MAX_RANK = 4_096
 """No served base is wider, and a matrix of a higher rank than its layer is wide holds nothing more."""
@@ -80,7 +78,7 @@ class _LoraFields(msgspec.Struct, kw_only=True):
 
 
 def check(folder: Path) -> None:
-    """Raises AdapterError, in one sentence, for anything but a whole LoRA adapter in safe files for GPT-2's layers."""
+    """Raises AdapterError, in one sentence, for anything but a whole LoRA adapter in safe files for known layers."""
     name = folder.name
     if not folder.is_dir():
         raise AdapterError(f"{folder} is no folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
@@ -100,11 +98,11 @@ def check(folder: Path) -> None:
             raise AdapterError(f"the adapter {name!r} uses {meaning} ({option}), which is not served: train without it")
     _check_fields(name, config)
     targets = _targets(config)
-    foreign = sorted(target for target in targets if target.rsplit(".", 1)[-1] not in MODULES)
+    foreign = sorted(target for target in targets if target.rsplit(".", 1)[-1] not in LINEAR)
     if foreign or not targets:
         raise AdapterError(
-            f"the adapter {name!r} changes {', '.join(foreign) or 'no named modules'}, and only c_attn, c_proj and"
-            " c_fc can be changed: train it on those"
+            f"the adapter {name!r} changes {', '.join(foreign) or 'no named modules'}, and only"
+            f" {_listed(LINEAR)} can be changed: train it on those"
         )
     _check_tensors(name, folder / WEIGHTS)
 
@@ -135,10 +133,9 @@ def _check_tensors(name: str, weights: Path) -> None:
     ranks: dict[str, set[int]] = {}
     for tensor, entry in header.items():
         shape = tuple(entry["shape"])
-        if _MODULE.search(tensor) is None and not is_norm(tensor):
+        if layer_of(tensor) is None and not is_norm(tensor):
             raise AdapterError(
-                f"the adapter {name!r} holds {tensor}, which belongs to none of c_attn, c_proj and c_fc: train it on"
-                " those"
+                f"the adapter {name!r} holds {tensor}, which belongs to none of {_listed(LINEAR)}: train it on those"
             )
         side = next((side for side in ("lora_A", "lora_B") if tensor.endswith(f".{side}.weight")), None)
         if side is None:
@@ -199,7 +196,7 @@ def stamp(folder: Path) -> int:
 def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
     targets = config.get("target_modules")
     if isinstance(targets, str):  # a regular expression, or the word all-linear: the tensors' names will tell
-        return ("c_attn",) if any(module in targets for module in MODULES) else (targets,)
+        return LINEAR[:1] if any(module in targets for module in LINEAR) else (targets,)
     return tuple(str(target) for target in targets or ())
 
 
@@ -208,15 +205,13 @@ def shapes(weights: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in _header(weights)[0].items()}
 
 
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def is_norm(tensor: str) -> bool:
     """Whether it is the bias of a layer norm, which not every generator serves."""
     return _NORM.search(tensor) is not None
-
-
-def adapter_layer(tensor: str) -> str | None:
-    """The base's module that a tensor belongs to, as the base names it (`transformer.h.0.attn.c_attn`), or None."""
-    match = _MODULE.search(tensor)
-    return "transformer." + tensor[match.start() : match.end()].strip(".") if match else None
 
 
 def _header(weights: Path) -> tuple[dict[str, Any], int]:
@@ -250,30 +245,34 @@ def _header(weights: Path) -> tuple[dict[str, Any], int]:
 def fingerprint(config: Mapping[str, Any], probe: Sequence[float] = ()) -> str:
     """A base model in words a person can compare: `gpt2 768x12x12, 50257 tokens, 1024 positions`.
 
-    The numbers are width × layers × heads. `probe`, the first weights of the token embedding (`wte[0, :8]`), tells
+    The numbers are width × layers × heads. `probe`, the first weights of the token embedding (`[0, :8]`), tells
     bases of one shape apart; it is written behind the shape, coarsely, so that fp16 and fp32 files of one base agree.
     """
-    kind, width, layers, heads, vocabulary, positions = (config.get(name, 0) for name in _ARCHITECTURE)
-    shape = f"{kind} {width}x{layers}x{heads}, {vocabulary} tokens, {positions} positions"
+    family = FAMILIES.get(str(config.get("model_type")))
+    sizes = (family.read(config, name, 0) if family else config.get(name, 0) for name in _ARCHITECTURE)
+    width, layers, heads, vocabulary, positions = sizes
+    shape = f"{config.get('model_type', 0)} {width}x{layers}x{heads}, {vocabulary} tokens, {positions} positions"
     return shape + "".join(f" {value:+.4f}" for value in probe[:PROBE])
 
 
 def folder_fingerprint(folder: Path) -> str:
     """`fingerprint` of a base model's folder, without torch; with a probe where it has `model.safetensors`.
 
-    Raises ModelError when the folder holds no `config.json`.
+    Raises ModelError when the folder holds no `config.json`, or one of an unknown family.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} is no model: config.json is missing or unreadable") from error
+    family = family_of(config, folder.name)
     weights = folder / "model.safetensors"
-    return fingerprint(config, _probe(weights) if weights.is_file() else ())
+    embedding = f"{family.embedding}.weight"
+    return fingerprint(config, _probe(weights, f"{family.root}.{embedding}", embedding) if weights.is_file() else ())
 
 
-def _probe(weights: Path) -> tuple[float, ...]:
+def _probe(weights: Path, *names: str) -> tuple[float, ...]:
     header, start = _header(weights)
-    name = next((name for name in ("transformer.wte.weight", "wte.weight") if name in header), None)
+    name = next((name for name in names if name in header), None)
     if name is None or header[name]["dtype"] not in _STRUCTURES:
         return ()
     letter, width = _STRUCTURES[header[name]["dtype"]]
@@ -291,9 +290,8 @@ def same_base(one: str, other: str) -> bool:
         return True
     shape, probe = _split(one)
     other_shape, other_probe = _split(other)
-    return shape == other_shape and all(
-        abs(a - b) <= 1e-4 + _PROBE_TOLERANCE * max(abs(a), abs(b)) for a, b in zip(probe, other_probe, strict=False)
-    )
+    slack = 1e-4 + _PROBE_TOLERANCE * max(map(abs, (*probe, *other_probe)), default=0.0)
+    return shape == other_shape and all(abs(a - b) <= slack for a, b in zip(probe, other_probe, strict=False))
 
 
 def _split(fingerprint_text: str) -> tuple[str, tuple[float, ...]]:

@@ -19,7 +19,7 @@ from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, StorageError
 from core.generator import Adapter, Generator, Sampling
-from core.generator.usual import OURS, usual
+from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings
 from core.voices import Voices
@@ -57,7 +57,7 @@ def base_path(name: str) -> str:
 def sampling(settings: Settings) -> Sampling:
     """How the model that BASE_MODEL or GENERATOR names is drawn from. Raises ModelError."""
     remote = settings.generator == "remote"  # another model than BASE_MODEL speaks then
-    return settings.sampling(OURS if remote else usual(base_path(settings.base_model)))
+    return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
 def open_shelf(settings: Settings) -> Shelf:
@@ -106,9 +106,9 @@ async def open_generator(settings: Settings) -> Generator:
 def _load(settings: Settings) -> Generator:
     base = base_path(settings.base_model)
     if settings.generator == "transformers" or (settings.generator == "auto" and _has_gpu()):
-        from core.generator import gpt2
+        from core.generator import transformers
 
-        return gpt2.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+        return transformers.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
     from core.generator import engine
 
     return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)

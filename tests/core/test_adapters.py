@@ -355,7 +355,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("IA3", {"peft_type": "IA3"}, "only LORA"),
     ("DoRA", {"use_dora": True}, "DoRA"),
     ("saved modules", {"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ("other modules", {"target_modules": ["q_proj", "c_attn"]}, "changes q_proj"),
+    ("other modules", {"target_modules": ["query_key_value", "c_attn"]}, "changes query_key_value"),
     ("the head", {"target_modules": ["lm_head"]}, "changes lm_head"),
     ("no modules", {"target_modules": None}, "no named modules"),
     ("an alpha of letters", {"lora_alpha": "x"}, "invalid configuration"),

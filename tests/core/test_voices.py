@@ -16,7 +16,7 @@ from core.adapterfiles import WEIGHTS, folder_fingerprint
 from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
 from core.errors import AdapterError, NumericalError, Unavailable
-from core.generator import Adapter, Completion, Generator, Sampling, engine, gpt2
+from core.generator import Adapter, Completion, Generator, Sampling, engine, transformers
 from core.memory import open_memory
 from core.messages import Conversation
 from core.voices import Voices
@@ -320,7 +320,7 @@ async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, st
         await asyncio.gather(*tasks)
 
 
-@pytest.mark.parametrize("build", [gpt2.load, engine.load], ids=["transformers", "engine"])
+@pytest.mark.parametrize("build", [transformers.load, engine.load], ids=["transformers", "engine"])
 async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)

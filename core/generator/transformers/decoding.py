@@ -15,8 +15,8 @@ from transformers import DynamicCache
 
 from core.errors import NumericalError
 from core.generator import Sampling
-from core.generator.gpt2.base import Base
-from core.generator.gpt2.sampling import choose
+from core.generator.transformers.loader import Base
+from core.generator.transformers.sampling import choose
 
 
 class Forward(Protocol):
@@ -58,8 +58,9 @@ class Row:
 
 def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int, voice: str) -> Row:
     """Drop the oldest tokens of a prompt that leaves too little room for the reply; at least one token stays."""
-    room = min(sampling.max_new_tokens, base.context_length - 1)
-    ids = list(prompt[-(base.context_length - room) :]) or [base.end]
+    context = base.context_length - len(base.start)
+    room = min(sampling.max_new_tokens, context - 1)
+    ids = [*base.start, *prompt[-(context - room) :]] or [base.end]
     dice = Random(seed)  # noqa: S311 - which word comes next is no secret
     return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, dice=dice, voice=voice)
 
@@ -170,7 +171,7 @@ class Batch:
         """Is the reply over? The stop text may end inside a token or span several, so the text decides."""
         row.text = self.base.decode(row.ids[row.prompt_tokens :])
         stop = row.sampling.stop
-        if token == self.base.end:
+        if token in self.base.ends:
             row.finish = "stop"
         elif stop and stop in row.text:
             row.text = row.text[: row.text.index(stop)]
