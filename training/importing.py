@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 from core.errors import ExportError
 from core.messages import Message
-from training import consent, exports, gaps, ingest, manifest, scrub, sort, stretches
+from training import consent, exports, gaps, ingest, manifest, sort, stretches
+from training.data import pii
 from training.dialogues import READY_MADE, Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
@@ -275,7 +276,7 @@ class _Job:
             targets=targets,
             liked=liked,
             copied=self._store.copied(COPIED_OFTEN, MAX_COPIED),
-            blocked=scrub.blocker(options.block_list),
+            blocked=pii.blocker(options.block_list),
             max_message=options.max_message,
             min_turns=options.min_turns,
             min_words=options.min_words,
