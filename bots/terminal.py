@@ -105,7 +105,7 @@ class Terminal:
             speaker = "Person2: " if self._interactive else ""
             self._sink.write(f"{speaker}{answer.reply.text}\n")
             self._sink.flush()
-            await self._chat.posted(answer.reply, self._conversation, ())
+            await self._chat.posted(answer.reply, self._conversation, (), stands=True)
         if answer.text:
             self._note(answer.text)
         if answer.attachment is not None:

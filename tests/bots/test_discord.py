@@ -8,10 +8,11 @@ import pytest
 from simcord.enums import MessageType
 
 from bots.discord import examine
-from core.chat import BROKEN, TOO_FAST, WORDLESS, ChatSettings
+from core.chat import ChatSettings
 from core.errors import Refused
 from core.memory import open_memory
 from core.messages import Conversation
+from core.notices import BROKEN, TOO_FAST, WORDLESS
 from tests.bots.discord_talk import talking
 from tests.discord_server import TOKEN, DiscordServer, Person, forum
 from tests.fakes import FakeGenerator, chat

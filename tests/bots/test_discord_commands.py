@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from bots.discord import Patience
-from core.chat import TOO_FAST, ChatSettings
+from core.chat import ChatSettings
 from core.memory import open_memory
+from core.notices import TOO_FAST
 from tests.bots.discord_talk import HURRIED, talking
 from tests.bots.slowly import store_posts_late
 from tests.discord_server import DiscordServer, Person
