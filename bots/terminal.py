@@ -8,6 +8,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TextIO
 
@@ -18,6 +19,12 @@ from core.errors import Person2Error
 from core.messages import Conversation, Kind, Message
 
 HOME = Conversation(platform="terminal", channel="terminal", kind=Kind.DIRECT)
+
+
+def apart() -> Conversation:
+    """A conversation in which nothing was said yet: what comes of a seed must not depend on earlier talk."""
+    return replace(HOME, channel=f"terminal-{secrets.token_hex(8)}")
+
 
 LINE_LIMIT = 100_000
 """Characters of a line that are read; a pasted book is cut here and the person is told."""

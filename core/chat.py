@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
 from core.attention import Attention
-from core.composer import Composer, VoiceOf
+from core.composer import Composer, VoiceFailed, VoiceOf
 from core.errors import Overloaded
 from core.failures import log_failure
 from core.generator import Generator, Sampling
@@ -74,6 +74,7 @@ class Chat:
         generator: Generator,
         voice: VoiceOf,
         settings: ChatSettings,
+        voice_failed: VoiceFailed | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -83,7 +84,13 @@ class Chat:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
         self._composer = Composer(
-            memory=memory, generator=generator, voice=voice, sampling=settings.sampling, rng=self._rng, clock=clock
+            memory=memory,
+            generator=generator,
+            voice=voice,
+            voice_failed=voice_failed,
+            sampling=settings.sampling,
+            rng=self._rng,
+            clock=clock,
         )
         self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
         self._locks = Locks()
@@ -94,7 +101,8 @@ class Chat:
         self._completing: dict[str, set[asyncio.Task[Message]]] = {}
         self._handed_out: set[int] = set()
         """Questions of an earlier process that a platform is about to resume."""
-        self._draining = False
+        self.draining = False
+        """No answers are begun any more."""
 
     # What is said
 
@@ -142,7 +150,7 @@ class Chat:
             return None
         if why is Why.AMBIENT:
             self._attention.answers_unasked(message)
-        elif not self._draining and self._attention.too_fast(message):
+        elif not self.draining and self._attention.too_fast(message):
             return await self._give_up(row, self._notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=why, thinking=thinking)
 
@@ -174,7 +182,7 @@ class Chat:
                 await asyncio.to_thread(self.memory.ask, row, str(decision.why))
         if row is None:
             return None
-        if not self._draining and self._attention.too_fast(message):
+        if not self.draining and self._attention.too_fast(message):
             return await self._give_up(row, self._notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
 
@@ -191,7 +199,7 @@ class Chat:
             row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
             return None
-        if self._draining:
+        if self.draining:
             return await self._give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
         if self._attention.too_fast(message):
             return await self._give_up(row, Reply(text=notices.TOO_FAST, answers=message.id, notice=True))
@@ -231,11 +239,11 @@ class Chat:
                 await self._pending.settled(where)
                 found = await asyncio.to_thread(self.memory.question_of, where, post)
         if found is None:
-            return Reply(text=notices.NOTHING_ASKED, notice=True), ()
+            return Reply(text=notices.NOTHING_ASKED if post is None else notices.NOT_MINE, notice=True), ()
         question, row = found.message, found.row
         if question.author != asker.author and not admin and where.kind is not Kind.DIRECT:
             return Reply(text=notices.NOT_YOURS, notice=True), ()
-        if self._draining:
+        if self.draining:
             return Reply(text=notices.RESTARTING, notice=True), ()
         if self._attention.too_fast(asker):
             return Reply(text=notices.TOO_FAST, notice=True), ()
@@ -289,7 +297,7 @@ class Chat:
 
     async def drain(self, seconds: float) -> bool:
         """Take on nothing more, and wait until every reply on its way is posted; False where that takes longer."""
-        self._draining = True
+        self.draining = True
         return await self._pending.drained(seconds)
 
     # What becomes of it
@@ -435,7 +443,7 @@ class Chat:
     def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
         """A bare mention, a picture, a sticker: say that we read text, where we may speak and were addressed."""
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
-        if not addressed or self._draining or not self._attention.allowed(message, chosen):
+        if not addressed or self.draining or not self._attention.allowed(message, chosen):
             return None
         return None if self._attention.too_fast(message) else self._notice(notices.WORDLESS, message)
 
@@ -451,7 +459,7 @@ class Chat:
     async def _answer(
         self, message: Message, row: int, chosen: ChannelSettings, *, why: Why, thinking: Thinking
     ) -> Reply | None:
-        if self._draining:
+        if self.draining:
             return None  # it is owed, and the next start gives it
         pending = self._pending.begin(message.conversation, row)
 

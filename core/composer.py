@@ -11,12 +11,16 @@ from datetime import datetime
 from typing import TypeAlias
 
 from core import dialogue, policy, replies
+from core.errors import NumericalError
 from core.generator import Adapter, Generator, Sampling, choice
 from core.memory import ChannelSettings, Memory, Remembered
 from core.messages import Conversation, Kind, Message, Reply
 
 VoiceOf: TypeAlias = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
 """Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+
+VoiceFailed: TypeAlias = Callable[[Adapter, Exception], Awaitable[None]]
+"""Told of an adapter whose numbers overflow, so that another one speaks."""
 
 WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
@@ -35,6 +39,7 @@ class Composer:
         memory: Memory,
         generator: Generator,
         voice: VoiceOf,
+        voice_failed: VoiceFailed | None = None,
         sampling: Sampling,
         rng: random.Random,
         clock: Callable[[], datetime],
@@ -42,6 +47,7 @@ class Composer:
         self._memory = memory
         self._generator = generator
         self._voice = voice
+        self._voice_failed = voice_failed
         self._sampling = sampling
         self._rng = rng
         self._clock = clock
@@ -70,12 +76,19 @@ class Composer:
         text = ""
         best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
         for _ in range(ATTEMPTS):
-            drawn = await self._generator.generate(
-                prompt,
-                sampling=replace(sampling, seed=self._rng.getrandbits(31)),
-                adapter=adapter,
-                conversation=message.conversation.key,
-            )
+            try:
+                drawn = await self._generator.generate(
+                    prompt,
+                    sampling=replace(sampling, seed=self._rng.getrandbits(31)),
+                    adapter=adapter,
+                    conversation=message.conversation.key,
+                )
+            except NumericalError as error:
+                if adapter is None or self._voice_failed is None:
+                    raise
+                await self._voice_failed(adapter, error)
+                adapter = await self._voice(message.conversation, chosen.voice)
+                continue
             if clean := replies.clean(drawn.text, said=said):
                 fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
                 if fits > best:

@@ -20,6 +20,7 @@ MISSED = "Sorry, I was restarted before I could answer this. Ask me again if you
 NOT_ALLOWED = "I'm not allowed to talk in this channel. Its admins can change that."
 NO_QUESTION = "Ask me something: the question was empty."
 NOTHING_ASKED = "You haven't asked me anything here yet."
+NOT_MINE = "That isn't an answer of mine."
 NOT_YOURS = "Only the person who asked, or someone who may manage this channel, can have that answered again."
 DELETED = "What you asked has been deleted, so I won't answer it."
 LEFT = "All right, I'm leaving this thread. Mention me and I'll be back."

@@ -28,6 +28,7 @@ from bots.discord.posts import Posts, parts, retry_after
 from core.chat import Chat
 from core.commands import Commands
 from core.errors import Refused, StorageError
+from core.health import PostHealth
 from core.messages import Conversation, Kind, Message, Reply
 from core.notices import BROKEN
 
@@ -56,6 +57,7 @@ class DiscordBot:
         self.message_content = True
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self.patience = patience or Patience()
+        self.post_health = PostHealth()
         self.posts = Posts(self._connected, self.patience)
         self.interactions = Interactions(commands=commands, posts=self.posts, patience=self.patience, buttons=buttons)
         self.buttons = buttons

@@ -9,7 +9,7 @@ from core.chat import Chat, ChatSettings
 from core.composer import WARMER
 from core.errors import GeneratorError, Overloaded
 from core.messages import Kind, Message, Reply
-from core.notices import DELETED, NOT_ALLOWED, NOT_YOURS, NOTHING_ASKED, TOO_FAST
+from core.notices import DELETED, NOT_ALLOWED, NOT_MINE, NOT_YOURS, NOTHING_ASKED, TOO_FAST
 from core.replies import LOST_FOR_WORDS
 from tests.fakes import Clock, FakeGenerator, chat, said, until
 
@@ -164,7 +164,7 @@ async def test_after_a_notice_the_newest_question_is_answered() -> None:
         ("ann", False, None, "another"),
         ("ben", False, None, NOTHING_ASKED),
         ("ben", True, None, "another"),
-        ("ann", False, "p9", NOTHING_ASKED),
+        ("ann", False, "p9", NOT_MINE),
     ],
 )
 async def test_who_may_have_it_answered_again(author: str, admin: bool, post: str | None, text: str) -> None:
