@@ -121,6 +121,7 @@ class Composer:
             adapter=completion.adapter,
             details=details,
             replaces=replacing,
+            question=message.id,
         )
         if stored is None:
             return None

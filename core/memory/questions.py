@@ -17,9 +17,12 @@ class Questions(Store):
 
     def ask(self, row: int, why: str) -> None:
         """A stored message is to be answered after all; its answer is owed from now on."""
-        with self._session() as session:
+
+        def owe(session: Session) -> None:
             if session.get(MessageRow, row) is not None and session.get(QuestionRow, row) is None:
                 session.add(QuestionRow(message_id=row, why=why, owed=1))
+
+        self._write(owe)
 
     def settle(self, question: int) -> None:
         """No answer is owed any more: it was posted, or its asker was told why not."""
