@@ -41,7 +41,7 @@ class About:
     licences: Mapping[str, str] = field(default_factory=dict)
     """Corpus → licence and where it comes from."""
     decoding: Mapping[str, float] = field(default_factory=dict)
-    """Sampling settings for `generation_config.json`, as `core.generator.usual` reads them."""
+    """Sampling settings for `generation_config.json`, as `core.generator.defaults` reads them."""
     summary: str = ""
     """Markdown behind the first line of the card: what a reader wants to know before anything else."""
     notes: str = ""

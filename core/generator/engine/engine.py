@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from core.errors import GeneratorError, Overloaded, Unavailable
+from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
 from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
@@ -314,7 +314,7 @@ class Engine:
             if damaged:
                 _fail(
                     request.future,
-                    GeneratorError("the model's numbers are not finite: its weights or the adapter's are damaged"),
+                    NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged"),
                 )
                 continue
             self._completed += 1

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from core.chat import Chat, ChatSettings
 from core.generator import Adapter, Sampling, engine
-from core.generator.usual import READ, usual
+from core.generator.defaults import READ, sampling_of
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message
 from models.starter.recipe.hurried import in_a_hurry
@@ -42,7 +42,7 @@ def main() -> None:
     options.add_argument("--best-of", type=int, help="likewise")
     given = options.parse_args()
     told = {name: getattr(given, name) for name in READ if getattr(given, name) is not None}
-    sampling = replace(usual(given.model), **told)
+    sampling = replace(sampling_of(given.model), **told)
     lines = tomllib.loads(given.lines.read_text(encoding="utf-8"))
     talks = [[opening] for opening in lines["openings"]] + [talk["lines"] for talk in lines["talks"]]
     said = heard(given, talks, sampling)
@@ -75,7 +75,7 @@ def heard(
     if given.hurried:
         talks = [[in_a_hurry(line) for line in talk] for talk in talks]
     adapter = Adapter(id=given.adapter.name, path=given.adapter) if given.adapter else None
-    return asyncio.run(play(given.model, adapter, sampling or usual(given.model), talks, seed=given.seed))
+    return asyncio.run(play(given.model, adapter, sampling or sampling_of(given.model), talks, seed=given.seed))
 
 
 async def play(

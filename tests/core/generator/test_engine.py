@@ -18,7 +18,7 @@ from transformers import GPT2LMHeadModel
 
 from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
-from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generator, Sampling, engine, gpt2
+from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generator, Sampling, engine, transformers
 from core.generator.engine import Engine
 from core.generator.engine.model import Chunk
 from core.generator.engine.scheduler import Scheduler, Sequence
@@ -268,7 +268,7 @@ async def test_the_best_of_several_is_the_one_the_prompt_says_most_about(
     assert len({one.text for one in each}) == 5
     assert best.text == each[scores.index(max(scores))].text
     assert best.seed == 5
-    other = gpt2.load(base, device="cpu")
+    other = transformers.load(base, device="cpu")
     for seed in (5, 6, 7):
         several = replace(settings, seed=seed, best_of=4)
         both = [await one.generate(prompt, sampling=several, adapter=voice) for one in (exact, other)]
@@ -461,12 +461,12 @@ async def test_adapters_that_cannot_be_served_say_so(
     for folder, says in (
         (wide, "does not fit this base"),
         (deep, "does not fit this base"),
-        (cut, "copy or save it again"),
+        (cut, "damaged or cut short"),
         (rotten, "not finite"),
         (head, "changes .*lm_head"),
         (dora, "DoRA"),
         (pissa, "pissa_niter_4, which changes the base"),
-        (tmp_path / "gone", "is no adapter"),
+        (tmp_path / "gone", "is no folder"),
     ):
         with pytest.raises(AdapterError, match=says) as caught:
             await exact.generate("hi", sampling=GREEDY, adapter=Adapter(id=folder.name, path=folder))

@@ -25,7 +25,7 @@ from core.generator.engine.model import Chunk, Model
 from core.generator.engine.model_native import NativeModel
 from core.generator.engine.model_torch import TorchModel
 from core.generator.engine.sampling import RowSampling, choose
-from core.generator.gpt2 import sampling as reference_sampling
+from core.generator.transformers import sampling as reference_sampling
 from tests.models import tiny_adapter, tiny_model
 
 CONTEXT = 192

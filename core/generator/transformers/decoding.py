@@ -13,10 +13,10 @@ from typing import Literal, Protocol, cast
 import torch
 from transformers import DynamicCache
 
-from core.errors import GeneratorError
+from core.errors import NumericalError
 from core.generator import Sampling
-from core.generator.gpt2.base import Base
-from core.generator.gpt2.sampling import choose
+from core.generator.transformers.loader import Base
+from core.generator.transformers.sampling import choose
 
 
 class Forward(Protocol):
@@ -58,8 +58,9 @@ class Row:
 
 def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int, voice: str) -> Row:
     """Drop the oldest tokens of a prompt that leaves too little room for the reply; at least one token stays."""
-    room = min(sampling.max_new_tokens, base.context_length - 1)
-    ids = list(prompt[-(base.context_length - room) :]) or [base.end]
+    context = base.context_length - len(base.start)
+    room = min(sampling.max_new_tokens, context - 1)
+    ids = [*base.start, *prompt[-(context - room) :]] or [base.end]
     dice = Random(seed)  # noqa: S311 - which word comes next is no secret
     return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, dice=dice, voice=voice)
 
@@ -160,7 +161,7 @@ class Batch:
         chosen = choose(logits, [row.ids for row in rows], [row.sampling for row in rows], [row.dice for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if token is None:
-                row.error = GeneratorError("the voice's numbers are not finite, its weights are damaged: use another")
+                row.error = NumericalError("the voice's numbers are not finite, its weights are damaged: use another")
                 row.ids.append(self.base.end)  # keeps the columns in step until it is dropped
             else:
                 row.ids.append(token)
@@ -170,7 +171,7 @@ class Batch:
         """Is the reply over? The stop text may end inside a token or span several, so the text decides."""
         row.text = self.base.decode(row.ids[row.prompt_tokens :])
         stop = row.sampling.stop
-        if token == self.base.end:
+        if token in self.base.ends:
             row.finish = "stop"
         elif stop and stop in row.text:
             row.text = row.text[: row.text.index(stop)]

@@ -21,9 +21,9 @@ import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
 from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
-from core.generator.gpt2.base import Base, load_base
-from core.generator.gpt2.decoding import Batch, Row, make_row
-from core.generator.gpt2.lora import Key, Prepared, Rack, key_of, prepare
+from core.generator.transformers.adapter_pool import AdapterPool, Key, Prepared, key_of, prepare
+from core.generator.transformers.decoding import Batch, Row, make_row
+from core.generator.transformers.loader import Base, load_base
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ def load(
     max_adapters: int = MAX_ADAPTERS,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
-) -> "Gpt2Generator":
+) -> "TransformersGenerator":
     """A generator ready to use. Blocks while it reads the model. Raises ModelError.
 
     `base` is a folder or a hub name, the network is touched only for a name that is not in the local cache.
     `fresh_seed` seeds requests that bring no seed; `clock` counts seconds.
     """
-    return Gpt2Generator(
+    return TransformersGenerator(
         load_base(base, device=device),
         max_batch=max_batch,
         queue_limit=queue_limit,
@@ -82,7 +82,7 @@ class _Order:
     future: "Future[None]"
 
 
-class Gpt2Generator:
+class TransformersGenerator:
     """`core.generator.Generator` over transformers and peft. Build it with `load`."""
 
     def __init__(
@@ -98,8 +98,8 @@ class Gpt2Generator:
         if min(max_batch, queue_limit, max_adapters) < 1:
             raise ModelError("MAX_BATCH, QUEUE_LIMIT and the number of adapters should each be 1 or more")
         self._base = base
-        self._rack = Rack(base, limit=max_adapters)
-        self._batch = Batch(base=base, forward=self._rack.forward)
+        self._adapters = AdapterPool(base, limit=max_adapters)
+        self._batch = Batch(base=base, forward=self._adapters.forward)
         self._max_batch = max_batch
         self._queue_limit = queue_limit
         self._fresh_seed = fresh_seed
@@ -112,7 +112,7 @@ class Gpt2Generator:
         self._closing = False
         self._completed = 0
         self._tokens = 0
-        self._thread = threading.Thread(target=self._own, name="gpt2", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="transformers", daemon=True)
         self._thread.start()
 
     # the port
@@ -140,8 +140,8 @@ class Gpt2Generator:
         arrived = self._clock()
         validate(sampling)
         self._admissible()
-        key = self._rack.known(key_of(adapter)) if adapter else None
-        if adapter is not None and key is not None and not self._rack.has(key):
+        key = self._adapters.known(key_of(adapter)) if adapter else None
+        if adapter is not None and key is not None and not self._adapters.has(key):
             key = await self._fetch(adapter)
         encode = self._base.encode
         ids = encode(prompt) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt)
@@ -165,13 +165,13 @@ class Gpt2Generator:
 
     async def load(self, adapter: Adapter) -> None:
         self._open()
-        key = self._rack.known(key_of(adapter))
-        if not self._rack.has(key) or key in self._doomed:
+        key = self._adapters.known(key_of(adapter))
+        if not self._adapters.has(key) or key in self._doomed:
             await self._fetch(adapter)
 
     async def unload(self, adapter_id: str) -> None:
         if not self._closing:
-            await self._order(lambda: self._doomed.update(self._rack.keys(adapter_id)))
+            await self._order(lambda: self._doomed.update(self._adapters.keys(adapter_id)))
 
     def status(self) -> GeneratorStatus:
         return GeneratorStatus(
@@ -181,7 +181,7 @@ class Gpt2Generator:
             running=len(self._running),
             completed=self._completed,
             tokens=self._tokens,
-            adapters=self._rack.ids(),
+            adapters=self._adapters.ids(),
         )
 
     async def close(self) -> None:
@@ -227,9 +227,9 @@ class Gpt2Generator:
 
     # on the owner's thread
 
-    def _own(self) -> None:
+    def _run(self) -> None:
         while self._await_work():
-            self._obey()
+            self._handle()
             try:
                 with torch.inference_mode():
                     self._admit()
@@ -251,7 +251,7 @@ class Gpt2Generator:
                 self._changed.wait()
             return True
 
-    def _obey(self) -> None:
+    def _handle(self) -> None:
         while self._orders:
             order = self._orders.popleft()
             try:
@@ -265,11 +265,11 @@ class Gpt2Generator:
                 _resolve(order.future, None)
         for key in self._doomed_free():
             self._doomed.discard(key)
-            self._rack.remove(key)
+            self._adapters.remove(key)
 
     def _put(self, prepared: Prepared) -> None:
         self._doomed.discard(prepared.key)
-        self._rack.put(prepared, in_use=self._in_use())
+        self._adapters.put(prepared, in_use=self._in_use())
 
     def _in_use(self) -> set[Key]:
         with self._changed:
@@ -294,12 +294,12 @@ class Gpt2Generator:
         self._batch.admit([row for request in taken if not request.future.done() for row in request.rows])
 
     def _rows(self, request: _Request) -> list[Row]:
-        if request.key is not None and request.adapter is not None and not self._rack.has(request.key):
+        if request.key is not None and request.adapter is not None and not self._adapters.has(request.key):
             # It gave way to others while this request waited.
             prepared = prepare(request.adapter, self._base)
-            self._rack.put(prepared, in_use=self._in_use())
+            self._adapters.put(prepared, in_use=self._in_use())
             request.key = prepared.key
-        voice = self._rack.name(request.key)
+        voice = self._adapters.name(request.key)
         seeds = (request.seed + number * RIVAL_STEP for number in range(request.sampling.best_of))
         return [make_row(self._base, request.ids, sampling=request.sampling, seed=seed, voice=voice) for seed in seeds]
 
@@ -327,7 +327,7 @@ class Gpt2Generator:
         if len(able) < 2:
             return able[0] if able else rows[0]
         prompt = self._base.decode(able[0].ids[: able[0].prompt_tokens])
-        return able[choice.best(prompt, [row.text for row in able], self._rack.information(able))]
+        return able[choice.best(prompt, [row.text for row in able], self._adapters.information(able))]
 
     def _completion(self, request: _Request, row: Row) -> Completion:
         return Completion(

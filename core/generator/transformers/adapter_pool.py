@@ -1,8 +1,8 @@
 """LoRA adapters inside one base model, side by side, through peft.
 
-`prepare` judges an adapter and reads it (any thread); `Rack` holds those in the model (the owner's thread alone) and
-computes with one adapter a row. peft's mixed batches (`adapter_names`) work on GPT-2's Conv1D, so a batch of sixteen
-voices is one pass. Knows nothing of queues, text or sampling.
+`prepare` judges an adapter and reads it (any thread); `AdapterPool` holds those in the model (the worker alone) and
+computes with one adapter a row. peft's mixed batches (`adapter_names`) make a batch of sixteen voices one pass. Knows
+nothing of queues, text or sampling.
 """
 
 import logging
@@ -19,14 +19,15 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import DynamicCache, PreTrainedModel
 
-from core.adapterfiles import CONFIG, WEIGHTS, adapter_layer, check, same_base, shape_of, shapes, stamp
+from core.adapterfiles import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
 from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import INFORMATION, Adapter
-from core.generator.gpt2.base import Base
-from core.generator.gpt2.decoding import Row
+from core.generator.families import layer_of
+from core.generator.transformers.decoding import Row
+from core.generator.transformers.loader import Base
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,11 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     """
     folder = adapter.path if adapter.path.is_dir() else _fetch(adapter)
     check(folder)
+    if any(map(is_norm, shapes(folder / WEIGHTS))):
+        raise AdapterError(
+            f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine serves: set'
+            " GENERATOR=engine or train it without"
+        )
     _fits(adapter.id, folder, base)
     try:
         config = LoraConfig.from_pretrained(str(folder))
@@ -68,8 +74,6 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     except Exception as error:  # peft and safetensors raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split())[:200]
         raise AdapterError(f"the adapter {adapter.id!r} cannot be read ({reason}): copy or train it again") from error
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-        raise AdapterError(f"the adapter {adapter.id!r} holds numbers that are not finite: train it again")
     biases: dict[str, torch.Tensor] = {}
     for name in [name for name in weights if ".base_layer." in name]:
         biases[name.removeprefix("base_model.model.").split(".base_layer.")[0]] = weights.pop(name)
@@ -109,7 +113,7 @@ def _fits(adapter_id: str, folder: Path, base: Base) -> None:
         made_for = config.base_model_name_or_path or made_for
     fits = same_base(print_, base.fingerprint)
     for name, shape in shapes(folder / WEIGHTS).items():
-        inputs, outputs = base.layers.get(adapter_layer(name) or "", (0, 0))
+        inputs, outputs = base.layers.get(layer_of(name) or "", (0, 0))
         wanted = {"lora_A.weight": (-1, inputs), "lora_B.weight": (0, outputs)}.get(".".join(name.split(".")[-2:]))
         fits = fits and inputs > 0 and (wanted is None or shape[wanted[0]] == wanted[1])
     if not fits:
@@ -128,7 +132,7 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-class Rack:
+class AdapterPool:
     """The adapters in the model; the least recently used gives way when there are more than `limit`.
 
     Not for several threads, but for `has` and `ids`.
@@ -201,7 +205,7 @@ class Rack:
         voices: Sequence[str],
     ) -> torch.Tensor:
         """`(B, T) int64` and a voice a row → the last column's logits, `(B, V) float32`; `cache` grows by T."""
-        model: GPT2LMHeadModel | PeftModel = self._base.model
+        model: PreTrainedModel | PeftModel = self._base.model
         extra: dict[str, Any] = {}
         if self._peft is not None and self._names:
             model, extra = self._peft, {"adapter_names": list(voices)}
@@ -223,7 +227,8 @@ class Rack:
         fronts: list[list[int]] = []
         for row in rows:
             prompt = row.ids[: row.prompt_tokens]
-            fronts += [prompt, self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]]
+            last = self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]
+            fronts += [prompt, [*self._base.start, *last]]
         replies = [row.ids[row.prompt_tokens :] for row in rows for _ in range(2)]
         voices = [row.voice for row in rows for _ in range(2)]
         width = max(len(front) + len(reply) for front, reply in zip(fronts, replies, strict=True)) - 1
@@ -233,7 +238,7 @@ class Rack:
             known = [*front, *reply[:-1]]
             ids[line, width - len(known) :] = torch.tensor(known)
             mask[line, width - len(known) :] = 1
-        model: GPT2LMHeadModel | PeftModel = self._base.model
+        model: PreTrainedModel | PeftModel = self._base.model
         extra: dict[str, Any] = {}
         if self._peft is not None and self._names:
             model, extra = self._peft, {"adapter_names": voices}

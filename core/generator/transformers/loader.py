@@ -12,32 +12,41 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from core.adapterfiles import fingerprint
+from core.adapterfiles import PROBE, fingerprint
 from core.errors import ModelError
-from core.generator import END_OF_TEXT
+from core.generator.families import Family, context_of, family_of
+from core.generator.vocabulary import end_tokens, start_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     name: str
     """As it was typed."""
-    model: GPT2LMHeadModel
+    family: Family
+    model: PreTrainedModel
     """In eval mode, on its device; float32 on a CPU, bfloat16 on CUDA that has it."""
     tokenizer: Tokenizer
     """Encodes special tokens inside a text as plain text; may be used from any thread."""
-    end: int
-    """Id of the end-of-text token."""
+    start: tuple[int, ...]
+    """What stands in front of every text, such as Llama's `<s>`; nothing for most."""
+    ends: frozenset[int]
+    """Tokens that end a generation."""
     layers: dict[str, tuple[int, int]]
     """Inputs and outputs of every layer an adapter may change, by its name (`transformer.h.0.attn.c_attn`)."""
     fingerprint: str
 
     @property
     def context_length(self) -> int:
-        return int(self.model.config.n_positions)
+        return context_of(self.model.config.to_dict(), self.family)
+
+    @property
+    def end(self) -> int:
+        """One of `ends`, to fill rows with."""
+        return min(self.ends)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; `<|endoftext|>` typed by a person is thirteen characters like any others."""
@@ -60,52 +69,65 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
-        model, tokenizer = _from_pretrained(name, str(folder), kind, local=True)
+        family, model, tokenizer = _from_pretrained(name, str(folder), kind, local=True)
     elif isinstance(base, Path) or folder.is_absolute() or name.startswith((".", "~")):
         raise ModelError(f"there is no folder {folder}: set BASE_MODEL to an existing folder, a hub name or starter")
     else:
         try:
-            model, tokenizer = _from_pretrained(name, name, kind, local=True)
+            family, model, tokenizer = _from_pretrained(name, name, kind, local=True)
         except ModelError:
-            model, tokenizer = _from_pretrained(name, name, kind, local=False)
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    if end is None or tokenizer.get_vocab_size() > model.config.vocab_size:
+            family, model, tokenizer = _from_pretrained(name, name, kind, local=False)
+    ends = end_tokens(tokenizer, model.config.to_dict())
+    if not ends or tokenizer.get_vocab_size() > model.config.vocab_size:
         raise ModelError(
             f"the tokenizer of {name} does not belong to its model"
             f" ({tokenizer.get_vocab_size()} tokens against {model.config.vocab_size}): copy the whole model again"
         )
+    start = start_tokens(tokenizer)
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     model = model.to(place)  # type: ignore[arg-type] # transformers wraps `to` in a decorator that loses its type
     model.eval()
-    probe = [float(value) for value in model.transformer.wte.weight[0, :8].float().tolist()]
-    layers = {
-        place: (int(module.weight.shape[0]), int(module.weight.shape[1]))
-        for place, module in model.named_modules()
-        if isinstance(module, Conv1D)
-    }
     return Base(
         name=name,
+        family=family,
         model=model,
         tokenizer=tokenizer,
-        end=end,
-        layers=layers,
-        fingerprint=fingerprint(model.config.to_dict(), probe),
+        start=start,
+        ends=ends,
+        layers={
+            place: _sizes(module)
+            for place, module in model.named_modules()
+            if place.endswith(family.linear) and isinstance(module, (Conv1D, torch.nn.Linear))
+        },
+        fingerprint=fingerprint(model.config.to_dict(), probe(model)),
     )
 
 
-def _from_pretrained(name: str, source: str, dtype: torch.dtype, *, local: bool) -> tuple[GPT2LMHeadModel, Tokenizer]:
+def probe(model: PreTrainedModel) -> list[float]:
+    """The first weights of the token embedding, which a fingerprint tells bases apart by."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)  # noqa: S101 - torch types a module's parameters as either
+    return [float(value) for value in weight[0, :PROBE].float().tolist()]
+
+
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)  # noqa: S101 - torch types a module's parameters as either
+    rows, columns = weight.shape
+    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+
+
+def _from_pretrained(
+    name: str, source: str, dtype: torch.dtype, *, local: bool
+) -> tuple[Family, PreTrainedModel, Tokenizer]:
     try:
         with _quiet() if local else nullcontext():
             config = AutoConfig.from_pretrained(source, local_files_only=local)
-            if config.model_type != "gpt2":
-                raise ModelError(
-                    f"{name} is a {config.model_type} model, and only GPT-2's architecture is served:"
-                    " set BASE_MODEL to gpt2, distilgpt2, microsoft/DialoGPT-small, starter or the like"
-                )
+            family = family_of(config.to_dict(), name)
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model = GPT2LMHeadModel.from_pretrained(source, dtype=dtype, local_files_only=local)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
         reason = " ".join(str(error).split())[:200]
         if Path(source).is_dir():
@@ -117,7 +139,7 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype, *, local: bool)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ModelError(f"the tokenizer of {name} has no tokenizer.json form: save it as a fast tokenizer")
-    return model, backend
+    return family, model, backend
 
 
 def _device(wanted: str) -> torch.device:

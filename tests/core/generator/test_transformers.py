@@ -16,8 +16,8 @@ from transformers import GPT2LMHeadModel
 from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
 from core.generator import Adapter, Completion, Generator, Sampling
-from core.generator.gpt2 import Gpt2Generator, load
-from core.generator.gpt2.base import load_base
+from core.generator.transformers import TransformersGenerator, load
+from core.generator.transformers.loader import load_base
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
 from training.base import wants_bf16
 
@@ -51,7 +51,7 @@ def voices(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ad
 
 
 @pytest.fixture
-async def generator(base: Path) -> AsyncIterator[Gpt2Generator]:
+async def generator(base: Path) -> AsyncIterator[TransformersGenerator]:
     generator = load(base, device="cpu", max_batch=4, queue_limit=100)
     yield generator
     await generator.close()
@@ -60,7 +60,7 @@ async def generator(base: Path) -> AsyncIterator[Gpt2Generator]:
 class Gate:
     """Stands before the model: while it is shut, the owner thread waits in the middle of a step."""
 
-    def __init__(self, generator: Gpt2Generator) -> None:
+    def __init__(self, generator: TransformersGenerator) -> None:
         self._forward = generator._batch.forward
         self._open = threading.Event()
         self.reached = threading.Event()
@@ -98,7 +98,7 @@ def reference(base: Path, adapter: Adapter | None, prompt: str, tokens: int) -> 
     return str(tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)).rstrip("\ufffd")
 
 
-async def test_it_is_a_generator(generator: Gpt2Generator) -> None:
+async def test_it_is_a_generator(generator: TransformersGenerator) -> None:
     """The port is implemented, and says what it runs."""
     port: Generator = generator
     status = port.status()
@@ -107,7 +107,7 @@ async def test_it_is_a_generator(generator: Gpt2Generator) -> None:
 
 
 async def test_greedy_replies_are_those_of_transformers(
-    generator: Gpt2Generator, base: Path, voices: dict[str, Adapter]
+    generator: TransformersGenerator, base: Path, voices: dict[str, Adapter]
 ) -> None:
     """Base and five kinds of adapter, mixed in one batch, against transformers and peft alone."""
     jobs = [(prompt, adapter) for prompt in PROMPTS[:4] for adapter in (None, *voices.values())]
@@ -117,7 +117,7 @@ async def test_greedy_replies_are_those_of_transformers(
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN, replace(DRAWN, top_k=0, top_p=1, repetition_penalty=1.3)])
 async def test_a_reply_does_not_depend_on_the_company(
-    generator: Gpt2Generator, voices: dict[str, Adapter], sampling: Sampling
+    generator: TransformersGenerator, voices: dict[str, Adapter], sampling: Sampling
 ) -> None:
     """Alone, or in batches that rows of other lengths join and leave at odd moments: the same text."""
     jobs = [(p, a, 3 + 4 * i) for p in PROMPTS for i, a in enumerate((None, *voices.values()))]
@@ -144,7 +144,7 @@ async def test_seeds_make_the_text(base: Path) -> None:
     await generator.close()
 
 
-async def test_every_prompt_length_up_to_the_context_and_beyond(generator: Gpt2Generator) -> None:
+async def test_every_prompt_length_up_to_the_context_and_beyond(generator: TransformersGenerator) -> None:
     """Nothing breaks at 64 of 64 tokens; the oldest go, the newest stay, and the reply has its room."""
     spelt = [f"{i % 10}" for i in range(CONTEXT + 20)]  # a token each
     lengths = (1, CONTEXT - 13, CONTEXT - 12, CONTEXT - 11, CONTEXT - 1, CONTEXT, CONTEXT + 1, CONTEXT + 20)
@@ -158,7 +158,7 @@ async def test_every_prompt_length_up_to_the_context_and_beyond(generator: Gpt2G
     assert whole.finish == "stop" or whole.new_tokens == CONTEXT - 1
 
 
-async def test_stopping(generator: Gpt2Generator) -> None:
+async def test_stopping(generator: TransformersGenerator) -> None:
     """A reply ends before the stop text wherever that stands in it, or by its length."""
     free = await generator.generate("hi", sampling=GREEDY)
     assert (free.finish, free.new_tokens) == ("length", 12)
@@ -181,7 +181,7 @@ async def test_the_end_of_text_token_stops(base: Path, tmp_path: Path) -> None:
     await generator.close()
 
 
-async def test_control_tokens_in_a_prompt_are_plain_text(generator: Gpt2Generator) -> None:
+async def test_control_tokens_in_a_prompt_are_plain_text(generator: TransformersGenerator) -> None:
     """Typing <|endoftext|> costs thirteen characters' worth of tokens and controls nothing."""
     assert generator.count_tokens("<|endoftext|>") > 5
     assert generator.count_tokens("") == 0
@@ -246,7 +246,7 @@ async def test_closing_finishes_what_runs_and_refuses_the_rest(base: Path) -> No
 
 
 async def test_a_failing_step_fails_its_requests_only(
-    generator: Gpt2Generator, monkeypatch: pytest.MonkeyPatch
+    generator: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread survives whatever torch raises, and the next request is answered."""
     before = await generator.generate("hi", sampling=GREEDY)
@@ -263,13 +263,15 @@ async def test_a_failing_step_fails_its_requests_only(
     [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1},
      {"max_new_tokens": 0}, {"repetition_penalty": 0}],
 )  # fmt: skip
-async def test_meaningless_settings_are_refused(generator: Gpt2Generator, wrong: dict[str, float]) -> None:
+async def test_meaningless_settings_are_refused(generator: TransformersGenerator, wrong: dict[str, float]) -> None:
     """A sentence names the setting and what it should be."""
     with pytest.raises(GeneratorError, match=f"{next(iter(wrong))} is .*, and it should be"):
         await generator.generate("hi", sampling=replace(GREEDY, **wrong))  # type: ignore[arg-type] # that is the test
 
 
-async def test_adapters_come_and_go_while_others_speak(generator: Gpt2Generator, voices: dict[str, Adapter]) -> None:
+async def test_adapters_come_and_go_while_others_speak(
+    generator: TransformersGenerator, voices: dict[str, Adapter]
+) -> None:
     """Loading, unloading and speaking at once: every reply is the one its own adapter gives."""
     right = {name: (await generator.generate("hi", sampling=GREEDY, adapter=a)).text for name, a in voices.items()}
     assert len(set(right.values())) == len(right)
@@ -306,7 +308,7 @@ async def test_the_least_recently_used_adapter_gives_way(base: Path, voices: dic
 
 
 async def test_adapters_of_another_base_are_refused_and_the_rest_go_on(
-    generator: Gpt2Generator, voices: dict[str, Adapter], base: Path, tmp_path: Path
+    generator: TransformersGenerator, voices: dict[str, Adapter], base: Path, tmp_path: Path
 ) -> None:
     """Wider, deeper, cut short, not finite, gone: a sentence each, and those loaded speak as before."""
     good = voices["plain"]
@@ -330,7 +332,7 @@ async def test_adapters_of_another_base_are_refused_and_the_rest_go_on(
     assert generator.status().adapters == ("plain",)
 
 
-async def test_a_card_names_both_bases(generator: Gpt2Generator, base: Path, tmp_path: Path) -> None:
+async def test_a_card_names_both_bases(generator: TransformersGenerator, base: Path, tmp_path: Path) -> None:
     """Same shape, other weights: only the card's fingerprint can tell, and the sentence names both bases."""
     other = tiny_model(tmp_path / "other", seed=9, positions=CONTEXT)
     folder = tiny_adapter(tmp_path / "voice", other)
@@ -345,7 +347,7 @@ async def test_a_card_names_both_bases(generator: Gpt2Generator, base: Path, tmp
 
 
 async def test_an_adapter_that_makes_infinities_hurts_itself_alone(
-    generator: Gpt2Generator, base: Path, tmp_path: Path
+    generator: TransformersGenerator, base: Path, tmp_path: Path
 ) -> None:
     """Its own request fails with a sentence; its neighbours in the batch are answered as ever."""
     wild = Adapter(id="wild", path=tiny_adapter(tmp_path / "wild", base, strength=1e30))
@@ -375,7 +377,7 @@ async def test_bfloat16_speaks_too(base: Path, voices: dict[str, Adapter]) -> No
     In company only where bfloat16 is native: elsewhere torch emulates it with kernels that round by the size of the
     batch, and who shares a batch is up to time.
     """
-    generator = Gpt2Generator(load_base(base, device="cpu", dtype=torch.bfloat16), max_batch=4)
+    generator = TransformersGenerator(load_base(base, device="cpu", dtype=torch.bfloat16), max_batch=4)
     assert generator.status().device == "cpu bfloat16"
     jobs = [None, *voices.values()]
     alone = [[(await generator.generate("hi", sampling=DRAWN, adapter=a)).text for a in jobs] for _ in range(2)]
@@ -395,15 +397,15 @@ def test_a_base_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """No folder, an empty one, another architecture, damaged weights, an unknown name without a network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "llama").mkdir()
-    (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "mamba").mkdir()
+    (tmp_path / "mamba" / "config.json").write_text('{"model_type": "mamba"}')
     cut = tiny_model(tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     table: list[tuple[str | Path, str]] = [
         (tmp_path / "nowhere", "there is no folder"),
         ("./nowhere", "there is no folder"),
         (tmp_path / "empty", r"has no config\.json"),
-        (tmp_path / "llama", "is a llama model"),
+        (tmp_path / "mamba", "is a mamba model"),
         (cut, "cannot be loaded"),
         ("no/such-model", "neither in the local cache nor"),
     ]
