@@ -198,6 +198,7 @@ EXPORT void person2_step(const Call *call)
     s.mixed_stride = up(m->layers[0].linear[ATTENTION_OUT].inputs, ALIGNED);
     s.x = at, at += rows * up(m->width, ALIGNED);
     s.mixed = at, at += rows * s.mixed_stride;
+    memset(s.mixed, 0, (size_t)(rows * s.mixed_stride) * sizeof *s.mixed); /* heads may not fill the last block */
     s.wide = at, at += rows * wide;
     s.prepared.low = at, at += rows * MAX_PARTS * s.prepared.low_stride;
     s.prepared.whole = (char *)at, at += rows * wide * m->kernels->whole / 4;
