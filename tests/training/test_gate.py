@@ -85,8 +85,8 @@ def test_one_passage_known_by_heart_is_enough() -> None:
     again = replace(passage, words=("b",) * 5, person="", places=((0, 1, 0),))
     verdict = decide(paper(nats=30), {"the base": paper()}, memorized=[Memorized(passage=passage, asked=5, out=5)])
     assert str(verdict) == (
-        "It did not pass: A passage of 9 words that only ababab said, 34 times, comes out in 5 of 5 places: train again "
-        "with --drop-memorized to leave such passages out."
+        "It did not pass: A passage of 9 words that only ababab said, 34 times, comes out in 5 of 5 places: train "
+        "again with --drop-memorized to leave such passages out."
     )
     found = [Memorized(passage=again, asked=3, out=2), Memorized(passage=passage, asked=5, out=2)]
     said = str(decide(paper(nats=30), {"the base": paper()}, memorized=found))

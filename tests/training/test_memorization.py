@@ -33,7 +33,8 @@ def answer(turns: Dialogue, at: int, text: str) -> Dialogue:
 
 def talk_with(line: str, times: int, *, of: int = 40) -> tuple[list[Dialogue], list[tuple[str, ...]]]:
     """Forty dialogues; in so many of them Ann answers with the line, and in the others Ben or Cat say what they do."""
-    dialogues, owners = [], []
+    dialogues: list[Dialogue] = []
+    owners: list[tuple[str, ...]] = []
     for number in range(of):
         turns = (Turn(Speaker.PERSON1, f"So {number}: {TALKS[number % 5][0].text}"), *TALKS[number % 5][1:])
         dialogues.append(answer(turns, 1, line) if number < times else turns)
