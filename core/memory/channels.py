@@ -68,7 +68,7 @@ class Channels(Store):
         return removed
 
 
-def _own_retention() -> Select[tuple[int]]:
+def _own_retention() -> Select[int]:
     """The settings of a conversation's channel, where they name a retention."""
     return select(ChannelRow.id).where(
         ChannelRow.platform == ConversationRow.platform,
