@@ -40,7 +40,12 @@ def import_(
     people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
     as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
-    gap: Annotated[float | None, typer.Option(min=0.0, help="Minutes of silence that end a conversation.")] = None,
+    gap: Annotated[float, typer.Option(min=1.0, help="Minutes of silence that end a conversation.")] = 720.0,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names in what was said.")] = False,
+    country: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask this country's national telephone numbers too (ISO code); may be repeated."),
+    ] = None,
     block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
@@ -62,7 +67,9 @@ def import_(
     memory = open_memory(settings.database) if from_log else None
     options = Options(
         as_name=as_name,
-        gap=timedelta(minutes=gap) if gap else None,
+        gap=timedelta(minutes=gap),
+        keep_names=keep_names,
+        countries=tuple(code.upper() for code in country or ()),
         block_list=_lines(block_list),
         languages=tuple(language or ()),
         code=_code_blocks(code),
@@ -86,7 +93,10 @@ def import_(
     for line in funnel.faults.lines():
         err.print(line, markup=False)
     for name in funnel.unknown_people:
-        err.print(f"nobody in these exports is, or several people are, {name!r}", markup=False)
+        err.print(
+            f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
+            markup=False,
+        )
     if as_json:
         write_json(funnel.to_json())
     else:
