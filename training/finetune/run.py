@@ -25,7 +25,7 @@ from training.finetune.trainer import make_trainer
 from training.likelihood import likelihood
 from training.lora import fold
 from training.memorization import LeftOut
-from training.provenance import people_behind, people_of
+from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
 
