@@ -19,6 +19,7 @@ from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, StorageError
 from core.generator import Adapter, Generator, Sampling
+from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings
@@ -50,8 +51,8 @@ def now() -> datetime:
 
 
 def base_path(name: str) -> str:
-    """What a loader understands: `starter` is a folder of ours, other names and folders stay as they are."""
-    return str(STARTER) if name == "starter" else str(Path(name).expanduser()) if name.startswith("~") else name
+    """What a loader understands: a folder, or the hub's name of a model. Raises ModelError (`core.generator.bases`)."""
+    return locate(name, starter=STARTER)
 
 
 def sampling(settings: Settings) -> Sampling:

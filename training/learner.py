@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from core.generator.families import context_of, family_of
 from training.dataset import IGNORE, Batch
 
 HEAD_ROWS = 512
@@ -69,6 +70,12 @@ class Learner(_Model):
     accepts_loss_kwargs = True
     lm_head: nn.Linear
 
+    @property
+    def context_length(self) -> int:
+        """Most tokens that are read at once."""
+        config = self.config.to_dict()
+        return context_of(config, family_of(config, "this base"))
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -114,7 +121,9 @@ class Learner(_Model):
         self, input_ids: torch.Tensor | None, position_ids: torch.Tensor | None, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The hidden states that predict a target, (N, d), and the targets, (N,) int64, in row order."""
-        states = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        states = self.base_model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, packed=True
+        ).last_hidden_state
         wanted = labels[:, 1:] != IGNORE
         return states[:, :-1][wanted], labels[:, 1:][wanted]
 

@@ -47,7 +47,9 @@ def unpacked(file: Path, *, cache: Path | None = None) -> Path:
                 made.rename(folder)
     except OSError as error:
         if not folder.is_dir():
-            raise ModelError(f"{file} cannot be unpacked into {bases} ({reason(error)}): check the space left") from error
+            raise ModelError(
+                f"{file} cannot be unpacked into {bases} ({reason(error)}): check the space left"
+            ) from error
     return folder
 
 

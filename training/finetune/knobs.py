@@ -7,11 +7,6 @@ from typing import get_args
 from core.errors import TrainingError
 from training.base import Precision
 
-LORA_MODULES = ("c_attn", "c_proj", "c_fc")
-"""Every linear layer inside GPT-2's blocks (LoRA, Hu et al. 2021, arXiv:2106.09685; all of them as QLoRA advises,
-Dettmers et al. 2023, arXiv:2305.14314)."""
-
-
 RATE, RATE_WIDTH = 4e-3, 256
 """The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
 
