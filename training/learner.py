@@ -6,11 +6,12 @@ multiplications, two fifths of gpt2's), and in a dialogue about half of the toke
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from transformers import (
+    GenerationMixin,
     GPT2LMHeadModel,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -59,7 +60,8 @@ class FrozenHeadLoss(torch.autograd.Function):
 
 
 if TYPE_CHECKING:
-    _Model: TypeAlias = PreTrainedModel
+
+    class _Model(PreTrainedModel, GenerationMixin): ...
 else:  # a model's class comes from one of transformers' below, and this beside it
     _Model = object
 
@@ -94,7 +96,7 @@ class Learner(_Model):
         `input_ids`, `position_ids`, `labels`: (B, T) int64.
         """
         if labels is None:
-            return super().forward(  # type: ignore[misc]  # of the class beside this one
+            return super().forward(
                 input_ids=input_ids,
                 position_ids=position_ids,
                 attention_mask=attention_mask,

@@ -125,7 +125,8 @@ class Normed(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         scale = norm.square_().div_(size).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight).to(dtype)
+        normed: torch.Tensor = (x * scale).mul_(weight).to(dtype)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -147,11 +148,12 @@ def fuse(model: nn.Module) -> int:
     found = [module for module in model.modules() if isinstance(module, (*_NORMS, *_ATTENTIONS))]
     plan = _Plan()
     for module in found:
+        layer: Any = module  # torch types what is set on a module as a parameter
         if isinstance(module, _NORMS):
-            module.forward = MethodType(_norm, module)
+            layer.forward = MethodType(_norm, module)
         else:
-            module.packing = plan
-            module.forward = MethodType(_attend, module)
+            layer.packing = plan
+            layer.forward = MethodType(_attend, module)
     return len(found)
 
 

@@ -191,7 +191,7 @@ def test_a_sentencepiece_vocabulary_is_divided_by_turns() -> None:
     (encoded,) = encoder.encode([turns], Targets.REPLIES)
     whole = tokenizer.backend_tokenizer.encode(render(turns), add_special_tokens=False).ids
     assert encoded.ids.tolist() == [1, *whole, encoder.end]
-    assert tokenizer.decode(encoded.ids[encoded.target].tolist()).split("\n") == [
+    assert encoder.words(encoded.ids[encoded.target].tolist()).split("\n") == [
         "hi, how are you?",
         " yes: 2 films",
         "",
