@@ -8,7 +8,7 @@ isolates packed dialogues only when it gets position ids, NO attention mask and 
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, islice
@@ -200,7 +200,11 @@ class Encoder:
     vocabulary does join them, or marks the beginning of a text (SentencePiece), the whole is encoded and then divided.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, left_out: Callable[[str], bool] = lambda text: False
+    ) -> None:
+        """`left_out` says of a turn's text that it is no target, though it is Person2's."""
+        self._left_out = left_out
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError("This base has no fast tokenizer; use one with a tokenizer.json.")
@@ -288,6 +292,7 @@ class Encoder:
             starts.append(len(ids) if starts else 0)
             ids += tag + said
             answers = turn.speaker is Speaker.PERSON2 and len(starts) > 1  # an opening answers nothing
+            answers = answers and not self._left_out(turn.text)
             target += [everything] * len(tag) + [everything or answers] * len(said)
         ids.append(self.end)
         target.append(False)
