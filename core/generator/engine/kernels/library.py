@@ -66,14 +66,10 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
     )
 
 
-def file_name(machine: str, system: str) -> str:
-    return f"kernels-{build.machine_of(machine)}-{build.sources_hash()}{build.suffix_of(system)}"
-
-
 def _library(cache: Path) -> Path:
     """Raises BuildError or OSError where there is none and none can be made."""
     machine, system = platform.machine(), platform.system()
-    name = file_name(machine, system)
+    name = build.file_name(machine, system)
     shipped, cached = build.FOLDER / name, cache / name
     if shipped.exists():
         return shipped
