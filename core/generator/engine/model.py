@@ -69,6 +69,10 @@ class Model(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Free what is kept between steps to be quick; the next one is a little slower."""
+        ...
+
     @property
     def search(self) -> Search | None:
         """A faster way to the top_tokens tokens than `sampling.top_tokens`, where there is one."""
