@@ -19,7 +19,7 @@ from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
 from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits
-from core.generator.engine.kernels.library import find_kernels
+from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
 from core.generator.engine.memory import default_cache_mb, give_back, keep_returnable
@@ -118,6 +118,7 @@ def load(
         ),
         fresh_seed=fresh_seed,
         clock=clock,
+        advice=ADVICE if precision == "int8" and kernels == "auto" and isinstance(model, TorchModel) else "",
     )
 
 

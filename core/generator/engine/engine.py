@@ -75,11 +75,12 @@ class Engine:
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
         limits: Limits,
+        advice: str = "",
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._tokenizer, self._limits = model, tokenizer, limits
-        self._name, self._device, self._fingerprint = name, device, fingerprint
+        self._name, self._device, self._fingerprint, self._advice = name, device, fingerprint, advice
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
@@ -172,6 +173,7 @@ class Engine:
             tokens=self._spoken,
             cached_tokens=self._cached,
             adapters=adapters,
+            advice=self._advice,
         )
 
     async def close(self) -> None:

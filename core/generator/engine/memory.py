@@ -37,7 +37,7 @@ def _physical() -> int:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(AttributeError, OSError):
         status = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX: its length, then the physical memory
-        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        if getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):  # noqa: B009 - Windows only
             return int(status[1])
     return 4_000_000_000
 

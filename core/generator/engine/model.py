@@ -23,7 +23,7 @@ class KVCache(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokenizer it can hold."""
+        """Tokens it can hold."""
         ...
 
     @property
