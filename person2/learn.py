@@ -178,6 +178,12 @@ def train(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Also train on a quarter and a half: is there enough data?")
     ] = False,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="Passages that are not learned, one a line, such as a run's memorized.txt.")
+    ] = None,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
@@ -187,6 +193,7 @@ def train(
     from training.finetune import Settings as Knobs
     from training.finetune.folder import unfinished
     from training.learning import learn
+    from training.memorization import LeftOut
 
     settings = load_settings(**chosen(base_model=base))
     shelf = open_shelf(settings)
@@ -220,6 +227,8 @@ def train(
             ),
             resume=resume,
             with_curve=learning_curve,
+            left_out=LeftOut.read(leave_out) if leave_out else LeftOut(),
+            drop_memorized=drop_memorized,
             contexts=contexts,
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
@@ -291,6 +300,9 @@ def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
     contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the judgement.")] = 200,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
@@ -314,6 +326,7 @@ def retrain(
             settings=Knobs(epochs=epochs),
             sampling=sampling(settings),
             contexts=contexts,
+            drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(0, 1, stage),
         )
