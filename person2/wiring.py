@@ -144,7 +144,13 @@ def _load(settings: Settings) -> Generator:
         return transformers.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
     from core.generator import engine
 
-    return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+    return engine.load(
+        base,
+        max_batch=settings.max_batch,
+        queue_limit=settings.queue_limit,
+        kernels=settings.person2_kernels,
+        cache_mb=settings.person2_cache_mb,
+    )
 
 
 def _has_gpu() -> bool:
@@ -210,11 +216,10 @@ def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform:
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
+    """Delete what is past its retention, now and every hour, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(_purge, memory, days)
-            await asyncio.to_thread(memory.compact)
         except StorageError as error:
             log.warning("old messages could not be purged: %s", error)
         await asyncio.sleep(PURGE_EVERY.total_seconds())
