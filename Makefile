@@ -7,7 +7,9 @@ READY  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: chat test lint types contracts pytest clean
+WHEELS := linux-x86_64 linux-aarch64 macos-arm64 windows-x86_64
+
+.PHONY: chat test lint types contracts pytest wheels clean
 
 chat: $(READY)
 	@$(BIN)/person2 chat
@@ -26,6 +28,10 @@ contracts: $(VENV)/.ready-dev
 
 pytest: $(VENV)/.ready-dev
 	$(BIN)/pytest
+
+# Wheels with the compiled kernels inside, into dist/: `make wheels`, or `make wheels WHEELS=linux-aarch64` for one platform.
+wheels: $(VENV)/.ready-dev
+	for platform in $(WHEELS); do PERSON2_WHEEL=$$platform $(BIN)/python -m hatchling build -t wheel || exit 1; done
 
 $(BIN)/python:
 	@echo "Person2: making a Python environment in $(VENV) …" >&2

@@ -51,6 +51,17 @@ if os.name == "nt":  # pragma: no cover - the locks of Windows
             return False
         return True
 
+    def lock_shared(descriptor: int) -> None:
+        """Windows' own lock of this kind is not in Python's library: the first holder keeps the others' turn too."""
+        try_lock(descriptor)
+
+    def lock_of(folder: Path) -> Path:
+        """The file that is locked for a whole folder."""
+        return folder / ".lock"
+
+    def open_lock_of(folder: Path) -> int:
+        return os.open(lock_of(folder), os.O_RDWR | os.O_CREAT)
+
     def flush_folder(folder: Path) -> None:
         """Windows has no such thing as flushing a folder."""
 else:
@@ -66,6 +77,17 @@ else:
         except OSError:
             return False
         return True
+
+    def lock_shared(descriptor: int) -> None:
+        """A lock that several hold at once, and nobody beside a holder of the other kind."""
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def lock_of(folder: Path) -> Path:
+        """What is locked for a whole folder: the folder itself, so that the lock goes with it."""
+        return folder
+
+    def open_lock_of(folder: Path) -> int:
+        return os.open(lock_of(folder), os.O_RDONLY)
 
     def flush_folder(folder: Path) -> None:
         """A rename lasts only once its folder is on the disk."""

@@ -157,11 +157,10 @@ async def _model(settings: Settings) -> Finding:
     finally:
         status = generator.status()
         await generator.close()
-    return Finding(
-        what="model",
-        state="good",
-        says=f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, spoke in {done.seconds:.1f} s",
-    )
+    says = f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, spoke in {done.seconds:.1f} s"
+    if status.advice:
+        return Finding(what="model", state="look", says=f"{says}; {status.advice}.")
+    return Finding(what="model", state="good", says=says)
 
 
 def _voice(settings: Settings) -> str:

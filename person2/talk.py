@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -37,13 +37,18 @@ GRACE_SECONDS = 8.0
 otherwise (https://docs.docker.com/reference/cli/docker/container/stop/), systemd after ninety."""
 
 
+def _on_sigterm(stop: Callable[[], Any]) -> None:
+    """Have SIGTERM call `stop` from the running loop; Windows knows no such signal, and Ctrl-C works there too."""
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run a bot until it ends or is stopped; SIGTERM stops it as Ctrl-C does, in order."""
 
     async def stoppable() -> T:
         task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        _on_sigterm(task.cancel)
         return await task
 
     try:
@@ -56,7 +61,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _stopped_gently(chat: Chat) -> Iterator[None]:
     """SIGTERM lets what is being said be finished, then stops this task as Ctrl-C does, in order; a second one stops
     it at once."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None  # noqa: S101 - the event loop runs nothing but tasks
     stopping: set[asyncio.Task[None]] = set()
 
@@ -72,11 +77,11 @@ def _stopped_gently(chat: Chat) -> Iterator[None]:
         else:
             stopping.add(asyncio.create_task(drain()))
 
-    loop.add_signal_handler(signal.SIGTERM, stop)
+    _on_sigterm(stop)
     try:
         yield
     finally:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        _on_sigterm(task.cancel)
 
 
 @app.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")

@@ -111,7 +111,13 @@ def _load(settings: Settings) -> Generator:
         return transformers.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
     from core.generator import engine
 
-    return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+    return engine.load(
+        base,
+        max_batch=settings.max_batch,
+        queue_limit=settings.queue_limit,
+        kernels=settings.person2_kernels,
+        cache_mb=settings.person2_cache_mb,
+    )
 
 
 def _has_gpu() -> bool:

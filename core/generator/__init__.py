@@ -115,6 +115,8 @@ class GeneratorStatus:
     cached_tokens: int = 0
     """Prompt tokens that did not have to be computed again."""
     adapters: tuple[str, ...] = ()
+    advice: str = ""
+    """What would make it much faster on this machine, where something would."""
 
 
 class Generator(Protocol):

@@ -21,6 +21,7 @@ from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
 from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
+from core.generator.engine.memory import give_back
 from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
@@ -41,7 +42,9 @@ class Limits:
     max_adapters: int
     """Adapters in memory at once; the least recently used gives way and is read again when it is wanted."""
     prefill_chunk: int
-    """Tokenizer of a prompt read in one step while others speak."""
+    """Tokens of a prompt read in one step while others speak."""
+    idle_seconds: float
+    """How long keys and values are kept for a conversation that says nothing."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -72,11 +75,12 @@ class Engine:
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
         limits: Limits,
+        advice: str = "",
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._tokenizer, self._limits = model, tokenizer, limits
-        self._name, self._device, self._fingerprint = name, device, fingerprint
+        self._name, self._device, self._fingerprint, self._advice = name, device, fingerprint, advice
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
@@ -169,6 +173,7 @@ class Engine:
             tokens=self._spoken,
             cached_tokens=self._cached,
             adapters=adapters,
+            advice=self._advice,
         )
 
     async def close(self) -> None:
@@ -243,43 +248,63 @@ class Engine:
                 self._tidy()
                 if self._closing:
                     return False
-                self._changed.wait()
+                if not self._changed.wait(self._limits.idle_seconds / 2):
+                    self._expire()
             self._tidy()
             return True
+
+    def _expire(self) -> None:
+        """Give back what nobody has used for long."""
+        if self._pool.expire(self._limits.idle_seconds):
+            if not len(self._pool):
+                self._model.release()
+            give_back()
 
     def _tidy(self) -> None:
         while self._gone:
             self._pool.drop(self._gone.popleft())
 
     def _admit(self) -> None:
-        """ReadTensor as many waiting requests as there is room for into the batch, in order."""
+        """Take as many waiting requests as there is memory for into the batch, in order."""
         while len(self._running) < self._limits.max_batch:
             with self._changed:
                 request = self._queue[0] if self._queue else None
             if request is None:
                 return
-            leader = self._scheduler.join(
-                request.prompt,
-                sampling=request.sampling,
-                seed=request.seed,
-                lora=request.lora,
-                conversation=request.conversation,
-            )
-            if leader is None:
-                return  # until one who speaks is done
-            request.sequences.append(leader)
-            for number in range(1, request.sampling.best_of):
-                candidate = self._scheduler.candidate(leader, seed=request.seed + number * SEED_STEP)
-                if candidate is None and self._running:
-                    self._release(request)
-                    return  # likewise: how many speak is not a matter of who else is here
-                if candidate is None:
-                    break  # alone, and still too little memory for all
-                request.sequences.append(candidate)
-            self._running.append(request)
+            try:
+                if not self._join(request):
+                    return  # until one who speaks is done
+            except Exception as error:
+                log.exception("a request could not be begun; it fails, the others go on")
+                self._release(request)
+                _fail(request.future, _failed(error))
+            else:
+                self._running.append(request)
             with self._changed:
                 if request in self._queue:
                     self._queue.remove(request)
+
+    def _join(self, request: _Request) -> bool:
+        """Begin a request's sequences; False while there is no memory for all of them."""
+        leader = self._scheduler.join(
+            request.prompt,
+            sampling=request.sampling,
+            seed=request.seed,
+            lora=request.lora,
+            conversation=request.conversation,
+        )
+        if leader is None:
+            return False
+        request.sequences.append(leader)
+        for number in range(1, request.sampling.best_of):
+            candidate = self._scheduler.candidate(leader, seed=request.seed + number * SEED_STEP)
+            if candidate is None and self._running:
+                self._release(request)
+                return False  # how many are drawn is not a matter of who else is here
+            if candidate is None:
+                break  # alone, and still too little memory for all
+            request.sequences.append(candidate)
+        return True
 
     def _release(self, request: _Request) -> None:
         """End a request's sequences; the first one's keys and values are kept for the conversation's next turn."""
@@ -344,9 +369,13 @@ class Engine:
             request.conversation = None
             request.sequences = [sequence for sequence in request.sequences if sequence in self._scheduler.sequences]
             self._release(request)
-            sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
-            sentence.__cause__ = error
-            _fail(request.future, sentence)
+            _fail(request.future, _failed(error))
+
+
+def _failed(error: Exception) -> GeneratorError:
+    sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
+    sentence.__cause__ = error
+    return sentence
 
 
 def _fail(future: "Future[Completion]", error: Exception) -> None:

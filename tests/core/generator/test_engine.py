@@ -221,6 +221,30 @@ async def test_the_memory_bound_holds(base: Path, kind: str) -> None:
     await made.close()
 
 
+async def test_what_nobody_uses_is_given_back(base: Path) -> None:
+    """A conversation that says nothing for long loses its keys and values, and speaks on as if it had them."""
+    made = engine.load(base, idle_seconds=0.05)
+    first = await made.generate("hello", sampling=GREEDY, conversation="a")
+    while made._pool.used:  # noqa: ASYNC110 - a test that hangs here has found the fault
+        await asyncio.sleep(0.01)
+    again = await made.generate("hello", sampling=GREEDY, conversation="a")
+    assert (again.text, made.status().cached_tokens) == (first.text, 0)
+    await made.close()
+
+
+async def test_one_that_cannot_be_begun_fails_alone(exact: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its memory raises, the request hears a sentence once, and those behind it are answered."""
+    before = await exact.generate("hi", sampling=GREEDY)
+    new_cache = exact.model.new_cache
+    calls = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(exact.model, "new_cache", lambda tokens: new_cache(tokens) if next(calls) else 1 / 0)
+        done = await asyncio.gather(*(exact.generate("hi", sampling=GREEDY) for _ in range(3)), return_exceptions=True)
+    assert type(done[0]) is GeneratorError
+    assert [one.text for one in done[1:] if isinstance(one, Completion)] == [before.text] * 2
+    assert exact._pool.used == 0
+
+
 async def test_a_long_prompt_does_not_stall_the_others(base: Path) -> None:
     """While somebody speaks, a newcomer's prompt is read a chunk a step."""
     made = engine.load(base, precision="fp32", prefill_chunk=16)
@@ -577,7 +601,7 @@ def test_a_base_that_cannot_be_had(base: Path, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ModelError, match=says) as caught:
             engine.load(name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="cache_mb is 0, and one whole conversation"):
+    with pytest.raises(ModelError, match="PERSON2_CACHE_MB is 0, and one whole conversation"):
         engine.load(base, cache_mb=0)
     with pytest.raises(ModelError, match="MAX_BATCH is 0"):
         engine.load(base, max_batch=0)
