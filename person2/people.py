@@ -7,9 +7,8 @@ import typer
 
 from core.errors import StorageError
 from core.memory import Memory, open_memory
-from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import open_shelf, stored_of_member
+from person2.wiring import configured, open_shelf, stored_of_member
 
 app = typer.Typer()
 
@@ -19,7 +18,7 @@ def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discor
     """Hand over everything stored of a member, as JSON."""
     from training.handing import is_empty
 
-    settings = load_settings()
+    settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
     found = [stored_of_member(settings, memory, shelf, platform, who) for platform, who in _members(memory, member)]
     stored = [each for each in found if not is_empty(each)]
@@ -36,7 +35,7 @@ def forget(
     """Remove a member everywhere; adapters that learned from them go out of service."""
     from training.forgetting import forget as forget_everywhere
 
-    settings = load_settings()
+    settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
     known = _members(memory, member)
     if not known:

@@ -15,11 +15,11 @@ import typer
 
 from core.chat import Chat
 from core.errors import Person2Error
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.healthcheck import Source, beat
 from person2.logs import set_up_logging
 from person2.screen import chosen, err
-from person2.wiring import House, keep_retention, now, open_house
+from person2.wiring import House, configured, keep_retention, now, open_house
 
 app = typer.Typer()
 slack_app = typer.Typer(
@@ -97,7 +97,7 @@ def chat(
     from bots.terminal import HOME, Terminal, apart
 
     # no limit per minute: nobody else waits for the model here
-    settings = load_settings(**chosen(adapter=adapter, base_model=base), user_rate=0)
+    settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0)
     set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:
@@ -128,7 +128,7 @@ def chat(
 @app.command(epilog="Example: `DISCORD_TOKEN=… person2 discord`")
 def discord() -> None:
     """Run the Discord bot."""
-    settings = load_settings()
+    settings = configured()
     settings.require("discord_token")
     _serve(settings, _discord)
 
@@ -142,7 +142,7 @@ def slack(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings()
+    settings = configured()
     settings.require(*_needed_by_slack(settings, http=http))
     _serve(settings, lambda house: _slack(house, http=http))
 
@@ -160,7 +160,7 @@ def slack_manifest(
 @app.command(epilog="Example: `person2 run`")
 def run() -> None:
     """Run the Discord and the Slack bot in one process, on one generator."""
-    settings = load_settings()
+    settings = configured()
     http = settings.slack_app_token is None
     settings.require("discord_token", *_needed_by_slack(settings, http=http))
     _serve(settings, _discord, lambda house: _slack(house, http=http))
