@@ -22,9 +22,9 @@ from typing import Any
 import msgspec
 
 from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
+from core.atomic_io import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 from core.errors import AdapterError, reason
 from core.generator import Adapter
-from core.wholefiles import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 
 __all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
 

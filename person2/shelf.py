@@ -87,7 +87,7 @@ def merge_adapter(
     ] = None,
 ) -> None:
     """Write base and adapter as one plain GPT-2 folder, which vLLM, CTranslate2 and llama.cpp load."""
-    from training.merge import merge
+    from training.publish.merge import merge
 
     shelf = open_shelf(configured())
     card = shelf.card(adapter_id)
@@ -104,7 +104,7 @@ def push_adapter(
     public: Annotated[bool, typer.Option("--public", help="Anybody may read it; private otherwise.")] = False,
 ) -> None:
     """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
-    from training.push import push
+    from training.publish.push import push
 
     shelf = open_shelf(configured())
     where = push(shelf.path(adapter_id), shelf.card(adapter_id), repo, private=not public)

@@ -15,6 +15,7 @@ from typing import Any
 
 from core import dialogue
 from core.adapters import Shelf
+from core.atomic_io import make_private
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, SettingsError, StorageError
@@ -24,7 +25,6 @@ from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
 from core.voices import Voices
-from core.wholefiles import make_private
 
 log = logging.getLogger(__name__)
 
