@@ -13,7 +13,7 @@ from core.dialogue import prompt, write
 from core.generator import Sampling
 from tests.training.toys import TALK, dialogue
 from training.evaluation.baselines import Markov, TfIdf
-from training.evaluation.contexts import CHOICES, Context, choose
+from training.evaluation.contexts import CHOICES, Context, sample_contexts
 from training.evaluation.copying import Extraction, TrainingText, copied
 from training.evaluation.evaluate import evaluate
 from training.evaluation.generation import distinct_2, is_empty, speak
@@ -52,7 +52,7 @@ def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
 def test_ranking_is_mutual_information(base: Path) -> None:
     """A context's scores are log P(reply | context) − log P(reply | Person2:), the true reply first."""
     judged = candidate(str(base))
-    (context,) = choose(MANY, 1, seed=0)
+    (context,) = sample_contexts(MANY, 1, seed=0)
     (scores,) = rank(judged.model, judged.encoder, [context])
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
     text = judged.encoder.text
@@ -72,9 +72,9 @@ def test_hits_count_ties_in_part() -> None:
 
 def test_contexts_are_the_same_for_everybody() -> None:
     """Same seed, same moments; nineteen other replies from other dialogues, none of them the true one."""
-    contexts = choose(MANY, 20, seed=3)
-    assert contexts == choose(MANY, 20, seed=3)
-    assert contexts != choose(MANY, 20, seed=4)
+    contexts = sample_contexts(MANY, 20, seed=3)
+    assert contexts == sample_contexts(MANY, 20, seed=3)
+    assert contexts != sample_contexts(MANY, 20, seed=4)
     for context in contexts:
         assert len(set(context.others)) == CHOICES - 1
         assert context.reply not in context.others
