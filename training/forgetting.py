@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.errors import ExportError, TrainingError
 from core.memory import Memory, Removed
 from training import manifest
@@ -42,7 +42,7 @@ class Receipt:
             f"{self.removed.feedback} of your votes and {self.dialogues} training dialogues."
         )
         if self.adapters:
-            said += f" Voices that had learned from you are out of service: {', '.join(self.adapters)}."
+            said += f" AdapterSelection that had learned from you are out of service: {', '.join(self.adapters)}."
         if self.left:
             said += f" {len(self.left)} of the training files could not be cleaned yet; the operator has been told."
         return said
@@ -55,7 +55,9 @@ def dialogue_files(home: Path) -> list[Path]:
     return list({file.resolve(): file for file in [*inside, *outside]}.values())
 
 
-def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
+def forget(
+    platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path, base: str | None = None
+) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
     A dialogue file that cannot be cleaned, because somebody changed it by hand, does not stop the rest and is named in
