@@ -203,7 +203,7 @@ def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
 
 def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
     home = settings.person2_home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
@@ -213,7 +213,7 @@ def stored_of_member(
     settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str
 ) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
-    from training.handing import stored_of
+    from training.privacy.member_export import stored_of
 
     return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
 
