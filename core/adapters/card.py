@@ -25,7 +25,7 @@ class Card:
     base: str
     """The base model as it was typed: a hub name, `starter` or a folder."""
     base_fingerprint: str = ""
-    """`core.adapterfiles.fingerprint` of that base; empty when unknown."""
+    """`validation.fingerprint` of that base; empty when unknown."""
     data_sha256: str = ""
     """Of the dialogues it learned; empty when unknown."""
     weights_sha256: str = ""
