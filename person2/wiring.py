@@ -219,10 +219,11 @@ def stored_of_member(
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention, now and every hour, until cancelled."""
+    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(_purge, memory, days)
+            await asyncio.to_thread(memory.compact)
         except StorageError as error:
             log.warning("old messages could not be purged: %s", error)
         await asyncio.sleep(PURGE_EVERY.total_seconds())

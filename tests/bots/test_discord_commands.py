@@ -77,7 +77,7 @@ async def test_settings_of_ones_own_direct_messages(server: DiscordServer, ann: 
 
 
 async def test_suggestions(server: DiscordServer, eve: Person) -> None:
-    """AdapterSelection are offered while one types, and fitting values for a setting."""
+    """Voices are offered while one types, and fitting values for a setting."""
     async with talking(server):
         assert await eve.types("person2 voice", "name", "") == ["current", "none", "garden"]
         assert await eve.types("person2 voice", "name", "gar") == ["garden"]
