@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
-from core.generator import MOST_RIVALS, Sampling
+from core.generator import MAX_BEST_OF, Sampling
 from core.policy import Rules
 
 
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     best_of: int | None = Field(
         default=None,
         ge=1,
-        le=MOST_RIVALS,
+        le=MAX_BEST_OF,
         description="Replies drawn to say the best of; 1 is quickest; the model's own when empty",
     )
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")

@@ -56,8 +56,8 @@ def import_(
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
     from training.funnel import render_table
     from training.importing import Options, import_talk
-    from training.ownlog import learnable
-    from training.runs import importing, remember_import
+    from training.privacy.own_log import learnable
+    from training.privacy.run_registry import importing, remember_import
 
     settings = configured()
     files = [Path(source) for source in sources if source != "log"]

@@ -16,7 +16,7 @@ app = typer.Typer()
 @app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
 def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
     """Hand over everything stored of a member, as JSON."""
-    from training.handing import is_empty
+    from training.privacy.member_export import is_empty
 
     settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
@@ -33,7 +33,7 @@ def forget(
     as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,
 ) -> None:
     """Remove a member everywhere; adapters that learned from them go out of service."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
     settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)

@@ -206,7 +206,7 @@ def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
 
 def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
     home = settings.person2_home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
@@ -214,16 +214,17 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
 
 def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
-    from training.handing import stored_of
+    from training.privacy.member_export import stored_of
 
     return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention, now and every hour, until cancelled."""
+    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(_purge, memory, days)
+            await asyncio.to_thread(memory.compact)
         except StorageError as error:
             log.warning("old messages could not be purged: %s", error)
         await asyncio.sleep(PURGE_EVERY.total_seconds())

@@ -24,14 +24,15 @@ import phonenumbers
 
 from core.errors import ExportError
 from core.messages import Message
-from training import consent, exports, ingest, manifest, sort, stretches
-from training.data import pii
+from training import exports, ingest, sort, stretches
+from training.data import manifest, pii
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
 from training.dialogues import Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
 from training.funnel import Funnel
+from training.privacy import consent
 from training.told import Progress, Told, write
 
 PARALLEL_FROM = 16 << 20

@@ -28,7 +28,7 @@ from training.likelihood import likelihood
 from training.lora import fold
 from training.memorization import LeftOut
 from training.packed import fuse
-from training.provenance import people_behind, people_of
+from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
+from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
 from core.generator.engine.memory import give_back
@@ -297,7 +297,7 @@ class Engine:
             return False
         request.sequences.append(leader)
         for number in range(1, request.sampling.best_of):
-            candidate = self._scheduler.candidate(leader, seed=request.seed + number * RIVAL_STEP)
+            candidate = self._scheduler.candidate(leader, seed=request.seed + number * SEED_STEP)
             if candidate is None and self._running:
                 self._release(request)
                 return False  # how many are drawn is not a matter of who else is here
@@ -306,10 +306,10 @@ class Engine:
             request.sequences.append(candidate)
         return True
 
-    def _release(self, request: _Request, *, winner: Sequence | None = None) -> None:
-        """End a request's sequences; the winner's keys and values are kept for the conversation's next turn."""
+    def _release(self, request: _Request) -> None:
+        """End a request's sequences; the first one's keys and values are kept for the conversation's next turn."""
         for sequence in request.sequences:
-            sequence.conversation = request.conversation if sequence is (winner or request.sequences[0]) else None
+            sequence.conversation = request.conversation if sequence is request.sequences[0] else None
             self._scheduler.leave(sequence)
         request.sequences.clear()
 
@@ -323,36 +323,43 @@ class Engine:
                 self._running.remove(request)
                 self._release(request)
                 continue
-            winner = self._best(sequences)
+            first, candidates = sequences[0], self._candidates(sequences)
             reply = Completion(
-                text=self._scheduler.text(winner),
-                finish=winner.finish if winner.finish == "length" else "stop",
-                prompt_tokens=winner.prompt_tokens,
-                new_tokens=len(winner.new_tokens),
+                candidates=candidates,
+                prompt_tokens=first.prompt_tokens,
+                new_tokens=len(first.new_tokens),
                 seconds=self._clock() - request.arrived,
-                adapter=winner.lora.id if winner.lora else None,
+                adapter=first.lora.id if first.lora else None,
                 seed=request.seed,
             )
-            damaged, reused = winner.finish == "damaged", sequences[0].reused
             self._running.remove(request)
-            self._release(request, winner=winner)
-            if damaged:
+            self._release(request)
+            if not candidates:
                 _fail(
                     request.future,
                     NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged"),
                 )
                 continue
             self._completed += 1
-            self._cached += reused
+            self._cached += first.reused
             _resolve(request.future, reply)
 
-    def _best(self, sequences: abc.Sequence[Sequence]) -> Sequence:
-        """Of those who said something, the one whose reply is best (`choice`)."""
-        able = [one for one in sequences if one.finish != "damaged" and self._scheduler.text(one).strip()]
-        if len(able) < 2:
-            return able[0] if able else sequences[0]
-        prompt, replies = self._scheduler.prompt(able[0]), [self._scheduler.text(one) for one in able]
-        return able[choice.best(prompt, replies, self._scheduler.information(able))]
+    def _candidates(self, sequences: abc.Sequence[Sequence]) -> tuple[Candidate, ...]:
+        """What was drawn, less what came of damaged numbers; scored where there is something to choose among."""
+        whole = [one for one in sequences if one.finish != "damaged"]
+        speaking = [one for one in whole if self._scheduler.text(one).strip()]
+        scores: dict[int, float] = {}
+        if len(speaking) > 1:
+            found = self._scheduler.information(speaking)
+            scores = {id(one): nats for one, nats in zip(speaking, found, strict=True)}
+        return tuple(
+            Candidate(
+                text=self._scheduler.text(one),
+                finish="length" if one.finish == "length" else "stop",
+                information=scores.get(id(one)),
+            )
+            for one in whole
+        )
 
     def _fail_running(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
