@@ -28,7 +28,8 @@ from core.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 
-STARTER = Path(__file__).resolve().parent.parent / "models" / "starter"
+MODELS = Path(__file__).resolve().parent.parent / "models"
+STARTER = MODELS / "starter"
 """The model that ships; in a wheel it lies beside this package as in a checkout."""
 
 OURS = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
@@ -82,7 +83,9 @@ def sampling(settings: Settings) -> Sampling:
 
 
 def open_shelf(settings: Settings) -> AdapterRegistry:
-    return AdapterRegistry(settings.shelf, bundled=STARTER / "adapters", clock=now)
+    return AdapterRegistry(
+        settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
+    )
 
 
 def trial(settings: Settings) -> Callable[[Adapter], None]:
