@@ -46,7 +46,7 @@ async def test_an_empty_or_unknown_command_gets_help(transport: str, words: str)
 
 
 TABLE = [
-    ("again", "nothing of mine here", True),
+    ("again", "haven't asked me anything", True),
     ("reset", "A fresh start", False),
     ("voice", "Voice here: current", True),
     ("voice nobody", "Only members who may manage", True),
@@ -164,7 +164,7 @@ async def test_the_shortcut_gives_another_answer(transport: str) -> None:
         await t.slack.until(lambda: post.text == "two")
         message = {"type": "message", "user": "UANN", "ts": ts}
         await t.slack.interacts("message_action", message=message, response_url=url, **shortcut)
-        assert "nothing of mine" in (await t.slack.post(2)).text
+        assert "haven't asked me anything" in (await t.slack.post(2)).text
 
 
 async def test_a_post_that_cannot_be_edited_is_said_anew(transport: str) -> None:

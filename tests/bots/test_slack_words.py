@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack import manifest, markup, refusals, to_message
+from bots.slack import errors, manifest, markup, to_message
 from bots.slack.workspace import base_url
 from core.messages import Conversation, Kind
 
@@ -16,7 +16,11 @@ WORDS = [
     ("hello", "hello"),
     ("<@UBOT> hello", "hello"),
     ("<@UBOT>: hello <@UBOT>", "hello"),
-    ("<@UBOT|person2>", "@Person2"),
+    ("<@UBOT|person2>", ""),
+    ("<@UBOT>", ""),
+    ("<@UBOT> :tada:", ":tada:"),
+    ("<@UBOT>:tada: and", ":tada: and"),
+    ("<@UBOT> : well", "well"),
     ("is <@UBOT> here?", "is @Person2 here?"),
     ("<@UANN> <@UGONE|carl> <@UGONE>", "@Ann @carl @someone"),
     ("<#C1|general> <#C2>", "#general #channel"),
@@ -113,5 +117,5 @@ def test_secrets_are_masked() -> None:
     """Whatever a library wants to say of tokens, tickets and response URLs."""
     said = "xoxb-1-a.b xapp-1-A wss://x/link?ticket=abc-1&app_id=A https://hooks.slack.com/commands/T1/2/xyz done"
     assert (
-        refusals.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"
+        errors.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"
     )
