@@ -28,6 +28,7 @@ from bots.discord.posts import Posts, parts, retry_after
 from core.chat import BROKEN, Chat
 from core.commands import Commands
 from core.errors import Refused, StorageError
+from core.health import PostHealth
 from core.messages import Conversation, Kind, Message, Reply
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class DiscordBot:
         self.message_content = True
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self.patience = patience or Patience()
+        self.post_health = PostHealth()
         self.posts = Posts(self._connected, self.patience)
         self.interactions = Interactions(commands=commands, posts=self.posts, patience=self.patience, buttons=buttons)
         self.buttons = buttons
