@@ -28,8 +28,8 @@ APP_TOKEN = "xapp-1-loopback-secret"
 SIGNING_SECRET = "loopback-signing-secret"
 TEAM, BOT_USER, BOT_ID, APP = "T0001", "UBOT00001", "B0001", "A0001"
 SCOPES = (
-    "app_mentions:read,channels:history,chat:write,commands,files:write,groups:history,im:history,im:write,"
-    "mpim:history,reactions:read,users:read"
+    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,commands,files:write,groups:history,"
+    "groups:read,im:history,im:write,mpim:history,reactions:read,users:read"
 )
 
 WAIT = 30.0

@@ -12,7 +12,8 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bots.slack.dispatch import Dispatcher, OneWorkspace, Workspaces
+from bots.slack.credentials import BOTH_WAYS
+from bots.slack.dispatch import CLOSING_SECONDS, Dispatcher, OneWorkspace, Workspaces
 from bots.slack.errors import NETWORK, discreet, explain
 from bots.slack.http_mode import HttpMode
 from bots.slack.manifest import NEEDED, WANTED
@@ -77,12 +78,15 @@ class SlackBot:
         self.post_health = PostHealth()
 
     def trouble(self) -> str | None:
-        """Why what the bot hears or says does not get through, as the end of a sentence for the operator."""
+        """Why what the bot hears or says does not get through, as a verb and its object; None while it does."""
         refusing = self._http_mode.trouble() if self._http_mode is not None else None
         return refusing or self.post_health.trouble()
 
     async def run(self) -> None:
-        """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried."""
+        """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried.
+
+        When it is cancelled, replies on their way are still posted, for a moment.
+        """
         self._check()
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -127,6 +131,10 @@ class SlackBot:
             try:
                 await asyncio.wait({listening, dispatcher.refused}, return_when=asyncio.FIRST_COMPLETED)
                 await (dispatcher.refused if dispatcher.refused.done() else listening)
+            except asyncio.CancelledError:
+                # What is said meanwhile is stored, and answered after the next start.
+                await self._chat.drain(CLOSING_SECONDS)
+                raise
             finally:
                 self.ready.clear()
                 for task in (listening, resuming):
@@ -206,12 +214,6 @@ class SlackBot:
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._pace.longest_backoff)
-
-
-BOTH_WAYS = (
-    "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET: keep the token to serve one workspace, "
-    "or the other two to let workspaces install the bot."
-)
 
 
 def _check_scopes(answer: AsyncSlackResponse) -> None:

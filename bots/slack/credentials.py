@@ -12,6 +12,12 @@ from bots.slack.workspace import REQUEST_SECONDS, base_url, web_client
 from core.errors import PlatformError
 
 
+BOTH_WAYS = (
+    "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET: keep the token to serve one workspace, "
+    "or the other two to let workspaces install the bot."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     name: str

@@ -161,10 +161,10 @@ class HttpMode:
         self._mismatched = 0
 
     def trouble(self) -> str | None:
-        """What is wrong, as the end of a sentence for the operator: nothing was ever signed with our secret."""
+        """What is wrong, as a verb and its object: nothing was ever signed with our secret."""
         if self._verified or not self._mismatched:
             return None
-        return f"SLACK_SIGNING_SECRET fits none of {self._mismatched} requests"
+        return f"hears nothing (SLACK_SIGNING_SECRET fits none of {self._mismatched} requests)"
 
     async def run(self) -> None:
         """Raises Refused where the address cannot be had."""

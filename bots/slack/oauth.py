@@ -30,7 +30,7 @@ from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
 from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 
 from bots.slack.errors import NETWORK, discreet
-from bots.slack.manifest import NEEDED, WANTED
+from bots.slack.manifest import NEEDED, REDIRECT_PATH, WANTED
 from bots.slack.outbox import Outbox
 from bots.slack.payloads import Payload, identifier, part, parts, team_of
 from bots.slack.workspace import Workspace, library_log, web_client
@@ -40,7 +40,6 @@ from core.memory import Memory
 log = logging.getLogger(__name__)
 
 INSTALL_PATH = "/slack/install"
-REDIRECT_PATH = "/slack/oauth_redirect"
 
 STATE_SECONDS = 600
 """How long an installation that was begun may take; slack_sdk's own default."""
