@@ -161,6 +161,8 @@ class SlackServer:
         self.outside: set[str] = set()
         """Channels that the bot is not in."""
         self.keeps_metadata = True
+        self.hanging: set[str] = set()
+        """Methods that never answer."""
         self.sockets: list[web.WebSocketResponse] = []
         self.connections = 0
         self.acks: dict[str, Json] = {}
@@ -379,6 +381,17 @@ class SlackServer:
             await asyncio.sleep(0.05)
         raise AssertionError("the bot did not acknowledge")
 
+    async def offers(self, event: Json, *, team: Team = HOME) -> Json | None:
+        """Hand an event to the bot once; None where it is not acknowledged."""
+        body = {
+            "team_id": team.id,
+            "api_app_id": APP,
+            "event": event,
+            "type": "event_callback",
+            "event_id": f"Ev{next(self._ids):06}",
+        }
+        return await (self._by_socket if self.transport == "socket" else self._by_http)("events_api", body, 0)
+
     async def _by_socket(self, kind: str, body: Json, attempt: int) -> Json | None:
         await self.until(lambda: any(not socket.closed for socket in self.sockets), WAIT)
         envelope_id = f"env-{next(self._ids)}"
@@ -476,6 +489,8 @@ class SlackServer:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ") or arguments.get("token", "")
         self.calls.append((method, arguments))
         self.callers.append(token)
+        if method in self.hanging:
+            await asyncio.sleep(3600)
         if self.refusing:
             await self._notify()
             return web.json_response({"ok": False, "error": self.refusing}, status=503)
@@ -622,10 +637,14 @@ class SlackServer:
         self.posts.append(post)
         await self._notify()
         if visible and self.tells_of_responses:
-            telling = asyncio.create_task(self.event({"type": "message", "channel": post.channel, **self._shown(post)}))
+            telling = asyncio.create_task(self.tells_of(post))
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
         return web.Response(text="ok")
+
+    async def tells_of(self, post: Post) -> Json:
+        """The event of a post of the bot's."""
+        return await self.event({"type": "message", "channel": post.channel, **self._shown(post)})
 
     def _shown(self, post: Post) -> Json:
         """A post as Slack tells of it: links marked up, emoji by name."""

@@ -11,7 +11,6 @@ from bots.slack.manifest import NEEDED, WANTED
 from bots.slack.workspace import REQUEST_SECONDS, base_url, web_client
 from core.errors import PlatformError
 
-
 BOTH_WAYS = (
     "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET: keep the token to serve one workspace, "
     "or the other two to let workspaces install the bot."

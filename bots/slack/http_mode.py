@@ -43,7 +43,7 @@ IDLE_SECONDS = 75.0
 """How long a connection is kept that asks for nothing, as behind a proxy."""
 
 CONNECTIONS = 256
-"""Connections open at once; the one that has kept us waiting longest goes for a new one."""
+"""Connections open at once; for a new one the oldest goes, those with Slack's requests last."""
 
 QUIET_SECONDS = 600.0
 """Between two warnings of the same kind: nobody outside can fill the log."""
@@ -205,12 +205,12 @@ class HttpMode:
             await runner.cleanup()
 
     def connected(self, connection: Connection) -> None:
-        """Make room where there is none: for whoever comes goes the one that has been idle, or unfinished, longest."""
+        """Make room where there is none: for whoever comes goes the oldest that never sent a request of Slack's."""
         self._connections[connection] = None
         if len(self._connections) > CONNECTIONS:
-            oldest = next((each for each in self._connections if not each.serving), None)
+            oldest, _ = self._connections.popitem(last=False)
             self.seldom.warn(f"more than {CONNECTIONS} connections at once: the oldest was closed")
-            (oldest or next(iter(self._connections))).drop()
+            oldest.drop()
 
     def welcome(self, request: web.Request) -> None:
         """Slack's own connections are the last to go."""
