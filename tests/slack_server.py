@@ -264,9 +264,13 @@ class SlackServer:
             "type": "event_callback",
             "event_id": event_id or f"Ev{next(self._ids):06}",
             "event_time": int(time.time()),
-            "authorizations": [{"team_id": team.id, "user_id": team.bot_user, "is_bot": True}],
+            "authorizations": [self.authorization(team)],
         }
         return await self.deliver("events_api", body, retry=retry)
+
+    def authorization(self, team: Team) -> Json:
+        """For whom an event is delivered."""
+        return {"team_id": team.id, "user_id": team.bot_user, "is_bot": True, "is_enterprise_install": False}
 
     async def commands(
         self,
