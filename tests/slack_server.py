@@ -396,6 +396,10 @@ class SlackServer:
         }
         return await (self._by_socket if self.transport == "socket" else self._by_http)("events_api", body, 0)
 
+    async def offers_anything(self, kind: str, body: Json) -> Json | None:
+        """Hand any payload to the bot once; None where it is not acknowledged."""
+        return await (self._by_socket if self.transport == "socket" else self._by_http)(kind, body, 0)
+
     async def _by_socket(self, kind: str, body: Json, attempt: int) -> Json | None:
         await self.until(lambda: any(not socket.closed for socket in self.sockets), WAIT)
         envelope_id = f"env-{next(self._ids)}"
@@ -419,13 +423,16 @@ class SlackServer:
         if kind == "events_api":
             content, content_type = json.dumps(body), "application/json"
         elif kind == "slash_commands":
-            content, content_type = urlencode(body), "application/x-www-form-urlencoded"
+            content, content_type = urlencode(body, errors="replace"), "application/x-www-form-urlencoded"
         else:
             content, content_type = urlencode({"payload": json.dumps(body)}), "application/x-www-form-urlencoded"
         headers = {"Content-Type": content_type}
         if attempt:
             headers |= {"X-Slack-Retry-Num": str(attempt), "X-Slack-Retry-Reason": "http_timeout"}
-        status, text = await self.sends(content, headers=headers)
+        try:
+            status, text = await self.sends(content, headers=headers)
+        except aiohttp.ClientError:
+            return None
         if status != 200:
             return None
         return json.loads(text) if text.startswith("{") else {"text": text} if text else {}

@@ -30,8 +30,9 @@ HEALTH_PATH = "/health"
 AGE_SECONDS = 5 * 60
 """Older and future requests are not Slack's, or are somebody's recording of them."""
 
-BODY_LIMIT = 1024 * 1024
-"""Bytes of a request's body: twice 40,000 characters, escaped, in text and in blocks, is what Slack can have to say."""
+BODY_LIMIT = 512 * 1024
+"""Bytes of a request's body: an edit of 12,000 characters, the most that a member can type, comes four times, as text and
+as blocks, before and after, and each character may take six bytes."""
 
 HEADER_SECONDS = 5.0
 """How long a connection may take to send a request's headers."""
@@ -215,7 +216,7 @@ class HttpMode:
     def welcome(self, request: web.Request) -> None:
         """Slack's own connections are the last to go."""
         connection = _connection(request)
-        if connection in self._connections:
+        if connection is not None and connection in self._connections:
             self._connections.move_to_end(connection)
 
     def disconnected(self, connection: Connection) -> None:

@@ -33,6 +33,7 @@ WANTED = {
 """Without one of these only what it is for is missing; those that the manifest marks as optional may be declined by
 whoever installs the app (https://docs.slack.dev/changelog/2026/03/16/optional-scopes)."""
 
+
 def manifest(http_url: str | None = None) -> str:
     """The manifest as JSON: for Socket Mode, or for HTTP with `http_url` as the public address of `SLACK_HTTP_PATH`.
 

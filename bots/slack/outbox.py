@@ -42,8 +42,15 @@ SERVER_ERRORS = frozenset({"internal_error", "fatal_error", "service_unavailable
 SERVER_ERROR_TRIES = 5
 """Attempts at a call that Slack itself fails at: some message may be beyond it, and others wait behind."""
 
+FIRST_SECONDS = 0.05
 SLOWEST_SECONDS = 1.0
-"""Longest pause between two posts in a workspace that was found to post too much."""
+SLOWING = 1.5
+EASING = 0.995
+"""The pause between two calls of a method that Slack found to be called too often: it grows with each refusal, and
+shrinks with each call that is taken, so that a call in some eighty is refused where there is always more to be said."""
+
+IDLE_SECONDS = 60.0
+"""After so long without a call the pause is forgotten."""
 
 
 class NotPosted(PlatformError):
@@ -141,13 +148,20 @@ class Outbox:
         *,
         seconds: float | None = None,
         once: bool = False,
-    ) -> None:
+    ) -> AsyncSlackResponse:
         """Any other call; one that must not be made twice (`once`) is not tried again where it may have arrived.
 
         Raises SlackClientError where Slack refuses it for good, and NotPosted.
         """
         deadline = self._now() + (self.patience.notice_seconds if seconds is None else seconds)
-        await self._attempts(method, send, deadline, "", Lane(), None, once=once)
+        answers: list[AsyncSlackResponse] = []
+
+        async def keep() -> AsyncSlackResponse:
+            answers.append(await send())
+            return answers[-1]
+
+        await self._attempts(method, keep, deadline, "", Lane(), None, once=once)
+        return answers[-1]
 
     async def _attempts(
         self,
@@ -173,6 +187,8 @@ class Outbox:
                         if stands is not None:
                             return stands
                         unknown = False
+                    if self._now() - method.free_at > IDLE_SECONDS:
+                        method.spacing = 0.0
                     method.free_at = max(method.free_at, self._now() + method.spacing)
                     answer = await send()
                 except (SlackClientError, *NETWORK) as error:
@@ -184,7 +200,7 @@ class Outbox:
                         raise NotPosted(f"Slack did not take {name} ({reason(error)}).") from error
                 else:
                     method.failures = 0
-                    method.spacing = method.spacing * 0.98 if method.spacing > 0.01 else 0.0
+                    method.spacing *= EASING
                     return str(answer.get("ts") or "")
 
     def _worth_trying_again(self, error: BaseException, method: Method, channel: str, lane: Lane, tries: int) -> bool:
@@ -195,9 +211,10 @@ class Outbox:
             lane.free_at = max(lane.free_at, until)
             before, since = method.refused
             if not channel or (before not in {"", channel} and since > now):
-                # Not this channel alone: the workspace is posting too much.
+                # Not this channel alone: too many calls of this workspace. Those refused together slow it down once.
+                if method.free_at <= now:
+                    method.spacing = min(max(method.spacing * SLOWING, FIRST_SECONDS), SLOWEST_SECONDS)
                 method.free_at = max(method.free_at, until)
-                method.spacing = min(max(method.spacing * 1.5, 0.05), SLOWEST_SECONDS) if channel else 0.0
             method.refused = (channel, until)
             return True
         if is_server_error(error) and status(error) < 500:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from slack_sdk.errors import SlackClientError
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.errors import NETWORK, reason
 from bots.slack.messages import profile_name
-from bots.slack.outbox import NotPosted, limited, retry_after
+from bots.slack.outbox import NotPosted
 from bots.slack.payloads import Payload, part, string
 from bots.slack.workspace import Workspace
 from core.recent import Recent
@@ -30,9 +31,6 @@ LOOKUP_SECONDS = 3.0
 LIMIT_SECONDS = 300.0
 """Longest wait for a rate limit to pass, for what needs no hurry."""
 
-LOOKUPS = 8
-"""Lookups at once in a workspace."""
-
 KNOWN = 5_000
 """Members remembered at once."""
 
@@ -50,9 +48,6 @@ class People:
         self._known: Recent[tuple[float, Person]] = Recent(KNOWN)
         """Until when a member is believed to be so."""
         self._asking: dict[tuple[str, str], asyncio.Task[Person]] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._free_at: dict[str, float] = {}
-        """By workspace: when a rate limit has passed."""
 
     def names(self, workspace: Workspace, users: Iterable[str]) -> dict[str, str]:
         """Display names of those known by now; nobody is asked."""
@@ -95,26 +90,18 @@ class People:
         return await asyncio.shield(self._asking[key])
 
     async def _request(self, workspace: Workspace, user: str) -> Person:
-        until = self._monotonic() + LIMIT_SECONDS
-        person, seconds = Person(), FAILED_SECONDS
-        async with self._slots.setdefault(workspace.team, asyncio.Semaphore(LOOKUPS)):
-            while True:
-                wait = self._free_at.get(workspace.team, 0.0) - self._monotonic()
-                if self._monotonic() + wait > until:
-                    break
-                await asyncio.sleep(max(wait, 0.0))
-                try:
-                    client = await workspace.api()
-                    async with asyncio.timeout(LOOKUP_SECONDS):
-                        response = await client.users_info(user=user)
-                except (SlackClientError, NotPosted, *NETWORK) as error:
-                    if limited(error):
-                        self._free_at[workspace.team] = self._monotonic() + retry_after(error)
-                        continue
-                    log.info("no name for a member: users.info said %s", reason(error))
-                else:
-                    person, seconds = _person(part(response.data, "user")), FRESH_SECONDS
-                break
+        async def send() -> AsyncSlackResponse:
+            client = await workspace.api()
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                return await client.users_info(user=user)
+
+        try:
+            response = await workspace.outbox.call("users.info", send, seconds=LIMIT_SECONDS, once=True)
+        except (SlackClientError, NotPosted, *NETWORK) as error:
+            log.info("no name for a member: users.info said %s", reason(error))
+            person, seconds = Person(), FAILED_SECONDS
+        else:
+            person, seconds = _person(part(response.data, "user")), FRESH_SECONDS
         before = self._known.get((workspace.team, user))
         if not person.name and before is not None:
             person = before[1]  # a name that is a little old is better than none
