@@ -13,7 +13,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.credentials import BOTH_WAYS
-from bots.slack.dispatch import CLOSING_SECONDS, Dispatcher, OneWorkspace, Workspaces
+from bots.slack.dispatch import Dispatcher, OneWorkspace, Workspaces
 from bots.slack.errors import NETWORK, discreet, explain
 from bots.slack.http_mode import HttpMode
 from bots.slack.manifest import NEEDED, WANTED
@@ -83,10 +83,7 @@ class SlackBot:
         return refusing or self.post_health.trouble()
 
     async def run(self) -> None:
-        """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried.
-
-        When it is cancelled, replies on their way are still posted, for a moment.
-        """
+        """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried."""
         self._check()
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -131,10 +128,6 @@ class SlackBot:
             try:
                 await asyncio.wait({listening, dispatcher.refused}, return_when=asyncio.FIRST_COMPLETED)
                 await (dispatcher.refused if dispatcher.refused.done() else listening)
-            except asyncio.CancelledError:
-                # What is said meanwhile is stored, and answered after the next start.
-                await self._chat.drain(CLOSING_SECONDS)
-                raise
             finally:
                 self.ready.clear()
                 for task in (listening, resuming):

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 ACK_SECONDS = 2.0
 """How long an acknowledgement waits for what was said to be stored; Slack waits three seconds for it."""
 
-CLOSING_SECONDS = 5.0
-"""How long work in progress may take to finish when the bot is stopped."""
+CLOSING_SECONDS = 2.0
+"""How long work in progress may take to finish when the bot is stopped; replies had their time before (`Chat.drain`)."""
 
 NOT_INSTALLED = "Person2 is not installed in this workspace any more: ask an administrator to install it again."
 

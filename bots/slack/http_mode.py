@@ -31,8 +31,8 @@ AGE_SECONDS = 5 * 60
 """Older and future requests are not Slack's, or are somebody's recording of them."""
 
 BODY_LIMIT = 512 * 1024
-"""Bytes of a request's body: an edit of 12,000 characters, the most that a member can type, comes four times, as text and
-as blocks, before and after, and each character may take six bytes."""
+"""Bytes of a request's body: an edit of 12,000 characters, the most that a member can type, comes four times, as text
+and as blocks, before and after, and each character may take six bytes."""
 
 HEADER_SECONDS = 5.0
 """How long a connection may take to send a request's headers."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
     ChannelSettings,
@@ -33,7 +33,8 @@ class Channels(Store):
 
     def change_settings(self, conversation: Conversation, **change: object) -> ChannelSettings:
         """Set the named fields of ChannelSettings for a channel (its threads follow it); gives all of them."""
-        with self._session() as session:
+
+        def apply(session: Session) -> ChannelSettings:
             row = channel_row(session, conversation)
             if row is None:
                 row = ChannelRow(platform=conversation.platform, space=conversation.space, channel=conversation.channel)
@@ -43,12 +44,15 @@ class Channels(Store):
                 setattr(row, name, value)
             return chosen
 
+        return self._write(apply)
+
     def move_channel(self, old: Conversation, channel: str) -> None:
         """Follow a channel to its new id: all that was said and chosen there is there from now on.
 
         What the platform told under both ids stays as it is under the new one.
         """
-        with self._session() as session:
+
+        def apply(session: Session) -> None:
             for row in session.scalars(select(ConversationRow).where(*matching(old, whole_channel=True))).all():
                 where = replace(conversation_of(row), channel=channel)
                 known = session.scalar(select(ConversationRow).where(ConversationRow.key == where.key))
@@ -81,6 +85,8 @@ class Channels(Store):
             chosen = channel_row(session, old)
             if chosen is not None and channel_row(session, replace(old, channel=channel)) is None:
                 chosen.channel = channel
+
+        self._write(apply)
 
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""

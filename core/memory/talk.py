@@ -4,11 +4,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import StorageError
 from core.memory.rows import (
     PERSON2,
     Removed,
@@ -17,34 +15,26 @@ from core.memory.rows import (
     delete_messages,
     matching,
     orphan_answers,
+    place_of,
     post_row,
 )
-from core.memory.store import Store, storage_sentence
-from core.memory.tables import ConversationRow, MessageRow, PostRow
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation, Message
-
-RACES = 5
-"""How often a write that lost a race with another worker is tried again."""
 
 
 class Talk(Store):
     """Messages of people, replies of the bot."""
 
-    def remember(self, message: Message) -> int | None:
-        """Store what was said; the new row, or None if this message is already stored (redelivered)."""
-        for _ in range(RACES):
-            try:
-                with self._sessions.begin() as session:
-                    return self._insert(session, message)
-            except IntegrityError as error:
-                # Another worker stored the same event, or opened the same conversation, between our look and our
-                # insert: look again.
-                failure: SQLAlchemyError = error
-            except SQLAlchemyError as error:
-                raise StorageError(storage_sentence(error)) from error
-        raise StorageError(storage_sentence(failure)) from failure
+    def remember(self, message: Message, *, why: str | None = None, owed: bool = False) -> int | None:
+        """Store what was said; the new row, or None if this message is already stored (redelivered).
 
-    def _insert(self, session: Session, message: Message) -> int | None:
+        `why` is the rule by which it is to be answered, None where it is not; `owed` whether that answer is still to
+        be given when the process ends before it could.
+        """
+        return self._write(lambda session: self._insert(session, message, why=why, owed=owed))
+
+    def _insert(self, session: Session, message: Message, *, why: str | None, owed: bool) -> int | None:
         where = message.conversation
         known = select(MessageRow.id).where(
             MessageRow.platform == where.platform,
@@ -71,7 +61,22 @@ class Talk(Store):
         session.add(row)
         session.flush()
         row.place = row.id
+        if why is not None:
+            session.add(QuestionRow(message_id=row.id, why=why, owed=int(owed)))
         return row.id
+
+    def complete(self, row: int, said: str, message: Message) -> None:
+        """Take over the names in a message that was stored as `said` before they were known; an edit that came
+        meanwhile stays."""
+        with self._session() as session:
+            session.execute(
+                update(MessageRow)
+                .where(MessageRow.id == row)
+                .values(
+                    author_name=message.author_name[:200],
+                    text=case((MessageRow.text == said, message.text), else_=MessageRow.text),
+                )
+            )
 
     def remember_reply(
         self,
@@ -82,30 +87,33 @@ class Talk(Store):
         adapter: str | None,
         details: Mapping[str, str | int | float],
         replaces: int | None = None,
+        question: str | None = None,
     ) -> int | None:
-        """Store what Person2 says in answer to row `answers`; the row, or None if the question was deleted meanwhile.
+        """Store what Person2 says in answer to row `answers`; the row, or None where nothing is to be said any more:
+        the question was deleted meanwhile, or the row does not hold the message whose id is `question`.
 
         `replaces` is the row of an earlier answer that this one takes the place of.
         """
-        with self._session() as session:
-            question = session.get(MessageRow, answers)
-            if question is None:
+
+        def store(session: Session) -> int | None:
+            asked = session.get(MessageRow, answers)
+            if asked is None or question not in (None, asked.message_id):
                 return None
             if replaces is not None:
                 session.execute(update(MessageRow).where(MessageRow.id == replaces).values(replaced=True))
             row = MessageRow(
-                conversation_id=question.conversation_id,
-                platform=question.platform,
-                channel=question.channel,
+                conversation_id=asked.conversation_id,
+                platform=asked.platform,
+                channel=asked.channel,
                 message_id=f"{PERSON2}-{secrets.token_hex(8)}",
-                epoch=question.epoch,
-                place=question.place,
+                epoch=asked.epoch,
+                place=asked.place,
                 author=PERSON2,
                 author_name="Person2",
                 text=text,
                 sent_at=sent_at,
                 from_bot=True,
-                reply_to=question.message_id,
+                reply_to=asked.message_id,
                 answers=answers,
                 adapter=adapter,
                 details=dict(details),
@@ -114,12 +122,17 @@ class Talk(Store):
             session.flush()
             return row.id
 
+        return self._write(store)
+
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Note the platform's ids of a posted reply. Ids already noted stay, but for those of a replaced answer: the
-        new one was put in its place by editing the post."""
-        with self._session() as session:
-            if session.get(MessageRow, row) is None:
+        """Note the platform's ids of a posted reply, which is owed no more. Ids already noted stay, but for those of a
+        replaced answer: the new one was put in its place by editing the post."""
+
+        def note(session: Session) -> None:
+            reply = session.get(MessageRow, row)
+            if reply is None:
                 return
+            session.execute(update(QuestionRow).where(QuestionRow.message_id == reply.answers).values(owed=0))
             for post in posts:
                 found = post_row(session, conversation, post)
                 if found is None:
@@ -131,13 +144,18 @@ class Talk(Store):
                 elif session.get_one(MessageRow, found.message_id).replaced:
                     found.message_id = row
 
+        self._write(note)
+
     def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
         longer context."""
-        with self._session() as session:
+
+        def begin(session: Session) -> None:
             conversation_row(session, conversation)
             here = matching(conversation, whole_channel=whole_channel)
             session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
+
+        self._write(begin)
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
         """Take over an edited message; False if it is not stored."""
@@ -153,6 +171,31 @@ class Talk(Store):
                 .returning(MessageRow.id)
             )
             return changed.first() is not None
+
+    def edit_message(self, message: Message) -> tuple[int, bool] | None:
+        """Take over an edited message, its place too: naming the bot may open a thread. Its row and whether an answer
+        was ever decided on; None if it is not stored."""
+
+        def take_over(session: Session) -> tuple[int, bool] | None:
+            where = message.conversation
+            row = session.scalar(
+                select(MessageRow).where(
+                    MessageRow.platform == where.platform,
+                    MessageRow.channel == where.channel,
+                    MessageRow.message_id == message.id,
+                    MessageRow.from_bot.is_(False),
+                )
+            )
+            if row is None:
+                return None
+            row.text = message.text
+            asked = session.get(QuestionRow, row.id) is not None
+            if not asked and place_of(session, row).key != where.key:
+                conversation = conversation_row(session, where)
+                row.conversation_id, row.epoch = conversation.id, conversation.epoch
+            return row.id, asked
+
+        return self._write(take_over)
 
     def remove(self, conversation: Conversation, message_ids: Sequence[str]) -> Removed:
         """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it."""

@@ -302,9 +302,10 @@ async def test_who_asks_too_much_is_told_alone(transport: str) -> None:
         assert ((await t.slack.post(2)).only_for, t.slack.posts[1].channel) == ("UANN", "C1")
         assert t.slack.posts[1].thread is None  # a whisper into a thread that does not stand yet would not be seen
         assert "a lot at once" in t.slack.posts[1].text
-        for words in ("three", "four"):
-            await t.slack.says(words, channel="D2", user="UBEN")
-        assert ["a lot at once" in (await t.slack.post(number)).text for number in (3, 4)] == [False, True]
+        await t.slack.says("one", channel="D2", user="UBEN")
+        await t.slack.post(3)
+        await t.slack.says("two", channel="D2", user="UBEN")
+        assert "a lot at once" in (await t.slack.post(4)).text
         assert t.slack.posts[3].only_for is None
 
 
