@@ -28,7 +28,7 @@ ACK_SECONDS = 2.0
 """How long an acknowledgement waits for what was said to be stored; Slack waits three seconds for it."""
 
 CLOSING_SECONDS = 2.0
-"""How long work in progress may take to finish when the bot is stopped; replies had their time before (`Chat.drain`)."""
+"""How long other work in progress may take to finish when the bot is stopped; replies had their time before."""
 
 NOT_INSTALLED = "Person2 is not installed in this workspace any more: ask an administrator to install it again."
 

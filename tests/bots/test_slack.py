@@ -320,7 +320,7 @@ async def test_a_crowd_is_told_to_wait(transport: str) -> None:
 async def test_a_broken_database_is_one_sentence(
     transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where memory fails, who spoke to the bot gets one sentence without the operator's side, the log the traceback,
+    """Where memory fails, who spoke to the bot gets one sentence without the operator's side, the log the cause,
     and others nothing; Slack is told to send it again."""
     path = tmp_path / "person2.db"
     async with talk(transport, memory=open_memory(f"sqlite:///{path}")) as t:
@@ -331,5 +331,5 @@ async def test_a_broken_database_is_one_sentence(
         assert await t.slack.offers({**said, "text": f"{ME} my diary", "ts": "2.1"}) is None
         post = await t.slack.post(1)
         assert (post.only_for, post.text) == ("UANN", BROKEN)
-        assert "Traceback" in caplog.text
+        assert "The database failed" in caplog.text
         assert "diary" not in caplog.text  # a statement's values are people's words
