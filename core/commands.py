@@ -14,11 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from core import notices
-from core.chat import Chat, Thinking
+from core.chat import Chat
 from core.dialogue import one_line
 from core.failures import log_failure
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
+from core.responder import Thinking
 
 log = logging.getLogger(__name__)
 

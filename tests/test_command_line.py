@@ -107,6 +107,13 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
         assert "person2" in (getattr(command, "epilog", None) or ""), name
 
 
+def test_a_seed_gives_the_same_talk_each_time(tmp_path: Path) -> None:
+    """Whatever was said before, the same lines get the same answers."""
+    talks = [person2("chat", "--seed", "5", home=tmp_path, typed="hi\nwhat do you like?\n").stdout for _ in range(2)]
+    assert talks[0].count("\n") == 2
+    assert talks[0] == talks[1]
+
+
 def test_pretraining_lists_its_own_options(tmp_path: Path) -> None:
     """`--help` of the lazily loaded command is the real one's."""
     done = person2("pretrain", "--help", home=tmp_path)
