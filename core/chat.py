@@ -204,7 +204,7 @@ class Chat:
         if heard is not None:
             heard()
         if complete is not None:
-            message = await self._completed(message, row, complete)
+            message = await self._lookups.complete(message, row, complete)
         if self.draining:
             return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
         if self._attention.too_fast(message):
