@@ -59,6 +59,7 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
             "TEMPERATURE: should be a valid number",
         ),
         (["chat", "--once", "hi"], {"DATABASE_URL": "nonsense"}, 1, "DATABASE_URL is not a database URL"),
+        (["chat", "--once", "hi"], {"MAX_NEW_TOKENS": "500"}, 1, "MAX_NEW_TOKENS=500 leaves no room for a prompt"),
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
@@ -215,6 +216,31 @@ def test_a_model_that_cannot_sit_it_is_refused_before_it_begins(other: str, sent
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_nobody_else_reads_what_it_keeps(tmp_path: Path) -> None:
+    """Home 0700, files 0600, though the umask allows all and an earlier version left them open to everybody."""
+    home = tmp_path / "home"
+    (home / "adapters" / "old").mkdir(parents=True)
+    (home / "adapters" / "old" / "card.json").write_text("{}")
+    (home / "notes.txt").write_text("not ours")
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o777)
+    base = tiny_model(tmp_path / "tiny")
+    tiny_adapter(tmp_path / "made", base).chmod(0o755)
+    before = os.umask(0)
+    try:
+        done = person2("chat", "--base", str(base), home=home, typed="hello\n/consent yes\n")
+        Shelf(home / "adapters").add(tmp_path / "made", Card(id="new", created_at=datetime.now(UTC), base="tiny"))
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    assert (home / "person2.db").exists()
+    assert (home / "notes.txt").stat().st_mode & 0o777 == 0o777
+    open_to_others = {
+        str(path.relative_to(home)) for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o077
+    } - {"notes.txt"}
+    assert open_to_others == set()
 
 
 def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:
