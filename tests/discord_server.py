@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -27,6 +27,8 @@ from simcord.backend.command_access import command_access
 from simcord.backend.errors import BackendError
 from simcord.enums import ChannelType, ComponentType, InteractionType
 from simcord.http import router, routes  # noqa: F401 - importing the routes registers them
+
+from tests.discord_limits import VIA, Limits
 
 TOKEN = "the.right.token"
 WAIT = 30.0
@@ -43,6 +45,8 @@ class Fault:
     body: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
+    lost: bool = False
+    """The call is done all the same; only its answer is this one."""
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Session:
     intents: discord.Intents
     socket: "Socket | None" = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    presence: dict[str, Any] = field(default_factory=dict)
 
 
 class Socket:
@@ -91,8 +96,13 @@ class DiscordServer:
         self.resumes = 0
         self.beats = 0
         self.resume_url: str | None = None
+        self.limits: Limits | None = None
+        """Discord's rate limits, where a test wants them."""
+        self.gateway_attempts = 0
         self.refuse_gateway = 0
         """So many next gateway connections are refused."""
+        self.hang_gateway = False
+        """Whether a gateway connection that is made gets no answer."""
         self.shards = 1
         self.refuse_intents = False
         self.gateway_token = TOKEN
@@ -107,6 +117,8 @@ class DiscordServer:
         self.reduce: Callable[[Any], Any] = lambda payload: payload
         """What becomes of each payload and answer: servers leave out what they do not have."""
         self._serial = itertools.count(1)
+        self._nonces: dict[str, Any] = {}
+        self._hung = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self.backend.subscribers.append(self._emitted)
@@ -132,6 +144,7 @@ class DiscordServer:
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # aiohttp has no public way
 
     async def stop(self) -> None:
+        self._hung.set()
         for session in self.sessions.values():
             await self.drop(session)
         if self._runner is not None:
@@ -141,6 +154,19 @@ class DiscordServer:
 
     async def _rest(self, request: web.Request) -> web.Response:
         path, method = "/" + request.match_info["path"], request.method
+        if self.limits is None:
+            return await self._answer(request, method, path)
+        refused = self.limits.refusal(method, path)
+        if refused is None:
+            response = await self._answer(request, method, path)
+            response.headers.update(self.limits.headers(method, path))
+        else:
+            status, said, headers = refused
+            response = _json(said, status, headers) if said else web.Response(status=status, headers=headers)
+        self.limits.answered(response.status)
+        return response
+
+    async def _answer(self, request: web.Request, method: str, path: str) -> web.Response:
         body, files = await _body(request)
         self.calls.append((method, path, body))
         fault = next((each for each in self.faults if each.method == method and fnmatch.fnmatch(path, each.path)), None)
@@ -148,6 +174,8 @@ class DiscordServer:
             fault.times -= 1
             if fault.times <= 0:
                 self.faults.remove(fault)
+            if fault.lost:
+                self._done(method, path, body, request.query, files)
             return _json(fault.body, fault.status, fault.headers)
         with_token = path.startswith(("/webhooks/", "/interactions/"))
         if not with_token and request.headers.get("Authorization") != f"Bot {TOKEN}":
@@ -160,7 +188,7 @@ class DiscordServer:
                 {"url": self.said_gateway or self.gateway, "shards": self.shards, "session_start_limit": limit}
             )
         try:
-            answer = router.dispatch(self.backend, method, path, json=body, params=dict(request.query), files=files)
+            answer = self._done(method, path, body, request.query, files)
         except BackendError as error:
             return _json(error.to_json(), error.status)
         if path == "/oauth2/applications/@me":
@@ -170,12 +198,25 @@ class DiscordServer:
             return web.Response(status=204)
         return _json(self.reduce(answer), charset=self.charset)
 
+    def _done(self, method: str, path: str, body: Any, query: Mapping[str, str], files: list[Any]) -> Any:
+        """What the backend says; of a post under a nonce that was used already, what it said then."""
+        nonce = body.get("nonce") if isinstance(body, dict) and body.get("enforce_nonce") else None
+        if nonce is not None and nonce in self._nonces:
+            return self._nonces[nonce]
+        answer = router.dispatch(self.backend, method, path, json=body, params=dict(query), files=files)
+        if nonce is not None:
+            self._nonces[nonce] = answer
+        return answer
+
     # Gateway
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        self.gateway_attempts += 1
         if self.refuse_gateway > 0:
             self.refuse_gateway -= 1
             return web.Response(status=503)
+        if self.hang_gateway:
+            await self._hung.wait()
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         socket = Socket(ws, compress=request.query.get("compress") == "zlib-stream")
@@ -206,7 +247,7 @@ class DiscordServer:
         if self.refuse_intents or simcord_intents.missing_privileged_intents(wanted, self.approved):
             await socket.ws.close(code=4014, message=b"Disallowed intent(s).")
             return None
-        session = Session(f"session{next(self._serial)}", wanted, socket)
+        session = Session(f"session{next(self._serial)}", wanted, socket, presence=data.get("presence") or {})
         self.sessions[session.id] = session
         ready = {
             "v": 10,
@@ -282,13 +323,20 @@ class DiscordServer:
         code: int = 0,
         times: int = 1,
         headers: dict[str, str] | None = None,
+        everywhere: bool = False,
+        lost: bool = False,
     ) -> None:
-        """Let the next calls fail; a 429 names its wait in `Retry-After`."""
+        """Let the next calls fail; a 429 names its wait in `Retry-After`, and may hold `everywhere`. A call that is
+        `lost` is done, and only its answer is not."""
         body: dict[str, Any] = {"code": code, "message": "ordered by the test"}
+        headers = headers or {}
         if status == 429:
-            body["retry_after"] = float((headers or {}).get("Retry-After", 0.1))
+            body["retry_after"] = float(headers.get("Retry-After", 0.1))
+        if everywhere:
+            body["global"] = True
+            headers = VIA | {"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"} | headers
         self.faults.append(
-            Fault(method=method, path=path, status=status, body=body, times=times, headers=headers or {})
+            Fault(method=method, path=path, status=status, body=body, times=times, headers=headers, lost=lost)
         )
 
     def interaction_like(self, payload: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -350,7 +398,7 @@ class DiscordServer:
                 return found
             await asyncio.sleep(0.005)
         raise AssertionError(
-            f"not within {WAIT} s; the bot wrote {self.posts()}, the last calls were {self.calls[-5:]}"
+            f"not within {WAIT} s; the bot wrote {self.posts()}, the last calls were {[c[:2] for c in self.calls[-5:]]}"
         )
 
     async def posted(self, count: int, channel: int | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simcord.enums import MessageType
 
-from bots.discord import examine
+from bots.discord import check_credentials
 from core.chat import BROKEN, TOO_FAST, WORDLESS, ChatSettings
 from core.errors import Refused
 from core.memory import open_memory
@@ -374,7 +374,7 @@ def _thread(server: DiscordServer, thread: int) -> Conversation:
 
 async def test_doctors_look(server: DiscordServer) -> None:
     """`examine` tells doctor who the token is, where to invite it, and whether it may read messages."""
-    found = await examine(TOKEN, api_base=server.api)
+    found = await check_credentials(TOKEN, api_base=server.api)
     assert found.name == "Person2"
     assert found.message_content
     assert found.invite == (
@@ -382,9 +382,9 @@ async def test_doctors_look(server: DiscordServer) -> None:
         "&scope=bot+applications.commands&permissions=274877975552"
     )
     server.approved.message_content = False
-    assert not (await examine(TOKEN, api_base=server.api)).message_content
+    assert not (await check_credentials(TOKEN, api_base=server.api)).message_content
     with pytest.raises(Refused, match="copy the bot's token anew"):
-        await examine("wrong", api_base=server.api)
+        await check_credentials("wrong", api_base=server.api)
 
 
 async def test_order_is_kept(server: DiscordServer, ann: Person) -> None:

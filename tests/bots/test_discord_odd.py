@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bots.discord import examine
+from bots.discord import check_credentials
 from core.memory import open_memory
 from tests.bots.discord_talk import talking
 from tests.discord_server import TOKEN, DiscordServer, Person
@@ -51,7 +51,7 @@ async def test_json_with_a_character_set(server: DiscordServer, ann: Person) -> 
         assert await server.posted(1) == ["one"]
         used = await ann.uses("person2 ask", question="and?")
         assert await used.answer() == "two"
-    assert (await examine(TOKEN, api_base=server.api)).name == "Person2"
+    assert (await check_credentials(TOKEN, api_base=server.api)).name == "Person2"
 
 
 UNKNOWN = [
@@ -70,7 +70,7 @@ async def test_a_route_it_does_not_know(server: DiscordServer, ann: Person, meth
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == ["hello"]
     if path.startswith("/oauth2"):
-        assert (await examine(TOKEN, api_base=server.api)).name == "Person2"
+        assert (await check_credentials(TOKEN, api_base=server.api)).name == "Person2"
 
 
 async def test_the_gateway_setting_needs_no_advice(server: DiscordServer, ann: Person) -> None:

@@ -1,0 +1,54 @@
+"""One queue for all REST calls of a bot: a little below Discord's global limit, and held while Discord says so.
+
+discord.py knows the limits of routes and waits for them; of the global one it learns only by a 429.
+Knows the event loop's time and nothing of routes.
+"""
+
+import asyncio
+from collections import deque
+
+PER_SECOND = 40.0
+"""Calls a second. Discord allows 50 (https://discord.com/developers/docs/topics/rate-limits#global-rate-limit);
+the difference is for a network that delivers unevenly."""
+
+INVALID_CALLS = 5_000
+INVALID_SECONDS = 600.0
+"""So many answers of 401, 403 or 429 in so long a time, and the bot pauses: at 10,000 Discord bans the address
+(https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans)."""
+
+
+class Pacer:
+    """First come, first served; outlives restarts of the connection."""
+
+    def __init__(self, per_second: float = PER_SECOND) -> None:
+        self._interval = 1.0 / per_second
+        self._next = 0.0
+        self._queue = asyncio.Lock()
+        self._invalid: deque[float] = deque(maxlen=INVALID_CALLS)
+        self.waiting = 0
+        """Calls in the queue."""
+
+    async def turn(self) -> None:
+        """Wait until one more call may be made."""
+        self.waiting += 1
+        try:
+            async with self._queue:
+                while (wait := self._next - _now()) > 0:  # noqa: ASYNC110 - an event would not know when
+                    await asyncio.sleep(wait)
+                self._next = _now() + self._interval
+        finally:
+            self.waiting -= 1
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing pass for so long."""
+        self._next = max(self._next, _now() + seconds)
+
+    def count_invalid(self) -> None:
+        """Discord answered 401, 403 or 429."""
+        self._invalid.append(_now())
+        if len(self._invalid) == INVALID_CALLS:
+            self.hold(self._invalid[0] + INVALID_SECONDS - _now())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
