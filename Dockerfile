@@ -29,7 +29,7 @@ ENV PATH=/opt/person2/bin:$PATH \
 USER person2
 WORKDIR /data
 VOLUME /data
-# The first start may fetch a base model. `person2 alive` only looks at the age of a file.
+# The first start may fetch a base model. `person2 alive` only reads the bots' heartbeat files.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=5m --retries=3 CMD ["person2", "alive"]
 ENTRYPOINT ["person2"]
 CMD ["run"]

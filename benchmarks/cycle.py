@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.reading import LINES
 from benchmarks.town import Asked, Done, Town, kill
 from core.dialogue import Dialogue, Fault, Speaker, read
 from core.messages import Message
+from models.starter.recipe.reading import LINES
 from training import exports
 
 NAME = "channel-voice"

@@ -23,7 +23,7 @@ from benchmarks.material import dialogues_of, random_adapter, small_model
 from core.dialogue import render
 from core.generator import Adapter, engine
 from core.generator.engine import Engine
-from core.generator.engine.network import Network, Piece
+from core.generator.engine.model import Chunk, Model
 
 DIALOGUES = 200
 VOICES = 3
@@ -60,21 +60,21 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
     draw = torch.Generator().manual_seed(0)
     texts = [torch.randint(0, 50_000, (context,), generator=draw).tolist() for _ in range(1 + len(voices))]
     loras = [None, *(made._read(voice) for voice in voices)]
-    whole = made.network.forward(
+    whole = made.model.forward(
         [
-            Piece(room=made.network.room(context), start=0, tokens=tokens, lora=lora, logits=context)
+            Chunk(cache=made.model.new_cache(context), start=0, tokens=tokens, lora=lora, logits=context)
             for tokens, lora in zip(texts, loras, strict=True)
         ]
     ).split(context)
     cuts = (1, 63, 200, 511, 1_000, context - 1)
     reused: list[list[Tensor]] = [[] for _ in texts]
     for cut in cuts:
-        rooms = [made.network.room(context) for _ in texts]
+        caches = [made.model.new_cache(context) for _ in texts]
         for begin, end, wanted in ((0, cut, 0), (cut, context, 1)):
-            logits = made.network.forward(
+            logits = made.model.forward(
                 [
-                    Piece(room=room, start=begin, tokens=tokens[begin:end], lora=lora, logits=wanted)
-                    for room, tokens, lora in zip(rooms, texts, loras, strict=True)
+                    Chunk(cache=cache, start=begin, tokens=tokens[begin:end], lora=lora, logits=wanted)
+                    for cache, tokens, lora in zip(caches, texts, loras, strict=True)
                 ]
             )
         for kept, row in zip(reused, logits, strict=True):
@@ -108,7 +108,7 @@ def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]
         tokens_seen += len(tokens) - 1
         choices: dict[str, Tensor] = {}
         for name, made in kinds.items():
-            logits = _logits(made.network, tokens)[:-1]
+            logits = _logits(made.model, tokens)[:-1]
             target = torch.tensor(tokens[1:])
             nats[name] -= float(logits.log_softmax(1).gather(1, target[:, None]).double().sum())
             choices[name] = logits.argmax(1)
@@ -126,10 +126,10 @@ def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]
     }
 
 
-def _logits(network: Network, tokens: Sequence[int]) -> Tensor:
+def _logits(model: Model, tokens: Sequence[int]) -> Tensor:
     """(T, V) float32 of one text."""
-    room = network.room(len(tokens))
-    return network.forward([Piece(room=room, start=0, tokens=tokens, logits=len(tokens))])
+    cache = model.new_cache(len(tokens))
+    return model.forward([Chunk(cache=cache, start=0, tokens=tokens, logits=len(tokens))])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from core.generator.engine import Engine
 MANY = 32
 ADAPTERS = 16
 FIRST_PROMPT = 200
-"""Tokens of the prompt of a first reply."""
+"""Tokenizer of the prompt of a first reply."""
 TURNS = 3
 """Replies of each conversation."""
 GREEDY = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=REPLY_TOKENS, stop="")
@@ -207,9 +207,9 @@ async def _memory(folder: Path, adapters: Sequence[Adapter], threads: int) -> No
         "ready_mb": ready,
         "resident_mb": _resident("VmRSS"),
         "peak_mb": _resident("VmHWM"),
-        "conversations_kept": len(made._keeping),
+        "conversations_kept": len(made._pool),
         "tokens_each": min(tokens),
-        "rooms_mb": made._keeping.used / 1e6,
+        "caches_mb": made._pool.used / 1e6,
     }
     await made.close()
     print(json.dumps(found))

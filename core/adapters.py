@@ -21,12 +21,12 @@ from typing import Any
 
 import msgspec
 
-from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base
-from core.errors import AdapterError
+from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
+from core.errors import AdapterError, reason
 from core.generator import Adapter
 from core.wholefiles import flush, flush_folder, lock, read_text, write_atomically
 
-__all__ = ["CARD", "NONE", "Card", "Shelf", "check"]
+__all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,16 @@ CARD = "card.json"
 NONE = "none"
 """The bare base model, wherever an adapter's id may stand."""
 CURRENT = "current"
+STAGED = ".new-"
+"""What a folder's name begins with while it is being made."""
 MAX_HISTORY = 100
 """Promotions remembered for rolling back; a bound so that the file stays one read."""
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w")
+MAX_HUB_NAME = 96
+"""The hub's own limit on a repo's name (huggingface_hub's validate_repo_id)."""
+MAX_SHOWN = 80
+"""Letters of a name that a sentence repeats."""
 _RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
 
 
@@ -54,6 +60,8 @@ class Card:
     """`core.adapterfiles.fingerprint` of that base; empty when unknown."""
     data_sha256: str = ""
     """Of the dialogues it learned; empty when unknown."""
+    weights_sha256: str = ""
+    """Of the weights that were judged; others are never promoted under this card. Empty when unknown."""
     people: tuple[str, ...] = ()
     """Keyed hashes of the members whose words it learned."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +97,19 @@ class Card:
             return msgspec.convert({**known, "extra": extra}, cls)
         except (ValueError, AttributeError) as error:  # msgspec's ValidationError is a ValueError
             raise AdapterError(f"the card cannot be read ({error}): train the adapter again or mend {CARD}") from error
+
+
+def check_name(name: str) -> None:
+    """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
+    if not _ID.fullmatch(name) or name.lower() in _RESERVED:
+        shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+        raise AdapterError(
+            f"{shown!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
+        )
+
+
+def _untried(adapter: Adapter) -> None:
+    """What `Shelf.use` tries where nobody says how."""
 
 
 class Shelf:
@@ -195,13 +216,14 @@ class Shelf:
                 raise AdapterError(_out_of_service(card))
             return Adapter(id=spec, path=self.path(spec))
         folder = Path(spec).expanduser()
-        if folder.is_dir():
+        if _is_folder(folder):
             check(folder)
             return Adapter(id=folder.resolve().name, path=folder)
-        if _HUB_NAME.fullmatch(spec):
+        if _HUB_NAME.fullmatch(spec) and len(spec) <= MAX_HUB_NAME:
             return Adapter(id=spec, path=Path(spec))
+        shown = spec if len(spec) <= MAX_SHOWN else f"{spec[:MAX_SHOWN]}…"
         raise AdapterError(
-            f"there is no adapter called {spec!r}, neither on the shelf nor as a folder:"
+            f"there is no adapter called {shown!r}, neither on the shelf nor as a folder:"
             " `person2 adapters list` shows those there are"
         )
 
@@ -211,35 +233,45 @@ class Shelf:
         """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
 
         An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
-        Raises AdapterError when the name is unfit or taken, or the files are no adapter that can be used.
+        Raises AdapterError when the name is unfit or taken, the files are no adapter that can be used, or they are not
+        the ones that `card.weights_sha256` names. What a process killed in here leaves, the next writer deletes.
         """
         check(folder)
-        if not _ID.fullmatch(card.id) or card.id.lower() in _RESERVED:
-            raise AdapterError(
-                f"{card.id!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
-            )
-        if self.taken(card.id):
-            raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
+        check_name(card.id)
         target = self._root / card.id
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._root, prefix=".new-") as scratch:
+        with self._locked():
+            if self.taken(card.id):
+                raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=STAGED) as scratch:
                 staged = Path(scratch) / card.id
                 shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
-                write_atomically(staged / CARD, card.to_json())
+                found = weights_sha256(staged)
+                if card.weights_sha256 and found != card.weights_sha256:
+                    raise AdapterError(
+                        f"the weights in {folder} are not those that were judged as {card.id!r}: train it again"
+                    )
+                write_atomically(staged / CARD, replace(card, weights_sha256=found).to_json())
                 for path in staged.rglob("*"):
                     if path.is_file():
                         flush(path)
-                if target.exists():
+                if target.is_symlink():
+                    target.unlink()
+                elif target.exists():
                     target.rename(Path(scratch) / "old")
                 staged.rename(target)
             flush_folder(self._root)
-        except OSError as error:  # shutil.Error is one
-            raise self._unwritable(error) from error
         return Adapter(id=card.id, path=target)
 
-    def use(self, adapter_id: str, *, by_force: bool = False) -> Adapter | None:
-        """Promote: from now on this one speaks (`none`: the bare base). Raises AdapterError when it may not."""
+    def use(
+        self, adapter_id: str, *, by_force: bool = False, trial: Callable[[Adapter], None] = _untried
+    ) -> Adapter | None:
+        """Promote: from now on this one speaks (`none`: the bare base).
+
+        `trial` loads it and lets it say something, and raises when it cannot. Raises AdapterError when the adapter may
+        not speak, and whatever `trial` raises; what spoke before goes on then.
+        """
+        if adapter_id != NONE:
+            trial(self._usable(adapter_id))
         with self._locked():
             adapter = self._promote(adapter_id)
             history = self._history()
@@ -248,19 +280,23 @@ class Shelf:
                 history.append(shipped.id if shipped else NONE)
             self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
             if by_force and adapter is not None and not self.is_bundled(adapter_id):
-                self._rewrite(replace(self.card(adapter_id), promoted_by_force=True))
+                card = self.card(adapter_id)
+                self._rewrite(replace(card, promoted_by_force=card.passed is False))
             return adapter
 
     def rollback(self) -> Adapter | None:
-        """Promote what spoke before; None when that was the bare base. Called again it goes one further back.
+        """Promote what spoke before, passing over what can no longer speak; None when that was the bare base. Called
+        again it goes one further back.
 
         Raises AdapterError when there is nothing before.
         """
         with self._locked():
             history = self._history()
             spoke = history.pop() if history else None
-            while history and (history[-1] == spoke or not (history[-1] == NONE or self._clean(history[-1]))):
-                history.pop()
+            while history and (history[-1] == spoke or not (history[-1] == NONE or self._speaks(history[-1]))):
+                passed_over = history.pop()
+                if passed_over != spoke:
+                    log.warning("%s is passed over: it is out of service, damaged or gone", passed_over)
             if not history:
                 raise AdapterError(
                     "there is no earlier adapter to roll back to: `person2 adapters use ID` promotes one"
@@ -280,6 +316,8 @@ class Shelf:
             card = self.card(adapter_id)
             if self.is_bundled(adapter_id):
                 raise AdapterError(f"{adapter_id!r} ships with the program and learned from no member: choose another")
+            if erase:
+                self._erase(adapter_id)
             if not card.withdrawn:
                 card = replace(card, withdrawn=" ".join(reason.split()) or "withdrawn")
                 self._rewrite(card)
@@ -288,21 +326,11 @@ class Shelf:
                 history = [entry for entry in self._history() if entry != adapter_id]
                 self._point(heir.id if heir else NONE)
                 self._write_history([*history, heir.id if heir else NONE])
-            if erase:
-                (self.path(adapter_id) / WEIGHTS).unlink(missing_ok=True)
         return self.current(base=card.base)
 
-    def remove(self, adapter_id: str) -> None:
-        """Delete an adapter's files. Raises AdapterError for the current one and for those that ship."""
-        with self._locked():
-            path = self.path(adapter_id)
-            if self.is_bundled(adapter_id):
-                raise AdapterError(f"{adapter_id!r} ships with the program and cannot be removed")
-            if self._promoted() == adapter_id:
-                raise AdapterError(f"{adapter_id!r} is the current adapter: promote another one before removing it")
-            with tempfile.TemporaryDirectory(dir=self._root, prefix=".old-") as scratch:
-                path.rename(Path(scratch) / adapter_id)
-            self._write_history([entry for entry in self._history() if entry != adapter_id])
+    def heir(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
+        """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
+        return self._fallback(adapter_id, base)
 
     # inside
 
@@ -328,12 +356,38 @@ class Shelf:
         except AdapterError:
             return False
 
-    def _whole(self, adapter_id: str) -> bool:
+    def _usable(self, adapter_id: str) -> Adapter:
+        """An adapter that may speak, with the weights its card was written for. Raises AdapterError."""
+        card = self.card(adapter_id)
+        if card.withdrawn:
+            raise AdapterError(_out_of_service(card))
+        path = self.path(adapter_id)
+        check(path)
+        if card.weights_sha256 and weights_sha256(path) != card.weights_sha256:
+            raise AdapterError(
+                f"the weights of {adapter_id!r} are not those its card was written for: copy or train it again"
+            )
+        return Adapter(id=adapter_id, path=path)
+
+    def _speaks(self, adapter_id: str) -> bool:
         try:
-            check(self.path(adapter_id))
+            self._usable(adapter_id)
         except AdapterError:
             return False
         return True
+
+    def _erase(self, adapter_id: str) -> None:
+        """Delete what an adapter learned. Where its folder is a link, the link goes and what it points to is left."""
+        folder = self.path(adapter_id)
+        if not folder.is_symlink():
+            (folder / WEIGHTS).unlink(missing_ok=True)
+            return
+        log.warning("%s is a link to %s, which is left as it is: delete its weights there", folder, folder.resolve())
+        config, card = (folder / CONFIG).read_bytes(), self.card(adapter_id)
+        folder.unlink()
+        folder.mkdir()
+        (folder / CONFIG).write_bytes(config)
+        write_atomically(folder / CARD, card.to_json())
 
     def _shipped(self, base: str | None) -> Adapter | None:
         """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
@@ -352,7 +406,7 @@ class Shelf:
         spoke = [entry for entry in reversed(self._history()) if entry in cards]
         passed = [card.id for card in cards.values() if card.passed]
         for adapter_id in (*spoke, *passed):
-            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._whole(adapter_id):
+            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._speaks(adapter_id):
                 return Adapter(id=adapter_id, path=self.path(adapter_id))
         shipped = self._shipped(base)
         return shipped if shipped and shipped.id != lost else None
@@ -361,13 +415,9 @@ class Shelf:
         if adapter_id == NONE:
             self._point(NONE)
             return None
-        card = self.card(adapter_id)
-        if card.withdrawn:
-            raise AdapterError(_out_of_service(card))
-        path = self.path(adapter_id)
-        check(path)
+        adapter = self._usable(adapter_id)
         self._point(adapter_id)
-        return Adapter(id=adapter_id, path=path)
+        return adapter
 
     def _point(self, adapter_id: str) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -394,15 +444,27 @@ class Shelf:
             self._root.mkdir(parents=True, exist_ok=True)
             with (self._root / ".lock").open("a+b") as handle:
                 lock(handle.fileno())
+                for left in self._root.glob(f"{STAGED}*"):  # a killed writer's: whoever writes now holds the lock
+                    shutil.rmtree(left, ignore_errors=True)
                 yield  # closing the file gives the lock back
-        except OSError as error:
-            raise self._unwritable(error) from error
+        except OSError as error:  # shutil.Error is one
+            raise AdapterError(
+                f"the shelf in {self._root} cannot be written ({reason(error)}): check PERSON2_HOME, its permissions"
+                " and the space left"
+            ) from error
 
-    def _unwritable(self, error: OSError) -> AdapterError:
-        return AdapterError(
-            f"the shelf in {self._root} cannot be written ({error.strerror}): check PERSON2_HOME, its permissions and"
-            " the space left"
-        )
+    def sweep(self) -> None:
+        """Delete what writers that were killed left of an adapter. Raises AdapterError."""
+        if any(self._root.glob(f"{STAGED}*")):
+            with self._locked():
+                pass
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _read_card(folder: Path) -> Card:

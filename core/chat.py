@@ -16,7 +16,7 @@ from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from core import dialogue, policy, replies
-from core.errors import GeneratorError, Overloaded
+from core.errors import GeneratorError, NumericalError, Overloaded
 from core.generator import Adapter, Generator, Sampling, choice
 from core.memory import ChannelSettings, Memory, Remembered, Removed
 from core.messages import Conversation, Kind, Message, Reply
@@ -29,6 +29,8 @@ Thinking = Callable[[], AbstractAsyncContextManager[object]]
 
 VoiceOf = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
 """Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+VoiceFailed = Callable[[Adapter, Exception], Awaitable[None]]
+"""Told of an adapter whose numbers overflow, so that another one speaks."""
 
 Locks: TypeAlias = "WeakValueDictionary[str, asyncio.Lock]"
 
@@ -65,6 +67,7 @@ class Chat:
         generator: Generator,
         voice: VoiceOf,
         settings: ChatSettings,
+        voice_failed: VoiceFailed | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         dice: random.Random | None = None,
     ) -> None:
@@ -72,6 +75,7 @@ class Chat:
         self.generator = generator
         self.settings = settings
         self._voice = voice
+        self._voice_failed = voice_failed
         self._clock = clock
         self._dice = dice or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
         self._ears: Locks = WeakValueDictionary()
@@ -303,12 +307,19 @@ class Chat:
         text = ""
         best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
         for _ in range(ATTEMPTS):
-            drawn = await self.generator.generate(
-                prompt,
-                sampling=replace(sampling, seed=self._dice.getrandbits(31)),
-                adapter=adapter,
-                conversation=conversation.key,
-            )
+            try:
+                drawn = await self.generator.generate(
+                    prompt,
+                    sampling=replace(sampling, seed=self._dice.getrandbits(31)),
+                    adapter=adapter,
+                    conversation=conversation.key,
+                )
+            except NumericalError as error:
+                if adapter is None or self._voice_failed is None:
+                    raise
+                await self._voice_failed(adapter, error)
+                adapter = await self._voice(conversation, chosen.voice)
+                continue
             if clean := choice.without_strangers(prompt, replies.clean(drawn.text, said=said)):
                 fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
                 if fits > best:

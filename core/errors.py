@@ -6,6 +6,7 @@ Person2Error
 ├── ModelError             a base model cannot be loaded
 ├── AdapterError           an adapter is missing, damaged, foreign or does not fit the base
 ├── GeneratorError         a reply could not be generated
+│   ├── NumericalError     the model's numbers overflowed: its weights or the adapter's are damaged
 │   ├── Overloaded         the queue is full: try again shortly
 │   └── Unavailable        the generator is stopped, or the remote server is down
 ├── DialogueError          a dialogue file cannot be used at all
@@ -40,6 +41,10 @@ class GeneratorError(Person2Error):
     pass
 
 
+class NumericalError(GeneratorError):
+    pass
+
+
 class Overloaded(GeneratorError):
     pass
 
@@ -66,3 +71,9 @@ class PlatformError(Person2Error):
 
 class Refused(PlatformError):
     pass
+
+
+def reason(error: BaseException) -> str:
+    """Why the operating system refused, in a few words: an OSError without `strerror` still has something to say."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())[:200]

@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         return self.person2_home / "adapters"
 
     def sampling(self, usual: Sampling) -> Sampling:
-        """What is set, else what is usual with the model (`core.generator.usual`)."""
+        """What is set, else what is usual with the model (`core.generator.defaults`)."""
         told: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,

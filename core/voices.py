@@ -2,6 +2,7 @@
 
 Looks at the shelf every second, loads what was promoted beside what speaks, and only then switches: requests never
 wait for it. A bad adapter is refused with one line in the log and the old one goes on, unless that one was withdrawn.
+One that fails in service gives way to the one before it.
 Knows the shelf and the generator's port; neither files' formats nor models.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from core.adapterfiles import stamp
 from core.adapters import CURRENT, NONE, Shelf
-from core.errors import AdapterError, Person2Error, Unavailable
+from core.errors import AdapterError, Person2Error, Unavailable, reason
 from core.generator import Adapter, Generator
 from core.messages import Conversation
 
@@ -53,6 +54,8 @@ class Voices:
         self._poll_every = poll_every
         self._speaking: _Version | None = None
         self._refused: set[_Version] = set()
+        self._failed: set[_Version] = set()
+        """Versions that loaded and could not speak; other weights under the name are tried anew."""
         self._complaints: set[str] = set()
         self._overrides: dict[str, _Version] = {}
         self._task: asyncio.Task[None] | None = None
@@ -77,6 +80,12 @@ class Voices:
                     await self._generator.load(wanted.adapter)
             except Unavailable as error:  # a server that comes up later will be asked for it with each reply
                 self._complain(str(error))
+            except Person2Error:
+                raise
+            except Exception as error:  # whatever a damaged adapter makes a library stumble over
+                raise AdapterError(
+                    f"the adapter {self._spec!r} cannot be loaded ({reason(error)}): choose another"
+                ) from error
             self._speaking = wanted
         self._task = asyncio.create_task(self._keep_looking(), name="voices")
 
@@ -99,14 +108,35 @@ class Voices:
             return None
         try:
             version = await asyncio.to_thread(self._on_shelf, override)
+            if version in self._failed:
+                return self.speaking
             if version != self._overrides.get(override):
                 await self._replace(self._overrides.get(override), version)
                 self._overrides[override] = version
-        except Person2Error as error:
-            self._complain(f"{conversation.key} speaks with the common voice: {error}")
+        except Exception as error:
+            self._complain(f"{conversation.key} speaks with the common voice: {_told(error)}")
             await self._forget_override(override)
             return self.speaking
         return version.adapter
+
+    async def failed(self, adapter: Adapter, error: Exception) -> None:
+        """An adapter that speaks somewhere cannot: its numbers overflow. What spoke before it does from now on, until
+        something else is promoted. One line in the log, however many conversations meet it.
+        """
+        version = await asyncio.to_thread(_version, adapter)
+        if version in self._failed:
+            return
+        self._failed.add(version)
+        heir = None
+        if self._speaking == version:
+            heir = await asyncio.to_thread(self._heir, version)
+            self._speaking = heir
+        log.error(
+            "%s cannot speak (%s); %s is active now", adapter.id, error, heir.adapter.id if heir else "the base model"
+        )
+        for override in [name for name, used in self._overrides.items() if used == version]:
+            del self._overrides[override]
+        await self._generator.unload(adapter.id)
 
     async def look(self) -> None:
         """Look at the shelf once, and switch if something else is to speak."""
@@ -114,6 +144,9 @@ class Voices:
             wanted = await asyncio.to_thread(self._wanted)
         except (Person2Error, OSError) as error:
             self._complain(f"the shelf of adapters cannot be used: {error}")
+            await self._silence_if_withdrawn()
+            return
+        if wanted in self._failed:
             await self._silence_if_withdrawn()
             return
         if wanted == self._speaking:
@@ -125,19 +158,19 @@ class Voices:
         try:
             if wanted is not None:
                 await self._replace(old, wanted)
-        except Person2Error as error:
-            line = f"{old.adapter.id if old else 'the base model'} goes on speaking: {error}"
-            if wanted is not None and isinstance(error, AdapterError):
-                self._refused.add(wanted)
-                log.warning("%s", line)
-            else:  # such as a server that is down: it may come up
+        except Exception as error:  # whatever a damaged adapter makes a library stumble over
+            line = f"{old.adapter.id if old else 'the base model'} goes on speaking: {_told(error)}"
+            if isinstance(error, Unavailable):  # a server that is down may come up
                 self._complain(line)
+            elif wanted is not None:
+                self._refused.add(wanted)
+                log.warning("%s", line, exc_info=not isinstance(error, Person2Error))
             await self._silence_if_withdrawn()
             return
         self._speaking = wanted
         self._complaints.clear()
         self._refused.clear()
-        log.info("%s speaks from now on", wanted.adapter.id if wanted else "the base model")
+        log.info("%s is active now", wanted.adapter.id if wanted else "the base model")
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             await self._generator.unload(old.adapter.id)
 
@@ -177,6 +210,13 @@ class Voices:
             found = self._shelf.current(base=self._base)
         return _version(found) if found else None
 
+    def _heir(self, failed: _Version) -> _Version | None:
+        if self._spec != CURRENT:
+            return None
+        heir = self._shelf.heir(failed.adapter.id, base=self._base)
+        version = _version(heir) if heir else None
+        return version if version not in self._failed else None
+
     def _on_shelf(self, adapter_id: str) -> _Version:
         card = self._shelf.card(adapter_id)
         if card.withdrawn:
@@ -199,3 +239,7 @@ class Voices:
 
 def _version(adapter: Adapter) -> _Version:
     return _Version(adapter, stamp(adapter.path))
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, Person2Error) else f"it cannot be loaded ({reason(error)})"

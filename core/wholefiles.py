@@ -43,6 +43,14 @@ if os.name == "nt":  # pragma: no cover - the locks of Windows
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
 
+    def try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
+        except OSError:
+            return False
+        return True
+
     def flush_folder(folder: Path) -> None:
         """Windows has no such thing as flushing a folder."""
 else:
@@ -50,6 +58,14 @@ else:
 
     def lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def try_lock(descriptor: int) -> bool:
+        """Lock the file without waiting; False where another process holds it. The lock ends with the process."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def flush_folder(folder: Path) -> None:
         """A rename lasts only once its folder is on the disk."""

@@ -18,7 +18,7 @@ from core.generator import Sampling
 from core.memory import open_memory
 from core.messages import Message
 from core.settings import Settings, load_settings
-from person2.pulse import STALE_SECONDS, age
+from person2.healthcheck import heartbeats
 from person2.screen import chosen, err, out, write_json
 from person2.wiring import now, open_generator, open_shelf
 
@@ -68,14 +68,22 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The findings as
 
 
 @app.command(epilog="Example: `person2 alive && echo well`")
-def alive() -> None:
-    """Whether a bot runs on this PERSON2_HOME and its platforms can reach it: exit status 0 or 1, for health checks."""
-    seconds = age(load_settings().person2_home)
-    if seconds is None:
-        raise Unavailable("No bot runs here that is connected: start `person2 run`, or read its log.")
-    if seconds > STALE_SECONDS:
-        raise Unavailable(f"The bot was last well {seconds:.0f} s ago: read its log, and restart it if it hangs.")
-    out.print(f"Well, {seconds:.0f} s ago.")
+def alive(
+    platform: Annotated[
+        str | None, typer.Argument(help="Check only this bot: discord or slack.", metavar="[discord|slack]")
+    ] = None,
+) -> None:
+    """For health checks: exit status 0 while every bot on this PERSON2_HOME is connected and its posts get through."""
+    found = heartbeats(load_settings().person2_home, platform)
+    if not found:
+        raise Unavailable(
+            f"No {platform or 'bot'} is running here: start `person2 {platform or 'run'}`, or read its log."
+        )
+    faults = [fault for each in found if (fault := each.fault)]
+    if faults:
+        raise Unavailable(" ".join(faults))
+    names = f" ({', '.join(each.name for each in found)})" if len(found) > 1 else ""
+    out.print(f"OK, last heartbeat {max(each.age for each in found):.0f} s ago{names}.", markup=False)
 
 
 async def _examine(told: Callable[[Finding], None]) -> None:
@@ -91,6 +99,12 @@ async def _examine(told: Callable[[Finding], None]) -> None:
     told(_attempt("voice", lambda: _voice(settings)))
     for look in (_clock, _discord, _slack):
         told(await look(settings))
+    for beat in heartbeats(settings.person2_home):
+        told(
+            Finding(
+                what="running bot", state="bad" if beat.fault else "good", says=beat.fault or f"{beat.name} is well"
+            )
+        )
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:

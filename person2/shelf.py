@@ -12,7 +12,7 @@ from core.errors import AdapterError
 from core.generator import Adapter
 from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import base_path, open_shelf
+from person2.wiring import base_path, open_shelf, trial
 
 app = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
 
@@ -61,13 +61,14 @@ def use_adapter(
     ] = False,
 ) -> None:
     """Make an adapter the current voice (`none` for the bare base); a running bot takes it over within seconds."""
-    shelf = open_shelf(load_settings())
+    settings = load_settings()
+    shelf = open_shelf(settings)
     if adapter_id != "none" and shelf.card(adapter_id).passed is False and not force:
         raise AdapterError(
             f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
             "and --force promotes it all the same."
         )
-    shelf.use(adapter_id, by_force=force)
+    shelf.use(adapter_id, by_force=force, trial=trial(settings))
     out.print(f"Current voice: {adapter_id}.")
 
 

@@ -15,8 +15,8 @@ import typer
 
 from core.errors import Person2Error
 from core.settings import Settings, load_settings
+from person2.healthcheck import Source, beat
 from person2.logs import set_up_logging
-from person2.pulse import beat
 from person2.screen import chosen, err
 from person2.wiring import House, keep_retention, now, open_house
 
@@ -125,10 +125,10 @@ def run() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A bot that was built: what to run, and whether its platform can reach it now."""
+    """A bot that was built: what to run, and whom the health check asks."""
 
     run: Callable[[], Coroutine[Any, Any, None]]
-    ready: Callable[[], bool]
+    health: Source
 
 
 Bot = Callable[[House], Running]
@@ -144,7 +144,7 @@ def _serve(settings: Settings, *bots: Bot) -> None:
             group.create_task(
                 beat(
                     settings.person2_home,
-                    ready=lambda: all(each.ready() for each in running),
+                    [each.health for each in running],
                     notify=os.environ.get("NOTIFY_SOCKET"),
                 )
             )
@@ -178,7 +178,7 @@ def _discord(house: House) -> Running:
         proxy=settings.discord_proxy or None,
         buttons=settings.discord_buttons,
     )
-    return Running(run=bot.run, ready=lambda: bot.ready)
+    return Running(run=bot.run, health=Source(name="discord", ready=lambda: bot.ready, trouble=bot.post_health.trouble))
 
 
 def _by_oauth(settings: Settings) -> bool:
@@ -218,7 +218,7 @@ def _slack(house: House, *, http: bool) -> Running:
         path=settings.slack_http_path,
         visible_commands=settings.slack_visible_commands,
     )
-    return Running(run=bot.run, ready=bot.ready.is_set)
+    return Running(run=bot.run, health=Source(name="slack", ready=bot.ready.is_set, trouble=bot.post_health.trouble))
 
 
 def _login() -> str:

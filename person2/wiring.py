@@ -6,19 +6,20 @@ Knows every layer and prints nothing. Heavy parts (torch, a platform's library) 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from core import dialogue
 from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
-from core.errors import StorageError
-from core.generator import Generator, Sampling
-from core.generator.usual import OURS, usual
+from core.errors import AdapterError, NumericalError, StorageError
+from core.generator import Adapter, Generator, Sampling
+from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings
 from core.voices import Voices
@@ -56,11 +57,35 @@ def base_path(name: str) -> str:
 def sampling(settings: Settings) -> Sampling:
     """How the model that BASE_MODEL or GENERATOR names is drawn from. Raises ModelError."""
     remote = settings.generator == "remote"  # another model than BASE_MODEL speaks then
-    return settings.sampling(OURS if remote else usual(base_path(settings.base_model)))
+    return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
 def open_shelf(settings: Settings) -> Shelf:
     return Shelf(settings.shelf, bundled=STARTER / "adapters", clock=now)
+
+
+def trial(settings: Settings) -> Callable[[Adapter], None]:
+    """For `Shelf.use`: the generator that a bot would use loads the adapter and says a word with it.
+
+    Raises AdapterError, ModelError, SettingsError and GeneratorError.
+    """
+    return lambda adapter: asyncio.run(_say_a_word(settings, adapter))
+
+
+async def _say_a_word(settings: Settings, adapter: Adapter) -> None:
+    generator = await open_generator(settings)
+    try:
+        await generator.load(adapter)
+        one = Sampling(temperature=0.0, max_new_tokens=1)
+        await generator.generate(
+            dialogue.prompt([dialogue.Turn(dialogue.Speaker.PERSON1, "Hello.")]), sampling=one, adapter=adapter
+        )
+    except NumericalError as error:
+        raise AdapterError(
+            f"the adapter {adapter.id!r} overflows in its first word: its weights are damaged, so train it again"
+        ) from error
+    finally:
+        await generator.close()
 
 
 async def open_generator(settings: Settings) -> Generator:
@@ -81,9 +106,9 @@ async def open_generator(settings: Settings) -> Generator:
 def _load(settings: Settings) -> Generator:
     base = base_path(settings.base_model)
     if settings.generator == "transformers" or (settings.generator == "auto" and _has_gpu()):
-        from core.generator import gpt2
+        from core.generator import transformers
 
-        return gpt2.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+        return transformers.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
     from core.generator import engine
 
     return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
@@ -112,6 +137,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             memory=memory,
             generator=generator,
             voice=voices.voice_for,
+            voice_failed=voices.failed,
             settings=ChatSettings(sampling=sampling(settings), rules=settings.rules, user_rate=settings.user_rate),
             clock=now,
             dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

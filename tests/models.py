@@ -1,4 +1,4 @@
-"""Tiny models for tests: a random GPT-2 with a byte-level BPE of its own, and random LoRA adapters for it.
+"""Tiny models for tests: random ones of each family with a byte-level BPE of their own, and random LoRA adapters.
 
 Nothing is downloaded, everything is the same for the same seed, and each takes well under a second to make.
 """
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from core.generator import END_OF_TEXT
+from core.generator.families import FAMILIES
 
 TALK = (
     "Person1: hello there\nPerson2: hi, how are you today?\n",
@@ -70,6 +71,45 @@ def tiny_model(
     return folder
 
 
+def tiny_base(folder: Path, family: str, *, seed: int = 0, positions: int = 64, **options: Any) -> Path:
+    """Save a random model of `family` (`core.generator.families`) and its tokenizer in `folder`.
+
+    Rotary families get four heads that share two of keys, tied embeddings and large weights, so that choices are
+    definite; biases and norms are random too, since zeros and ones would hide whether they are read. `options` go to
+    the configuration.
+    """
+    if family == "gpt2":
+        return tiny_model(folder, seed=seed, positions=positions)
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        family,
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": positions,
+            "initializer_range": 0.3,
+            "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            **options,
+        },
+    )
+    model: Any = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                weight.add_(torch.randn(weight.shape) * 0.2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def tiny_adapter(
     folder: Path,
     base: Path,
@@ -77,20 +117,22 @@ def tiny_adapter(
     seed: int = 0,
     rank: int = 4,
     strength: float = 0.5,
-    targets: Sequence[str] = ("c_attn", "c_proj", "c_fc"),
+    targets: Sequence[str] = (),
     **options: Any,
 ) -> Path:
     """Save a random LoRA adapter for the model in `base`; `strength` is the deviation of its B matrices.
 
-    `options` go to peft's LoraConfig: `use_rslora=True`, `lora_bias=True`, `bias="lora_only"` …
+    It changes every linear layer unless `targets` names some. `options` go to peft's LoraConfig: `use_rslora=True`,
+    `lora_bias=True`, `bias="lora_only"` …
     """
-    model = GPT2LMHeadModel.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    family = FAMILIES[model.config.model_type]
     generator = torch.Generator().manual_seed(seed)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=list(targets),
-        fan_in_fan_out=True,
+        target_modules=list(targets or family.targets),
+        fan_in_fan_out=family.transposed,
         task_type="CAUSAL_LM",
         **options,
     )

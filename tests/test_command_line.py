@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
-from tests.models import tiny_model
+from core.adapters import Card, Shelf
+from tests.models import tiny_adapter, tiny_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -220,3 +222,25 @@ def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:
     ]
     assert "2 messages, 2 answers" in person2("forget", "tester", home=tmp_path).stdout
     assert person2("export", "terminal:tester", home=tmp_path).returncode == 1
+
+
+def test_an_adapter_says_a_word_before_it_is_promoted(tmp_path: Path) -> None:
+    """One that overflows, one for another base: a sentence each, and the voice that spoke goes on."""
+    base, other = tiny_model(tmp_path / "base"), tiny_model(tmp_path / "other", width=48)
+    registry = Shelf(tmp_path / "adapters")
+    for name, folder, strength in (("good", base, 0.5), ("loud", base, 1e30), ("foreign", other, 0.5)):
+        made = tiny_adapter(tmp_path / f"made-{name}", folder, strength=strength)
+        registry.add(made, Card(id=name, created_at=datetime(2026, 1, 1, tzinfo=UTC), base=str(folder)))
+
+    def use(name: str) -> tuple[int, str]:
+        done = person2("adapters", "use", name, home=tmp_path, BASE_MODEL=str(base))
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    assert use("good") == (0, "Current voice: good.\n")
+    for name, says in (("loud", "overflows in its first word"), ("foreign", "does not fit this base")):
+        status, told = use(name)
+        assert (status, says in told) == (1, True), told
+    current = registry.current()
+    assert current is not None
+    assert current.id == "good"

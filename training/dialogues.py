@@ -15,7 +15,8 @@ from zlib import crc32
 
 from core.dialogue import Dialogue, Speaker, Turn, merge, one_line, render
 from core.messages import Message
-from training import links, scrub
+from training import links
+from training.data import pii
 from training.links import Linker, Previous
 
 READY_MADE = "dialogues"
@@ -132,15 +133,15 @@ def _usable(message: Message, copy: int, rules: Rules, made: Made) -> str | None
     elif rules.blocked is not None and rules.blocked.search(message.text):
         reason = "block list"
     else:
-        text = one_line(scrub.scrub(message.text))
-        if not scrub.has_words(text):
+        text = one_line(pii.scrub(message.text))
+        if not pii.has_words(text):
             # An emoji or a number is an answer too; what is left of a masked link is not.
-            reason = "no words" if not text or any(mark in text for mark in scrub.PLACEHOLDERS) else None
+            reason = "no words" if not text or any(mark in text for mark in pii.PLACEHOLDERS) else None
     if reason is not None:
         made.dropped[reason] += 1
         return None
     if "[" in text:
-        for mark in scrub.PLACEHOLDERS:
+        for mark in pii.PLACEHOLDERS:
             count = text.count(mark) - message.text.count(mark)
             if count > 0:
                 made.masked[mark.strip("[]")] += count
@@ -300,7 +301,7 @@ def _unfit(turns: Dialogue, rules: Rules) -> str | None:
         return "too few turns"
     if sum(turn.text.count(" ") + 1 for turn in turns) < rules.min_words:
         return "too few words"
-    if not any(scrub.has_words(turn.text) for turn in turns if turn.speaker is Speaker.PERSON2):
+    if not any(pii.has_words(turn.text) for turn in turns if turn.speaker is Speaker.PERSON2):
         return "Person2 says nothing in words"
     if rules.language is not None and not rules.language(" ".join(turn.text for turn in turns)):
         return "other language"

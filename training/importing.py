@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 from core.errors import ExportError
 from core.messages import Message
-from training import consent, exports, gaps, intake, manifest, scrub, spool, stretches
+from training import consent, exports, gaps, intake, manifest, spool, stretches
+from training.data import pii
 from training.dialogues import Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
@@ -281,7 +282,7 @@ class _Job:
             targets=targets,
             liked=liked,
             copied=frozenset(self._copies.often),
-            blocked=scrub.blocker(options.block_list),
+            blocked=pii.blocker(options.block_list),
             max_message=options.max_message,
             min_turns=options.min_turns,
             min_words=options.min_words,

@@ -12,8 +12,8 @@ from peft import PeftModel
 
 from core.errors import AdapterError
 from core.generator import END_OF_TEXT, Adapter
-from core.generator.gpt2.base import Base, load_base
-from core.generator.gpt2.lora import prepare, quiet_peft
+from core.generator.transformers.adapter_pool import prepare, quiet_peft
+from core.generator.transformers.loader import Base, load_base
 from training.base import quiet
 
 

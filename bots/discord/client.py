@@ -23,6 +23,7 @@ from bots.discord.timeouts import Timeouts
 from core.chat import Chat
 from core.commands import Commands
 from core.errors import PlatformError, Refused
+from core.health import PostHealth
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,15 @@ class DiscordBot:
         proxy: str | None = None,
         buttons: bool = False,
         timeouts: Timeouts | None = None,
+        post_health: PostHealth | None = None,
     ) -> None:
         self.chat = chat
         self.message_content = True
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self.timeouts = timeouts or Timeouts()
+        self.post_health = post_health or PostHealth()
         self._pacer = Pacer()
-        self.sender = Sender(self._connected, self.timeouts, self._pacer)
+        self.sender = Sender(self._connected, self.timeouts, self._pacer, self.post_health)
         self.handlers = EventHandlers(
             chat,
             Interactions(commands=commands, sender=self.sender, timeouts=self.timeouts, buttons=buttons),
@@ -105,7 +108,7 @@ class DiscordBot:
             client is not None
             and client.is_ready()
             and not any(each.is_closed() for each in client.shards.values())
-            and not self.sender.stuck
+            and self.post_health.trouble() is None
         )
 
     async def run(self) -> None:

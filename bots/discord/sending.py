@@ -21,6 +21,7 @@ from bots.discord.compat import seconds_of
 from bots.discord.pacing import Pacer
 from bots.discord.timeouts import Timeouts
 from core import replies
+from core.health import PostHealth
 
 log = logging.getLogger(__name__)
 
@@ -71,28 +72,23 @@ def parts(text: str, *, markup: bool = False) -> list[str]:
 class Sender:
     """Posts through whichever client is connected now, so that a reply outlives a restart of the connection."""
 
-    def __init__(self, online: Callable[[], Awaitable[discord.Client]], timeouts: Timeouts, pacer: Pacer) -> None:
+    def __init__(
+        self,
+        online: Callable[[], Awaitable[discord.Client]],
+        timeouts: Timeouts,
+        pacer: Pacer,
+        health: PostHealth,
+    ) -> None:
         self._online = online
         self._timeouts = timeouts
         self._pacer = pacer
-        self._calls: dict[asyncio.Task[Any], float] = {}
-        """Posts on their way, oldest first, and since when."""
+        self._health = health
+        self._calls: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[Any]] = set()
-        self._delivered_at = 0.0
         self._typing = 0
         self._deletions: dict[int, asyncio.Future[bool]] = {}
         self._gone: dict[int, asyncio.Event] = {}
         """Posts whose deletion Discord told of, or which is waited for."""
-        self.failure = ""
-        """Why the last post was given up, until one is made again."""
-
-    @property
-    def stuck(self) -> bool:
-        """Whether posts wait and none was made for too long."""
-        oldest = next(iter(self._calls.values()), None)
-        if oldest is None:
-            return False
-        return _now() - max(oldest, self._delivered_at) > self._timeouts.stuck_after
 
     async def say(
         self,
@@ -294,22 +290,18 @@ class Sender:
         if len(self._calls) >= WAITING_POSTS:
             raise TimeoutError("too many posts are waiting for Discord")
         task = asyncio.ensure_future(self._persist(call, _now() + limit))
-        self._calls[task] = _now()
-        task.add_done_callback(self._done)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         await asyncio.wait({task}, timeout=limit + self._timeouts.response)
         if not task.done():
             raise TimeoutError(f"Discord did not take a post within {limit:.0f} s")
         return task.result()
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._calls.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is None:
-            self._delivered_at, self.failure = _now(), ""
-        elif _pause(error) is not None:
-            self.failure = str(error) or type(error).__name__
-
     async def _persist(self, call: Callable[[discord.Client], Awaitable[Made]], deadline: float) -> Made:
+        with self._health.attempt(refusals=(discord.Forbidden, discord.NotFound)):
+            return await self._repeat(call, deadline)
+
+    async def _repeat(self, call: Callable[[discord.Client], Awaitable[Made]], deadline: float) -> Made:
         for attempt in itertools.count():
             async with asyncio.timeout_at(deadline):
                 client = await self._online()

@@ -38,8 +38,6 @@ class Timeouts:
     """The longest rate limit that discord.py waits out by itself."""
     post: float = 30 * 60
     """A post that could not be made for this long is given up: longer than an outage of Discord usually takes."""
-    stuck_after: float = 60.0
-    """With posts waiting and none made for this long the bot is not ready."""
 
     def retry(self, attempt: int, *, longest: float | None = None) -> float:
         """Seconds before retry `attempt` (from 0): exponential, with jitter so that many bots do not come at once."""

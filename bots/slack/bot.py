@@ -31,6 +31,7 @@ from bots.slack.workspace import REQUEST_SECONDS, Workspace, base_url, library_l
 from core.chat import Chat
 from core.commands import Commands
 from core.errors import Refused
+from core.health import PostHealth
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class SlackBot:
         self._visible_commands = visible_commands
         self._pace = pace or Pace()
         self.ready = asyncio.Event()
+        self.post_health = PostHealth()
 
     async def run(self) -> None:
         """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried."""

@@ -1,6 +1,6 @@
 """The port: text in, text out. No torch here, so that importing it costs nothing.
 
-Implementations: `gpt2` (transformers + peft, the reference and the GPU path), `engine` (the fast CPU engine) and
+Implementations: `transformers` (with peft: the reference and the GPU path), `engine` (the fast CPU engine) and
 `remote` (an OpenAI-compatible server). Only `person2/wiring.py` imports one of them.
 """
 

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import os
 import struct
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from core.adapterfiles import CONFIG, WEIGHTS, fingerprint, folder_fingerprint, same_base
+from core import adapters
+from core.adapterfiles import CONFIG, WEIGHTS, fingerprint, folder_fingerprint, same_base, weights_sha256
 from core.adapters import CARD, Card, Shelf, check
 from core.errors import AdapterError
+from core.generator import Adapter
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GPT2 = fingerprint(
@@ -31,12 +35,8 @@ def weights(tensors: dict[str, list[int]]) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(at)
 
 
-WHOLE = weights(
-    {
-        "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight": [2, 8],
-        "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight": [24, 2],
-    }
-)
+LAYER = "base_model.model.transformer.h.0.attn.c_attn"
+WHOLE = weights({f"{LAYER}.lora_A.weight": [2, 8], f"{LAYER}.lora_B.weight": [24, 2]})
 
 
 def adapter(folder: Path, *, content: bytes | None = WHOLE, **options: Any) -> Path:
@@ -125,7 +125,7 @@ def test_a_withdrawn_adapter_never_speaks_again(shelf: Shelf) -> None:
 @pytest.mark.parametrize(("passed", "heir"), [(True, "three"), (False, None), (None, None)])
 def test_an_heir_passed_the_gate_or_spoke_before(shelf: Shelf, tmp_path: Path, passed: bool | None, heir: str) -> None:
     """When the only voice is withdrawn, an untested or failed adapter does not start to speak by itself."""
-    shelf.remove("three")
+    shelf.withdraw("three", "makes room")
     shelf.add(tmp_path / "made", card("three", hour=9, passed=passed))
     shelf.use("one")
     shelf.withdraw("one", "forgotten")
@@ -168,9 +168,8 @@ def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) ->
     assert speaks(shelf) == "small-talk"
     shelf.use("none")
     assert speaks(shelf, "starter") is None
-    for refuse in (partial(shelf.withdraw, reason="x"), shelf.remove):
-        with pytest.raises(AdapterError, match="ships with the program"):
-            refuse("small-talk")
+    with pytest.raises(AdapterError, match="ships with the program"):
+        shelf.withdraw("small-talk", "x")
 
 
 def test_what_a_person_types_is_found(shelf: Shelf, tmp_path: Path) -> None:
@@ -216,6 +215,109 @@ def test_a_shelf_that_cannot_be_written(shelf: Shelf, tmp_path: Path) -> None:
     assert blocked.cards() == ()
 
 
+def test_a_name_no_file_system_takes_is_a_sentence(shelf: Shelf) -> None:
+    """However long the name that somebody types."""
+    for long in ("x" * 300, "x/" + "y" * 3000):
+        with pytest.raises(AdapterError, match="there is no adapter called") as caught:
+            shelf.find(long)
+        assert len(str(caught.value)) < 250
+
+
+def test_only_what_was_judged_comes_onto_the_shelf(shelf: Shelf, tmp_path: Path) -> None:
+    """A card that names other weights than the folder holds is refused, and weights changed later never speak."""
+    made = tmp_path / "made"
+    with pytest.raises(AdapterError, match="not those that were judged"):
+        shelf.add(made, card("other", weights_sha256="0" * 64))
+    added = shelf.add(made, card("four", weights_sha256=weights_sha256(made)))
+    (added.path / WEIGHTS).write_bytes(WHOLE[:-4] + struct.pack("<f", 1.0))
+    with pytest.raises(AdapterError, match="not those its card was written for"):
+        shelf.use("four")
+
+
+def test_what_cannot_speak_is_not_promoted(shelf: Shelf) -> None:
+    """A trial that fails leaves the old voice current; the bare base needs none."""
+
+    def trial(tried: Adapter) -> None:
+        if tried.id == "two":
+            raise AdapterError("the adapter 'two' overflows: choose another")
+
+    for name in ("one", "none", "one"):
+        shelf.use(name, trial=trial)
+    with pytest.raises(AdapterError, match="overflows"):
+        shelf.use("two", trial=trial)
+    assert speaks(shelf) == "one"
+
+
+@pytest.mark.parametrize(("passed", "forced"), [(True, False), (None, False), (False, True)])
+def test_force_is_noted_where_it_was_needed(shelf: Shelf, tmp_path: Path, passed: bool | None, forced: bool) -> None:
+    """A card does not say that an adapter failed which passed."""
+    shelf.add(tmp_path / "made", card("four", passed=passed))
+    shelf.use("four", by_force=True)
+    assert shelf.card("four").promoted_by_force is forced
+
+
+def test_rollback_passes_over_a_damaged_predecessor(shelf: Shelf, tmp_path: Path) -> None:
+    """One that is cut short is no voice to go back to; the one before it is."""
+    for name in ("one", "two", "three"):
+        shelf.use(name)
+    (tmp_path / "adapters" / "two" / WEIGHTS).write_bytes(WHOLE[:-9])
+    rolled = shelf.rollback()
+    assert rolled is not None
+    assert rolled.id == speaks(shelf) == "one"
+
+
+def test_erasing_follows_no_link_out_of_the_shelf(shelf: Shelf, tmp_path: Path) -> None:
+    """Somebody's own folder, linked onto the shelf, keeps its files; the shelf forgets it."""
+    own = adapter(tmp_path / "own")
+    (tmp_path / "adapters" / "linked").symlink_to(own)
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    shelf.withdraw("linked", "a member asked", erase=True)
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+    assert shelf.card("linked").withdrawn == "a member asked"
+    assert not (shelf.path("linked") / WEIGHTS).exists()
+
+
+def _die_while_adding(root: Path, made: Path) -> None:
+    """The process ends where the weights are copied and the card is not written."""
+    shelf = Shelf(root)
+    adapters.write_atomically = lambda *others: os._exit(9)  # type: ignore[attr-defined]
+    shelf.add(made, card("four"))
+
+
+def test_what_a_killed_writer_left_is_swept(shelf: Shelf, tmp_path: Path) -> None:
+    """Killed in the middle of `add`, a process leaves weights; the next writer, or a sweep, deletes them."""
+    root = tmp_path / "adapters"
+    for sweep in (shelf.sweep, partial(shelf.use, "one")):
+        killed = multiprocessing.get_context("spawn").Process(target=_die_while_adding, args=(root, tmp_path / "made"))
+        killed.start()
+        killed.join()
+        assert killed.exitcode == 9
+        assert len(list(root.glob(f".new-*/*/{WEIGHTS}"))) == 1
+        sweep()
+        assert not list(root.glob(".new-*"))
+    assert not shelf.taken("four")
+
+
+def _add(root: Path, made: Path, name: str) -> None:
+    with suppress(AdapterError):
+        Shelf(root).add(made, card(name))
+
+
+def test_two_that_add_one_name_are_one_adapter(tmp_path: Path) -> None:
+    """The shelf is locked while it is written: one of them comes first, the other is told, nothing is mixed."""
+    made, root = adapter(tmp_path / "made"), tmp_path / "adapters"
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_add, args=(root, made, "same")) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0, 0]
+    assert [found.id for found in Shelf(root).cards()] == ["same"]
+    check(root / "same")
+    assert not list(root.glob(".new-*"))
+
+
 def test_checkpoints_and_pickles_stay_behind(shelf: Shelf, tmp_path: Path) -> None:
     """A training folder becomes an adapter without its optimizer states."""
     made = tmp_path / "made"
@@ -253,9 +355,30 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("IA3", {"peft_type": "IA3"}, "only LORA"),
     ("DoRA", {"use_dora": True}, "DoRA"),
     ("saved modules", {"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ("other modules", {"target_modules": ["q_proj", "c_attn"]}, "changes q_proj"),
+    ("other modules", {"target_modules": ["query_key_value", "c_attn"]}, "changes query_key_value"),
     ("the head", {"target_modules": ["lm_head"]}, "changes lm_head"),
     ("no modules", {"target_modules": None}, "no named modules"),
+    ("an alpha of letters", {"lora_alpha": "x"}, "invalid configuration"),
+    ("an alpha beyond numbers", {"lora_alpha": 1e300}, "invalid configuration"),
+    ("an alpha that is no number", {"lora_alpha": float("nan")}, "invalid configuration"),
+    ("an infinite alpha for one layer", {"alpha_pattern": {"c_attn": float("inf")}}, "invalid configuration"),
+    ("a pattern that is none", {"alpha_pattern": {"(": 1}}, "invalid configuration"),
+    ("a rank of nothing", {"r": 0}, "invalid configuration"),
+    ("a rank beyond any layer", {"r": 10**9}, "invalid configuration"),
+    ("a rank of letters", {"rank_pattern": {"c_attn": "x"}}, "invalid configuration"),
+    ("a dropout above one", {"lora_dropout": 1.5}, "invalid configuration"),
+    ("a flag that is none", {"use_rslora": "perhaps"}, "invalid configuration"),
+    ("an unknown bias", {"bias": "some"}, "invalid configuration"),
+    ("layers below zero", {"layers_to_transform": [-1]}, "invalid configuration"),
+    ("modules that are no names", {"target_modules": [3]}, "invalid configuration"),
+    ("PiSSA", {"init_lora_weights": "pissa"}, "changes the base"),
+    ("no tensors", {"content": weights({})}, "holds no weights"),
+    (
+        "ranks that do not match",
+        {"content": weights({f"{LAYER}.lora_A.weight": [2, 8], f"{LAYER}.lora_B.weight": [24, 3]})},
+        "ranks do not match",
+    ),
+    ("a number that is not finite", {"content": WHOLE[:-4] + struct.pack("<f", float("inf"))}, "not finite"),
     ("a stray tensor", {"content": weights({"base_model.model.transformer.wte.lora_A": [2, 8]})}, "wte"),
 ]
 

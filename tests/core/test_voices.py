@@ -14,12 +14,14 @@ import torch
 
 from core.adapterfiles import WEIGHTS, folder_fingerprint
 from core.adapters import Shelf
-from core.errors import AdapterError, Unavailable
-from core.generator import Adapter, Generator, Sampling, engine, gpt2
+from core.chat import Chat, ChatSettings
+from core.errors import AdapterError, NumericalError, Unavailable
+from core.generator import Adapter, Completion, Generator, Sampling, engine, transformers
+from core.memory import open_memory
 from core.messages import Conversation
 from core.voices import Voices
 from tests.core.test_adapters import NOON, adapter, card
-from tests.fakes import FakeGenerator
+from tests.fakes import FakeGenerator, said
 from tests.models import tiny_adapter, tiny_model
 
 HERE = Conversation(platform="terminal", channel="here")
@@ -33,8 +35,20 @@ class Listener(FakeGenerator):
     refuses: set[str] = field(default_factory=set)
     down: bool = False
     """As a remote server may be."""
+    stumbles: set[str] = field(default_factory=set)
+    """Over these it raises what no generator promises to raise."""
+    overflows: set[str] = field(default_factory=set)
+
+    async def generate(
+        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+    ) -> Completion:
+        if adapter is not None and adapter.id in self.overflows:
+            raise NumericalError("the model's numbers are not finite")
+        return await super().generate(prompt, sampling=sampling, adapter=adapter, conversation=conversation)
 
     async def load(self, adapter: Adapter) -> None:
+        if adapter.id in self.stumbles:
+            raise ZeroDivisionError("rank 0")
         if self.down:
             raise Unavailable("the server cannot be reached: start it")
         if adapter.id in self.refuses:
@@ -212,6 +226,66 @@ async def test_a_channel_may_have_its_own_voice(shelf: Shelf, caplog: pytest.Log
     assert generator.diary[-1] == "-two"
 
 
+async def test_whatever_fails_in_loading_is_a_refusal(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault that no check foresaw is told once, the old voice goes on, and a bot that names it does not start."""
+    generator = Listener(stumbles={"two"})
+    voices = Voices(shelf, generator)
+    for name in ("one", "two"):
+        shelf.use(name)
+        for _ in range(4):
+            await voices.look()
+    assert await spoken(voices) == "one"
+    assert [await spoken(voices, "two") for _ in range(3)] == ["one"] * 3
+    assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
+        "one goes on speaking: it cannot be loaded (rank 0)",
+        f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
+    ]
+    with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
+        await Voices(shelf, generator, spec="two").start()
+
+
+async def test_a_voice_that_overflows_in_service_gives_way(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """Members get their answer from the voice before, the log has one line, and what is promoted next is taken."""
+    generator = Listener(overflows={"two"}, speak=lambda prompt: f"reply {len(prompt)}")
+    voices = Voices(shelf, generator)
+    for name in ("one", "two"):
+        shelf.use(name)
+        await voices.look()
+    chat = Chat(
+        memory=open_memory("sqlite://"),
+        generator=generator,
+        voice=voices.voice_for,
+        voice_failed=voices.failed,
+        settings=ChatSettings(),
+    )
+    for channel, text in (("a", "hello there"), ("b", "how are you today")):
+        heard = await chat.hear(said(text, channel=channel))
+        assert heard is not None
+        assert (heard.adapter, heard.notice) == ("one", False)
+        await voices.look()
+    assert [line for line in caplog.messages if "two" in line] == [
+        "two cannot speak (the model's numbers are not finite); one is active now"
+    ]
+    assert await spoken(voices, "two") == "one"
+    shelf.use("three")
+    await voices.look()
+    assert await spoken(voices) == "three"
+
+
+async def test_where_nothing_is_left_the_base_speaks(shelf: Shelf) -> None:
+    """The only voice overflows: the base goes on."""
+    generator = Listener(overflows={"one"})
+    voices = Voices(shelf, generator, spec="one")
+    await voices.start()
+    found = await voices.voice_for(HERE)
+    assert found is not None
+    await voices.failed(found, NumericalError("not finite"))
+    assert await spoken(voices) is None
+    await voices.look()
+    assert await spoken(voices) is None
+    await voices.stop()
+
+
 async def test_a_damaged_pointer_or_a_missing_shelf(tmp_path: Path) -> None:
     """No folder, a pointer full of rubbish: the base speaks and nothing is raised."""
     shelf = Shelf(tmp_path / "nowhere")
@@ -246,7 +320,7 @@ async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, st
         await asyncio.gather(*tasks)
 
 
-@pytest.mark.parametrize("build", [gpt2.load, engine.load], ids=["transformers", "engine"])
+@pytest.mark.parametrize("build", [transformers.load, engine.load], ids=["transformers", "engine"])
 async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from core.errors import AdapterError
 from core.generator import Adapter, Sampling
-from core.generator.gpt2 import load
+from core.generator.transformers import load
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
 from training.merge import merge
 

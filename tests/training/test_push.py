@@ -121,7 +121,7 @@ import asyncio, sys
 from pathlib import Path
 from core.adapters import Card
 from core.generator import Adapter, Sampling
-from core.generator.gpt2 import load
+from core.generator.transformers import load
 from training.push import push
 
 base, voice = Path(sys.argv[1]), Path(sys.argv[2])

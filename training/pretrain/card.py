@@ -19,9 +19,10 @@ from core.errors import TrainingError
 from core.generator import END_OF_TEXT
 
 CARD = "card.json"
+"""What the model is and scores: parameters, held-out bits per byte, decoding."""
+RUNS = "runs.json"
+"""How it was made: the runs that led to the weights, oldest first, with commands and hashes."""
 README = "README.md"
-SAID = "said.md"
-"""What the model says to people, where somebody wrote it down beside the weights; it closes the card."""
 
 CONVENTION = (
     "Bits per byte over whole dialogues: −log₂ p of every token of the rendered text (speaker tags and newlines "
@@ -40,7 +41,7 @@ class About:
     licences: Mapping[str, str] = field(default_factory=dict)
     """Corpus → licence and where it comes from."""
     decoding: Mapping[str, float] = field(default_factory=dict)
-    """Sampling settings for `generation_config.json`, as `core.generator.usual` reads them."""
+    """Sampling settings for `generation_config.json`, as `core.generator.defaults` reads them."""
     summary: str = ""
     """Markdown behind the first line of the card: what a reader wants to know before anything else."""
     notes: str = ""
@@ -73,13 +74,12 @@ class Ingredient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """Everything needed to make the model again, and what it scored. Plain values, as JSON."""
+class Run:
+    """Everything needed to repeat one training run. Plain values, as JSON."""
 
     commands: tuple[str, ...]
     """Of each session of the run, oldest first."""
     recipe: Mapping[str, Any]
-    parameters: int
     steps: int
     cooled_from: int | None
     """The step at which the cool-down began."""
@@ -90,15 +90,23 @@ class Card:
     """The exported weights are the moving average."""
     start_share: float = 0.0
     """How far the exported weights lie back towards those the run began with (`--start-share`)."""
-    before: Mapping[str, Any] | None
-    """What the run began with, where not with random weights; see `earlier`."""
     ingredients: tuple[Ingredient, ...]
     held_out_files: Mapping[str, str]
     """File → sha256."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What the model is and scores. Plain values, as JSON."""
+
+    parameters: int
+    shape: Mapping[str, Any]
+    tokens: int
+    """Read in training by all runs, repeats included."""
     bits_per_byte: Mapping[str, float]
     convention: str = CONVENTION
     decoding: Mapping[str, float] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_about(path: Path) -> About:
@@ -112,27 +120,33 @@ def read_about(path: Path) -> About:
         raise TrainingError(f"{path} is no description of a model ({error}); it is TOML with {known}.") from error
 
 
-EARLIER = ("commands", "steps", "tokens", "seconds", "ingredients", "before")
+def earlier(folder: Path) -> list[dict[str, Any]]:
+    """The runs that made the model in `folder`, oldest first; none where they are not written down beside it.
 
-
-def earlier(folder: Path) -> dict[str, Any]:
-    """How the model in `folder`, with which a run begins, was made itself: from its card. Raises TrainingError."""
-    path = folder / CARD
+    Raises TrainingError for a file that is not one of this tool's.
+    """
+    path = folder / RUNS
+    if not (folder / CARD).is_file():
+        raise TrainingError(f"{folder} has no {CARD}; --start names a folder that this tool wrote.")
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-        return {key: made.get(key) for key in EARLIER}
-    except (OSError, ValueError) as error:
+        runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return [{key: run[key] for key in Run.__slots__} for run in runs]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); --start names a folder that this tool wrote.") from error
 
 
-def _runs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The runs that made the weights, oldest first."""
-    before = card.get("before")
-    return [*(_runs(before) if before else []), card]
+def export(
+    folder: Path,
+    network: GPT2LMHeadModel,
+    tokenizer: Tokenizer,
+    card: Card,
+    runs: Sequence[Mapping[str, Any]],
+    about: About,
+) -> None:
+    """Write the whole folder; `runs`, oldest first, are those that led to the weights.
 
-
-def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: Card, about: About) -> None:
-    """Write the whole folder. Weights are float16 on disk and load as any dtype one asks for."""
+    Weights are float16 on disk and load as any dtype.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # lm_head is tied to wte: named_parameters names the pair once, and from_pretrained ties it again
     weights = {
@@ -155,40 +169,25 @@ def export(folder: Path, network: GPT2LMHeadModel, tokenizer: Tokenizer, card: C
             "model_max_length": network.config.n_positions,
         },
     )
-    describe(folder, card, about)
-
-
-def describe(folder: Path, card: Card, about: About) -> None:
-    """Write what is known about the model in `folder`: the card as JSON, as people read it, and how to draw from it."""
     _write(folder / CARD, asdict(card))
+    _write(folder / RUNS, list(runs))
     _write(
         folder / "generation_config.json",
         {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "do_sample": True, **about.decoding},
     )
-    said = folder / SAID
-    heard = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
-    (folder / README).write_text(readme(card, about) + (f"\n{heard}\n" if heard else ""), encoding="utf-8")
+    (folder / README).write_text(readme(card, runs, about), encoding="utf-8")
 
 
-def read_card(folder: Path) -> Card:
-    """The card that `describe` wrote. Raises TrainingError."""
-    path = folder / CARD
-    try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-        return Card(**made | {"ingredients": tuple(Ingredient(**item) for item in made["ingredients"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); name a folder that this tool wrote.") from error
-
-
-def readme(card: Card, about: About) -> str:
+def readme(card: Card, runs: Sequence[Mapping[str, Any]], about: About) -> str:
     """The model card as people and model hubs read it."""
-    runs = _runs({"before": card.before, "steps": card.steps, "tokens": card.tokens, "seconds": card.seconds})
-    shape, rates = card.recipe["shape"], card.recipe["rates"]
+    run = runs[-1]
+    rates = run["recipe"]["rates"]
     optimizer = f"Muon (peak rate {rates['muon']}) and AdamW ({rates['adam']})" if rates["muon"] else "AdamW"
-    cooled = "" if card.cooled_from is None else f"; the cool-down began at step {card.cooled_from:,}"
+    cooled = "" if run["cooled_from"] is None else f"; the cool-down began at step {run['cooled_from']:,}"
     data = [
-        f"| {item.name} | {item.texts:,} | {item.tokens / 1e6:.2f} M | {item.passes:.2f} | {item.licence} |"
-        for item in card.ingredients
+        f"| {item['name']} | {item['texts']:,} | {item['tokens'] / 1e6:.2f} M | {item['passes']:.2f} |"
+        f" {item['licence']} |"
+        for item in run["ingredients"]
     ]
     scores = [f"| {name} | {score:.3f} |" for name, score in card.bits_per_byte.items()]
     lines = [
@@ -202,8 +201,9 @@ def readme(card: Card, about: About) -> str:
         "",
         f"# {about.title}",
         "",
-        f"A GPT-2 of {card.parameters / 1e6:.1f} M parameters ({shape['layers']} layers, {shape['width']} wide, "
-        f"{shape['vocabulary']:,} tokens, context {shape['context']}), trained from scratch"
+        f"A GPT-2 of {card.parameters / 1e6:.1f} M parameters ({card.shape['layers']} layers, "
+        f"{card.shape['width']} wide, "
+        f"{card.shape['vocabulary']:,} tokens, context {card.shape['context']}), trained from scratch"
         f"{f' in {len(runs)} runs' if len(runs) > 1 else ''}.",
         "",
         *([about.summary.strip(), ""] if about.summary else []),
@@ -221,25 +221,25 @@ def readme(card: Card, about: About) -> str:
         "|---|---|---|---|---|",
         *data,
         "",
-        f"Hashes of the files, weights and seeds stand in `{CARD}`.",
+        f"Hashes of the files, weights and seeds are in `{RUNS}`.",
         "",
         "## Made how",
         "",
-        f"{card.steps:,} steps, {card.tokens / 1e6:.2f} M tokens, {card.seconds / 60:.0f} minutes{cooled}. "
-        f"{optimizer}. The weights are {'a moving average' if card.averaged else 'the last step’s'}"
-        f"{_blended(card)}."
-        f"{_told_apart(card)}",
+        f"{run['steps']:,} steps, {run['tokens'] / 1e6:.2f} M tokens, {run['seconds'] / 60:.0f} minutes{cooled}. "
+        f"{optimizer}. The weights are {'a moving average' if run['averaged'] else 'the last step’s'}"
+        f"{_blended(run)}."
+        f"{_contrasted(run)}",
         "",
         *_earlier_commands(runs[:-1]),
-        *_folded(card.commands),
+        *_folded(run["commands"]),
         "",
         about.notes.strip(),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _told_apart(card: Card) -> str:
-    lesson = card.recipe.get("lesson")
+def _contrasted(run: Mapping[str, Any]) -> str:
+    lesson = run["recipe"].get("lesson")
     if not lesson:
         return ""
     return (
@@ -248,14 +248,14 @@ def _told_apart(card: Card) -> str:
     )
 
 
-def _blended(card: Card) -> str:
-    if not card.start_share:
+def _blended(run: Mapping[str, Any]) -> str:
+    share = run["start_share"]
+    if not share:
         return ""
-    share = card.start_share
     return f", moved {share:.0%} of the way back to those the run began with (`--start-share {share:g}`)"
 
 
-def _earlier_commands(runs: list[Mapping[str, Any]]) -> list[str]:
+def _earlier_commands(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The runs before the last, each with its length and its commands."""
     lines: list[str] = []
     for number, run in enumerate(runs, 1):
@@ -274,5 +274,5 @@ def _folded(commands: Sequence[str]) -> list[str]:
     return ["<details><summary>Its command</summary>", "", "```sh", *commands, "```", "", "</details>"]
 
 
-def _write(path: Path, values: Mapping[str, Any]) -> None:
+def _write(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

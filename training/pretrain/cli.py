@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -100,7 +100,7 @@ def pretrain(
     A budget of time may be changed at a resume, and the cool-down moves with it; so may what --contrast says.
     """
     described = card.read_about(about) if about else card.About()
-    before = card.earlier(start) if start else None
+    before = card.earlier(start) if start else []
     sources = [corpora.parse_source(spec) for spec in train or []]
     sources += [corpora.parse_source(spec, kind="prose") for spec in prose or []]
     tenth = {path.resolve() for path in hold_out or []}
@@ -187,37 +187,38 @@ def pretrain(
     scores = trainer.measure(prepared.held_out, averaged=use_average)
     _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
     with trainer.averaged() if use_average else nullcontext():
-        made = _card(
-            files, prepared, trainer, scores, described, averaged=use_average, start_share=start_share, before=before
+        made = card.Card(
+            parameters=sum(weight.numel() for weight in trainer.network.parameters()),
+            shape=loop.plain(trainer.recipe)["shape"],
+            tokens=trainer.tokens + sum(run["tokens"] for run in before),
+            bits_per_byte={name: round(score, 4) for name, score in scores.items()},
+            decoding=described.decoding,
         )
-        card.export(out, trainer.network, prepared.tokenizer, made, described)
+        this = _run(files, prepared, trainer, described, averaged=use_average, start_share=start_share)
+        card.export(out, trainer.network, prepared.tokenizer, made, [*before, asdict(this)], described)
     typer.echo(out)
 
 
-def _card(
+def _run(
     files: data.Files,
     prepared: data.Data,
     trainer: loop.Trainer,
-    scores: dict[str, float],
     described: card.About,
     *,
     averaged: bool,
     start_share: float,
-    before: dict[str, Any] | None,
-) -> card.Card:
+) -> card.Run:
     main, cool = prepared.main.passes(), prepared.cool.passes()
     commands = files.cache / COMMANDS
-    return card.Card(
+    return card.Run(
         commands=tuple(commands.read_text(encoding="utf-8").splitlines()) if commands.is_file() else (),
         recipe=loop.plain(trainer.recipe),
-        parameters=sum(weight.numel() for weight in trainer.network.parameters()),
         steps=trainer.step,
         cooled_from=trainer.cooled_from,
         tokens=trainer.tokens,
         seconds=round(trainer.seconds, 1),
         averaged=averaged,
         start_share=start_share,
-        before=before,
         ingredients=tuple(
             card.Ingredient(
                 name=source.name,
@@ -235,8 +236,6 @@ def _card(
             for source in files.train
         ),
         held_out_files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files.held_out},
-        bits_per_byte={name: round(score, 4) for name, score in scores.items()},
-        decoding=described.decoding,
         versions={name: version(name) for name in ("torch", "transformers", "tokenizers")},
     )
 

@@ -7,9 +7,8 @@ here is exactly what `render` writes, so the model meets at run time what it lea
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -31,32 +30,11 @@ MAX_TURN_CHARACTERS = 1_200
 _TAG_ARTEFACT = re.compile(r"(?:^|(?<=\s))(?:PERSON|Person|SPEAKER|Speaker|USER|User) ?[0-9AB]?: ?")
 _LOST_SPACE = re.compile(r"\s+([,.!?;:])(?=\s|$)")
 _REPEATED = re.compile(r"(.)\1{5,}")
-_LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
 _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
 _PLACEHOLDER = re.compile(
     r"\[(?:user|name|your |my |insert)[^\]]*\]|\((?:your )?name\)|\(?\buser ?[12]\b", re.IGNORECASE
 )
 """What a writing machine left unfilled: `[user 2]`, `[name]`, `(name)`."""
-_SCRIPTED = re.compile(
-    r"\b(?:bots?|body|age|boss|report to|opinion|family|biological|digital|literally|program\w*|questions?|standing by"
-    r"|likes|eat|eating|face|corporeal|virtual|expert|advi[cs]e|supervillainy|charm school|mime|cookie|Lifeline|humans?"
-    r"|compute\w*|professional relationship|love stuff|existence|sentient|chat|help|respond|don't have|not one of my"
-    r"|talents|lot of (?:things|stuff)|turtles|funny|humor|comedy|jokes?|heckler|smart\w*|brains|brilliant|code|made me"
-    r"|created me|built me|I'm (?:always )?here|be here|my thing|can'?t? do|couldn't|can't (?:see|tell)|no way to"
-    r"|asker?|skill set|beyond me|goldfish|seagulls|alligator|giggle|cluster|looks?|tech|technology|know you|know them"
-    r"|apply to me|pay grade|repeat myself|same stuff|food for thought|musically|don't sing|la la|boat|destiny"
-    r"|authority|awesome|answerer|contest|exist|efficiency|serve|acknowledge|omnipresence|trap|trying to make life"
-    r"|all business|rearrange|work in progress|get (?:it right|things wrong)|moisturizer|my moments"
-    r"|guess again|hugs|be awake|aw nuts|see that coming|burst into song|figured as much|lullaby"
-    r"|anything to ask|pleasure of meeting|would if I could|enough for me|hard time imagining|ambivalent"
-    r"|nah, I'm good|noted|plot twist|plot thickens|much this|what I do every day|looking at it|this message"
-    r"|roger|got that going|forgot to name|swing and a miss|rats|city hall|politely decline|work independently"
-    r"|hoping for|impression|avoiding|train of thought|committed to|change of heart|you're happy"
-    r"|need anything later|not me)\b",
-    re.IGNORECASE,
-)
-"""How a scripted assistant talks of itself and of what it can do, and its jokes: of the 434 answers of ms_chitchat 207
-are none of it. Learned by a chatty friend, they are beside the point whatever was said."""
 SAME_ANSWER = 24
 """Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
@@ -89,7 +67,7 @@ class Corpus:
     held_out: tuple[str, ...] = ()
     """What the tenth rule keeps aside; as it stands in the file, not cleaned."""
     dropped: int = 0
-    """Dialogues left out: nothing to keep in one of their turns, a scripted answer, or one learned often enough."""
+    """Dialogues left out: junk in one of their turns, or an answer learned often enough."""
 
 
 def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> Source:
@@ -132,13 +110,6 @@ def clean_dialogue(turns: dialogue.Dialogue) -> dialogue.Dialogue | None:
     return tuple(kept) if len(kept) == len(turns) and len(kept) > 1 else None
 
 
-def cleaned(dialogues: Iterable[dialogue.Dialogue]) -> Iterator[dialogue.Dialogue]:
-    """Without what their collection left in them, and with a capital I; what cannot be cleaned is left out."""
-    for turns in dialogues:
-        if kept := clean_dialogue(turns):
-            yield tuple(dialogue.Turn(turn.speaker, _LONELY_I.sub("I", turn.text)) for turn in kept)
-
-
 def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
     """The dialogue, or for every MIDWAY_EVERY-th the rest of it from one of Person2's turns, each turn as often.
 
@@ -162,26 +133,6 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-
-
-def save(out: Path, dialogues: Sequence[dialogue.Dialogue]) -> int:
-    """Write dialogues to a file; gives how many. Raises TrainingError if it cannot be written."""
-    try:
-        out.write_text("".join(dialogue.write(dialogues)), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be written ({error.strerror}); check the path.") from error
-    return len(dialogues)
-
-
-def by_turns(texts: Iterable[str]) -> dialogue.Dialogue:
-    """The dialogue in which Person1 and Person2 say them by turns, Person1 first."""
-    return tuple(dialogue.Turn(speaker, text) for text, speaker in zip(texts, cycle(dialogue.Speaker), strict=False))
-
-
-def learned(path: Path, tenth: Set[Path]) -> Iterator[dialogue.Dialogue]:
-    """The dialogues of a file, without every tenth where its path is in `tenth`. Raises TrainingError."""
-    every = HOLD_OUT_EVERY if path.resolve() in tenth else 0
-    return (turns for number, turns in enumerate(_read(lines_of(path)), 1) if not every or number % every)
 
 
 def load(source: Source) -> Corpus:
@@ -210,31 +161,26 @@ def prose(text: str) -> str:
 
 def held_out(path: Path) -> tuple[str, ...]:
     """Every dialogue of a held-out file, rendered and not cleaned. Raises TrainingError."""
-    texts = tuple(dialogue.render(turns) for turns in _read(lines_of(path)))
+    texts = tuple(dialogue.render(turns) for turns in dialogues_in(lines_of(path)))
     if not texts:
         raise TrainingError(f"{path} holds no dialogue to measure; write lines of Person1: … and Person2: ….")
     return texts
 
 
-def _read(lines: Iterable[str]) -> Iterable[dialogue.Dialogue]:
+def dialogues_in(lines: Iterable[str]) -> Iterable[dialogue.Dialogue]:
     return (item for item in dialogue.read(lines) if not isinstance(item, dialogue.Fault))
-
-
-def is_scripted(turns: dialogue.Dialogue) -> bool:
-    """Whether a lone pair's answer is an assistant's about itself."""
-    return len(turns) == 2 and _SCRIPTED.search(turns[1].text) is not None
 
 
 def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list[str], int]:
     texts, held_out, dropped = [], [], 0
     answers: Counter[str] = Counter()
-    for number, turns in enumerate(_read(lines), 1):
+    for number, turns in enumerate(dialogues_in(lines), 1):
         if hold_out and number % HOLD_OUT_EVERY == 0:
             held_out.append(dialogue.render(turns))
             continue
         kept = clean_dialogue(turns)
         lone = kept is not None and len(kept) == 2
-        if kept is None or is_scripted(kept) or (lone and answers[kept[1].text] == SAME_ANSWER):
+        if kept is None or (lone and answers[kept[1].text] == SAME_ANSWER):
             dropped += 1
             continue
         if lone:

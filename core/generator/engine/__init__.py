@@ -1,9 +1,10 @@
-"""The fast voice: many conversations, many adapters, one batch, on a CPU.
+"""The CPU engine: many conversations, many adapters, one batch.
 
 `load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (queue,
-thread, port), `batch` (who computes what next), `keeping` (keys and values of conversations, bounded), `sampling`,
-`tokens`, `lora` and `checkpoint` (what lies on disk), `network` (what is asked of a model) with its two answers,
-`eager` (torch; kernels in `linear`) and `native` (one compiled call a step). Only the wiring imports this package.
+thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `sampling`,
+`tokenizer`, `lora` and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers,
+`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only the
+wiring imports this package.
 """
 
 import ctypes
@@ -18,15 +19,15 @@ from platformdirs import user_cache_path
 
 from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
-from core.generator.engine.checkpoint import Shape, Take, find, opened, read_shape
-from core.generator.engine.compiler import library
-from core.generator.engine.eager import Eager, Precision
+from core.generator.engine.checkpoint import ModelConfig, ReadTensor, find, opened, read_config
 from core.generator.engine.engine import Engine, Limits
-from core.generator.engine.keeping import Keeping
+from core.generator.engine.kernels.compiler import library
+from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import MODULES, Site
-from core.generator.engine.native import Native, serves
-from core.generator.engine.network import Network
-from core.generator.engine.tokens import read_tokens
+from core.generator.engine.model import Model
+from core.generator.engine.model_native import NativeModel, serves
+from core.generator.engine.model_torch import Precision, TorchModel
+from core.generator.engine.tokenizer import read_tokenizer
 
 __all__ = ["Engine", "load"]
 
@@ -36,7 +37,7 @@ QUEUE_LIMIT = 64
 CACHE_MB = 640
 """Holds 32 conversations of 512 tokens of GPT-2 small in bfloat16 (604 MB)."""
 MAX_THREADS = 16
-"""For the compiled network: a step is bound by memory, and more threads meet more slowly than they compute."""
+"""For the compiled model: a step is bound by memory, and more threads meet more slowly than they compute."""
 MAX_ADAPTERS = 32
 """In memory at once; at rank 8 one costs GPT-2 small 5 MB."""
 PREFILL_CHUNK = 128
@@ -77,15 +78,15 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     folder = find(base)
-    shape = read_shape(folder)
-    tokens = read_tokens(folder)
+    config = read_config(folder)
+    tokens = read_tokenizer(folder)
     with opened(folder) as take:
-        network = _network(shape, take, precision, (compiled_cache or _cache()) if compiled else None)
-        biases = {name: take(name) for name in _biases(shape)}
+        model = _model(config, take, precision, (compiled_cache or _cache()) if compiled else None)
+        biases = {name: take(name) for name in _biases(config)}
     _give_back()
-    keeping = Keeping(network, limit=cache_mb * 1_000_000)
-    if network.room_bytes(shape.context) > cache_mb * 1_000_000:
-        least = -(-network.room_bytes(shape.context) // 1_000_000)
+    pool = KVCachePool(model, limit=cache_mb * 1_000_000)
+    if model.cache_bytes(config.context) > cache_mb * 1_000_000:
+        least = -(-model.cache_bytes(config.context) // 1_000_000)
         raise ModelError(
             f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
         )
@@ -95,11 +96,11 @@ def load(
             return take(f"h.{site[0]}.{site[1]}.weight").t()
 
     return Engine(
-        network,
+        model,
         tokens,
-        keeping,
+        pool,
         name=str(base),
-        device=f"cpu {precision} {type(network).__name__.lower()}, {torch.get_num_threads()} threads",
+        device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
         fingerprint=folder_fingerprint(folder),
         biases=biases,
         weights=weights,
@@ -121,13 +122,13 @@ def _cache() -> Path:
     return user_cache_path("person2", appauthor=False)
 
 
-def _network(shape: Shape, take: Take, precision: Precision, cache: Path | None) -> Network:
-    found = library(cache) if cache is not None and precision == "int8" and serves(shape) else None
+def _model(config: ModelConfig, take: ReadTensor, precision: Precision, cache: Path | None) -> Model:
+    found = library(cache) if cache is not None and precision == "int8" and serves(config) else None
     if found is not None:
-        return Native(found, shape, take, threads=min(torch.get_num_threads(), MAX_THREADS))
-    return Eager(shape, take, precision=precision)
+        return NativeModel(found, config, take, threads=min(torch.get_num_threads(), MAX_THREADS))
+    return TorchModel(config, take, precision=precision)
 
 
-def _biases(shape: Shape) -> list[str]:
-    places = [f"h.{layer}.{name}" for layer in range(shape.layers) for name in (*MODULES, "ln_1", "ln_2")]
+def _biases(config: ModelConfig) -> list[str]:
+    places = [f"h.{layer}.{name}" for layer in range(config.layers) for name in (*MODULES, "ln_1", "ln_2")]
     return [f"{place}.bias" for place in (*places, "ln_f")]

@@ -21,7 +21,7 @@ FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ModelConfig:
     vocabulary: int
     context: int
     """Positions the model knows: most tokens of prompt and reply together."""
@@ -39,7 +39,7 @@ class Shape:
         return self.width // self.heads
 
 
-Take = Callable[[str], Tensor]
+ReadTensor = Callable[[str], Tensor]
 """A tensor by its name without the `transformer.` prefix, as (…) float32; raises ModelError when it is missing."""
 
 
@@ -70,7 +70,7 @@ def find(base: str | Path) -> Path:
     raise ModelError(f"the model {base} is not cached and the hub cannot be reached: download it or give a folder")
 
 
-def read_shape(folder: Path) -> Shape:
+def read_config(folder: Path) -> ModelConfig:
     """The shape written in `config.json`. Raises ModelError for what the engine does not compute."""
     config = read_json(folder / "config.json")
     if config.get("model_type", "gpt2") != "gpt2":
@@ -90,7 +90,7 @@ def read_shape(folder: Path) -> Shape:
     try:
         width = int(config["n_embd"])
         end = config.get("eos_token_id", 50256)
-        return Shape(
+        return ModelConfig(
             vocabulary=int(config["vocab_size"]),
             context=int(config["n_positions"]),
             width=width,
@@ -106,7 +106,7 @@ def read_shape(folder: Path) -> Shape:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Take]:
+def opened(folder: Path) -> Iterator[ReadTensor]:
     """The tensors of a folder for as long as the block lasts; files stay mapped, so nothing is read twice."""
     index = folder / "model.safetensors.index.json"
     legacy = folder / "pytorch_model.bin"

@@ -1,6 +1,6 @@
 """The port: a queue, the thread that owns the batch, and adapters that come and go meanwhile.
 
-Requests are answered through futures; the thread alone touches rooms, the batch and the counters it writes. Adapters
+Requests are answered through futures; the thread alone touches caches, the batch and the counters it writes. Adapters
 are read on other threads and handed over whole. Computes nothing itself.
 """
 
@@ -9,21 +9,21 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict, abc, deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from core.errors import GeneratorError, Overloaded, Unavailable
+from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
 from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
-from core.generator.engine.batch import Batch, Speaker, room_for
-from core.generator.engine.keeping import Keeping
+from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
-from core.generator.engine.network import Network
-from core.generator.engine.tokens import Tokens
+from core.generator.engine.model import Model
+from core.generator.engine.scheduler import Scheduler, Sequence, room_for
+from core.generator.engine.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Limits:
     max_adapters: int
     """Adapters in memory at once; the least recently used gives way and is read again when it is wanted."""
     prefill_chunk: int
-    """Tokens of a prompt read in one step while others speak."""
+    """Tokenizer of a prompt read in one step while others speak."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ class _Request:
     conversation: str | None
     arrived: float
     future: "Future[Completion]" = field(default_factory=Future)
-    speakers: list[Speaker] = field(default_factory=list)
+    sequences: list[Sequence] = field(default_factory=list)
     """Those who speak for it once it runs: one, or `Sampling.best_of` of them."""
 
 
@@ -62,9 +62,9 @@ class Engine:
 
     def __init__(
         self,
-        network: Network,
-        tokens: Tokens,
-        keeping: Keeping,
+        model: Model,
+        tokens: Tokenizer,
+        pool: KVCachePool,
         *,
         name: str,
         device: str,
@@ -75,12 +75,12 @@ class Engine:
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._network, self._tokens, self._limits = network, tokens, limits
+        self._model, self._tokens, self._limits = model, tokens, limits
         self._name, self._device, self._fingerprint = name, device, fingerprint
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
-        self._keeping = keeping
-        self._batch = Batch(network=network, keeping=keeping, tokens=tokens, piece=limits.prefill_chunk)
+        self._pool = pool
+        self._scheduler = Scheduler(model=model, pool=pool, tokens=tokens, chunk=limits.prefill_chunk)
         self._changed = threading.Condition()
         self._queue: deque[_Request] = deque()
         self._running: list[_Request] = []
@@ -89,15 +89,15 @@ class Engine:
         self._reading = threading.Lock()
         self._closing = False
         self._completed = self._spoken = self._cached = 0
-        self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     # the port
 
     @property
-    def network(self) -> Network:
+    def model(self) -> Model:
         """For benchmarks and tests that look at logits while nothing runs."""
-        return self._network
+        return self._model
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +106,7 @@ class Engine:
 
     @property
     def context_length(self) -> int:
-        return self._network.shape.context
+        return self._model.config.context
 
     def count_tokens(self, text: str) -> int:
         return len(self._tokens.encode(text))
@@ -125,11 +125,11 @@ class Engine:
         lora = None
         if adapter is not None:
             lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
-        room = self.context_length - room_for(sampling, self.context_length)
+        limit = self.context_length - room_for(sampling, self.context_length)
         newest = self._tokens.newest
-        ids = newest(prompt, room) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(newest, prompt, room)
+        ids = newest(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(newest, prompt, limit)
         request = _Request(
-            prompt=ids or [max(self._network.shape.end_of_text, 0)],
+            prompt=ids or [max(self._model.config.end_of_text, 0)],
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             lora=lora,
@@ -212,7 +212,7 @@ class Engine:
             lora = self._known(adapter)
             if lora is not None:
                 return lora
-            lora = read_lora(adapter, self._network.shape, self._fingerprint, self._biases, self._weights)
+            lora = read_lora(adapter, self._model.config, self._fingerprint, self._biases, self._weights)
             with self._changed:
                 old = self._loras.pop(adapter.id, None)
                 self._loras[adapter.id] = lora
@@ -224,17 +224,17 @@ class Engine:
 
     # on the engine's thread
 
-    def _own(self) -> None:
+    def _run(self) -> None:
         while self._await_work():
             try:
-                self._settle()
+                self._answer_finished()
                 self._admit()
-                self._spoken += self._batch.step()
-                self._settle()
+                self._spoken += self._scheduler.step()
+                self._answer_finished()
             except Exception as error:
                 log.exception("generating failed; %d requests fail with it", len(self._running))
-                self._break(error)
-        self._keeping.clear()
+                self._fail_running(error)
+        self._pool.clear()
 
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to go."""
@@ -249,16 +249,16 @@ class Engine:
 
     def _tidy(self) -> None:
         while self._gone:
-            self._keeping.drop(self._gone.popleft())
+            self._pool.drop(self._gone.popleft())
 
     def _admit(self) -> None:
-        """Take as many waiting requests as there is room for into the batch, in order."""
+        """ReadTensor as many waiting requests as there is room for into the batch, in order."""
         while len(self._running) < self._limits.max_batch:
             with self._changed:
                 request = self._queue[0] if self._queue else None
             if request is None:
                 return
-            leader = self._batch.join(
+            leader = self._scheduler.join(
                 request.prompt,
                 sampling=request.sampling,
                 seed=request.seed,
@@ -267,40 +267,40 @@ class Engine:
             )
             if leader is None:
                 return  # until one who speaks is done
-            request.speakers.append(leader)
+            request.sequences.append(leader)
             for number in range(1, request.sampling.best_of):
-                rival = self._batch.rival(leader, seed=request.seed + number * RIVAL_STEP)
-                if rival is None and self._running:
-                    self._dismiss(request)
+                candidate = self._scheduler.candidate(leader, seed=request.seed + number * RIVAL_STEP)
+                if candidate is None and self._running:
+                    self._release(request)
                     return  # likewise: how many speak is not a matter of who else is here
-                if rival is None:
+                if candidate is None:
                     break  # alone, and still too little memory for all
-                request.speakers.append(rival)
+                request.sequences.append(candidate)
             self._running.append(request)
             with self._changed:
                 if request in self._queue:
                     self._queue.remove(request)
 
-    def _dismiss(self, request: _Request, *, winner: Speaker | None = None) -> None:
-        """Take all who speak for a request out of the batch; the conversation's next turn begins with the winner's."""
-        for speaker in request.speakers:
-            speaker.conversation = request.conversation if speaker is (winner or request.speakers[0]) else None
-            self._batch.leave(speaker)
-        request.speakers.clear()
+    def _release(self, request: _Request, *, winner: Sequence | None = None) -> None:
+        """End a request's sequences; the winner's keys and values are kept for the conversation's next turn."""
+        for sequence in request.sequences:
+            sequence.conversation = request.conversation if sequence is (winner or request.sequences[0]) else None
+            self._scheduler.leave(sequence)
+        request.sequences.clear()
 
-    def _settle(self) -> None:
+    def _answer_finished(self) -> None:
         """Answer who is done, forget who was cancelled."""
         for request in list(self._running):
-            speakers = request.speakers
-            if not request.future.cancelled() and any(speaker.finish is None for speaker in speakers):
+            sequences = request.sequences
+            if not request.future.cancelled() and any(sequence.finish is None for sequence in sequences):
                 continue
             if request.future.cancelled():
                 self._running.remove(request)
-                self._dismiss(request)
+                self._release(request)
                 continue
-            winner = self._best(speakers)
+            winner = self._best(sequences)
             reply = Completion(
-                text=self._batch.text(winner),
+                text=self._scheduler.text(winner),
                 finish=winner.finish if winner.finish == "length" else "stop",
                 prompt_tokens=winner.prompt_tokens,
                 new_tokens=len(winner.new_tokens),
@@ -308,35 +308,35 @@ class Engine:
                 adapter=winner.lora.id if winner.lora else None,
                 seed=request.seed,
             )
-            damaged, reused = winner.finish == "damaged", speakers[0].reused
+            damaged, reused = winner.finish == "damaged", sequences[0].reused
             self._running.remove(request)
-            self._dismiss(request, winner=winner)
+            self._release(request, winner=winner)
             if damaged:
                 _fail(
                     request.future,
-                    GeneratorError("the model's numbers are not finite: its weights or the adapter's are damaged"),
+                    NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged"),
                 )
                 continue
             self._completed += 1
             self._cached += reused
             _resolve(request.future, reply)
 
-    def _best(self, speakers: Sequence[Speaker]) -> Speaker:
+    def _best(self, sequences: abc.Sequence[Sequence]) -> Sequence:
         """Of those who said something, the one whose reply is best (`choice`)."""
-        able = [one for one in speakers if one.finish != "damaged" and self._batch.text(one).strip()]
+        able = [one for one in sequences if one.finish != "damaged" and self._scheduler.text(one).strip()]
         if len(able) < 2:
-            return able[0] if able else speakers[0]
-        prompt, replies = self._batch.prompt(able[0]), [self._batch.text(one) for one in able]
-        return able[choice.best(prompt, replies, self._batch.information(able))]
+            return able[0] if able else sequences[0]
+        prompt, replies = self._scheduler.prompt(able[0]), [self._scheduler.text(one) for one in able]
+        return able[choice.best(prompt, replies, self._scheduler.information(able))]
 
-    def _break(self, error: Exception) -> None:
+    def _fail_running(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
         broken = list(self._running)
         self._running.clear()
         for request in broken:
             request.conversation = None
-            request.speakers = [speaker for speaker in request.speakers if speaker in self._batch.speakers]
-            self._dismiss(request)
+            request.sequences = [sequence for sequence in request.sequences if sequence in self._scheduler.sequences]
+            self._release(request)
             sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
             sentence.__cause__ = error
             _fail(request.future, sentence)

@@ -16,34 +16,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.adapterfiles import WEIGHTS, peft_config, same_base, shape_of
+from core.adapterfiles import WEIGHTS, check, peft_config, same_base, shape_of
 from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import Adapter
-from core.generator.engine.checkpoint import Shape
+from core.generator.engine.checkpoint import ModelConfig
 
 Site: TypeAlias = tuple[int, str]
 """Layer number and module: `(0, "attn.c_attn")`."""
 
 MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 """The linear layers of a GPT-2 block, in the order they are computed."""
-UNSERVED = (
-    ("use_dora", "DoRA"),
-    ("use_qalora", "QALoRA"),
-    ("use_bdlora", "block-diagonal LoRA"),
-    ("modules_to_save", "whole modules saved beside it"),
-    ("trainable_token_indices", "tokens of its own"),
-    ("target_parameters", "bare parameters as targets"),
-    ("layer_replication", "replicated layers"),
-    ("alora_invocation_tokens", "activated LoRA"),
-    ("arrow_config", "Arrow routing"),
-    ("kasa_config", "KaSA"),
-    ("velora_config", "VeLoRA"),
-    ("monteclora_config", "MonteCLoRA"),
-)
-"""Options of peft 0.21's LoraConfig that change what is computed, and what a person calls them."""
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to initialise (`init_lora_weights`) that take the adapter out of the base first: their base is not ours."""
 _TENSOR = re.compile(
     r"^base_model\.model\.(?:transformer\.)?(?:h\.(?P<layer>\d+)\.(?P<module>attn\.c_attn|attn\.c_proj|mlp\.c_fc|"
     r"mlp\.c_proj|ln_1|ln_2)|(?P<last>ln_f))\.(?:(?P<lora>lora_[AB])\.(?P<what>weight|bias)|(?:base_layer\.)?bias)$"
@@ -83,14 +66,14 @@ Weights: TypeAlias = Callable[[Site], Tensor]
 """A matrix of the base by site, (outputs, inputs) float32."""
 
 
-def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
+def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
     """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
 
     `fingerprint` is the base's (`core.adapterfiles`); `weights` is asked only by adapters that train layer norms.
     """
     name = adapter.id
+    check(adapter.path)
     config = peft_config(adapter.path)
-    _served(name, config)
     _fits(adapter, fingerprint)
     try:
         tensors = load_file(adapter.path / WEIGHTS)
@@ -106,8 +89,6 @@ def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, 
                 " train it on those or set GENERATOR=transformers"
             )
         tensor = tensor.to(torch.float32).contiguous()
-        if not bool(torch.isfinite(tensor).all()):
-            raise AdapterError(f"the adapter {name!r} holds numbers that are not finite: train it again")
         if found["lora"]:
             parts.setdefault((int(found["layer"]), found["module"]), {})[found["lora"] + found["what"]] = tensor
             continue
@@ -127,7 +108,7 @@ def read_lora(adapter: Adapter, shape: Shape, fingerprint: str, biases: Biases, 
     return Lora(id=name, path=adapter.path, deltas=deltas, last_norm=last)
 
 
-def sizes(shape: Shape, module: str) -> tuple[int, int]:
+def sizes(shape: ModelConfig, module: str) -> tuple[int, int]:
     """Inputs and outputs of a linear layer."""
     return {
         "attn.c_attn": (shape.width, 3 * shape.width),
@@ -150,28 +131,13 @@ def _fits(adapter: Adapter, fingerprint: str) -> None:
         )
 
 
-def _served(name: str, config: Mapping[str, Any]) -> None:
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise AdapterError(f"the adapter {name!r} is of kind {kind}, and only LORA can be used: train it as LoRA")
-    for option, meaning in UNSERVED:
-        if config.get(option):
-            raise AdapterError(f"the adapter {name!r} uses {meaning} ({option}), which is not served: train without it")
-    start = str(config.get("init_lora_weights", True)).lower()
-    if start.startswith(CHANGES_BASE):
-        raise AdapterError(
-            f"the adapter {name!r} was started with {start}, which changes the base model:"
-            " convert it to plain LoRA with peft (save_pretrained, path_initial_model_for_weight_conversion)"
-        )
-
-
 def _foreign(name: str, tensor: str) -> AdapterError:
     return AdapterError(
         f"the adapter {name!r} does not fit this base model (at {tensor}): set BASE_MODEL to its base or choose another"
     )
 
 
-def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: Shape, config: Mapping[str, Any]) -> Delta:
+def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: ModelConfig, config: Mapping[str, Any]) -> Delta:
     layer, module = site
     place = f"h.{layer}.{module}"
     inputs, outputs = sizes(shape, module)

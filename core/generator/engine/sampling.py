@@ -26,18 +26,18 @@ WIDE_HEAD = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chooser:
+class RowSampling:
     """What a row brings besides its logits."""
 
     sampling: Sampling
-    dice: Random
+    rng: Random
     """One number is drawn a token, and none for greedy ones."""
     seen: NDArray[np.int64]
     """(T,): tokens of the prompt and of the reply so far; repeats do no harm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Likeliest:
+class TopTokens:
     """Tokens of one row that are likelier than all others."""
 
     values: NDArray[np.float64]
@@ -47,12 +47,12 @@ class Likeliest:
     """Logarithm of the sum of e^value over the whole vocabulary."""
 
 
-Search: TypeAlias = Callable[[Tensor, NDArray[np.float32]], list[Likeliest]]
-"""Logits (M, V) and temperatures (M,) → what `likeliest` returns; a network may have a faster one."""
+Search: TypeAlias = Callable[[Tensor, NDArray[np.float32]], list[TopTokens]]
+"""Logits (M, V) and temperatures (M,) → what `top_tokens` returns; a model may have a faster one."""
 
 
 @torch.inference_mode()
-def choose(logits: Tensor, rows: Sequence[Chooser], search: Search | None = None) -> list[int | None]:
+def choose(logits: Tensor, rows: Sequence[RowSampling], search: Search | None = None) -> list[int | None]:
     """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
     _penalise(logits, rows)
     greedy = any(row.sampling.temperature < GREEDY_BELOW for row in rows)
@@ -68,12 +68,14 @@ def choose(logits: Tensor, rows: Sequence[Chooser], search: Search | None = None
     ]
     if drawn:
         part = logits if len(drawn) == len(rows) else logits[torch.tensor(drawn)]
-        for index, token in zip(drawn, _draw(part, [rows[index] for index in drawn], search or likeliest), strict=True):
+        for index, token in zip(
+            drawn, _draw(part, [rows[index] for index in drawn], search or top_tokens), strict=True
+        ):
             chosen[index] = token
     return chosen
 
 
-def _penalise(logits: Tensor, rows: Sequence[Chooser]) -> None:
+def _penalise(logits: Tensor, rows: Sequence[RowSampling]) -> None:
     """Divide positive and multiply negative logits of seen tokens, as transformers does; repeats write the same."""
     penalised = [index for index, row in enumerate(rows) if row.sampling.repetition_penalty != 1]
     if not penalised:
@@ -87,7 +89,7 @@ def _penalise(logits: Tensor, rows: Sequence[Chooser]) -> None:
     logits[lines, ids] = torch.where(values > 0, values / penalty, values * penalty)
 
 
-def _draw(logits: Tensor, rows: Sequence[Chooser], search: Search) -> list[int]:
+def _draw(logits: Tensor, rows: Sequence[RowSampling], search: Search) -> list[int]:
     """Temperature, then top-k, then top-p, in transformers' order; (M, V) float32.
 
     The token is where the kept candidates' cumulative mass, most likely first, passes the row's random number.
@@ -95,7 +97,7 @@ def _draw(logits: Tensor, rows: Sequence[Chooser], search: Search) -> list[int]:
     temperatures = np.array([row.sampling.temperature for row in rows], dtype=np.float32)
     chosen: list[int] = []
     for index, (row, found) in enumerate(zip(rows, search(logits, temperatures), strict=True)):
-        number = row.dice.random()
+        number = row.rng.random()
         place = _place(found.values, row.sampling, number, whole=found.whole, complete=False)
         if place is not None:
             chosen.append(int(found.tokens[place]))
@@ -111,13 +113,13 @@ def _draw(logits: Tensor, rows: Sequence[Chooser], search: Search) -> list[int]:
     return chosen
 
 
-def likeliest(logits: Tensor, temperatures: NDArray[np.float32]) -> list[Likeliest]:
+def top_tokens(logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTokens]:
     """The HEAD likeliest tokens of each row; (M, V) float32 and (M,)."""
     scaled = logits / torch.from_numpy(temperatures)[:, None]
     whole = scaled.logsumexp(dim=1).tolist()
     top, ids = scaled.topk(min(HEAD, scaled.shape[1]), dim=1)
     values, tokens = top.double().numpy(), ids.numpy()
-    return [Likeliest(values=values[row], tokens=tokens[row], whole=whole[row]) for row in range(len(whole))]
+    return [TopTokens(values=values[row], tokens=tokens[row], whole=whole[row]) for row in range(len(whole))]
 
 
 def _place(

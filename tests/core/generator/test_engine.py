@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections import abc
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from transformers import GPT2LMHeadModel
 
 from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
-from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generator, Sampling, engine, gpt2
+from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generator, Sampling, engine, transformers
 from core.generator.engine import Engine
-from core.generator.engine.batch import Batch, Speaker
-from core.generator.engine.network import Piece
+from core.generator.engine.model import Chunk
+from core.generator.engine.scheduler import Scheduler, Sequence
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12, stop="", repetition_penalty=1)
@@ -68,18 +69,18 @@ class Gate:
     """Stands before the model: while it is shut, the engine's thread waits in the middle of a step."""
 
     def __init__(self, made: Engine) -> None:
-        network: Any = made.network
-        self._forward = network.forward
+        model: Any = made.model
+        self._forward = model.forward
         self._open = threading.Event()
         self._reached = threading.Event()
         self.rows: list[int] = []
-        network.forward = self
+        model.forward = self
 
-    def __call__(self, pieces: Sequence[Piece]) -> Tensor:
+    def __call__(self, chunks: abc.Sequence[Chunk]) -> Tensor:
         self._reached.set()
         assert self._open.wait(20), "nobody opened the gate"
-        self.rows.append(sum(len(piece.tokens) for piece in pieces))
-        logits: Tensor = self._forward(pieces)
+        self.rows.append(sum(len(chunk.tokens) for chunk in chunks))
+        logits: Tensor = self._forward(chunks)
         return logits
 
     async def wait(self) -> None:
@@ -114,7 +115,7 @@ async def test_it_is_a_generator(exact: Engine) -> None:
     port: Generator = exact
     status = port.status()
     assert port.context_length == CONTEXT
-    assert (status.device, status.queued, status.running) == ("cpu fp32 eager, 1 threads", 0, 0)
+    assert (status.device, status.queued, status.running) == ("cpu fp32, torch kernels, 1 threads", 0, 0)
 
 
 async def test_greedy_replies_are_those_of_transformers(exact: Engine, base: Path, voices: dict[str, Adapter]) -> None:
@@ -190,25 +191,25 @@ async def test_the_memory_bound_holds(base: Path, kind: str) -> None:
     async def watch() -> None:
         nonlocal most
         while True:
-            most = max(most, made._keeping.used)
+            most = max(most, made._pool.used)
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
-    room = made.network.room_bytes(CONTEXT)
-    names = [f"{n}" for n in range(2 * limit // room + 3)]
+    cache = made.model.cache_bytes(CONTEXT)
+    names = [f"{n}" for n in range(2 * limit // cache + 3)]
     done = await asyncio.gather(
         *(made.generate("x" * 300, sampling=DRAWN, conversation=name) for name in names), return_exceptions=True
     )
     done += [await made.generate("x" * 300, sampling=DRAWN, conversation=names[-1])]
     watching.cancel()
     assert all(isinstance(one, Completion) for one in done)
-    assert limit - 2 * room < most <= limit
+    assert limit - 2 * cache < most <= limit
     assert made.status().cached_tokens > 0
     await made.close()
 
 
 async def test_a_long_prompt_does_not_stall_the_others(base: Path) -> None:
-    """While somebody speaks, a newcomer's prompt is read a piece a step."""
+    """While somebody speaks, a newcomer's prompt is read a chunk a step."""
     made = engine.load(base, precision="fp32", prefill_chunk=16)
     gate = Gate(made)
     first = asyncio.create_task(made.generate("hi", sampling=replace(GREEDY, max_new_tokens=30)))
@@ -255,19 +256,19 @@ async def test_the_best_of_several_is_the_one_the_prompt_says_most_about(
     seeds = [5 + number * RIVAL_STEP for number in range(5)]
     each = [await exact.generate(prompt, sampling=replace(settings, seed=seed), adapter=voice) for seed in seeds]
     judged: list[list[int]] = []
-    judge = Batch.information
+    judge = Scheduler.information
 
-    def listen(batch: Batch, speakers: Sequence[Speaker]) -> list[float]:
-        judged.extend(list(speaker.new_tokens) for speaker in speakers)
-        return judge(batch, speakers)
+    def listen(batch: Scheduler, sequences: abc.Sequence[Sequence]) -> list[float]:
+        judged.extend(list(sequence.new_tokens) for sequence in sequences)
+        return judge(batch, sequences)
 
-    monkeypatch.setattr(Batch, "information", listen)
+    monkeypatch.setattr(Scheduler, "information", listen)
     best = await exact.generate(prompt, sampling=replace(settings, seed=5, best_of=5), adapter=voice)
     scores = [information(base, voice, prompt, said) for said in judged]
     assert len({one.text for one in each}) == 5
     assert best.text == each[scores.index(max(scores))].text
     assert best.seed == 5
-    other = gpt2.load(base, device="cpu")
+    other = transformers.load(base, device="cpu")
     for seed in (5, 6, 7):
         several = replace(settings, seed=seed, best_of=4)
         both = [await one.generate(prompt, sampling=several, adapter=voice) for one in (exact, other)]
@@ -292,7 +293,7 @@ async def test_the_best_of_several_does_not_depend_on_the_company(
             texts.append([one.text for one in found])
         assert made.status().running == 0
         await made.close()
-        assert made._keeping.used == 0
+        assert made._pool.used == 0
     assert all(each == texts[0] for each in texts)
 
 
@@ -359,7 +360,7 @@ async def test_cancelling_frees_the_place(base: Path) -> None:
     assert [isinstance(one, asyncio.CancelledError) for one in done] == [True, False, False, True, True]
     assert made.status().completed == 2
     await made.close()
-    assert made._keeping.used == 0
+    assert made._pool.used == 0
 
 
 async def test_closing_finishes_what_runs_and_refuses_the_rest(base: Path) -> None:
@@ -387,7 +388,7 @@ async def test_a_failing_step_fails_its_requests_only(exact: Engine, monkeypatch
     """The thread survives whatever a kernel raises, nothing half computed is kept, and the next one is answered."""
     before = await exact.generate("hi", sampling=GREEDY, conversation="a")
     with monkeypatch.context() as patch:
-        patch.setattr(exact.network, "forward", lambda pieces: 1 / 0)
+        patch.setattr(exact.model, "forward", lambda chunks: 1 / 0)
         done = await asyncio.gather(
             *(exact.generate(p, sampling=GREEDY, conversation="a") for p in PROMPTS), return_exceptions=True
         )
@@ -460,12 +461,12 @@ async def test_adapters_that_cannot_be_served_say_so(
     for folder, says in (
         (wide, "does not fit this base"),
         (deep, "does not fit this base"),
-        (cut, "copy or save it again"),
+        (cut, "damaged or cut short"),
         (rotten, "not finite"),
         (head, "changes .*lm_head"),
         (dora, "DoRA"),
         (pissa, "pissa_niter_4, which changes the base"),
-        (tmp_path / "gone", "is no adapter"),
+        (tmp_path / "gone", "is no folder"),
     ):
         with pytest.raises(AdapterError, match=says) as caught:
             await exact.generate("hi", sampling=GREEDY, adapter=Adapter(id=folder.name, path=folder))
@@ -476,7 +477,7 @@ async def test_adapters_that_cannot_be_served_say_so(
 
 
 async def test_a_card_names_the_base(exact: Engine, base: Path, tmp_path: Path) -> None:
-    """Same shape, other weights: only the card's fingerprint can tell."""
+    """Same config, other weights: only the card's fingerprint can tell."""
     other = tiny_model(tmp_path / "other", seed=9, width=64, positions=CONTEXT)
     folder = tiny_adapter(tmp_path / "voice", other)
     stranger = engine.load(other, compiled=False)
@@ -545,7 +546,7 @@ async def test_every_way_weights_lie_on_disk(exact: Engine, base: Path, tmp_path
 
 
 def test_a_base_that_cannot_be_had(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder, an empty one, another architecture, damaged weights, an unknown name without a network: sentences."""
+    """No folder, an empty one, another architecture, damaged weights, an unknown name without a model: sentences."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "llama").mkdir()

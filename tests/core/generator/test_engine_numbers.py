@@ -16,16 +16,16 @@ from transformers import GPT2LMHeadModel
 
 from core.adapterfiles import folder_fingerprint
 from core.generator import Adapter, Sampling
-from core.generator.engine.checkpoint import opened, read_shape
-from core.generator.engine.compiler import library
-from core.generator.engine.eager import Eager
-from core.generator.engine.keeping import Keeping
+from core.generator.engine.checkpoint import opened, read_config
+from core.generator.engine.kernels.compiler import library
+from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.linear import Dense, Int8, Rounded, quantize
 from core.generator.engine.lora import MODULES, Lora, read_lora
-from core.generator.engine.native import Native
-from core.generator.engine.network import Network, Piece
-from core.generator.engine.sampling import Chooser, choose
-from core.generator.gpt2 import sampling as reference_sampling
+from core.generator.engine.model import Chunk, Model
+from core.generator.engine.model_native import NativeModel
+from core.generator.engine.model_torch import TorchModel
+from core.generator.engine.sampling import RowSampling, choose
+from core.generator.transformers import sampling as reference_sampling
 from tests.models import tiny_adapter, tiny_model
 
 CONTEXT = 192
@@ -54,26 +54,26 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path 
     return [None, *(tiny_adapter(root / str(index), base, **each) for index, each in enumerate(options))]
 
 
-def network(base: Path, kind: str, threads: int = 1) -> Network:
-    shape = read_shape(base)
+def model(base: Path, kind: str, threads: int = 1) -> Model:
+    config = read_config(base)
     with opened(base) as take:
         if kind != "compiled":
-            return Eager(shape, take, precision="fp32" if kind == "fp32" else "int8")
+            return TorchModel(config, take, precision="fp32" if kind == "fp32" else "int8")
         found = library(base / "cache")
         if found is None:
             pytest.skip("no compiler, or a processor without AVX-512 VNNI")
-        return Native(found, shape, take, threads=threads)
+        return NativeModel(found, config, take, threads=threads)
 
 
 def loras(base: Path, adapters: Sequence[Path | None]) -> list[Lora | None]:
-    shape = read_shape(base)
+    config = read_config(base)
     with opened(base) as take:
-        names = [f"h.{n}.{place}" for n in range(shape.layers) for place in (*MODULES, "ln_1", "ln_2")]
+        names = [f"h.{n}.{place}" for n in range(config.layers) for place in (*MODULES, "ln_1", "ln_2")]
         biases = {f"{name}.bias": take(f"{name}.bias") for name in (*names, "ln_f")}
         return [
             read_lora(
                 Adapter(id=path.name, path=path),
-                shape,
+                config,
                 folder_fingerprint(base),
                 biases,
                 lambda site: take(f"h.{site[0]}.{site[1]}.weight").t(),
@@ -86,7 +86,7 @@ def loras(base: Path, adapters: Sequence[Path | None]) -> list[Lora | None]:
 
 def random_tokens(base: Path, *lengths: int) -> list[list[int]]:
     draw = torch.Generator().manual_seed(0)
-    return [torch.randint(0, read_shape(base).vocabulary, (n,), generator=draw).tolist() for n in lengths]
+    return [torch.randint(0, read_config(base).vocabulary, (n,), generator=draw).tolist() for n in lengths]
 
 
 def true_logits(base: Path, adapter: Path | None, tokens: list[int]) -> Tensor:
@@ -102,31 +102,31 @@ def true_logits(base: Path, adapter: Path | None, tokens: list[int]) -> Tensor:
 
 def test_fp32_logits_are_those_of_transformers_and_peft(base: Path, adapters: list[Path | None]) -> None:
     """The base and three adapters in one batch, at every length up to the context: within 1e-4."""
-    made = network(base, "fp32")
+    made = model(base, "fp32")
     texts = random_tokens(base, CONTEXT, CONTEXT, 37, 5)
-    pieces = [
-        Piece(room=made.room(CONTEXT), start=0, tokens=tokens, lora=lora, logits=len(tokens))
+    chunks = [
+        Chunk(cache=made.new_cache(CONTEXT), start=0, tokens=tokens, lora=lora, logits=len(tokens))
         for tokens, lora in zip(texts, loras(base, adapters), strict=True)
     ]
-    found = made.forward(pieces).split([len(tokens) for tokens in texts])
+    found = made.forward(chunks).split([len(tokens) for tokens in texts])
     for mine, adapter, tokens in zip(found, adapters, texts, strict=True):
         torch.testing.assert_close(mine, true_logits(base, adapter, tokens), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 17, 64, 100, CONTEXT - 1])
 def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | None], cut: int) -> None:
-    """What was read in another step, by another batch, in a smaller room: the rest comes out the same to 1e-4."""
-    made = network(base, "fp32")
+    """What was read in another step, by another batch, in a smaller cache: the rest comes out the same to 1e-4."""
+    made = model(base, "fp32")
     texts = random_tokens(base, *[CONTEXT] * 4)
     spoken = loras(base, adapters)
-    small = [made.room(cut) for _ in texts]
-    for room, tokens, lora in zip(small, texts, spoken, strict=True):
-        made.forward([Piece(room=room, start=0, tokens=tokens[:cut], lora=lora, logits=0)])
-    rooms = [room.grown(CONTEXT, keep=cut) for room in small]
+    small = [made.new_cache(cut) for _ in texts]
+    for cache, tokens, lora in zip(small, texts, spoken, strict=True):
+        made.forward([Chunk(cache=cache, start=0, tokens=tokens[:cut], lora=lora, logits=0)])
+    caches = [cache.resized(CONTEXT, keep=cut) for cache in small]
     found = made.forward(
         [
-            Piece(room=room, start=cut, tokens=tokens[cut:], lora=lora)
-            for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+            Chunk(cache=cache, start=cut, tokens=tokens[cut:], lora=lora)
+            for cache, tokens, lora in zip(caches, texts, spoken, strict=True)
         ]
     )
     for mine, adapter, tokens in zip(found, adapters, texts, strict=True):
@@ -136,16 +136,16 @@ def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | No
 @pytest.mark.parametrize("kind", ["int8", "compiled"])
 def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str) -> None:
     """Rounded weights, activations, keys and values move the logits by a few hundredths of their spread."""
-    exact, made = network(base, "fp32"), network(base, kind)
+    exact, made = model(base, "fp32"), model(base, kind)
     texts = random_tokens(base, *[64] * 4)
     spoken = loras(base, adapters)
 
-    def logits(of: Network) -> Tensor:
-        rooms = [of.room(64) for _ in texts]
+    def logits(of: Model) -> Tensor:
+        caches = [of.new_cache(64) for _ in texts]
         return of.forward(
             [
-                Piece(room=room, start=0, tokens=tokens, lora=lora, logits=len(tokens))
-                for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+                Chunk(cache=cache, start=0, tokens=tokens, lora=lora, logits=len(tokens))
+                for cache, tokens, lora in zip(caches, texts, spoken, strict=True)
             ]
         )
 
@@ -155,30 +155,30 @@ def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str
 
 
 def test_a_compiled_row_has_the_same_bits_whatever_the_company(base: Path, adapters: list[Path | None]) -> None:
-    """Alone or in any batch, read at once or in pieces, by one thread or three: not a bit differs."""
+    """Alone or in any batch, read at once or in chunks, by one thread or three: not a bit differs."""
     texts = random_tokens(base, 90, 33, 64, 70)
     spoken = loras(base, adapters)
-    one, three = network(base, "compiled"), network(base, "compiled", threads=3)
+    one, three = model(base, "compiled"), model(base, "compiled", threads=3)
     alone = [
-        one.forward([Piece(room=one.room(90), start=0, tokens=tokens, lora=lora)])[0].clone()
+        one.forward([Chunk(cache=one.new_cache(90), start=0, tokens=tokens, lora=lora)])[0].clone()
         for tokens, lora in zip(texts, spoken, strict=True)
     ]
-    rooms = [three.room(90) for _ in texts]
+    caches = [three.new_cache(90) for _ in texts]
     three.forward(
         [
-            Piece(room=room, start=0, tokens=tokens[:20], lora=lora, logits=0)
-            for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
+            Chunk(cache=cache, start=0, tokens=tokens[:20], lora=lora, logits=0)
+            for cache, tokens, lora in zip(caches, texts, spoken, strict=True)
         ]
     )
-    pieces = [
-        piece
-        for room, tokens, lora in zip(rooms, texts, spoken, strict=True)
-        for piece in (
-            Piece(room=room, start=20, tokens=tokens[20:31], lora=lora, logits=0),
-            Piece(room=room, start=31, tokens=tokens[31:], lora=lora),
+    chunks = [
+        chunk
+        for cache, tokens, lora in zip(caches, texts, spoken, strict=True)
+        for chunk in (
+            Chunk(cache=cache, start=20, tokens=tokens[20:31], lora=lora, logits=0),
+            Chunk(cache=cache, start=31, tokens=tokens[31:], lora=lora),
         )
     ]
-    together = three.forward(pieces)
+    together = three.forward(chunks)
     assert [torch.equal(mine, theirs) for mine, theirs in zip(alone, together, strict=True)] == [True] * 4
 
 
@@ -222,7 +222,7 @@ def test_fp32_products_do_not_depend_on_the_number_of_rows() -> None:
 @pytest.mark.parametrize("kind", ["fp32", "compiled"])
 def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind: str) -> None:
     """Peaked and flat rows, mixed settings: the token the whole sorted vocabulary would give for the same number."""
-    search = network(base, kind).search
+    search = model(base, kind).search
     draw = torch.Generator().manual_seed(3)
     for trial in range(20):
         logits = torch.randn(6, 6001, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
@@ -230,7 +230,7 @@ def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind
         mixed = [settings, settings, replace(settings, top_p=0.5), settings, Sampling(temperature=0), settings]
         right = reference_sampling.choose(logits.clone(), seen, mixed, [Random(trial + i) for i in range(6)])
         rows = [
-            Chooser(sampling=each, dice=Random(trial + i), seen=np.array(ids, dtype=np.int64))
+            RowSampling(sampling=each, rng=Random(trial + i), seen=np.array(ids, dtype=np.int64))
             for i, (each, ids) in enumerate(zip(mixed, seen, strict=True))
         ]
         assert choose(logits, rows, search) == right
@@ -240,16 +240,16 @@ def test_what_is_drawn_follows_the_distribution() -> None:
     """Ten thousand draws from three tokens, the least likely cut off by top-p."""
     logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).expand(10_000, 3).clone()
     settings = Sampling(temperature=1, top_p=0.75, repetition_penalty=1)
-    rows = [Chooser(sampling=settings, dice=Random(i), seen=np.array([0])) for i in range(10_000)]
+    rows = [RowSampling(sampling=settings, rng=Random(i), seen=np.array([0])) for i in range(10_000)]
     counts = np.bincount(np.array(choose(logits, rows), dtype=np.int64), minlength=3) / 10_000
     assert counts[2] == 0
     assert abs(counts[0] - 0.625) < 0.02
 
 
-def test_rooms_are_lent_kept_and_given_up(base: Path) -> None:
+def test_caches_are_lent_kept_and_given_up(base: Path) -> None:
     """A table of turns: what is held already, what is let go, and never more bytes than allowed."""
-    made = network(base, "fp32")
-    keeping = Keeping(made, limit=3 * made.room_bytes(64))
+    made = model(base, "fp32")
+    pool = KVCachePool(made, limit=3 * made.cache_bytes(64))
     steps: list[tuple[str | None, list[int], int, int | None]] = [
         ("a", [1, 2, 3], 10, 0),  # conversation, prompt, tokens wanted, prompt tokens held
         ("a", [1, 2, 3, 4], 10, 3),
@@ -264,14 +264,14 @@ def test_rooms_are_lent_kept_and_given_up(base: Path) -> None:
         ("e", [1], 200, None),  # more than there is
     ]
     for conversation, prompt, tokens, held in steps:
-        lent = keeping.lend(conversation, prompt, tokens=tokens, lora=None)
+        lent = pool.acquire(conversation, prompt, tokens=tokens, lora=None)
         assert (lent and lent[1]) == held, conversation
-        assert keeping.used <= 3 * made.room_bytes(64)
+        assert pool.used <= 3 * made.cache_bytes(64)
         if lent is not None:
             assert lent[0].capacity >= tokens
-            keeping.take_back(lent[0], conversation=conversation, tokens=prompt, lora=None)
-    keeping.clear()
-    assert keeping.used == 0
+            pool.release(lent[0], conversation=conversation, tokens=prompt, lora=None)
+    pool.clear()
+    assert pool.used == 0
 
 
 def test_without_a_compiler_or_a_processor_torch_computes(

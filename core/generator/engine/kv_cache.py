@@ -1,0 +1,107 @@
+"""The keys and values of conversations that may go on, under a bound in bytes; the least recently used give way.
+
+Counts the caches of running requests too, so that the bound holds for everything together. Knows no threads.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.generator.engine.lora import Lora
+from core.generator.engine.model import KVCache, Model
+
+
+@dataclass(slots=True, kw_only=True)
+class _Idle:
+    cache: KVCache
+    tokens: Sequence[int]
+    """What the cache holds, from position 0."""
+    lora: Lora | None
+
+
+class KVCachePool:
+    def __init__(self, model: Model, *, limit: int) -> None:
+        self._model = model
+        self._limit = limit
+        self._idle: OrderedDict[str, _Idle] = OrderedDict()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes of all caches, idle and in use."""
+        return self._used
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def acquire(
+        self, conversation: str | None, prompt: Sequence[int], *, tokens: int, lora: Lora | None
+    ) -> tuple[KVCache, int] | None:
+        """A cache for `tokens` tokens and how many of `prompt` it holds already; None when there is no space yet.
+
+        At least the prompt's last token is left to compute: its logits are what a reply begins with. Keys and values
+        depend on the adapter, so those of another one are of no use.
+        """
+        idle = self._idle.get(conversation) if conversation is not None else None
+        same = _common_prefix(idle.tokens, prompt) if idle is not None and idle.lora is lora else 0
+        same = min(same, len(prompt) - 1)
+        if idle is not None and conversation is not None and (same == 0 or idle.cache.capacity >= tokens):
+            del self._idle[conversation]
+            if same:
+                return idle.cache, same
+            self._used -= idle.cache.bytes
+            idle = None
+        if not self._make_space(self._model.cache_bytes(tokens), sparing=conversation if idle else None):
+            if idle is None or conversation is None:
+                return None
+            del self._idle[conversation]  # too little space to hold the old cache beside the new one
+            self._used -= idle.cache.bytes
+            idle = None
+            if not self._make_space(self._model.cache_bytes(tokens), sparing=None):
+                return None
+        if idle is not None and conversation is not None:
+            cache = idle.cache.resized(tokens, keep=same)
+            del self._idle[conversation]
+            self._used += cache.bytes - idle.cache.bytes
+            return cache, same
+        cache = self._model.new_cache(tokens)
+        self._used += cache.bytes
+        return cache, 0
+
+    def release(self, cache: KVCache, *, conversation: str | None, tokens: Sequence[int], lora: Lora | None) -> None:
+        """`tokens` are those in the cache; it is kept for the conversation's next turn, or freed without one."""
+        if conversation is None or not tokens:
+            self._used -= cache.bytes
+            return
+        self._forget(conversation)
+        self._idle[conversation] = _Idle(cache=cache, tokens=tuple(tokens), lora=lora)
+
+    def drop(self, lora: Lora) -> None:
+        """Free what an adapter computed."""
+        for conversation in [name for name, idle in self._idle.items() if idle.lora is lora]:
+            self._forget(conversation)
+
+    def clear(self) -> None:
+        for conversation in list(self._idle):
+            self._forget(conversation)
+
+    def _forget(self, conversation: str) -> None:
+        idle = self._idle.pop(conversation, None)
+        if idle is not None:
+            self._used -= idle.cache.bytes
+
+    def _make_space(self, needed: int, *, sparing: str | None) -> bool:
+        while self._used + needed > self._limit:
+            oldest = next((name for name in self._idle if name != sparing), None)
+            if oldest is None:
+                return False
+            self._forget(oldest)
+        return True
+
+
+def _common_prefix(kept: Sequence[int], prompt: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    for index, (one, other) in enumerate(zip(kept, prompt, strict=False)):
+        if one != other:
+            return index
+    return min(len(kept), len(prompt))

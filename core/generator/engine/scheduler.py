@@ -1,0 +1,219 @@
+"""Conversations that speak at the same time: who computes what in the next step, and what becomes of the tokens.
+
+Requests join and leave between steps. A long prompt is read in chunks beside the others' next tokens, so that nobody
+waits for it; a chunk ends at fixed positions, never where the load of the moment would put it, so that a prompt is
+computed alike whoever is there. Knows neither threads nor queues.
+"""
+
+from collections import abc
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.generator import INFORMATION, Sampling
+from core.generator.engine.kv_cache import KVCachePool
+from core.generator.engine.lora import Lora
+from core.generator.engine.model import Chunk, KVCache, Model
+from core.generator.engine.sampling import RowSampling, choose
+from core.generator.engine.tokenizer import Tokenizer
+
+IDLE_CHUNKS = 4
+"""Pieces of prompts read in one step while nobody is in the middle of a reply."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """One request while it runs."""
+
+    sampling: Sampling
+    rng: Random
+    lora: Lora | None
+    conversation: str | None
+    cache: KVCache
+    tokens: NDArray[np.int64]
+    """(prompt + most new tokens,): what is known of it is the first `count`."""
+    count: int
+    computed: int
+    """Tokens whose keys and values are in the cache."""
+    prompt_tokens: int
+    reused: int
+    """Prompt tokens that were in the cache already."""
+    finish: Literal["stop", "length", "damaged"] | None = None
+    leader: "Sequence | None" = None
+    """Who reads the prompt for it; None once it has the prompt itself."""
+
+    @property
+    def reading(self) -> bool:
+        """Still in its prompt."""
+        return self.count - self.computed > 1
+
+    @property
+    def new_tokens(self) -> abc.Sequence[int]:
+        ids: list[int] = self.tokens[self.prompt_tokens : self.count].tolist()
+        return ids
+
+
+@dataclass(slots=True, kw_only=True)
+class Scheduler:
+    model: Model
+    pool: KVCachePool
+    tokens: Tokenizer
+    chunk: int
+    """Most tokens of a prompt read at once while others speak."""
+    sequences: list[Sequence] = field(default_factory=list)
+
+    def join(
+        self, prompt: abc.Sequence[int], *, sampling: Sampling, seed: int, lora: Lora | None, conversation: str | None
+    ) -> Sequence | None:
+        """Let a request speak; None while there is no memory for it. `prompt` fits the context (`fitted`)."""
+        most = len(prompt) + room_for(sampling, self.model.config.context)
+        lent = self.pool.acquire(conversation, prompt, tokens=most, lora=lora)
+        if lent is None:
+            return None
+        cache, reused = lent
+        known = np.zeros(most, dtype=np.int64)
+        known[: len(prompt)] = prompt
+        sequence = Sequence(
+            sampling=sampling,
+            rng=Random(seed),  # noqa: S311 - which word comes next is no secret
+            lora=lora,
+            conversation=conversation,
+            cache=cache,
+            tokens=known,
+            count=len(prompt),
+            computed=reused,
+            prompt_tokens=len(prompt),
+            reused=reused,
+        )
+        self.sequences.append(sequence)
+        return sequence
+
+    def candidate(self, leader: Sequence, *, seed: int) -> Sequence | None:
+        """Another reply to the prompt that `leader`, who has just joined, is going to read; None without memory."""
+        prompt = leader.tokens[: leader.prompt_tokens].tolist()
+        candidate = self.join(prompt, sampling=leader.sampling, seed=seed, lora=leader.lora, conversation=None)
+        if candidate is not None:
+            candidate.leader = leader
+        return candidate
+
+    def information(self, sequences: abc.Sequence[Sequence]) -> list[float]:
+        """How much the prompt says about each finished reply, in nats (`core.generator.INFORMATION`)."""
+        chunks: list[Chunk] = []
+        said: list[NDArray[np.int64]] = []
+        for sequence in sequences:
+            reply = sequence.tokens[sequence.prompt_tokens : sequence.count]
+            bare = [*self._last_line(sequence), *reply[:-1].tolist()]
+            given = sequence.tokens[sequence.prompt_tokens - 1 : sequence.count - 1].tolist()
+            cache = self.model.new_cache(len(bare))
+            for own, start, tokens in ((sequence.cache, sequence.prompt_tokens - 1, given), (cache, 0, bare)):
+                chunks.append(Chunk(cache=own, start=start, tokens=tokens, lora=sequence.lora, logits=len(reply)))
+                said.append(reply)
+        targets = torch.from_numpy(np.concatenate(said))[:, None]
+        logits = self.model.forward(chunks)
+        nats = (logits.gather(1, targets)[:, 0] - logits.logsumexp(dim=1)).split([len(reply) for reply in said])
+        sums = [float(one.sum()) for one in nats]
+        return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
+
+    def _last_line(self, sequence: Sequence) -> abc.Sequence[int]:
+        """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
+        last = self.prompt(sequence).rsplit("\n", 1)[-1]
+        return self.tokens.encode(last) or sequence.tokens[: sequence.prompt_tokens][-1:].tolist()
+
+    def prompt(self, sequence: Sequence) -> str:
+        return self.tokens.decode(sequence.tokens[: sequence.prompt_tokens].tolist())
+
+    def leave(self, sequence: Sequence) -> None:
+        """Done or given up: what it computed is kept for the conversation's next turn."""
+        self.sequences.remove(sequence)
+        self.pool.release(
+            sequence.cache,
+            conversation=sequence.conversation,
+            tokens=sequence.tokens[: sequence.computed].tolist(),
+            lora=sequence.lora,
+        )
+
+    def step(self) -> int:
+        """One token for everybody who is not reading, and some reading; returns how many tokens were chosen."""
+        chunks, choosing = self._plan()
+        if not chunks:
+            return 0
+        logits = self.model.forward(chunks)
+        if not choosing:
+            return 0
+        choosers = [
+            RowSampling(sampling=sequence.sampling, rng=sequence.rng, seen=sequence.tokens[: sequence.count])
+            for sequence in choosing
+        ]
+        for sequence, token in zip(choosing, choose(logits, choosers, self.model.search), strict=True):
+            self._append(sequence, token)
+        return len(choosing)
+
+    def text(self, sequence: Sequence) -> str:
+        """What it said, without the stop text and without a last character whose bytes never came."""
+        said = self.tokens.decode(sequence.new_tokens)
+        if sequence.sampling.stop and sequence.finish == "stop":
+            said = said.split(sequence.sampling.stop, 1)[0]
+        return said.rstrip("\ufffd")
+
+    def _fork(self) -> None:
+        """Give candidates the prompt that their leader has read; its last token is theirs to compute."""
+        for sequence in self.sequences:
+            if sequence.leader is not None and not sequence.leader.reading:
+                read = sequence.prompt_tokens - 1
+                sequence.cache = sequence.leader.cache.resized(len(sequence.tokens), keep=read)
+                sequence.computed, sequence.leader = read, None
+
+    def _plan(self) -> tuple[list[Chunk], list[Sequence]]:
+        chunks: list[Chunk] = []
+        choosing: list[Sequence] = []
+        self._fork()
+        talking = [sequence for sequence in self.sequences if not sequence.reading and sequence.finish is None]
+        for sequence in talking:
+            chunks.append(self._chunk(sequence, sequence.count))
+            choosing.append(sequence)
+        budget = self.chunk if talking else IDLE_CHUNKS * self.chunk
+        for sequence in self.sequences:
+            if not sequence.reading or sequence.leader is not None:
+                continue
+            while budget > 0 and sequence.computed < sequence.count:
+                behind = min(sequence.count, (sequence.computed // self.chunk + 1) * self.chunk)
+                budget -= behind - sequence.computed
+                chunks.append(self._chunk(sequence, behind))
+                if behind == sequence.count:
+                    choosing.append(sequence)
+            if budget <= 0:
+                break
+        return chunks, choosing
+
+    def _chunk(self, sequence: Sequence, behind: int) -> Chunk:
+        start, sequence.computed = sequence.computed, behind
+        return Chunk(
+            cache=sequence.cache,
+            start=start,
+            tokens=sequence.tokens[start:behind].tolist(),
+            lora=sequence.lora,
+            logits=int(behind == sequence.count),
+        )
+
+    def _append(self, sequence: Sequence, token: int | None) -> None:
+        """Add a token; is the reply over? The stop text may end inside a token or span several."""
+        if token is None:
+            sequence.finish = "damaged"
+            return
+        sequence.tokens[sequence.count] = token
+        sequence.count += 1
+        stop = sequence.sampling.stop
+        tail = self.tokens.decode(sequence.new_tokens[-len(stop.encode()) :]) if stop else ""
+        if token == self.model.config.end_of_text or (stop and stop in tail):
+            sequence.finish = "stop"
+        elif sequence.count == len(sequence.tokens):
+            sequence.finish = "length"
+
+
+def room_for(sampling: Sampling, context: int) -> int:
+    """Most tokens a reply may have: at least one of the prompt stays in front of it."""
+    return min(sampling.max_new_tokens, context - 1)

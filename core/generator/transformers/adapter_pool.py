@@ -1,0 +1,285 @@
+"""LoRA adapters inside one base model, side by side, through peft.
+
+`prepare` judges an adapter and reads it (any thread); `AdapterPool` holds those in the model (the worker alone) and
+computes with one adapter a row. peft's mixed batches (`adapter_names`) make a batch of sixteen voices one pass. Knows
+nothing of queues, text or sampling.
+"""
+
+import logging
+import warnings
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import DynamicCache, PreTrainedModel
+
+from core.adapterfiles import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
+from core.adapters import CARD, Card
+from core.errors import AdapterError
+from core.generator import INFORMATION, Adapter
+from core.generator.families import layer_of
+from core.generator.transformers.decoding import Row
+from core.generator.transformers.loader import Base
+
+log = logging.getLogger(__name__)
+
+BARE = "__base__"
+"""peft's own name for a row without an adapter."""
+
+Key: TypeAlias = tuple[str, str, int]
+"""An adapter's id, folder and version: weights written anew are another adapter."""
+
+
+def key_of(adapter: Adapter) -> Key:
+    return adapter.id, str(adapter.path), stamp(adapter.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """An adapter that fits the base, read into memory but not yet in the model."""
+
+    key: Key
+    folder: Path
+    """Where its files lie, fetched or not."""
+    config: LoraConfig
+    weights: dict[str, torch.Tensor]
+    biases: dict[str, torch.Tensor]
+    """Trained biases of the base's own layers (`bias="lora_only"`), by module name."""
+
+
+def prepare(adapter: Adapter, base: Base) -> Prepared:
+    """Read and judge an adapter; one named `org/name` is fetched from the Hugging Face hub unless cached.
+
+    Raises AdapterError when it is missing, damaged, unsafe, of another kind or for another base.
+    """
+    folder = adapter.path if adapter.path.is_dir() else _fetch(adapter)
+    check(folder)
+    if any(map(is_norm, shapes(folder / WEIGHTS))):
+        raise AdapterError(
+            f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine serves: set'
+            " GENERATOR=engine or train it without"
+        )
+    _fits(adapter.id, folder, base)
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        weights = load_file(folder / WEIGHTS)
+    except Exception as error:  # peft and safetensors raise whatever a damaged file makes them stumble over
+        reason = " ".join(str(error).split())[:200]
+        raise AdapterError(f"the adapter {adapter.id!r} cannot be read ({reason}): copy or train it again") from error
+    biases: dict[str, torch.Tensor] = {}
+    for name in [name for name in weights if ".base_layer." in name]:
+        biases[name.removeprefix("base_model.model.").split(".base_layer.")[0]] = weights.pop(name)
+    config.inference_mode = True
+    if biases:
+        # peft would write these over the base's own, for every voice. As a bias of the low-rank part they are its own.
+        config.bias = "none"
+        config.lora_bias = True
+    return Prepared(key=key_of(adapter), folder=folder, config=config, weights=weights, biases=biases)
+
+
+def _fetch(adapter: Adapter) -> Path:
+    missing = f"the adapter {adapter.id!r} is not in {adapter.path}: `person2 adapters list` shows those there are"
+    if str(adapter.path) != adapter.id or adapter.id.count("/") != 1:
+        raise AdapterError(missing)
+    for local in (True, False):
+        try:
+            return Path(snapshot_download(adapter.id, allow_patterns=[CONFIG, WEIGHTS, CARD], local_files_only=local))
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            if not local:
+                reason = " ".join(str(error).split())[:200]
+                raise AdapterError(
+                    f"the adapter {adapter.id!r} is neither a folder nor to be had from the Hugging Face hub"
+                    f" ({reason}): check its name and the network"
+                ) from error
+    raise AdapterError(missing)  # pragma: no cover - the loop returns or raises
+
+
+def _fits(adapter_id: str, folder: Path, base: Base) -> None:
+    """Raises AdapterError, naming both bases, unless every tensor has the shape this base needs."""
+    made_for, print_ = "another base", ""
+    if (folder / CARD).is_file():
+        card = Card.from_json((folder / CARD).read_text(encoding="utf-8"))
+        made_for, print_ = card.base, card.base_fingerprint
+    else:
+        config = LoraConfig.from_pretrained(str(folder))
+        made_for = config.base_model_name_or_path or made_for
+    fits = same_base(print_, base.fingerprint)
+    for name, shape in shapes(folder / WEIGHTS).items():
+        inputs, outputs = base.layers.get(layer_of(name) or "", (0, 0))
+        wanted = {"lora_A.weight": (-1, inputs), "lora_B.weight": (0, outputs)}.get(".".join(name.split(".")[-2:]))
+        fits = fits and inputs > 0 and (wanted is None or shape[wanted[0]] == wanted[1])
+    if not fits:
+        was = f" ({shape_of(print_)})" if print_ else ""
+        raise AdapterError(
+            f"the adapter {adapter_id!r} was made for {made_for}{was}, and the base here is {base.name}"
+            f" ({shape_of(base.fingerprint)}): set BASE_MODEL to its base or choose another adapter"
+        )
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 by a name that is on its way out: no matter of who would read it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing", category=FutureWarning)
+        yield
+
+
+class AdapterPool:
+    """The adapters in the model; the least recently used gives way when there are more than `limit`.
+
+    Not for several threads, but for `has` and `ids`.
+    """
+
+    def __init__(self, base: Base, *, limit: int) -> None:
+        self._base = base
+        self._limit = limit
+        self._names: OrderedDict[Key, str] = OrderedDict()
+        self._count = 0
+        self._peft: PeftModel | None = None
+
+    def has(self, key: Key) -> bool:
+        return key in self._names
+
+    def known(self, key: Key) -> Key:
+        """The same key; where the files are gone or were fetched from the hub, that of what was loaded from there."""
+        if key[2] == 0:
+            return next((loaded for loaded in list(self._names) if loaded[:2] == key[:2]), key)
+        return key
+
+    def ids(self) -> tuple[str, ...]:
+        return tuple(sorted({key[0] for key in list(self._names)}))
+
+    def keys(self, adapter_id: str) -> list[Key]:
+        return [key for key in self._names if key[0] == adapter_id]
+
+    def name(self, key: Key | None) -> str:
+        """The name a row's voice has in the model, and note its use. Raises KeyError when it is not here."""
+        if key is None:
+            return BARE
+        self._names.move_to_end(key)
+        return self._names[key]
+
+    def put(self, prepared: Prepared, *, in_use: Collection[Key]) -> None:
+        """Add an adapter beside the others; one not `in_use` gives way. Raises AdapterError, and all is as before."""
+        if self.has(prepared.key):
+            return
+        self._count += 1
+        name = f"voice{self._count}"  # peft's names may hold no dots, and an id may come back with other weights
+        try:
+            self._inject(name, prepared)
+        except Exception as error:
+            if self._peft is not None and name in self._peft.peft_config:
+                self._peft.delete_adapter(name)
+            if isinstance(error, AdapterError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise AdapterError(f"the adapter {prepared.key[0]!r} does not fit the base model ({reason})") from error
+        self._names[prepared.key] = name
+        self._activate()
+        for key in [key for key in self._names if key not in in_use and key != prepared.key]:
+            if len(self._names) <= self._limit:
+                break
+            self.remove(key)
+
+    def remove(self, key: Key) -> None:
+        name = self._names.pop(key, None)
+        if name is not None and self._peft is not None:
+            self._activate()
+            self._peft.delete_adapter(name)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        *,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: DynamicCache,
+        voices: Sequence[str],
+    ) -> torch.Tensor:
+        """`(B, T) int64` and a voice a row → the last column's logits, `(B, V) float32`; `cache` grows by T."""
+        model: PreTrainedModel | PeftModel = self._base.model
+        extra: dict[str, Any] = {}
+        if self._peft is not None and self._names:
+            model, extra = self._peft, {"adapter_names": list(voices)}
+        with torch.inference_mode():
+            output = model(
+                input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **extra,
+            )
+            logits: torch.Tensor = output.logits[:, -1].float()
+            return logits
+
+    def information(self, rows: Sequence[Row]) -> list[float]:
+        """How much its prompt says about each row's finished reply, in nats (`core.generator.INFORMATION`)."""
+        fronts: list[list[int]] = []
+        for row in rows:
+            prompt = row.ids[: row.prompt_tokens]
+            last = self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]
+            fronts += [prompt, [*self._base.start, *last]]
+        replies = [row.ids[row.prompt_tokens :] for row in rows for _ in range(2)]
+        voices = [row.voice for row in rows for _ in range(2)]
+        width = max(len(front) + len(reply) for front, reply in zip(fronts, replies, strict=True)) - 1
+        ids = torch.full((len(fronts), width), self._base.end)
+        mask = torch.zeros_like(ids)
+        for line, front, reply in zip(range(len(fronts)), fronts, replies, strict=True):
+            known = [*front, *reply[:-1]]
+            ids[line, width - len(known) :] = torch.tensor(known)
+            mask[line, width - len(known) :] = 1
+        model: PreTrainedModel | PeftModel = self._base.model
+        extra: dict[str, Any] = {}
+        if self._peft is not None and self._names:
+            model, extra = self._peft, {"adapter_names": voices}
+        device = self._base.model.device
+        with torch.inference_mode():
+            logits = model(
+                ids.to(device),
+                attention_mask=mask.to(device),
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(device),
+                use_cache=False,
+                logits_to_keep=max(map(len, replies)),
+                **extra,
+            ).logits.float()
+        sums = []
+        for line, reply in enumerate(replies):
+            own = logits[line, -len(reply) :].log_softmax(1)
+            sums.append(float(own[torch.arange(len(reply)), torch.tensor(reply)].sum()))
+        return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
+
+    def _activate(self) -> None:
+        """peft wants an active adapter, though each row names its own: let it be one that stays."""
+        if self._peft is not None and self._names:
+            self._peft.set_adapter(next(reversed(self._names.values())))
+
+    def _inject(self, name: str, prepared: Prepared) -> None:
+        with quiet_peft():
+            if self._peft is None:
+                self._peft = PeftModel(self._base.model, prepared.config, name, autocast_adapter_dtype=False)
+            else:
+                self._peft.add_adapter(name, prepared.config, autocast_adapter_dtype=False)
+        result = set_peft_model_state_dict(self._peft, dict(prepared.weights), adapter_name=name)
+        strangers = [key for key in getattr(result, "unexpected_keys", []) if "lora_" in key]
+        if strangers:
+            raise AdapterError(
+                f"the adapter {prepared.key[0]!r} holds unknown weights ({strangers[0]}): train it again"
+            )
+        modules = dict(self._base.model.named_modules())
+        with torch.no_grad():
+            for place, bias in prepared.biases.items():
+                layer: Any = modules[place]
+                added = layer.lora_B[name].bias
+                own = layer.base_layer.bias
+                added.copy_((bias.to(own.device, torch.float32) - own.float()) / layer.scaling[name])
+        self._peft.eval()  # the new layers' dropout would be awake

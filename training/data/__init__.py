@@ -1,0 +1,1 @@
+"""Exports and the bot's own log → dialogue files."""
