@@ -23,6 +23,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from simcord import intents as simcord_intents
 from simcord import interactions
 from simcord.backend import Backend, serializers
+from simcord.backend.cdn import CDN_BASE
 from simcord.backend.command_access import command_access
 from simcord.backend.errors import BackendError
 from simcord.enums import ChannelType, ComponentType, InteractionType
@@ -47,6 +48,9 @@ class Fault:
     times: int = 1
     lost: bool = False
     """The call is done all the same; only its answer is this one."""
+
+    def hits(self, method: str, path: str) -> bool:
+        return fnmatch.fnmatch(method, self.method) and fnmatch.fnmatch(path, self.path)
 
 
 @dataclass
@@ -116,6 +120,7 @@ class DiscordServer:
         """What JSON is said to be encoded in, as many servers do and Discord does not."""
         self.reduce: Callable[[Any], Any] = lambda payload: payload
         """What becomes of each payload and answer: servers leave out what they do not have."""
+        self._hook = self.backend.make_user("Hook")
         self._serial = itertools.count(1)
         self._nonces: dict[str, Any] = {}
         self._hung = asyncio.Event()
@@ -136,6 +141,7 @@ class DiscordServer:
     async def start(self) -> None:
         app = web.Application(client_max_size=32 << 20)
         app.router.add_get("/gateway", self._gateway)
+        app.router.add_get("/attachments/{path:.*}", self._attachment)
         app.router.add_route("*", "/api/v10/{path:.*}", self._rest)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -169,7 +175,7 @@ class DiscordServer:
     async def _answer(self, request: web.Request, method: str, path: str) -> web.Response:
         body, files = await _body(request)
         self.calls.append((method, path, body))
-        fault = next((each for each in self.faults if each.method == method and fnmatch.fnmatch(path, each.path)), None)
+        fault = next((each for each in self.faults if each.hits(method, path)), None)
         if fault is not None:
             fault.times -= 1
             if fault.times <= 0:
@@ -207,6 +213,10 @@ class DiscordServer:
         if nonce is not None:
             self._nonces[nonce] = answer
         return answer
+
+    async def _attachment(self, request: web.Request) -> web.Response:
+        data = self.backend.cdn.get(f"{CDN_BASE}{request.path}")
+        return web.Response(status=404) if data is None else web.Response(body=data)
 
     # Gateway
 
@@ -265,7 +275,9 @@ class DiscordServer:
                 del ready[name]
         await self._dispatch(session, "READY", ready)
         for guild in self.backend.guilds.values():
-            await self._dispatch(session, "GUILD_CREATE", dict(serializers.guild_create_payload(self.backend, guild)))
+            shown = dict(serializers.guild_create_payload(self.backend, guild))
+            simcord_intents.prune_guild_create(shown, session.intents, self.backend.bot_user.id)
+            await self._dispatch(session, "GUILD_CREATE", shown)
         return session
 
     async def _resume(self, socket: Socket, data: dict[str, Any]) -> Session | None:
@@ -289,6 +301,8 @@ class DiscordServer:
                 continue
             if not session.intents.message_content and event in {"MESSAGE_CREATE", "MESSAGE_UPDATE"}:
                 simcord_intents.censor_message(shaped, self.backend.bot_user.id, backend=self.backend)
+            if event == "GUILD_CREATE":
+                simcord_intents.prune_guild_create(shaped, session.intents, self.backend.bot_user.id)
             self._later(self._dispatch(session, event, shaped))
 
     def _later(self, work: Any) -> None:
@@ -297,8 +311,6 @@ class DiscordServer:
         task.add_done_callback(self._sending.discard)
 
     async def _dispatch(self, session: Session, event: str, payload: dict[str, Any]) -> None:
-        if event == "GUILD_CREATE" and payload:
-            simcord_intents.prune_guild_create(payload, session.intents, self.backend.bot_user.id)
         frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": self.reduce(payload)}
         session.events.append(frame)
         if session.socket is not None:
@@ -367,6 +379,17 @@ class DiscordServer:
 
     def picture(self) -> dict[str, Any]:
         return dict(self.backend.cdn.store_attachment(self.backend.snowflake(), self.channel, "rose.png", b"png", None))
+
+    def file(self, name: str, data: bytes) -> dict[str, Any]:
+        """An attachment that can be read from this server."""
+        stored = dict(self.backend.cdn.store_attachment(self.backend.snowflake(), self.channel, name, data, None))
+        return stored | {"url": stored["url"].replace(CDN_BASE, f"http://127.0.0.1:{self.port}")}
+
+    def webhook_says(self, name: str, text: str) -> Any:
+        """A post by a webhook under a name of its own."""
+        return self.backend.create_message(
+            self.channel, self._hook.id, text, webhook_id=self._hook.id, author_name=name
+        )
 
     def person(self, name: str, *, bot: bool = False, **member: Any) -> "Person":
         user = self.backend.make_user(name.lower(), global_name=name, bot=bot)

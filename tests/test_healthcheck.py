@@ -130,7 +130,7 @@ def test_the_check_says_what_it_found(
     alive()
     assert capsys.readouterr().out.startswith("OK, last heartbeat ")
     slack.write_text(json.dumps({"ready": True, "trouble": "a post has been waiting for 130 s"}))
-    with pytest.raises(Unavailable, match=r"^slack: connected, but cannot post"):
+    with pytest.raises(Unavailable, match=r"^slack: the bot cannot post"):
         alive()
     alive("discord")
     old = time.time() - STALE_SECONDS - 5

@@ -5,7 +5,9 @@ Knows the event loop's time and nothing of routes.
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 
 PER_SECOND = 40.0
 """Calls a second. Discord allows 50 (https://discord.com/developers/docs/topics/rate-limits#global-rate-limit);
@@ -18,37 +20,39 @@ INVALID_SECONDS = 600.0
 
 
 class Pacer:
-    """First come, first served; outlives restarts of the connection."""
+    """First come, first served; outlives restarts of the connection. `clock` gives seconds and never goes back."""
 
-    def __init__(self, per_second: float = PER_SECOND) -> None:
+    def __init__(self, per_second: float = PER_SECOND, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1.0 / per_second
+        self._clock = clock
         self._next = 0.0
         self._queue = asyncio.Lock()
         self._invalid: deque[float] = deque(maxlen=INVALID_CALLS)
         self.waiting = 0
         """Calls in the queue."""
 
+    @property
+    def wait(self) -> float:
+        """Seconds until the next call may be made."""
+        return max(0.0, self._next - self._clock())
+
     async def turn(self) -> None:
         """Wait until one more call may be made."""
         self.waiting += 1
         try:
             async with self._queue:
-                while (wait := self._next - _now()) > 0:  # noqa: ASYNC110 - an event would not know when
+                while (wait := self.wait) > 0:  # noqa: ASYNC110 - it may be put off meanwhile
                     await asyncio.sleep(wait)
-                self._next = _now() + self._interval
+                self._next = self._clock() + self._interval
         finally:
             self.waiting -= 1
 
     def hold(self, seconds: float) -> None:
         """Let nothing pass for so long."""
-        self._next = max(self._next, _now() + seconds)
+        self._next = max(self._next, self._clock() + seconds)
 
     def count_invalid(self) -> None:
         """Discord answered 401, 403 or 429."""
-        self._invalid.append(_now())
+        self._invalid.append(self._clock())
         if len(self._invalid) == INVALID_CALLS:
-            self.hold(self._invalid[0] + INVALID_SECONDS - _now())
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+            self.hold(self._invalid[0] + INVALID_SECONDS - self._clock())
