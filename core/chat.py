@@ -351,6 +351,7 @@ class Chat:
             adapter=completion.adapter,
             details=details,
             replaces=replacing,
+            question=message.id,
         )
         self._in_a_row[conversation.key] = self._in_a_row.get(conversation.key, 0) + 1
         return Reply(

@@ -4,7 +4,8 @@ Escaping a platform's own markup (`&<>` on Slack, `*_` on Discord) is the bot's 
 """
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 from core.dialogue import Speaker, one_line
 
@@ -14,32 +15,58 @@ LOST_FOR_WORDS = "I'm lost for words. Could you say that another way?"
 COPY_WORDS = 6
 """A reply of at least this many words that someone in the conversation already said is a copy, not an answer."""
 
+_OWN_TAG = re.compile(rf"\A\s*{Speaker.PERSON2}\s*:", re.IGNORECASE)
 _TAG = re.compile(rf"\b(?:{'|'.join(Speaker)})\s*:", re.IGNORECASE)
 # Mass mentions (Discord's @everyone and @here, Slack's <!channel>) and both platforms' raw id mentions (<@1>, <#1>).
 _MASS = re.compile(r"@(?=(?:everyone|here|channel)\b)", re.IGNORECASE)
 _RAW_MENTION = re.compile(r"<\s*(?:[@#!][!&]?|!subteam\^)[^<>]{0,200}>?")
 _REPEATED = re.compile(r"(.{1,40}?)\1{4,}")
+_NUMBER = re.compile(r"\S*\d\S*")
+# Letters and symbols that show nothing: Hangul fillers and the empty Braille pattern.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def clean(generated: str, *, said: Iterable[str] = ()) -> str:
     """One harmless line, or an empty string when nothing usable is left.
 
-    Takes the first line that has words, cuts it at an invented speaker tag, removes mentions that would ping somebody
-    (a zero-width space after the @ would still look like one), shortens stutter, and refuses a verbatim copy of one
-    of `said` (what others wrote in the conversation).
+    Takes the first line with something to read, before any speaker tag but a leading `Person2:`; removes mentions that
+    would ping somebody (a zero-width space after the @ would still look like one), shortens stutter, and refuses a
+    verbatim copy of one of `said` (the messages that others wrote in the conversation).
     """
-    first = next((line for line in generated.splitlines() if one_line(line)), "")
-    tag = _TAG.search(first)
-    if tag is not None:
-        first = first[: tag.start()]
-    text = _MASS.sub("", _RAW_MENTION.sub("", first))
-    text = text.replace("\ufffd", "")  # bytes that make no character: a reply cut inside one
-    text = one_line(_REPEATED.sub(lambda found: found[1] * 3, text))
-    if not any(character.isalnum() or ord(character) > 0x2000 for character in text):
-        return ""
+    text = next(filter(None, _own_lines(generated)), "")
     if len(text.split()) >= COPY_WORDS and among(text, said):
         return ""
     return text
+
+
+def _own_lines(generated: str) -> Iterator[str]:
+    """Each line as it may be posted, empty where nothing of it may; ends where somebody else begins to speak."""
+    for line in generated.splitlines():
+        rest = _OWN_TAG.sub("", line, count=1)
+        tag = _TAG.search(rest)
+        yield _harmless(rest[: tag.start()] if tag else rest)
+        if tag:
+            return
+
+
+def _harmless(line: str) -> str:
+    text = _MASS.sub("", _RAW_MENTION.sub("", line))
+    text = text.replace("\ufffd", "")  # bytes that make no character: a reply cut inside one
+    text = one_line(_REPEATED.sub(_shortened, text))
+    return text if any(map(_is_visible, text)) else ""
+
+
+def _shortened(found: re.Match[str]) -> str:
+    """Stutter, three times instead of more; what repeats in a number (1000000, 3.333333) is no stutter."""
+    return found[0] if _NUMBER.fullmatch(found[1]) else found[1] * 3
+
+
+def _is_visible(character: str) -> bool:
+    """Whether a character alone would be something to read: a letter, a digit, an emoji or another drawn symbol."""
+    category = unicodedata.category(character)
+    if category[0] in "LN":
+        return character not in _BLANK
+    return category in {"So", "Sm", "Sc"} and not character.isascii() and character not in _BLANK
 
 
 def among(text: str, others: Iterable[str]) -> bool:
@@ -49,7 +76,7 @@ def among(text: str, others: Iterable[str]) -> bool:
 
 
 def _folded(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(re.findall(r"\w+", text.casefold())) or one_line(text)
 
 
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)]*\s+")

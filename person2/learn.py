@@ -82,10 +82,8 @@ def import_(
             count_tokens=_token_counter(base_path(settings.base_model)),
             progress=lambda stage, share: bar(share, 1, stage),
         )
-    for fault in funnel.faults:
-        err.print(str(fault), markup=False)
-    if funnel.faults_more:
-        err.print(f"… and {funnel.faults_more} more")
+    for line in funnel.faults.lines():
+        err.print(line, markup=False)
     for name in funnel.unknown_people:
         err.print(f"nobody in these exports is, or several people are, {name!r}", markup=False)
     if as_json:

@@ -225,7 +225,8 @@ class Encoder:
             starts.append(len(ids))
             tag, said = self._tags[turn.speaker], next(words)
             ids += tag + said
-            target += [everything] * len(tag) + [everything or turn.speaker is Speaker.PERSON2] * len(said)
+            answers = turn.speaker is Speaker.PERSON2 and len(starts) > 1  # an opening answers nothing
+            target += [everything] * len(tag) + [everything or answers] * len(said)
         ids.append(self.end)
         target.append(False)
         if everything:

@@ -229,7 +229,7 @@ def _target(
 ) -> tuple[str | None, int]:
     """Whose side is Person2's, and from where on: the one who answers most often with what was no target yet.
 
-    Where the bot itself spoke, it is the bot. Ties go to who answers first.
+    Where the bot itself spoke, it is the bot. Ties go to whose side takes up most of the talk.
     """
     here = [speakers[index] for index in run]
     bots = {speaker for speaker, index in zip(here, run, strict=True) if messages[index].from_bot}
@@ -244,14 +244,19 @@ def _target(
             elif speaker != before and at > start[speaker]:
                 answers[speaker].append(at)
         before = speaker
-    ranked = sorted((-len(given), given[0], speaker) for speaker, given in answers.items() if given)
-    return (ranked[0][2], start[ranked[0][2]]) if ranked else (None, 0)
+    ranked = sorted(
+        (-len(given), start[speaker] - given[-1], given[0], speaker) for speaker, given in answers.items() if given
+    )
+    return (ranked[0][3], start[ranked[0][3]]) if ranked else (None, 0)
 
 
 def _pieces(
     run: Sequence[int], speakers: Sequence[str], texts: Sequence[str | None], target: str
 ) -> list[list[tuple[Speaker, list[int]]]]:
-    """Adjacent lines of a side together; pieces begin with Person1, end with Person2 and hold at most `MAX_TURNS`."""
+    """Adjacent lines of a side together; pieces end with Person2 and hold at most `MAX_TURNS`.
+
+    Where Person2 opened the talk, that stands in front as what Person1 answers, and is no target.
+    """
     sides: list[tuple[Speaker, list[int]]] = []
     for index in run:
         side = Speaker.PERSON2 if speakers[index] == target else Speaker.PERSON1
@@ -259,12 +264,12 @@ def _pieces(
             sides[-1][1].append(index)
         else:
             sides.append((side, [index]))
-    if sides and sides[0][0] is Speaker.PERSON2:
-        sides = sides[1:]
     if sides and sides[-1][0] is Speaker.PERSON1:
         sides = sides[:-1]
     short = [(side, _shorten(side, indices, texts)) for side, indices in sides]
-    return [short[start : start + MAX_TURNS] for start in range(0, len(short), MAX_TURNS)]
+    first = MAX_TURNS + (sides[0][0] is Speaker.PERSON2) if sides else 0
+    cuts = [0, *range(first, len(short), MAX_TURNS), len(short)]
+    return [short[start:end] for start, end in pairwise(cuts) if start < end]
 
 
 def _shorten(side: Speaker, indices: list[int], texts: Sequence[str | None]) -> list[int]:
@@ -346,7 +351,7 @@ def _ready_made(messages: Sequence[Message], texts: Sequence[str | None], rules:
 SKETCH = 4
 """Shingle hashes of each end that make a fingerprint."""
 SHORT = 16
-"""Word pairs up to which only the very same words count as a copy: much short talk is alike."""
+"""Word triples up to which only the very same words count as a copy: much short talk is alike."""
 FINGERPRINTED = 300
 """Words looked at."""
 
@@ -354,11 +359,12 @@ FINGERPRINTED = 300
 def fingerprints(turns: Dialogue) -> tuple[int, int]:
     """Two hashes; dialogues that share one are nearly the same.
 
-    The smallest and the largest hashes of word pairs (Broder 1997): of two texts with nine pairs in ten in common, two
-    times in three each agrees. Order hardly counts.
+    The smallest and the largest hashes of word triples (Broder 1997): of two texts with nine triples in ten in common,
+    two times in three each agrees, with half of them one time in sixteen. Order hardly counts.
     """
     words = " ".join(turn.text for turn in turns).casefold().encode("utf-8", "surrogatepass").split()[:FINGERPRINTED]
-    hashes = sorted({crc32(one + two) for one, two in pairwise(words)} or {crc32(word) for word in words})
+    triples = zip(words, words[1:], words[2:], strict=False)
+    hashes = sorted({crc32(b" ".join(triple)) for triple in triples} or {crc32(b" ".join(words))})
     if len(hashes) <= SHORT:
         return _mix(hashes), _mix(hashes)
     return _mix(hashes[:SKETCH]), _mix(hashes[-SKETCH:]) ^ 1

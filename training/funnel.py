@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.exports.items import Fault
+from training.exports.items import Faults
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,9 +40,7 @@ class Funnel:
     gap_minutes: float = 0.0
     gap_chosen: str = ""
     """How: `given`, `valley`, `threshold` or `default`."""
-    faults: list[Fault] = field(default_factory=list)
-    faults_more: int = 0
-    """Faults beyond those listed."""
+    faults: Faults = field(default_factory=Faults)
     unknown_people: list[str] = field(default_factory=list)
     """Entries of the list of people (or `--as`) that nobody in the exports answers to, or several do."""
     seconds: float = 0.0
@@ -69,7 +67,7 @@ class Funnel:
             "people": self.people,
             "gap minutes": self.gap_minutes,
             "gap chosen": self.gap_chosen,
-            "faults": len(self.faults) + self.faults_more,
+            "faults": self.faults.count,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +77,7 @@ class Funnel:
             plain[name] = dict(sorted(plain[name].items()))
         for name in ("out", "held_out_file", "manifest"):
             plain[name] = None if plain[name] is None else str(plain[name])
-        plain["faults"] = [str(fault) for fault in self.faults]
+        plain["faults"] = self.faults.lines()
         return plain
 
 
@@ -112,6 +110,6 @@ def render_table(funnel: Funnel) -> "Table":
     row("turns", funnel.turns)
     row("tokens", f"{'' if funnel.tokens_exact else '≈ '}{funnel.tokens:,}")
     row("people", funnel.people)
-    if funnel.faults or funnel.faults_more:
-        row("faults", len(funnel.faults) + funnel.faults_more)
+    if funnel.faults.count:
+        row("faults", funnel.faults.count)
     return table

@@ -1,8 +1,8 @@
 """`person2 import`: exports in, a dialogue file and its manifest out, nothing else touched.
 
-Wires readers, spool, links, projection, consent and manifest together; each of them knows its own matter. Two passes:
-read everything into sorted runs (which shows people, copies and silences), then cut and tell. Both use all cores given,
-and neither the number of cores nor the order in which they finish changes a byte.
+Wires readers, sorting, links, projection, consent and manifest together; each of them knows its own matter. Two
+passes: read everything into one sorted table (which shows people, copies and silences), then cut and tell. Both use all
+cores given, and neither the number of cores nor the order in which they finish changes a byte.
 """
 
 import pickle
@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 
 from core.errors import ExportError
 from core.messages import Message
-from training import consent, exports, gaps, intake, manifest, spool, stretches
+from training import consent, exports, gaps, ingest, manifest, sort, stretches
 from training.data import pii
-from training.dialogues import Draft, Linker, Made, Rules, person
+from training.dialogues import READY_MADE, Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
 from training.funnel import Funnel
@@ -37,8 +37,9 @@ AHEAD = 2
 """Tasks waiting for each worker; more would only hold memory."""
 HELD_OUT_SHARE = 0.1
 """Of all dialogues, the newest; as in design: split by time."""
-MAX_FAULTS = 1000
-"""Faults listed in the funnel."""
+COPIED_OFTEN = 5
+"""Times a text is said, across the whole import, to be copy-pasta."""
+MAX_COPIED = 200_000
 SEEN = 150_000
 """Fingerprints remembered twice over; a copy is usually near its original, and memory stays flat."""
 T = TypeVar("T")
@@ -110,7 +111,7 @@ def import_talk(
             head = {
                 "version": manifest.VERSION,
                 "attestation": attest.strip() if attest else None,
-                "people_file": intake.digest(people) if people is not None else None,
+                "people_file": ingest.digest(people) if people is not None else None,
                 "sources": job.sources,
                 "options": _recorded(options, held_out) | {"as": _hashes(rules.targets, key)},
             }
@@ -179,25 +180,24 @@ class _Job:
         self._stack = stack
         self._pool: ProcessPoolExecutor | None = None
         self._workers = 1
-        self._runs: list[spool.Run] = []
+        self._store = sort.Store(scratch / "messages.db")
+        stack.callback(self._store.close)
         self._names: dict[str, list[str]] = {}
-        self._silences = [0] * gaps.BINS
-        self._copies = intake.Copies()
 
     def read(self, sources: Sequence[Path], log: Iterable[Message] | None, consented: frozenset[str]) -> None:
-        """First pass: everything into sorted runs."""
-        runs = self._scratch / "runs"
-        runs.mkdir()
+        """First pass: everything into the store, sorted and each message once."""
         size = sum(_size(source) for source in sources)
         self._start(size)
-        done = 0
-        for taken, cost in self._taken(sources, runs):
-            self._add(taken)
+        done = parts = 0
+        for result, cost in self._results(sources):
+            self._add(result)
+            parts += 1
             done += cost
             self._report("reading", min(done / size, 1.0) if size else 1.0)
         if log is not None:
-            self._add(intake.fill(_only_consented(log, consented), runs, "log"))
+            self._add(ingest.fill(_only_consented(log, consented), parts, self._store.path))
             self.sources.append({"name": "log", "kind": "log", "sha256": ""})
+        self._funnel.dropped["duplicate"] += self._store.settle()
 
     def _start(self, size: int) -> None:
         asked = self._options.workers
@@ -207,24 +207,24 @@ class _Job:
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             self._pool = pool
 
-    def _taken(self, sources: Sequence[Path], runs: Path) -> Iterator[tuple[intake.Taken, int]]:
+    def _results(self, sources: Sequence[Path]) -> Iterator[tuple[ingest.IngestResult, int]]:
         """What each part gave, with the bytes it stood for, in the order of the sources."""
-        waiting: deque[tuple[Future[intake.Taken] | intake.Taken, int]] = deque()
+        waiting: deque[tuple[Future[ingest.IngestResult] | ingest.IngestResult, int]] = deque()
         number = 0
-        for at, source in enumerate(sources):
+        for at, (source, label) in enumerate(zip(sources, labels(sources), strict=True)):
             files: dict[Path, str] = {}
             kinds: dict[str, None] = {}
             unpacked = self._scratch / f"unpacked-{at}"
             unpacked.mkdir()
-            for piece in exports.pieces(source, scratch=unpacked, label=source.name or str(source.resolve().name)):
+            for piece in exports.pieces(source, scratch=unpacked, label=label):
                 if isinstance(piece, exports.Fault):
-                    waiting.append((intake.Taken(faults=[piece]), 0))
-                    continue
-                files[piece.path] = piece.label
-                kinds[piece.reader] = None
-                part = replace(piece, context={**piece.context, "code": str(self._options.code)})
-                cost = (part.end or part.path.stat().st_size) - part.start
-                waiting.append((self._submit(intake.take, part, runs, f"{number:07d}"), cost))
+                    waiting.append((ingest.fill([piece], number, self._store.path), 0))
+                else:
+                    files[piece.path] = piece.label
+                    kinds[piece.reader] = None
+                    part = replace(piece, context={**piece.context, "code": str(self._options.code)})
+                    cost = (part.end or part.path.stat().st_size) - part.start
+                    waiting.append((self._submit(ingest.ingest, part, number, self._store.path), cost))
                 number += 1
                 while len(waiting) > AHEAD * self._workers:
                     yield _result(waiting.popleft())
@@ -235,34 +235,28 @@ class _Job:
     def _digest(self, source: Path, files: dict[Path, str]) -> str:
         """Of a file its SHA-256; of a folder one over the names and SHA-256s of the files that were read."""
         if source.is_file():
-            return intake.digest(source)
+            return ingest.digest(source)
         whole = sha256()
         for path, label in files.items():
-            whole.update(f"{label}\0{intake.digest(path)}\n".encode("utf-8", "surrogatepass"))
+            whole.update(f"{label}\0{ingest.digest(path)}\n".encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
 
     def _submit(self, function: Callable[..., T], *arguments: object) -> "Future[T] | T":
         return self._pool.submit(function, *arguments) if self._pool is not None else function(*arguments)
 
-    def _add(self, taken: intake.Taken) -> None:
+    def _add(self, result: ingest.IngestResult) -> None:
         funnel = self._funnel
-        funnel.read += taken.read
-        funnel.dropped += taken.skipped
-        room = MAX_FAULTS - len(funnel.faults)
-        funnel.faults += taken.faults[:room]
-        funnel.faults_more += taken.faults_more + max(0, len(taken.faults) - room)
-        self._runs += taken.runs
-        self._copies.add(taken.copies)
-        for at, count in enumerate(taken.silences):
-            self._silences[at] += count
-        for who, names in taken.names.items():
+        funnel.read += result.read
+        funnel.dropped += result.skipped
+        funnel.faults.update(result.faults)
+        for who, names in result.names.items():
             known = self._names.setdefault(who, [])
             known += [name for name in names if name not in known]
 
     def rules(self, names: list[str] | None, consented: frozenset[str], liked: frozenset[str]) -> Rules:
         """What the exports' people and the options come to."""
         options = self._options
-        gap = gaps.Gap(length=options.gap, how="given") if options.gap else gaps.choose(self._silences)
+        gap = gaps.Gap(length=options.gap, how="given") if options.gap else gaps.choose(self._silences())
         self._funnel.gap_minutes, self._funnel.gap_chosen = gap.length.total_seconds() / 60, gap.how
         allowed = targets = None
         if names is not None:
@@ -281,13 +275,23 @@ class _Job:
             allowed=allowed,
             targets=targets,
             liked=liked,
-            copied=frozenset(self._copies.often),
+            copied=self._store.copied(COPIED_OFTEN, MAX_COPIED),
             blocked=pii.blocker(options.block_list),
             max_message=options.max_message,
             min_turns=options.min_turns,
             min_words=options.min_words,
             tag_names=options.tag_names,
         )
+
+    def _silences(self) -> list[int]:
+        """How long it is quiet between two messages of a conversation, counted by `gaps.bin_of`."""
+        counts = [0] * gaps.BINS
+        before: tuple[int, int] | None = None
+        for key, address, moment, *_ in self._store.places():
+            if before is not None and before[0] == key and not address.startswith(f"{READY_MADE}\x1f"):
+                counts[gaps.bin_of(moment - before[1])] += 1
+            before = (key, moment)
+        return counts
 
     def tell(self, rules: Rules) -> Told:
         """Second pass: dialogues, near-duplicates removed, into one spool file."""
@@ -324,20 +328,13 @@ class _Job:
 
     def _made(self, setup: Path, gap: timedelta) -> Iterator[tuple[Made, int]]:
         waiting: deque[tuple[Future[Made] | Made, int]] = deque()
-        for batch in stretches.batches(self._records(), gap):
-            size = sum(len(stretch) for talk in batch for stretch in talk.stretches)
-            waiting.append((self._submit(stretches.make, batch, setup), size))
+        for batch in stretches.batches(self._store.places(), gap):
+            size = sum(stretch.count for talk in batch for stretch in talk.stretches)
+            waiting.append((self._submit(stretches.make, batch, setup, self._store.path), size))
             while len(waiting) > AHEAD * self._workers:
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
-
-    def _records(self) -> Iterator[spool.Record]:
-        for record in spool.merged(self._runs, self._scratch):
-            if record is None:
-                self._funnel.dropped["duplicate id"] += 1
-            else:
-                yield record
 
 
 class _Seen:
@@ -359,6 +356,19 @@ class _Seen:
 def _result(waiting: "tuple[Future[T] | T, int]") -> tuple[T, int]:
     value, cost = waiting
     return (value.result() if isinstance(value, Future) else value), cost
+
+
+def labels(sources: Sequence[Path]) -> list[str]:
+    """How sources are named: as shortly as tells them apart, for `ann/_chat.txt` and `bob/_chat.txt` are two chats."""
+    parts = [source.resolve().parts for source in sources]
+    longest = max(map(len, parts), default=0)
+    found = []
+    for own in parts:
+        length = 1
+        while length < longest and any(other != own and other[-length:] == own[-length:] for other in parts):
+            length += 1
+        found.append("/".join(part.strip("/\\") for part in own[-length:]) or "export")
+    return found
 
 
 def _size(source: Path) -> int:

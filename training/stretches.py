@@ -1,7 +1,7 @@
-"""Ordered records → stretches of talk between silences → dialogues, a batch at a time.
+"""Ordered messages → stretches of talk between silences → dialogues, a batch at a time.
 
-Knows records and dialogues, no format and no output. `batches` runs in the main process and only looks at times;
-`make` runs in a worker and does the work.
+Knows places in the sorted table and dialogues, no format and no output. `batches` runs in the main process and only
+looks at times; `make` runs in a worker, reads the messages and does the work.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from core.errors import ExportError
-from training import spool
+from training import sort
 from training.dialogues import READY_MADE, Linker, Made, Previous, Rules, dialogues
 
 BATCH = 3000
@@ -25,8 +25,8 @@ LONGEST_STRETCH = 3000
 THREAD_GAP = timedelta(days=14)
 """Silence that ends a thread; people answer threads days later."""
 
-Packed: TypeAlias = tuple[int, bytes]
-"""Microseconds since 1970 and the record's payload."""
+Place: TypeAlias = tuple[int, str, int, int, int]
+"""Of a message: its conversation's key and address, its time in microseconds since 1970, its part and row."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Talk:
     """Stretches of one conversation."""
 
     conversation: str
-    stretches: list[list[Packed]]
+    stretches: list[sort.Stretch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,49 +47,55 @@ class Setup:
     languages: tuple[str, ...] = ()
 
 
-def batches(records: Iterable[spool.Record], gap: timedelta) -> Iterator[list[Talk]]:
+def batches(places: Iterable[Place], gap: timedelta) -> Iterator[list[Talk]]:
     """Cut the ordered stream at silences and gather stretches into batches; a batch ends between stretches."""
-    here = gap // timedelta(microseconds=1)
-    thread = max(gap, THREAD_GAP) // timedelta(microseconds=1)
     batch: list[Talk] = []
     size = 0
-    address, latest, silence = "", 0, here
-    for record in records:
-        if record.conversation != address:
-            if size >= BATCH:
-                yield batch
-                batch, size = [], 0
-            address = record.conversation
-            silence = (
-                1 << 62 if address.startswith(READY_MADE + "\x1f") else thread if "\x1fthread\x1f" in address else here
-            )
-            batch.append(Talk(address, [[]]))
-        elif record.time - latest > silence or len(batch[-1].stretches[-1]) >= LONGEST_STRETCH:
-            if size >= BATCH:
-                yield batch
-                batch, size = [Talk(address, [])], 0
-            batch[-1].stretches.append([])
-        batch[-1].stretches[-1].append((record.time, record.payload))
-        size += 1
-        latest = record.time
+    for address, stretch in _stretches(places, gap):
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+        if not batch or batch[-1].conversation != address:
+            batch.append(Talk(address, []))
+        batch[-1].stretches.append(stretch)
+        size += stretch.count
     if batch:
         yield batch
 
 
-def make(batch: Sequence[Talk], setup: Path) -> Made:
+def _stretches(places: Iterable[Place], gap: timedelta) -> Iterator[tuple[str, sort.Stretch]]:
+    here = gap // timedelta(microseconds=1)
+    thread = max(gap, THREAD_GAP) // timedelta(microseconds=1)
+    opened: tuple[str, int, tuple[int, int, int]] | None = None
+    latest = silence = count = 0
+    for key, address, time, part, row in places:
+        if opened is not None:
+            if key == opened[1] and time - latest <= silence and count < LONGEST_STRETCH:
+                latest = time
+                count += 1
+                continue
+            yield opened[0], sort.Stretch(conversation=opened[1], start=opened[2], count=count)
+        if opened is None or key != opened[1]:
+            silence = (
+                1 << 62 if address.startswith(READY_MADE + "\x1f") else thread if "\x1fthread\x1f" in address else here
+            )
+        opened, latest, count = (address, key, (time, part, row)), time, 1
+    if opened is not None:
+        yield opened[0], sort.Stretch(conversation=opened[1], start=opened[2], count=count)
+
+
+def make(batch: Sequence[Talk], setup: Path, store: Path) -> Made:
     """All dialogues of a batch."""
     rules, linker = _ready(setup)
     total = Made()
     for talk in batch:
-        conversation = spool.conversation_of(talk.conversation)
-        unpacked = [
-            [spool.unpack(payload, conversation, time) for time, payload in stretch] for stretch in talk.stretches
-        ]
+        conversation = sort.conversation_of(talk.conversation)
+        read = [sort.messages(store, conversation, stretch) for stretch in talk.stretches]
         made = dialogues(
-            [[message for message, _ in stretch] for stretch in unpacked],
+            [[message for message, _ in stretch] for stretch in read],
             linker=linker,
             rules=rules,
-            copies=[[copy for _, copy in stretch] for stretch in unpacked],
+            copies=[[copy for _, copy in stretch] for stretch in read],
         )
         total.drafts += made.drafts
         total.conversations += made.conversations

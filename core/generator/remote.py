@@ -144,6 +144,7 @@ class RemoteGenerator:
             if not self._running:
                 self._idle.set()
         text, finish, usage = answer
+        text = text.lstrip("\r\n")  # some models begin with an empty line, at which the stop would leave nothing
         if sampling.stop and sampling.stop in text:  # some servers leave the stop text standing
             text, finish = text[: text.index(sampling.stop)], "stop"
         new_tokens = int(usage.get("completion_tokens") or self.count_tokens(text))

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from core.memory.rows import (
     ChannelSettings,
@@ -30,7 +31,8 @@ class Channels(Store):
 
     def change_settings(self, conversation: Conversation, **change: object) -> ChannelSettings:
         """Set the named fields of ChannelSettings for a channel (its threads follow it); gives all of them."""
-        with self._session() as session:
+
+        def apply(session: Session) -> ChannelSettings:
             row = channel_row(session, conversation)
             if row is None:
                 row = ChannelRow(platform=conversation.platform, space=conversation.space, channel=conversation.channel)
@@ -39,6 +41,8 @@ class Channels(Store):
             for name, value in asdict(chosen).items():
                 setattr(row, name, value)
             return chosen
+
+        return self._write(apply)
 
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from core.errors import StorageError
 from core.memory.rows import (
@@ -39,13 +39,16 @@ class Members(Store):
 
     def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
         """Keep a member's word; who says the same again goes on with the moment they said it first."""
-        with self._session() as session:
+
+        def change(session: Session) -> None:
             row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
             if row is None:
                 row = MemberRow(platform=platform, member=member)
                 session.add(row)
             if row.consent is not given:
                 row.consent, row.consent_at = given, at
+
+        self._write(change)
 
     def find_members(self, spec: str) -> list[tuple[str, str]]:
         """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""

@@ -1,12 +1,17 @@
 """Open the database a URL names: SQLite made fit for a bot, migrations up to date, faults said in a sentence."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -14,8 +19,19 @@ from core.errors import StorageError
 from core.memory.memory import Memory
 from core.memory.store import storage_sentence
 
+log = logging.getLogger(__name__)
+
 BUSY_SECONDS = 10
 """How long a write waits for another process's lock before it is said to be locked."""
+
+MIGRATION_SECONDS = 3600
+"""How long a start waits for another process that migrates the same SQLite file."""
+
+MIGRATION_LOCK = 0x50657273_6F6E32
+"""Key of PostgreSQL's advisory lock around migrations: “Person2” in ASCII."""
+
+VACUUM_BYTES = 256 << 20
+"""A larger SQLite file is not rebuilt without being asked: the folder for temporary files may be memory."""
 
 
 def open_memory(url: str) -> Memory:
@@ -51,12 +67,71 @@ def open_memory(url: str) -> Memory:
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Run Alembic's migrations, from an installed wheel as well as from a checkout."""
+    """Run Alembic's migrations, from an installed wheel as well as from a checkout; one process at a time, the others
+    wait for it. All of them happen, or none."""
     config = Config()
     config.set_main_option("script_location", "migrations:")
-    with engine.begin() as connection:
+    wanted = ScriptDirectory.from_config(config).get_revision(revision).revision
+    with _alone_in_sqlite(engine) if engine.dialect.name == "sqlite" else _alone_in_postgres(engine) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current == wanted:
+            return
+        if current is not None:
+            log.info("bringing the database from version %s to %s; a large one takes minutes", current, wanted)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+    if engine.dialect.name == "sqlite":
+        _let_file_shrink(engine)
+
+
+@contextmanager
+def _alone_in_postgres(engine: Engine) -> Iterator[Connection]:
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        yield connection
+
+
+@contextmanager
+def _alone_in_sqlite(engine: Engine) -> Iterator[Connection]:
+    """A write transaction from its first statement on. Python's sqlite3 module would begin one only before the first
+    INSERT, and so would leave half a migration behind when the process is killed."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        execute = connection.exec_driver_sql
+        # Tables are rebuilt under other names meanwhile (https://sqlite.org/lang_altertable.html, section 7).
+        execute("PRAGMA foreign_keys=OFF")
+        execute(f"PRAGMA busy_timeout={MIGRATION_SECONDS * 1000}")
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                execute("COMMIT")
+            except BaseException:
+                execute("ROLLBACK")
+                raise
+        finally:
+            execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+            execute("PRAGMA foreign_keys=ON")
+
+
+def _let_file_shrink(engine: Engine) -> None:
+    """Give a database made before this was usual the mode in which deleted space can go back to the disk step by step;
+    that takes one VACUUM, which needs as much room again in the folder for temporary files."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        execute = connection.exec_driver_sql
+        if execute("PRAGMA auto_vacuum").scalar_one() != 0:
+            return
+        size = execute("PRAGMA page_count").scalar_one() * execute("PRAGMA page_size").scalar_one()
+        if size > VACUUM_BYTES:
+            log.info(
+                "the database file never shrinks by itself; to change that, stop the bot and run VACUUM on it once"
+            )
+            return
+        try:
+            execute("PRAGMA auto_vacuum=INCREMENTAL")
+            execute("VACUUM")
+        except SQLAlchemyError as error:
+            log.info("the database file will not shrink by itself (%s)", storage_sentence(error))
 
 
 def _engine(url: str) -> Engine:
@@ -84,9 +159,16 @@ def postgres_driver(url: URL) -> URL:
 
 
 def _tune(connection: Any, record: ConnectionPoolEntry) -> None:
-    """WAL lets readers and the writer work side by side; secure_delete overwrites what a member had forgotten."""
+    """WAL lets readers and the writer work side by side; secure_delete overwrites what a member had forgotten;
+    auto_vacuum, which must come first, lets the file of a new database shrink."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+    for pragma in (
+        "auto_vacuum=INCREMENTAL",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -1,13 +1,19 @@
 """The database behind memory: sessions, what a fault is called, and emptying the files of what was deleted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.errors import StorageError
+
+T = TypeVar("T")
+
+RACES = 5
+"""How often a write that lost a race with another worker is tried again."""
 
 
 class Store:
@@ -36,6 +42,19 @@ class Store:
                 yield session
         except SQLAlchemyError as error:
             raise StorageError(storage_sentence(error)) from error
+
+    def _write(self, work: Callable[[Session], T]) -> T:
+        """One transaction of a look and a write that depends on it, tried again where another worker came in between:
+        stored the same message, opened the same conversation, deleted the question."""
+        for _ in range(RACES):
+            try:
+                with self._sessions.begin() as session:
+                    return work(session)
+            except IntegrityError as error:
+                failure: SQLAlchemyError = error
+            except SQLAlchemyError as error:
+                raise StorageError(storage_sentence(error)) from error
+        raise StorageError(storage_sentence(failure)) from failure
 
     def _scrub(self) -> bool:
         """Empty SQLite's write-ahead log, which still holds deleted words; False where a busy reader prevents it."""

@@ -50,9 +50,13 @@ class Table(DeclarativeBase):
     )
 
 
+NEVER_REUSED = {"sqlite_autoincrement": True}
+"""For keys that are remembered elsewhere: SQLite would give a deleted row's number to the next row."""
+
+
 class ConversationRow(Table):
     __tablename__ = "conversations"
-    __table_args__ = (UniqueConstraint("key"),)
+    __table_args__ = (UniqueConstraint("key"), NEVER_REUSED)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(400))
@@ -70,8 +74,11 @@ class MessageRow(Table):
     __table_args__ = (
         UniqueConstraint("platform", "channel", "message_id"),
         Index(None, "conversation_id", "epoch", "place"),
-        Index(None, "platform", "author"),
+        Index(None, "author", "platform"),
+        Index(None, "author_name"),
         Index(None, "answers"),
+        Index(None, "sent_at"),
+        NEVER_REUSED,
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -111,7 +118,7 @@ class PostRow(Table):
 
 class MemberRow(Table):
     __tablename__ = "members"
-    __table_args__ = (UniqueConstraint("platform", "member"),)
+    __table_args__ = (UniqueConstraint("platform", "member"), Index(None, "member"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     platform: Mapped[str] = mapped_column(String(40))
@@ -122,7 +129,7 @@ class MemberRow(Table):
 
 class FeedbackRow(Table):
     __tablename__ = "feedback"
-    __table_args__ = (UniqueConstraint("message_id", "platform", "member"),)
+    __table_args__ = (UniqueConstraint("message_id", "platform", "member"), Index(None, "member", "platform"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"))

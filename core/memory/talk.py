@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from core.errors import StorageError
 from core.memory.rows import (
     PERSON2,
     Removed,
@@ -19,12 +17,9 @@ from core.memory.rows import (
     orphan_answers,
     post_row,
 )
-from core.memory.store import Store, storage_sentence
+from core.memory.store import Store
 from core.memory.tables import ConversationRow, MessageRow, PostRow
 from core.messages import Conversation, Message
-
-RACES = 5
-"""How often a write that lost a race with another worker is tried again."""
 
 
 class Talk(Store):
@@ -32,17 +27,7 @@ class Talk(Store):
 
     def remember(self, message: Message) -> int | None:
         """Store what was said; the new row, or None if this message is already stored (redelivered)."""
-        for _ in range(RACES):
-            try:
-                with self._sessions.begin() as session:
-                    return self._insert(session, message)
-            except IntegrityError as error:
-                # Another worker stored the same event, or opened the same conversation, between our look and our
-                # insert: look again.
-                failure: SQLAlchemyError = error
-            except SQLAlchemyError as error:
-                raise StorageError(storage_sentence(error)) from error
-        raise StorageError(storage_sentence(failure)) from failure
+        return self._write(lambda session: self._insert(session, message))
 
     def _insert(self, session: Session, message: Message) -> int | None:
         where = message.conversation
@@ -82,30 +67,33 @@ class Talk(Store):
         adapter: str | None,
         details: Mapping[str, str | int | float],
         replaces: int | None = None,
+        question: str | None = None,
     ) -> int | None:
-        """Store what Person2 says in answer to row `answers`; the row, or None if the question was deleted meanwhile.
+        """Store what Person2 says in answer to row `answers`; the row, or None where nothing is to be said any more:
+        the question was deleted meanwhile, or the row does not hold the message whose id is `question`.
 
         `replaces` is the row of an earlier answer that this one takes the place of.
         """
-        with self._session() as session:
-            question = session.get(MessageRow, answers)
-            if question is None:
+
+        def store(session: Session) -> int | None:
+            asked = session.get(MessageRow, answers)
+            if asked is None or question not in (None, asked.message_id):
                 return None
             if replaces is not None:
                 session.execute(update(MessageRow).where(MessageRow.id == replaces).values(replaced=True))
             row = MessageRow(
-                conversation_id=question.conversation_id,
-                platform=question.platform,
-                channel=question.channel,
+                conversation_id=asked.conversation_id,
+                platform=asked.platform,
+                channel=asked.channel,
                 message_id=f"{PERSON2}-{secrets.token_hex(8)}",
-                epoch=question.epoch,
-                place=question.place,
+                epoch=asked.epoch,
+                place=asked.place,
                 author=PERSON2,
                 author_name="Person2",
                 text=text,
                 sent_at=sent_at,
                 from_bot=True,
-                reply_to=question.message_id,
+                reply_to=asked.message_id,
                 answers=answers,
                 adapter=adapter,
                 details=dict(details),
@@ -114,10 +102,13 @@ class Talk(Store):
             session.flush()
             return row.id
 
+        return self._write(store)
+
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
         """Note the platform's ids of a posted reply. Ids already noted stay, but for those of a replaced answer: the
         new one was put in its place by editing the post."""
-        with self._session() as session:
+
+        def note(session: Session) -> None:
             if session.get(MessageRow, row) is None:
                 return
             for post in posts:
@@ -131,13 +122,18 @@ class Talk(Store):
                 elif session.get_one(MessageRow, found.message_id).replaced:
                     found.message_id = row
 
+        self._write(note)
+
     def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
         longer context."""
-        with self._session() as session:
+
+        def begin(session: Session) -> None:
             conversation_row(session, conversation)
             here = matching(conversation, whole_channel=whole_channel)
             session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
+
+        self._write(begin)
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
         """Take over an edited message; False if it is not stored."""

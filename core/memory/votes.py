@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
     CHUNK,
@@ -33,7 +33,8 @@ class Votes(Store):
         With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎. Without a
         member everybody's are taken back.
         """
-        with self._session() as session:
+
+        def vote(session: Session) -> bool:
             found = post_row(session, conversation, post)
             if found is None:
                 return False
@@ -54,6 +55,8 @@ class Votes(Store):
                     )
                 )
             return True
+
+        return self._write(vote)
 
     def feedback_counts(self, platform: str, space: str | None = None) -> tuple[int, int]:
         """How many 👍 and 👎 were given, on a platform or in one of its spaces."""

@@ -1,68 +1,29 @@
-"""What is remembered, and what is forgotten for good: on SQLite, and on PostgreSQL where there is one.
+"""What is remembered, and what is forgotten for good: on SQLite and on PostgreSQL."""
 
-PERSON2_TEST_POSTGRES names a PostgreSQL database in which these tests may make and drop schemas of their own.
-"""
-
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from slack_sdk.oauth.installation_store.sqlalchemy import SQLAlchemyInstallationStore
-from slack_sdk.oauth.state_store.sqlalchemy import SQLAlchemyOAuthStateStore
-from sqlalchemy import MetaData, create_engine, make_url
 
 from core.errors import StorageError
 from core.memory import ChannelSettings, Memory, Removed, open_memory
-from core.memory.opening import migrate, postgres_driver
-from core.memory.tables import Table
 from core.messages import Conversation, Kind, Message
+from tests.databases import empty_schema
 from tests.fakes import said
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HERE = said("x").conversation
 
 
-@contextmanager
-def empty_postgres() -> Iterator[str]:
-    """The URL of an empty schema on the server that PERSON2_TEST_POSTGRES names; dropped afterwards."""
-    server = os.environ.get("PERSON2_TEST_POSTGRES")
-    if not server:
-        pytest.skip("PERSON2_TEST_POSTGRES is not set: no PostgreSQL to test against")
-    name = f"person2_test_{secrets.token_hex(6)}"
-    engine = create_engine(postgres_driver(make_url(server)))
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    url = make_url(server).update_query_dict({"options": f"-csearch_path={name}"})
-    try:
-        yield url.render_as_string(hide_password=False)
-    finally:
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
-        engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database that several connections and threads share."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'm.db'}"
-    else:
-        with empty_postgres() as schema:
-            yield schema
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
     """An empty memory: SQLite's in the process, PostgreSQL's on its server."""
-    with nullcontext("sqlite://") if request.param == "sqlite" else empty_postgres() as where:
+    local = request.param == "sqlite"
+    with nullcontext("sqlite://") if local else empty_schema(request.getfixturevalue("postgres")) as where:
         memory = open_memory(where)
         yield memory
         memory.close()
@@ -128,6 +89,50 @@ def test_an_answer_stands_behind_its_question(memory: Memory) -> None:
     answer(memory, second, "to second")
     assert texts(memory) == ["first", "to first", "second", "to second"]
     assert texts(memory, until=first) == ["first"]
+
+
+def test_a_row_number_is_never_given_to_another_message(memory: Memory) -> None:
+    """An answer composed for a message that was deleted meanwhile is refused, whoever writes next."""
+    hear(memory, said("kept", id="0"))
+    asked = hear(memory, said("a secret question", id="1", author="ann"))
+    memory.remove(HERE, ["1"])
+    next_row = hear(memory, said("good morning", id="2", author="bob"))
+    assert next_row > asked
+    late = memory.remember_reply("to the secret", answers=asked, sent_at=NOW, adapter=None, details={})
+    assert late is None
+    assert texts(memory) == ["kept", "good morning"]
+    assert [said["answers"] for said in memory.export("test", "bob")["messages"]] == [[]]
+
+
+def test_an_answer_names_its_question(memory: Memory) -> None:
+    """A row that holds another message than the one answered takes no answer to it."""
+    row = hear(memory, said("good morning", id="2", author="bob"))
+
+    def stored(question: str) -> bool:
+        reply = memory.remember_reply("hi", answers=row, question=question, sent_at=NOW, adapter=None, details={})
+        return reply is not None
+
+    assert [stored("1"), stored("2")] == [False, True]
+
+
+def test_questions_deleted_while_they_are_answered(url: str) -> None:
+    """Deleting and answering at the same time ends in an answer to what is there, or in none; never in an error."""
+    memory = open_memory(url)
+    rows = [hear(memory, said(f"q{number}", id=str(number))) for number in range(40)]
+    answered: list[int | None] = []
+    answering = threading.Thread(
+        target=lambda: answered.extend(
+            memory.remember_reply("a", answers=row, sent_at=NOW, adapter=None, details={}) for row in rows
+        )
+    )
+    answering.start()
+    for number in reversed(range(40)):
+        memory.remove(HERE, [str(number)])
+    answering.join()
+    left = {item.row for item in memory.everything()}
+    memory.close()
+    assert len(answered) == 40
+    assert left == {row for row in answered if row is not None}
 
 
 def test_reset_starts_anew_and_keeps_what_was_said(memory: Memory) -> None:
@@ -263,32 +268,6 @@ def test_any_words_can_be_remembered(memory: Memory, text: str) -> None:
     assert memory.edit(HERE, "1", text)
     assert len(texts(memory)) == 2
     assert all(len(kept) >= len(text) - 1 for kept in texts(memory))
-
-
-def test_migrations_make_the_tables_of_the_code(url: str) -> None:
-    """From an empty database the migrations end at exactly what the code declares, and slack_sdk beside it."""
-    slack = MetaData()
-    SQLAlchemyInstallationStore.build_bots_table(slack, SQLAlchemyInstallationStore.default_bots_table_name)
-    SQLAlchemyOAuthStateStore.build_oauth_states_table(slack, SQLAlchemyOAuthStateStore.default_table_name)
-    engine = create_engine(postgres_driver(make_url(url)))
-    migrate(engine)
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": False})
-        assert compare_metadata(context, [Table.metadata, slack]) == []  # type: ignore[arg-type]  # Alembic documents several
-    engine.dispose()
-
-
-def test_the_oldest_database_is_brought_up_to_date(url: str) -> None:
-    """A database at the first migration keeps its rows through the later ones."""
-    engine = create_engine(postgres_driver(make_url(url)))
-    migrate(engine, "0001")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO members (platform, member, consent) VALUES ('test', 'ann', TRUE)")
-    engine.dispose()
-    memory = open_memory(url)
-    given = memory.consent("test", "ann")
-    memory.close()
-    assert given is True
 
 
 def test_sqlite_is_opened_in_wal_mode(tmp_path: Path) -> None:

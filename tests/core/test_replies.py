@@ -20,7 +20,24 @@ from core.replies import clean, split
         (" look in <#42> now", "look in now"),
         (" ann@example.com is mail", "ann@example.com is mail"),
         (" ha ha ha ha ha ha ha ha", "ha ha ha"),
+        (" ha, that is 10 10 10 10 10 10", "ha, that is 10 10 10"),
+        (" It costs 1000000 dollars.", "It costs 1000000 dollars."),
+        (" 12,000,000,000,000,000 or 0.3333333333", "12,000,000,000,000,000 or 0.3333333333"),
+        (" 101010101010 and 00000000", "101010101010 and 00000000"),
+        (" noooooooo 5555555", "nooo 5555555"),
+        ("\nFine, thanks.", "Fine, thanks."),
+        ("\r\n \t\n\nPerson2: Fine, thanks.\nMore.", "Fine, thanks."),
+        ("Person2: Fine.", "Fine."),
+        ("...\nFine.", "Fine."),
+        ("\nPerson1: Hi.\nPerson2: Fine.", ""),
+        (" Person2: Person1: Hi.", ""),
         (" ...", ""),
+        (" …", ""),
+        ("\u200d", ""),
+        ("\u200b\ufe0f\u2060 ", ""),
+        ("\u3164\u2800", ""),
+        (" ❤️", "❤️"),
+        (" ∞", "∞"),
         ("", ""),
         (" 👍", "👍"),
         (" שלום", "שלום"),
@@ -37,6 +54,14 @@ def test_a_copy_of_someones_words_is_no_answer() -> None:
     said = ["I really like the green one, honestly!", "yes"]
     assert clean(" i really like the green one honestly", said=said) == ""
     assert clean(" yes", said=said) == "yes"
+    assert clean(" 🎉 🎉 🎈 🎉 🎈 🎉", said=["👍 👍 👍"]) == "🎉 🎉 🎈 🎉 🎈 🎉"
+
+
+def test_a_copy_of_one_message_among_several_is_noticed() -> None:
+    """What is compared is each message for itself, so that one of two lines running by one person counts as well."""
+    said = ["hello there", "I really like the green one, honestly!"]
+    assert clean(" I really like the green one honestly", said=said) == ""
+    assert clean(" hello there I really like the green one honestly", said=said) != ""
 
 
 @given(st.text(max_size=400), st.integers(min_value=1, max_value=50))

@@ -68,6 +68,13 @@ def _gpt2() -> PreTrainedTokenizerFast:
     return GPT2Tokenizer(vocab=str(GPT2 / "vocab.json"), merges=str(GPT2 / "merges.txt"))
 
 
+def test_an_opening_of_person2_is_no_target(tokenizer: PreTrainedTokenizerFast) -> None:
+    """It stands in front as what Person1 answers; nothing said before shows when to say it."""
+    turns = (Turn(Speaker.PERSON2, "Who bakes?"), Turn(Speaker.PERSON1, "I do."), Turn(Speaker.PERSON2, "Fine."))
+    (encoded,) = Encoder(tokenizer).encode([turns], Targets.REPLIES)
+    assert tokenizer.decode(encoded.ids[encoded.target]) == " Fine.\n"
+
+
 @relaxed
 @given(dialogues)
 def test_targets_are_what_follows_person2(tokenizer: PreTrainedTokenizerFast, turns: Dialogue) -> None:

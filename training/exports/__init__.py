@@ -21,9 +21,22 @@ from training.exports import (
     textfile,
     whatsapp,
 )
-from training.exports.items import Fault, Item, Named, Part, Reader, Skipped
+from training.exports.items import Fault, Faults, Item, Named, Part, Reader, Skipped
 
-__all__ = ["READERS", "Fault", "Item", "Named", "Part", "Reader", "Skipped", "pieces", "read", "read_part", "recognise"]
+__all__ = [
+    "READERS",
+    "Fault",
+    "Faults",
+    "Item",
+    "Named",
+    "Part",
+    "Reader",
+    "Skipped",
+    "pieces",
+    "read",
+    "read_part",
+    "recognise",
+]
 
 READERS: Sequence[Reader] = (
     slack,

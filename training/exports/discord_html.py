@@ -12,8 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from core.messages import Conversation, Kind, Message
-from training.exports import markup, textfile
-from training.exports.discord_text import channel_of
+from training.exports import identity, markup, textfile
 from training.exports.items import MAX_MESSAGE, Fault, Item, Named, Part, Skipped
 
 NAME = "discord-html"
@@ -192,7 +191,7 @@ def _deep(path: Path, head: str) -> str:
 
 
 def parts(path: Path, label: str) -> Iterator[Part | Fault]:
-    yield Part(reader=NAME, path=path, label=label, context={"channel": channel_of(label)})
+    yield Part(reader=NAME, path=path, label=label, context={"channel": identity.discord(label)})
 
 
 def read(part: Part) -> Iterator[Item]:

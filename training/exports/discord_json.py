@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from core.messages import Conversation, Kind, Message
-from training.exports import jsonfile, markup
+from training.exports import identity, jsonfile, markup
 from training.exports.items import MAX_MESSAGE, Fault, Item, Named, Part, Skipped
 
 NAME = "discord-json"
@@ -79,7 +79,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
                     reason=f"no channel in front of the messages ({problem}); the file is left out",
                 )
                 return
-            context = _context(header)
+            context = _context(header, label)
         if piece.truncated:
             yield Fault(
                 file=label,
@@ -98,7 +98,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         yield Fault(file=label, place="", reason="a Discord export without messages")
 
 
-def _context(header: _Header) -> dict[str, str]:
+def _context(header: _Header, label: str) -> dict[str, str]:
     kind = (
         Kind.THREAD
         if "Thread" in header.channel.type
@@ -107,7 +107,14 @@ def _context(header: _Header) -> dict[str, str]:
         else Kind.CHANNEL
     )
     space = header.guild.id if header.guild and header.guild.id != "0" else ""
-    return {"channel": header.channel.id, "space": space, "kind": kind, "name": header.channel.name or ""}
+    channel = identity.discord(label, channel=header.channel.id, guild=space)
+    return {
+        "channel": channel,
+        "id": header.channel.id,
+        "space": space,
+        "kind": kind,
+        "name": header.channel.name or "",
+    }
 
 
 def read(part: Part) -> Iterator[Item]:
@@ -142,7 +149,7 @@ def read(part: Part) -> Iterator[Item]:
                 yield Named(platform="discord", author=author.id, name=author.name)
         names: dict[str, str] = {}
         if "<" in content:
-            names = {where["channel"]: where["name"]}
+            names = {where["id"]: where["name"]}
             for mentioned in raw.mentions or ():
                 names[mentioned.id] = mentioned.nickname or mentioned.name or ""
         text = markup.discord(content, names, code).strip()

@@ -1,34 +1,37 @@
 """DiscordChatExporter's CSV and plain text: neither holds message ids or reply links, only author, date and words.
 
-Knows `CsvMessageWriter.cs` and `PlainTextMessageWriter.cs` of Tyrrrz/DiscordChatExporter. Dates follow the exporter's
-language, so their order is decided from the whole file. Neither marks bots; what Discord itself wrote (joins, pins,
-calls) is known by its fixed English sentences.
+Knows `CsvMessageWriter.cs` and `PlainTextMessageWriter.cs` of Tyrrrz/DiscordChatExporter, since 2018. Dates follow the
+exporter's language and settings. Neither marks bots; what Discord itself wrote (joins, pins, calls) is known by the
+exporter's fixed English sentences.
 """
 
 import csv
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
 from core.messages import Conversation, Message
-from training.exports import markup, stamps, textfile
+from training.exports import identity, markup, stamps, textfile
 from training.exports.items import MAX_MESSAGE, Fault, Item, Part, Skipped
 
-_CSV_HEAD = re.compile(r"\ufeff?\"?AuthorID\"?[,;]\"?Author\"?[,;]\"?Date\"?[,;]\"?Content\"?", re.IGNORECASE)
-_HEADER = re.compile(r"^\[(?P<stamp>[^\]\n]{6,40})\] (?P<author>.{1,80}?)(?: \(pinned\))?$")
-_RULE = "=" * 62
-_SECTIONS = {"{Attachments}", "{Embed}", "{Stickers}", "{Reactions}"}
-_SYSTEM = re.compile(
-    r"(?:Joined the server\.|Started a call that lasted .+ minutes\.|Pinned a message\.|Started a thread\.|"
-    r"Changed the channel (?:name|icon).*|Added .+ to the group\.|Removed .+ from the group\.|Left the group\.)",
-    re.IGNORECASE | re.DOTALL,
+_COLUMNS = re.compile(
+    r'\ufeff?(?:"?AuthorID"?(?P<by>[,;\t]))?"?Author"?(?P<by2>[,;\t])"?Date"?[,;\t]"?Content"?', re.IGNORECASE
 )
-_ID_IN_NAME = re.compile(r"(?<!\d)(\d{17,20})(?!\d)")
+_HEADER = re.compile(r"\[(?P<stamp>[^\]\n]{6,60})\] (?P<author>.{1,80}?)(?: \(pinned\))?")
+_RULE = "=" * 62
+_FORWARDED = "{Forwarded Message}"
+_SECTIONS = {"{Attachments}", "{Embed}", "{Stickers}", "{Reactions}", _FORWARDED}
+SYSTEM = re.compile(
+    r"Joined the server\.|Started a call that lasted .{1,20} minutes?\.?|Pinned a message\.|Started a thread\.|"
+    r"Changed the channel (?:name|icon)(?:\.|: .{0,200})|Added (?:a recipient|.{1,80} to the group)\.|"
+    r"Removed (?:a recipient|.{1,80} from the group)\.|Left the group\.",
+    re.IGNORECASE,
+)
+"""What the exporter writes for what Discord said (`PlainTextMessageExtensions.cs`)."""
 _DISCRIMINATOR = re.compile(r"#\d{4}$")
+_LETTERS, _DIGITS = re.compile(r"[^\W\d_]+\.?"), re.compile(r"\d+")
 csv.field_size_limit(1 << 27)  # a million-character cell is a message too long, not an error
 
 
@@ -36,12 +39,14 @@ csv.field_size_limit(1 << 27)  # a million-character cell is a message too long,
 class Line:
     """One message as both formats give it."""
 
-    place: str
+    place: int
+    """The line it begins at."""
     author: str
     name: str
     stamp: str
     text: str
     long: bool = False
+    forwarded: bool = False
 
 
 Lines: TypeAlias = Callable[[Path, str], Iterator[Line | Fault]]
@@ -53,77 +58,57 @@ class DiscordText:
 
     NAME: str
     lines: Lines
+    stamps: Callable[[Path, str], Iterator[str]]
+    """Every stamp of a file, quickly."""
     looks: Callable[[str], bool]
 
     def recognises(self, path: Path, head: str) -> bool:
         return path.is_file() and self.looks(head.lstrip("\ufeff"))
 
     def parts(self, path: Path, label: str) -> Iterator[Part | Fault]:
-        order = stamps.decide(
-            numbers
-            for line in self.lines(path, label)
-            if isinstance(line, Line) and (numbers := stamps.date_numbers(line.stamp)) is not None
-        )
-        yield Part(
-            reader=self.NAME, path=path, label=label, context={"channel": channel_of(label), "order": order.name}
-        )
+        style = stamps.decide(stamp for text in self.stamps(path, label) if (stamp := stamps.read(text)) is not None)
+        guild, name = _preamble(textfile.head(path))
+        channel = identity.discord(label, guild=guild, name=name)
+        yield Part(reader=self.NAME, path=path, label=label, context={"channel": channel, "style": str(style)})
 
     def read(self, part: Part) -> Iterator[Item]:
         conversation = Conversation(platform="discord", channel=part.context["channel"])
-        order = stamps.Order[part.context["order"]]
+        style = stamps.Style.parse(part.context["style"])
         code = markup.CodeBlocks(part.context.get("code", markup.CodeBlocks.SHORT))
-        latest: datetime | None = None
         for line in self.lines(part.path, part.label):
-            if isinstance(line, Fault):
-                yield line
-                continue
-            item, latest = _said(line, part, conversation, order, code, latest)
-            yield item
+            yield line if isinstance(line, Fault) else _said(line, part, conversation, style, code)
 
 
-def channel_of(label: str) -> str:
-    """The channel's id where the exporter put it into the name (`Guild - channel [123].csv`), else the name."""
-    name = label.rsplit("/", 1)[-1].rsplit("!", 1)[-1]
-    found = _ID_IN_NAME.search(name)
-    return found[1] if found else hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:16]
+def _preamble(head: str) -> tuple[str, str]:
+    """Server and channel where the file begins with them."""
+    found = re.match(rf"\ufeff?{_RULE}\s*\nGuild: ([^\n]*)\nChannel: ([^\n]*)", head.replace("\r", ""))
+    return (found[1].strip(), found[2].strip()) if found else ("", "")
 
 
-def _said(
-    line: Line,
-    part: Part,
-    conversation: Conversation,
-    order: stamps.Order,
-    code: markup.CodeBlocks,
-    latest: datetime | None,
-) -> tuple[Item, datetime | None]:
+def _said(line: Line, part: Part, conversation: Conversation, style: stamps.Style, code: markup.CodeBlocks) -> Item:
     if not line.author:
-        return Skipped.AUTHORLESS, latest
+        return Skipped.AUTHORLESS
     if line.long:
-        return Skipped.TOO_LONG, latest
-    if _SYSTEM.fullmatch(line.text.strip()):
-        return Skipped.SYSTEM, latest
+        return Skipped.TOO_LONG
+    if SYSTEM.fullmatch(line.text):
+        return Skipped.SYSTEM
     text = markup.discord(line.text, {}, code).strip()
     if not text:
-        return Skipped.EMPTY, latest
-    if markup.COMMAND.match(text):
-        return Skipped.COMMAND, latest
-    moment = stamps.parse(line.stamp, order)
-    if moment is None:
+        return Skipped.FORWARDED if line.forwarded else Skipped.EMPTY
+    if text[0] in markup.COMMAND_SIGNS and markup.COMMAND.match(text):
+        return Skipped.COMMAND
+    sent_at = stamps.parse(line.stamp, style)
+    if sent_at is None:
         reason = f"no readable time ({line.stamp[:40]!r}); the message is left out"
-        return Fault(file=part.label, place=line.place, reason=reason), latest
-    if latest is not None and moment.replace(second=0, microsecond=0) == latest.replace(second=0, microsecond=0):
-        moment = max(
-            moment, latest + timedelta(microseconds=1)
-        )  # minutes are often all there is: keep the file's order
-    message = Message(
+        return Fault(file=part.label, place=f"line {line.place}", reason=reason)
+    return Message(
         conversation=conversation,
-        id=line.place,
+        id="",
         author=line.author,
         author_name=line.name or "someone",
         text=text,
-        sent_at=moment,
+        sent_at=sent_at,
     )
-    return message, moment
 
 
 def csv_lines(path: Path, label: str) -> Iterator[Line | Fault]:
@@ -136,8 +121,11 @@ def csv_lines(path: Path, label: str) -> Iterator[Line | Fault]:
             else:
                 yield line[1].replace("\0", "") + "\n"
 
-    rows = csv.reader(texts())
-    width = 0
+    columns = _COLUMNS.match(textfile.head(path).lstrip())
+    rows = csv.reader(texts(), delimiter=(columns["by"] or columns["by2"]) if columns else ",")
+    named = 0 if columns is None or columns["by"] else -1
+    """Before September 2019 there was no column of ids."""
+    first = True
     while True:
         try:
             row = next(rows)
@@ -148,73 +136,101 @@ def csv_lines(path: Path, label: str) -> Iterator[Line | Fault]:
             continue
         while faults:
             yield faults.pop()
-        if not width:
-            width = len(row)
+        if first:
+            first = False
             continue
-        if len(row) < 4:
+        if len(row) < 4 + named:
             if row:
                 yield Fault(
                     file=label, place=f"line {rows.line_num}", reason="fewer than four columns; the row is left out"
                 )
             continue
-        name = _DISCRIMINATOR.sub("", row[1])
-        long = len(row[3]) > MAX_MESSAGE
+        author, stamp, text = row[1 + named : 4 + named]
+        long = len(text) > MAX_MESSAGE
         yield Line(
-            place=f"line {rows.line_num}",
-            author=row[0].strip(),
-            name=name,
-            stamp=row[2],
-            text="" if long else row[3],
+            place=rows.line_num,
+            author=(author if named else row[0]).strip(),
+            name=_DISCRIMINATOR.sub("", author),
+            stamp=stamp,
+            text="" if long else text.strip(),
             long=long,
         )
     yield from faults
 
 
+def _csv_stamps(path: Path, label: str) -> Iterator[str]:
+    return (line.stamp for line in csv_lines(path, label) if isinstance(line, Line))
+
+
 def text_lines(path: Path, label: str) -> Iterator[Line | Fault]:
+    """A header is a line `[stamp] author` behind a blank line whose stamp is written as the first one is."""
     header: tuple[int, re.Match[str]] | None = None
+    shape = ""
     content: list[str] = []
     length = 0
-    skipping = False
+    skipping = forwarded = False
     blank = True
     for entry in textfile.lines(path, label):
         if isinstance(entry, Fault):
             yield entry
             continue
         number, line = entry
-        found = _HEADER.match(line) if blank and len(line) < 140 else None
-        if found is not None:
+        found = _HEADER.fullmatch(line) if blank and line.startswith("[") and len(line) < 160 else None
+        if found is not None and not shape and stamps.read(found["stamp"]) is not None:
+            shape = _shape(found["stamp"])
+        if found is not None and _shape(found["stamp"]) == shape:
             if header is not None:
-                yield _text_line(header, content, length)
-            header, content, length, skipping = (number, found), [], 0, False
+                yield _text_line(header, content, length, forwarded)
+            header, content, length, skipping, forwarded = (number, found), [], 0, False, False
         elif line in _SECTIONS and blank:
             skipping = True
+            forwarded = forwarded or line == _FORWARDED
         elif line == _RULE:
             if header is not None:
-                yield _text_line(header, content, length)
+                yield _text_line(header, content, length, forwarded)
             header, skipping = None, True
         elif header is not None and not skipping:
             length += len(line)
             if length <= MAX_MESSAGE:
                 content.append(line)
-        blank = not line.strip() or line == _RULE
+        blank = not line or line == _RULE or line.isspace()
     if header is not None:
-        yield _text_line(header, content, length)
+        yield _text_line(header, content, length, forwarded)
 
 
-def _text_line(header: tuple[int, re.Match[str]], content: list[str], length: int) -> Line:
+def _shape(stamp: str) -> str:
+    """`17-Jul-19 06:10 PM` → `9-a-9 9:9 a`."""
+    return _DIGITS.sub("9", _LETTERS.sub("a", stamp))
+
+
+def _text_stamps(path: Path, label: str) -> Iterator[str]:
+    before = ""
+    for line in textfile.lines(path, label):
+        if not isinstance(line, Fault) and line[1].startswith("["):
+            found = _HEADER.fullmatch(line[1])
+            if found and found["stamp"] != before:
+                before = found["stamp"]
+                yield before
+
+
+def _text_line(header: tuple[int, re.Match[str]], content: list[str], length: int, forwarded: bool) -> Line:
     number, found = header
     name = found["author"].strip()
     return Line(
-        place=f"line {number}",
+        place=number,
         author=name,
         name=_DISCRIMINATOR.sub("", name),
         stamp=found["stamp"],
         text="\n".join(content).strip(),
         long=length > MAX_MESSAGE,
+        forwarded=forwarded,
     )
 
 
-CSV = DiscordText("discord-csv", csv_lines, lambda head: _CSV_HEAD.match(head.lstrip()) is not None)
+CSV = DiscordText("discord-csv", csv_lines, _csv_stamps, lambda head: _COLUMNS.match(head.lstrip()) is not None)
 TEXT = DiscordText(
-    "discord-text", text_lines, lambda head: head.startswith(_RULE) and "\nGuild: " in head.replace("\r", "")
+    "discord-text",
+    text_lines,
+    _text_stamps,
+    lambda head: head.startswith(_RULE) and "\nGuild: " in head.replace("\r", ""),
 )

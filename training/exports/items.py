@@ -4,6 +4,7 @@ Knows no format. A reader turns a source into `Part`s (pieces that can be read b
 into `Item`s. Readers never raise for what stands in a file: a fault is a value, and the rest is still read.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -46,6 +47,52 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.place}: {self.reason}" if self.place else f"{self.file}: {self.reason}"
+
+
+_VARIABLE = re.compile(r"\([^()]*\)|'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between two faults of one kind: quotations, numbers, what stands in brackets."""
+
+
+class Faults:
+    """Faults by kind: what is wrong a thousand times over is one line with a count."""
+
+    SHOWN = 5
+    """Files named where a whole file is meant."""
+    MAX_KINDS = 1000
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, bool], tuple[list[Fault], int]] = {}
+        self.count = 0
+
+    def add(self, fault: Fault, times: int = 1) -> None:
+        self.count += times
+        key = (_VARIABLE.sub("", fault.reason), not fault.place)
+        known, number = self._kinds.get(key, ([], 0))
+        if number == 0 and len(self._kinds) >= self.MAX_KINDS:
+            return
+        if len(known) < self.SHOWN and all(fault.file != other.file for other in known):
+            known.append(fault)
+        self._kinds[key] = (known, number + times)
+
+    def update(self, others: "Faults") -> None:
+        for known, number in others._kinds.values():
+            for fault in known:
+                self.add(fault)
+            self.add(known[0], number - len(known))
+
+    def lines(self) -> list[str]:
+        """One a kind, in the order in which they were met."""
+        return [_told(known, number) for known, number in self._kinds.values()]
+
+
+def _told(known: list[Fault], number: int) -> str:
+    first = known[0]
+    if number == 1:
+        return str(first)
+    if first.place:
+        return f"{first} (and {number - 1:,} more like it)"
+    more = f" and {number - len(known):,} more" if number > len(known) else ""
+    return f"{', '.join(fault.file for fault in known)}{more}: {first.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

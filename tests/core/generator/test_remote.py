@@ -145,6 +145,14 @@ async def test_a_reply_comes_back(server: Server) -> None:
     assert (remote.status().completed, remote.status().tokens, remote.status().running) == (1, 3, 0)
 
 
+async def test_a_reply_may_begin_with_an_empty_line(server: Server) -> None:
+    """The stop is the end of the first line that says something."""
+    server.script = [says(json.dumps({"choices": [{"text": "\n\n hello\nPerson1: and", "finish_reason": "stop"}]}))]
+    async with talking(server) as remote:
+        made = await remote.generate("Person1: hi\nPerson2:", sampling=Sampling())
+    assert made.text == " hello"
+
+
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/v1/completions"])
 async def test_the_url_as_people_write_it(server: Server, tail: str) -> None:
     """With or without /v1, a slash or the whole path."""
