@@ -8,7 +8,8 @@ Inside this package `import discord` is the library: imports are absolute. Nothi
     proxies.py       what PluralKit and its like delete and post again
     commands.py      the `/person2` group, context menus and buttons, built from the table of commands
     interactions.py  answers to those: at once, deferred, or as a normal message when it took too long
-    sending.py       words → posts: escaped, in parts, seen through rate limits and outages
+    sending.py       texts → posts, seen through rate limits and outages
+    markup.py        words → texts: escaped, in parts that fit (pure)
     pacing.py        the queue below Discord's global rate limit
     compat.py        all that depends on discord.py's inside, and on servers that only speak like Discord
     timeouts.py      how long to wait for what

@@ -74,8 +74,6 @@ class DiscordBot:
         post_health: PostHealth | None = None,
     ) -> None:
         self.chat = chat
-        self.message_content = True
-        """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self.timeouts = timeouts or Timeouts()
         self.post_health = post_health or PostHealth()
         self._pacer = Pacer()
@@ -99,6 +97,11 @@ class DiscordBot:
 
     def __repr__(self) -> str:
         return "DiscordBot()"  # never the token
+
+    @property
+    def message_content(self) -> bool:
+        """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
+        return self.handlers.message_content
 
     @property
     def ready(self) -> bool:
@@ -157,7 +160,7 @@ class DiscordBot:
         self._client = Client(
             self.handlers,
             on_login=self._on_login,
-            on_ready=self._introduce,
+            on_ready=self._on_ready,
             intents=intents(message_content=self.message_content),
             activity=discord.Activity(type=discord.ActivityType.listening, name="/person2 help"),
             proxy=self._proxy,
@@ -174,7 +177,7 @@ class DiscordBot:
     def _do_without_content(self, error: discord.PrivilegedIntentsRequired) -> None:
         if not self.message_content:
             raise Refused(NO_INTENT) from error
-        self.message_content = False
+        self.handlers.message_content = False
         log.warning(
             "Discord refuses the message content intent: I hear only mentions, replies that ping me and direct "
             "messages. To change that, switch on “Message Content Intent” under "
@@ -192,12 +195,13 @@ class DiscordBot:
         log.info("Discord: invite me with %s", invite_url(client.application_id or 0))
         self.sender.spawn(self._sync(client.tree))
 
-    def _introduce(self, client: Client) -> None:
+    async def _on_ready(self, client: Client) -> None:
         """One line at start, and again when it is no longer true."""
         line = f"Discord: logged in as {client.user}, in {len(client.guilds)} server{'s'[: len(client.guilds) != 1]}"
         if line != self._introduced:
             self._introduced = line
             log.info(line)
+        await self.handlers.resume()
 
     async def _sync(self, tree: "app_commands.CommandTree[Any]") -> None:
         """Tell Discord our commands, once a process unless they change."""

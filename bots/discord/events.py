@@ -18,13 +18,17 @@ from bots.discord import commands
 from bots.discord.commands import Interaction
 from bots.discord.compat import GatewayClient
 from bots.discord.interactions import Interactions
-from bots.discord.messages import conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
+from bots.discord.markup import parts, reply_parts
+from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
 from bots.discord.proxies import Original, Proxies
-from bots.discord.sending import CANNOT_POST, Sender, parts
+from bots.discord.sending import CANNOT_POST, Sender
 from bots.discord.timeouts import Timeouts
-from core.chat import BROKEN, Chat
+from core.chat import Chat
 from core.errors import StorageError
+from core.failures import log_failure
+from core.memory import Unanswered
 from core.messages import Conversation, Kind, Message, Reply
+from core.notices import apology
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,9 @@ class EventHandlers:
         self._timeouts = timeouts
         self._connected = connected
         self._buttons = buttons
+        self.message_content = True
+        """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
+        self._resuming = False
         self._proxies = Proxies()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -89,16 +96,20 @@ class EventHandlers:
 
     async def _answer(self, heard: Message, message: discord.Message, original: Original | None) -> None:
         channel = message.channel.id
-        try:
-            reply = await self.chat.hear(heard, thinking=lambda: self._sender.typing(channel))
-        except Exception:  # the boundary: a member gets a sentence, the operator the log
-            log.exception("a message in %s could not be answered", heard.conversation.key)
-            addressed = heard.mentions_bot or heard.replies_to_bot or heard.conversation.kind is Kind.DIRECT
-            reply = Reply(text=BROKEN, answers=heard.id, notice=True) if addressed else None
+        reply = await self._thought(heard, lambda: self.chat.hear(heard, thinking=lambda: self._sender.typing(channel)))
         if reply is not None:
             posts = await self._post(reply, heard, channel)
             if original is not None:
                 original.answered = bool(posts) and not reply.notice
+
+    async def _thought(self, heard: Message, think: Callable[[], Awaitable[Reply | None]]) -> Reply | None:
+        """What chat has to say to a message; where it fails a member gets a sentence and the operator the log."""
+        try:
+            return await think()
+        except Exception as error:  # the boundary
+            log_failure(log, error, "a message in %s could not be answered", heard.conversation.key)
+            addressed = heard.mentions_bot or heard.replies_to_bot or heard.conversation.kind is Kind.DIRECT
+            return Reply(text=apology(error), answers=heard.id, notice=True) if addressed else None
 
     async def _pasted(self, message: discord.Message) -> str:
         """The text of a message so long that Discord's client made a file of it."""
@@ -112,36 +123,51 @@ class EventHandlers:
             log.warning("a pasted text in channel %s could not be read: %s", message.channel.id, error)
             return ""
 
-    async def _post(self, reply: Reply, heard: Message, channel: int) -> list[str]:
+    async def _post(self, reply: Reply, heard: Message, channel: int, *, show_question: bool = False) -> list[str]:
         where = heard.conversation
         if reply.notice:
             fleeting = None if where.kind is Kind.DIRECT else self._timeouts.notice_shown
             return await self._sender.say(channel, parts(reply.text), answers=int(heard.id), delete_after=fleeting)
         view = commands.buttons() if self._buttons else None
-        posts: list[str] = []
-        try:
-            posts = await self._sender.say(channel, parts(reply.text), answers=int(heard.id), view=view)
-        finally:
-            with self._storing():
-                await self.chat.posted(reply, where, posts)
+        texts = reply_parts(reply, show_question=show_question)
+        # A bot that is stopped meanwhile leaves the reply open: it is looked for and said after the next start.
+        posts = await self._sender.say(channel, texts, answers=int(heard.id), view=view)
+        with self._storing():
+            await self.chat.posted(reply, where, [post for post in posts if post], stands=bool(posts))
         if not posts and where.kind is not Kind.DIRECT:
             await self._sender.tell(int(heard.author), [CANNOT_POST.format(channel=channel)])
         return posts
 
     async def edited(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
+        """A message that reads otherwise now, or mentions us at last; a webhook's is known where it was a member's."""
+        if message.webhook_id is not None:
+            post = spoken(message, me)
+            if post is not None:
+                with self._storing():
+                    await self.chat.reworded(post.conversation, post.id, post.text)
+            return
         heard = to_message(message, me, pasted=await self._pasted(message))
-        if heard is None or not heard.text:
-            return  # without the content intent an edit comes without its text
-        with self._storing():
-            await self.chat.edited(heard.conversation, heard.id, heard.text)
+        if heard is None or not (heard.text or self._reads(heard)):
+            return
+        self._track()
+        channel = message.channel.id
+        reply = await self._thought(
+            heard, lambda: self.chat.edited(heard, thinking=lambda: self._sender.typing(channel))
+        )
+        if reply is not None:
+            await self._post(reply, heard, channel)
+
+    def _reads(self, message: Message) -> bool:
+        """Whether no words means that there are none: without the privileged intent Discord leaves them out."""
+        return self.message_content or message.mentions_bot or message.conversation.kind is Kind.DIRECT
 
     async def reworded(self, channel: int, guild: int | None, message: int, content: str, client: "Client") -> None:
         """An edit that tells only the new text."""
         assert client.user is not None  # noqa: S101 - asked by the caller
         text = reworded(content, client.get_guild(guild or 0), client.user)
-        if text:
+        if text or self.message_content:
             with self._storing():
-                await self.chat.edited(await self._where(channel, guild), str(message), text)
+                await self.chat.reworded(await self._where(channel, guild), str(message), text)
 
     async def closed(self, where: Conversation) -> None:
         """A channel or thread was deleted, and with it all that was said there."""
@@ -184,17 +210,44 @@ class EventHandlers:
         if found is None:
             kind = Kind.DIRECT if guild is None else Kind.CHANNEL
             return Conversation(
-                platform="discord", space="" if guild is None else str(guild), channel=str(channel), kind=kind
+                platform=PLATFORM, space="" if guild is None else str(guild), channel=str(channel), kind=kind
             )
         return conversation_of(found)
+
+    async def resume(self) -> None:
+        """Answer what an earlier process left unanswered; once a process."""
+        if self._resuming:
+            return
+        self._resuming = True
+        with self._storing():
+            for question in await self.chat.unanswered(PLATFORM):
+                self._sender.spawn(self._resume(question))
+
+    async def _resume(self, question: Unanswered) -> None:
+        asked = question.message
+        where = asked.conversation
+        channel = int(where.thread or where.channel)
+        reply = await self._thought(
+            asked, lambda: self.chat.resume(question, thinking=lambda: self._sender.typing(channel))
+        )
+        if reply is None:
+            return
+        texts = reply_parts(reply, show_question=question.by_command)
+        if reply.resumed:
+            posts = await self._sender.find(channel, int(asked.id), texts)
+            if posts:
+                with self._storing():
+                    await self.chat.posted(reply, where, posts)
+                return
+        await self._post(reply, asked, channel, show_question=question.by_command)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
         """Where no member waits for an answer, a database fault is the operator's matter alone."""
         try:
             yield
-        except StorageError:
-            log.exception("what happened on Discord could not be stored")
+        except StorageError as error:
+            log_failure(log, error, "what happened on Discord could not be stored")
 
 
 def thumb(emoji: discord.PartialEmoji) -> bool | None:
@@ -209,7 +262,7 @@ class Client(GatewayClient):
         handlers: EventHandlers,
         *,
         on_login: "Callable[[Client], Awaitable[None]]",
-        on_ready: "Callable[[Client], None]",
+        on_ready: "Callable[[Client], Awaitable[None]]",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -224,7 +277,7 @@ class Client(GatewayClient):
         await self._tell_login(self)
 
     async def on_ready(self) -> None:
-        self._tell_ready(self)
+        await self._tell_ready(self)
 
     async def on_message(self, message: discord.Message) -> None:
         if self.user is not None:

@@ -15,13 +15,14 @@ import discord
 
 from bots.discord import commands as menu
 from bots.discord.commands import Interaction
+from bots.discord.markup import parts, quoted, reply_parts
 from bots.discord.messages import conversation_of, plain
-from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, Sender, escaped, parts
+from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, UNREADABLE, Sender
 from bots.discord.timeouts import Timeouts
-from core.chat import BROKEN
 from core.commands import Answer, Commands, Invocation
-from core.dialogue import one_line
+from core.failures import log_failure
 from core.messages import Kind, Message, Reply
+from core.notices import apology
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,9 @@ PUBLIC = frozenset({"ask", "reset"})
 REMEMBERED = 2000
 """Interactions remembered to answer each once, whatever a resumed connection replays."""
 
-QUOTED = 300
-"""Characters of a question shown above its answer: nobody else sees what follows a slash command."""
-
 ANSWERED_ALREADY = 40060
 """Discord's code for an interaction that was answered: our first try got there, though its answer was lost
 (https://discord.com/developers/docs/topics/opcodes-and-status-codes#json)."""
-
-UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
-"""What discord.py raises where a server took a call and said of it less than Discord does."""
 
 THANKS = "Thank you, noted."
 NOT_MINE = "That is not one of my answers."
@@ -164,9 +159,9 @@ class Interactions:
     async def _run(self, run: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             return await run()
-        except Exception:  # the boundary: a member gets a sentence, the operator the traceback
-            log.exception("a command failed")
-            return Answer(text=BROKEN)
+        except Exception as error:  # the boundary: a member gets a sentence, the operator the log
+            log_failure(log, error, "a command failed")
+            return Answer(text=apology(error))
 
     async def _defer(self, pending: PendingInteraction, *, ephemeral: bool) -> None:
         interaction = pending.interaction
@@ -205,29 +200,29 @@ class Interactions:
         """Say a reply: in place of others, or as the answer to the interaction."""
         conversation = conversation_of(pending.interaction.channel)
         channel = int(conversation.thread or conversation.channel)
+        by_command = pending.interaction.type is discord.InteractionType.application_command
         view = menu.buttons() if self.buttons else None
-        question = quoted(reply.question.text) if reply.question is not None else ""
-        text = escaped(reply.text)
         ids: list[str] | None = None
         made: list[str] = []
         try:
             if answer.replaces:
-                shown = await self.sender.shows(channel, answer.replaces[0], question)
-                texts = parts(question * shown + text, markup=True)
+                shown = await self.sender.shows(channel, answer.replaces[0], quoted(reply))
+                texts = reply_parts(reply, show_question=shown)
                 ids = await self.sender.replace(channel, answer.replaces, texts, view=view)
             replaced = ids is not None
             if ids is None:
-                asked = not answer.replaces and pending.interaction.type is discord.InteractionType.application_command
-                texts = parts(question * asked + text, markup=True)
+                texts = reply_parts(reply, show_question=by_command and not answer.replaces)
                 made = await self._deliver(pending, texts, private=answer.private, view=view)
                 ids = [post for post in made if post]
-        finally:
-            await self.commands.chat.posted(reply, conversation, ids or ())
+        except Exception:
+            await self.commands.chat.posted(reply, conversation, ())
+            raise
+        await self.commands.chat.posted(reply, conversation, ids, stands=bool(ids or made))
         if replaced and not ids:
             await self._deliver(pending, [DELETED], private=True)
         elif not replaced and not made:
             await self.sender.tell(pending.interaction.user.id, [CANNOT_POST.format(channel=channel)])
-        elif replaced and pending.interaction.type is not discord.InteractionType.component:
+        elif replaced and by_command:
             await self._deliver(pending, [REPLACED], private=True)
         elif replaced and not pending.deferred:  # who pressed the button under the answer sees it change
             await self._defer(pending, ephemeral=True)
@@ -329,14 +324,6 @@ class Interactions:
                 await pending.interaction.delete_original_response()
             except discord.HTTPException as error:
                 log.debug("the deferred response stays: %s", error)
-
-
-def quoted(question: str) -> str:
-    """A question as the line above its answer, ended by a newline; empty for none."""
-    line = one_line(question)
-    if len(line) > QUOTED:
-        line = line[: QUOTED - 1].rstrip() + "…"
-    return f"> {escaped(line)}\n" if line else ""
 
 
 def _answered_already(error: BaseException) -> bool:

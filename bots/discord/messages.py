@@ -48,6 +48,9 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         answers = reference.message_id
         resolved = reference.resolved
         answers_us = isinstance(resolved, discord.Message) and resolved.author.id == me.id
+    named = {user.id for user in message.mentions} - {me.id}
+    if reference is not None and isinstance(reference.resolved, discord.Message):
+        named |= {reference.resolved.author.id} - {me.id, message.author.id}
     text = "\n".join(said for said in (message.content, pasted, *_forwarded(message)) if said)
     return Message(
         conversation=conversation_of(message.channel),
@@ -58,6 +61,7 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         sent_at=message.created_at,
         reply_to=None if answers is None else str(answers),
         mentions_bot=_mentions(message, f"{message.content}\n{pasted}", me),
+        mentions_others=bool(named),
         replies_to_bot=answers_us,
     )
 

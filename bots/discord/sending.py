@@ -1,4 +1,4 @@
-"""Words → posts: escaped, in parts that fit, and seen through rate limits, outages and restarts of the connection.
+"""Texts → posts, seen through rate limits, outages and restarts of the connection.
 
 No REST call is ever cancelled: discord.py, cancelled while it waits out a global limit, never lets another call pass.
 Knows nothing of chat or memory.
@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -20,19 +19,18 @@ import discord
 from bots.discord.compat import seconds_of
 from bots.discord.pacing import Pacer
 from bots.discord.timeouts import Timeouts
-from core import replies
 from core.health import PostHealth
 
 log = logging.getLogger(__name__)
-
-LIMIT = 2000
-"""Characters of a message (https://discord.com/developers/docs/resources/message#create-message)."""
 
 TYPING_CALLS = 5
 """Typing indicators being sent at once: they are decoration, and may not hold up posts."""
 
 WAITING_POSTS = 10_000
 """Posts waiting for Discord; a further one is refused at once, so that memory stays bounded."""
+
+FOUND_AFTER = 100
+"""Messages after a question among which its answer is looked for."""
 
 OWN_DELETIONS = 1_000
 """Deletions of ours whose events have not come yet; events may be lost."""
@@ -51,22 +49,10 @@ UNREACHABLE = (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeEr
 """What a call raises that Discord refused or that did not get there: `RuntimeError` is aiohttp's for a session that a
 restart closed; `TimeoutError` is an `OSError`."""
 
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""What discord.py raises where a server took a call and said of it less than Discord does."""
+
 Made = TypeVar("Made")
-
-# Timestamps, channel links, custom emoji, command links and mentions all begin so; `<3` does not.
-_MARKUP = re.compile(r"<(?=[@#:/]|a:|t:|id:)")
-_SUBTEXT = re.compile(r"^-(?=#)", re.MULTILINE)
-
-
-def escaped(text: str) -> str:
-    """Text that Discord shows as it stands: no markup fires, links stay links."""
-    text = discord.utils.escape_mentions(discord.utils.escape_markdown(text))
-    return _SUBTEXT.sub(r"\\-", _MARKUP.sub(r"\\<", text))
-
-
-def parts(text: str, *, markup: bool = False) -> list[str]:
-    """Posts for a text; `markup` keeps ours (help texts), else everything is escaped. Never empty."""
-    return replies.split(text if markup else escaped(text), limit=LIMIT) or ["…"]
 
 
 class Sender:
@@ -99,7 +85,8 @@ class Sender:
         view: discord.ui.View | None = None,
         delete_after: float | None = None,
     ) -> list[str]:
-        """Post parts in a channel, the first as a reply to message `answers`; their ids.
+        """Post parts in a channel, the first as a reply to message `answers`; their ids, empty where a server keeps
+        one to itself.
 
         A part that cannot be posted ends it: what stands is returned. A 403 is the channel's choice and only logged.
         """
@@ -115,7 +102,7 @@ class Sender:
         except UNREACHABLE as error:
             log.warning("cannot post in channel %s: %s", channel, error)
         if delete_after is not None:
-            for post in made:
+            for post in filter(None, made):
                 self.spawn(self._remove_later(channel, int(post), delete_after))
         return made
 
@@ -133,15 +120,16 @@ class Sender:
         async def send(client: discord.Client) -> discord.Message:
             return await client.get_partial_messageable(channel).send(text, **options)
 
-        try:
-            posted = await self.deliver(send)
-        except discord.HTTPException as error:
-            if error.status != 400 or answers is None:
-                raise
-            # Where we may not read the history we may not reply to it (code 160002); a plain post still says it.
-            del options["reference"], options["mention_author"]
-            posted = await self.deliver(send)
-        return str(posted.id)
+        with contextlib.suppress(*UNREADABLE):
+            try:
+                return str((await self.deliver(send)).id)
+            except discord.HTTPException as error:
+                if error.status != 400 or answers is None:
+                    raise
+                # Where we may not read the history we may not reply to it (code 160002); a plain post still says it.
+                del options["reference"], options["mention_author"]
+                return str((await self.deliver(send)).id)
+        return ""
 
     async def replace(
         self, channel: int, old: Sequence[str], texts: Sequence[str], *, view: discord.ui.View | None = None
@@ -162,7 +150,8 @@ class Sender:
         made: list[str] = []
         try:
             for number, (post, text) in enumerate(zip(old, texts, strict=False)):
-                await self.deliver(edit(int(post), text, view if number == len(texts) - 1 else None))
+                with contextlib.suppress(*UNREADABLE):
+                    await self.deliver(edit(int(post), text, view if number == len(texts) - 1 else None))
                 made.append(post)
         except UNREACHABLE as error:
             log.info("cannot edit post %s in channel %s: %s", old[len(made)], channel, error)
@@ -175,7 +164,8 @@ class Sender:
         for post in old[len(made) :]:
             await self.remove(channel, int(post))
         if len(made) < len(texts):
-            made += await self.say(channel, texts[len(made) :], answers=int(made[-1]) if made else None, view=view)
+            more = await self.say(channel, texts[len(made) :], answers=int(made[-1]) if made else None, view=view)
+            made += filter(None, more)
         return made
 
     async def remove(self, channel: int, post: int) -> None:
@@ -200,6 +190,24 @@ class Sender:
     async def _remove_later(self, channel: int, post: int, seconds: float) -> None:
         await asyncio.sleep(seconds)
         await self.remove(channel, post)
+
+    async def find(self, channel: int, question: int, texts: Sequence[str]) -> list[str]:
+        """The ids of the posts in which we said that after a question; none where we did not, or cannot look."""
+
+        async def look(client: discord.Client) -> list[str]:
+            place = client.get_partial_messageable(channel)
+            found = [
+                message
+                async for message in place.history(after=discord.Object(question), limit=FOUND_AFTER, oldest_first=True)
+                if client.user is not None and message.author.id == client.user.id and message.content in texts
+            ]
+            return [str(message.id) for message in found[: len(texts)]]
+
+        try:
+            return await self.deliver(look)
+        except UNREACHABLE as error:
+            log.info("cannot read channel %s: %s", channel, error)
+            return []
 
     async def shows(self, channel: int, post: str, line: str) -> bool:
         """Whether a post of ours begins with that line."""

@@ -157,7 +157,7 @@ async def test_the_first_connect_is_refused(server: DiscordServer, ann: Person) 
         assert await server.posted(1) == ["hello"]
 
 
-async def test_nothing_answers_at_first(ann: Person, server: DiscordServer) -> None:
+async def test_nothing_answers_at_first(ann: Person, server: DiscordServer, caplog: pytest.LogCaptureFixture) -> None:
     """Neither API nor gateway is up when the bot starts; it keeps trying until they are."""
     port, server.port = server.port, 0
     await server.stop()
@@ -171,7 +171,7 @@ async def test_nothing_answers_at_first(ann: Person, server: DiscordServer) -> N
         timeouts=HURRIED,
     )
     task = asyncio.create_task(bot.run())
-    await asyncio.sleep(0.4)
+    await server.until(lambda: caplog.text.count("connecting again") >= 2)
     assert not task.done()
     assert not bot.ready
     await server.start()
