@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -28,7 +29,7 @@ from core.errors import StorageError
 from core.failures import log_failure
 from core.memory import Unanswered
 from core.messages import Conversation, Kind, Message, Reply
-from core.notices import apology
+from core.notices import Notices, apology
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class EventHandlers:
         self.message_content = True
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self._resuming = False
+        self._notices = Notices(lambda: datetime.now(UTC))
         self._proxies = Proxies()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -109,7 +111,9 @@ class EventHandlers:
         except Exception as error:  # the boundary
             log_failure(log, error, "a message in %s could not be answered", heard.conversation.key)
             addressed = heard.mentions_bot or heard.replies_to_bot or heard.conversation.kind is Kind.DIRECT
-            return Reply(text=apology(error), answers=heard.id, notice=True) if addressed else None
+            if not addressed or not self._notices.may_say(apology(error), heard):
+                return None
+            return Reply(text=apology(error), answers=heard.id, notice=True)
 
     async def _pasted(self, message: discord.Message) -> str:
         """The text of a message so long that Discord's client made a file of it."""
@@ -134,7 +138,7 @@ class EventHandlers:
         posts = await self._sender.say(channel, texts, answers=int(heard.id), view=view)
         with self._storing():
             await self.chat.posted(reply, where, [post for post in posts if post], stands=bool(posts))
-        if not posts and where.kind is not Kind.DIRECT:
+        if not posts and where.kind is not Kind.DIRECT and self._notices.may_say(CANNOT_POST, heard):
             await self._sender.tell(int(heard.author), [CANNOT_POST.format(channel=channel)])
         return posts
 

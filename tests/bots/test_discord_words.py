@@ -1,5 +1,7 @@
 """Whose words count on Discord, and which: forwarded and pasted ones, and those that a proxy posts for a member."""
 
+import asyncio
+
 import pytest
 
 from core.memory import open_memory
@@ -87,3 +89,60 @@ async def test_a_webhook_that_repeats_what_stands(server: DiscordServer, ann: Pe
         server.webhook_says("Bridge", f"{ann.bot} something else")
         ann.says(f"{ann.bot} bye")
         assert await server.posted(2) == ["hello", "bye"]
+
+
+async def test_an_edit_that_adds_the_mention(server: DiscordServer, ann: Person) -> None:
+    """Who forgot to name the bot adds it: the message is answered, once, however often it is edited then."""
+    generator = FakeGenerator(lines=("one", "two"))
+    async with talking(server, generator):
+        said = ann.says("how are you?")
+        ann.edits(said, f"{ann.bot} how are you?")
+        assert await server.posted(1) == ["one"]
+        ann.edits(said, f"{ann.bot} how are you today?")
+        ann.says(f"{ann.bot} and now?")
+        assert await server.posted(2) == ["one", "two"]
+    assert generator.prompts[1] == "Person1: how are you today?\nPerson2: one\nPerson1: and now?\nPerson2:"
+
+
+@pytest.mark.parametrize("visible", [True, False])
+async def test_an_edit_to_nothing(server: DiscordServer, ann: Person, visible: bool) -> None:
+    """Words that were taken out are forgotten; where Discord just does not show them to us, they are not."""
+    server.approved.message_content = visible
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(FakeGenerator(lines=("one", "two")), memory=memory)) as bot:
+        await server.until(lambda: bot.ready and bot.message_content is visible)
+        said = ann.says(f"{ann.bot} look at my garden", attachments=[server.picture()])
+        await server.posted(1)
+        ann.edits(said, "" if visible else "look at this")
+        other = ann.says(f"{ann.bot} hello", where=ann.direct)
+        await server.posted(1, ann.direct)
+        ann.edits(other, "hello!")
+        await server.until(lambda: "hello!" in [said.message.text for said in memory.everything()])
+        stored = [said.message.text for said in memory.everything()]
+    assert ("look at my garden" in stored) is not visible
+
+
+async def test_a_question_left_by_an_earlier_process(server: DiscordServer, ann: Person) -> None:
+    """What was asked before the bot was killed is answered when it is back, where it was asked."""
+    memory = open_memory("sqlite://")
+    lost = FakeGenerator(gate=asyncio.Event())
+    async with talking(server, talk=chat(lost, memory=memory)):
+        asked = ann.says(f"{ann.bot} hello")
+        await server.until(lambda: lost.prompts)
+    async with talking(server, talk=chat(FakeGenerator(lines=("I am back.",)), memory=memory)):
+        assert await server.posted(1) == ["I am back."]
+    assert server.messages()[0].reference["message_id"] == str(asked.id)
+
+
+async def test_an_answer_posted_by_an_earlier_process(server: DiscordServer, ann: Person) -> None:
+    """A bot killed before it heard that its answer stands finds it, and does not say it twice."""
+    memory = open_memory("sqlite://")
+    server.fail("POST", f"/channels/{server.channel}/messages", 503, times=1_000_000, lost=True)
+    async with talking(server, talk=chat(FakeGenerator(lines=("one",)), memory=memory)):
+        ann.says(f"{ann.bot} hello")
+        await server.posted(1)
+    server.faults.clear()
+    async with talking(server, talk=chat(FakeGenerator(lines=("two", "three")), memory=memory)) as bot:
+        await server.until(lambda: bot.ready)
+        ann.says("go on", answering=server.messages()[0].id)
+        assert await server.posted(2) == ["one", "two"]
