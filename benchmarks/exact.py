@@ -97,14 +97,14 @@ def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]
     kinds: dict[str, Engine] = {
         "fp32": engine.load(folder, precision="fp32", threads=threads),
         "int8 compiled": engine.load(folder, threads=threads),
-        "int8 torch": engine.load(folder, threads=threads, compiled=False),
+        "int8 torch": engine.load(folder, threads=threads, kernels="torch"),
     }
     nats = dict.fromkeys(kinds, 0.0)
     agree = dict.fromkeys(kinds, 0)
     tokens_seen, size = 0, 0
     for number, text in enumerate(texts):
-        tokens = kinds["fp32"]._tokens.encode(text)[: kinds["fp32"].context_length]
-        size += len(kinds["fp32"]._tokens.decode(tokens).encode())
+        tokens = kinds["fp32"]._tokenizer.encode(text)[: kinds["fp32"].context_length]
+        size += len(kinds["fp32"]._tokenizer.decode(tokens).encode())
         tokens_seen += len(tokens) - 1
         choices: dict[str, Tensor] = {}
         for name, made in kinds.items():

@@ -2,9 +2,10 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -183,7 +184,7 @@ def train(
     stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
     adapter_id = name or (stopped.name if stopped else agreed(f"voice-{now():%Y%m%d-%H%M%S}"))
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
-    with _telling_how_to_go_on(adapter_id), Bar("training") as bar:
+    with _telling_how_to_go_on(adapter_id, runs / adapter_id), Bar("training") as bar:
         learned = learn(
             files,
             shelf=shelf,
@@ -219,13 +220,48 @@ def train(
         _tell(learned, as_json=as_json)
 
 
+class Stopped(KeyboardInterrupt):
+    """The system or a closed terminal asks to stop, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 @contextmanager
-def _telling_how_to_go_on(name: str) -> Iterator[None]:
-    """Whoever stops a run by Ctrl-C learns how it goes on."""
+def _stopping_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does; what `nohup` ignores stays ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    watched = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {one: signal.getsignal(one) for one in watched if signal.getsignal(one) is not signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        err.print(f"Stopped. The same command with --name {name} --resume goes on from here.", markup=False)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def _telling_how_to_go_on(name: str, run: Path) -> Iterator[None]:
+    """Whoever stops a run learns how it goes on."""
+    from training.finetune.folder import begun
+
+    try:
+        with _stopping_in_order():
+            yield
+    except KeyboardInterrupt as stopped:
+        told = "Stopped before the training began; nothing was written."
+        if begun(run):
+            told = f"Stopped. The same command with --name {name} --resume goes on from here."
+        with suppress(OSError):  # the terminal may be gone
+            err.print(told, markup=False)
+        if isinstance(stopped, Stopped):
+            sys.exit(128 + stopped.number)
         raise
 
 

@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from core.chat import Chat
 from core.errors import Person2Error
 from core.settings import Settings, load_settings
 from person2.healthcheck import Source, beat
@@ -26,7 +27,14 @@ slack_app = typer.Typer(
 )
 
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+
+GRACE_SECONDS = 8.0
+"""How long replies on their way may take once the process is told to stop. Docker kills after ten seconds unless told
+otherwise (https://docs.docker.com/reference/cli/docker/container/stop/), systemd after ninety."""
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -44,15 +52,44 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(0) from None
 
 
+@contextmanager
+def _stopped_gently(chat: Chat) -> Iterator[None]:
+    """SIGTERM lets what is being said be finished, then stops this task as Ctrl-C does, in order; a second one stops
+    it at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - the event loop runs nothing but tasks
+    stopping: set[asyncio.Task[None]] = set()
+
+    async def drain() -> None:
+        log.info("stopping: replies on their way have %d s", GRACE_SECONDS)
+        if not await chat.drain(GRACE_SECONDS):
+            log.warning("stopped before every reply was posted: the rest are answered after the next start")
+        task.cancel()
+
+    def stop() -> None:
+        if stopping:
+            task.cancel()
+        else:
+            stopping.add(asyncio.create_task(drain()))
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 @app.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")
 def chat(
     once: Annotated[str | None, typer.Option(help="Answer this one line and leave.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same talk.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same talk: a conversation of its own, begun anew each time.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
 ) -> None:
     """Talk with Person2 in the terminal; lines may come from a pipe."""
-    from bots.terminal import Terminal
+    from bots.terminal import HOME, Terminal, apart
 
     # no limit per minute: nobody else waits for the model here
     settings = load_settings(**chosen(adapter=adapter, base_model=base), user_rate=0)
@@ -73,6 +110,7 @@ def chat(
                 sink=sys.stdout,
                 notes=sys.stderr,
                 interactive=interactive,
+                conversation=HOME if seed is None else apart(),
             )
             for line in terminal.lines() if once is None else [once]:
                 runner.run(terminal.say(line))
@@ -138,23 +176,26 @@ def _serve(settings: Settings, *bots: Bot) -> None:
     set_up_logging(settings)
 
     async def serve() -> None:
-        async with open_house(settings) as house, asyncio.TaskGroup() as group:
-            running = [bot(house) for bot in bots]
-            group.create_task(keep_retention(house.memory, settings.retention_days))
-            group.create_task(
-                beat(
-                    settings.person2_home,
-                    [each.health for each in running],
-                    notify=os.environ.get("NOTIFY_SOCKET"),
-                )
-            )
-            for each in running:
-                group.create_task(each.run())
+        async with open_house(settings) as house:
+            with _stopped_gently(house.chat):
+                await _together(house, [bot(house) for bot in bots])
 
     try:
         _run(serve())
     except* Person2Error as group:
         raise _first(group) from group
+
+
+async def _together(house: House, bots: Sequence[Running]) -> None:
+    """Run bots until one fails or all are cancelled."""
+    settings = house.settings
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_retention(house.memory, settings.retention_days))
+        group.create_task(
+            beat(settings.person2_home, [each.health for each in bots], notify=os.environ.get("NOTIFY_SOCKET"))
+        )
+        for each in bots:
+            group.create_task(each.run())
 
 
 def _first(group: BaseExceptionGroup[Person2Error]) -> Person2Error:

@@ -140,7 +140,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             voice_failed=voices.failed,
             settings=ChatSettings(sampling=sampling(settings), rules=settings.rules, user_rate=settings.user_rate),
             clock=now,
-            dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
+            rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
         )
         commands = Commands(
             chat=chat,

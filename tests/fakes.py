@@ -28,6 +28,7 @@ class FakeGenerator:
     adapters: list[Adapter | None] = field(default_factory=list)
     samplings: list[Sampling] = field(default_factory=list)
     closed: bool = False
+    model: str = "fake"
     context_length: ClassVar[int] = 256
 
     def count_tokens(self, text: str) -> int:
@@ -62,7 +63,9 @@ class FakeGenerator:
         pass
 
     def status(self) -> GeneratorStatus:
-        return GeneratorStatus(model="fake", device="cpu", queued=0, running=0, completed=len(self.prompts), tokens=0)
+        return GeneratorStatus(
+            model=self.model, device="cpu", queued=0, running=0, completed=len(self.prompts), tokens=0
+        )
 
     async def close(self) -> None:
         self.closed = True
@@ -79,6 +82,13 @@ class Clock:
 
     def move(self, **by: float) -> None:
         self.now += timedelta(**by)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks bring about; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - a list has no event to wait for
+            await asyncio.sleep(0.001)
 
 
 async def base_voice(conversation: Conversation, chosen: str | None) -> Adapter | None:

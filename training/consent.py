@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ExportError
+from core.errors import ExportError, reason
 
 KEY_NAME = "people.key"
 KEY_BYTES = 32
@@ -42,7 +42,7 @@ class PeopleKey:
                     file.write(key)
         except OSError as problem:
             raise ExportError(
-                f"The key for people's hashes cannot be used at {path} ({problem.strerror}); make the folder writable."
+                f"The key for people's hashes cannot be used at {path} ({reason(problem)}); make the folder writable."
             ) from problem
         if len(key) != KEY_BYTES:
             raise ExportError(

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from core.dialogue import Dialogue, Fault, Speaker, read, render
-from core.errors import DialogueError, ModelError
+from core.errors import DialogueError, ModelError, reason
 from core.generator import END_OF_TEXT
 
 IGNORE = -100
@@ -115,7 +115,7 @@ def load(files: Sequence[Path]) -> Corpus:
             raise DialogueError(f"There is no dialogue file {file}; check its name.") from None
         except OSError as error:
             raise DialogueError(
-                f"The dialogue file {file} cannot be read ({error.strerror}); mend that first."
+                f"The dialogue file {file} cannot be read ({reason(error)}); correct that first."
             ) from error
     if not dialogues:
         names = ", ".join(str(file) for file in files) or "no file"
@@ -125,6 +125,21 @@ def load(files: Sequence[Path]) -> Corpus:
             "with a blank line between dialogues."
         )
     return Corpus(dialogues=tuple(dialogues), faults=tuple(faults), sha256=digest.hexdigest())
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the files' bytes, in order, as `Corpus.sha256`. Raises DialogueError."""
+    found = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as raw:
+                while block := raw.read(1 << 20):
+                    found.update(block)
+        except OSError as error:
+            raise DialogueError(
+                f"The dialogue file {file} cannot be read ({reason(error)}); check its name."
+            ) from error
+    return found.hexdigest()
 
 
 def divide(files: Sequence[Path], held_out: Sequence[Path] = ()) -> tuple[Corpus, Corpus, int]:

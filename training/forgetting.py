@@ -7,20 +7,17 @@ shelf last, so that either the training sees that somebody has gone or the shelf
 """
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.adapters import Shelf
 from core.errors import ExportError, TrainingError
 from core.memory import Memory, Removed
+from training import manifest
 from training.consent import PeopleKey
-from training.manifest import forget_people
-from training.runs import LOCK, imported, locked, runs_with, sweep, sweep_imports
+from training.runs import LOCK, discard, imported, locked, runs_with, sweep, sweep_imports
 
 log = logging.getLogger(__name__)
-
-MANIFEST = ".manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +50,8 @@ class Receipt:
 
 def dialogue_files(home: Path) -> list[Path]:
     """Every dialogue file with a manifest, under the home and wherever imports were to write."""
-    inside = [
-        manifest.with_name(manifest.name.removesuffix(MANIFEST)) for manifest in sorted(home.rglob(f"*{MANIFEST}"))
-    ]
-    outside = [file for file in imported(home) if Path(f"{file}{MANIFEST}").exists()]
+    inside = manifest.dialogue_files(home)
+    outside = [file for file in imported(home) if manifest.beside(file).exists()]
     return list({file.resolve(): file for file in [*inside, *outside]}.values())
 
 
@@ -71,7 +66,7 @@ def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Pa
     dialogues, left = 0, []
     for file in dialogue_files(home):
         try:
-            dialogues += forget_people(file, [person])
+            dialogues += manifest.forget_people(file, [person])
         except (ExportError, OSError) as error:
             left.append(str(error))
             log.warning("%s:%s could not be forgotten in %s: %s", platform, person, file, error)
@@ -83,12 +78,13 @@ def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Pa
     except TrainingError:
         pass  # a retraining is under way: it looks for who has gone before its adapter may speak
     for run in [*runs_with(home, person)]:
-        # Reports and checkpoints of a run quote the words that it learned or was judged on.
-        shutil.rmtree(run, ignore_errors=True)
+        # Reports and checkpoints quote the words that a run learned or was judged on; one under way stops at this.
+        discard(run)
+    shelf.sweep()
     learned = shelf.learned_from(person)
     for card in learned:
         shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
-        shutil.rmtree(home / "runs" / card.id, ignore_errors=True)
+        discard(home / "runs" / card.id)
     speaks = shelf.current(base=base)
     return Receipt(
         removed=removed,

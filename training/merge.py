@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from core.errors import AdapterError
+from core.errors import AdapterError, reason
 from core.generator import END_OF_TEXT, Adapter
 from core.generator.transformers.adapter_pool import prepare, quiet_peft
 from core.generator.transformers.loader import Base, load_base
@@ -42,7 +42,7 @@ def merge(base: str | Path, adapter: Adapter, out: Path) -> Path:
                 out.rmdir()  # empty: rename would not take its place on Windows
             folder.rename(out)
     except OSError as error:
-        raise AdapterError(f"{out} cannot be written ({error.strerror}): give another folder") from error
+        raise AdapterError(f"{out} cannot be written ({reason(error)}): give another folder") from error
     return out
 
 

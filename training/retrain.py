@@ -21,7 +21,7 @@ from training.funnel import Funnel
 from training.importing import import_talk
 from training.learning import Learned, learn, undo
 from training.ownlog import learnable
-from training.runs import LOCK, locked, sweep
+from training.runs import LOCK, claimed, locked, sweep
 
 LEAST_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
@@ -104,7 +104,8 @@ def retrain(
         if learned is not None:
             left = {key.of(person) for person in set(willing) - set(memory.consented())}
             if left & set(learned.card.people):
-                undo(shelf, name, home / "runs" / name)
+                with claimed(home / "runs" / name) as claim:
+                    undo(shelf, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
                     "Somebody took back their consent while their words were learned, so the new voice is out of "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow, PostRow
+from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation, Kind, Message
 
 PERSON2 = "person2"
@@ -20,6 +20,16 @@ PERSON2 = "person2"
 class Remembered:
     row: int
     message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A question that was stored and whose answer was never posted: the process ended in between."""
+
+    row: int
+    message: Message
+    by_command: bool
+    """Asked by a command: nobody sees the question unless the answer shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +142,7 @@ def delete_messages(session: Session, rows: Sequence[int]) -> None:
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
         session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))
+        session.execute(delete(QuestionRow).where(QuestionRow.message_id.in_(some)))
         session.execute(delete(FeedbackRow).where(FeedbackRow.message_id.in_(some)))
         session.execute(update(MessageRow).where(MessageRow.answers.in_(some)).values(answers=None))
         session.execute(delete(MessageRow).where(MessageRow.id.in_(some)))

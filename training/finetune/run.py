@@ -75,6 +75,8 @@ def finetune(
     set_seed(settings.seed)
     with quiet():
         peft = with_lora(model, settings, base) if adapter is None else add_adapter(model, adapter, trainable=True)
+    if processes.is_main_process:
+        checkpoints.check_room(run, sum(weight.numel() for _, weight in _learning(peft)))
     peft.to(device())
     fold(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)

@@ -19,11 +19,11 @@ from platformdirs import user_cache_path
 
 from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
-from core.generator.engine.checkpoint import ModelConfig, ReadTensor, find, opened, read_config
+from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits
-from core.generator.engine.kernels.compiler import library
+from core.generator.engine.kernels.library import find_kernels
 from core.generator.engine.kv_cache import KVCachePool
-from core.generator.engine.lora import MODULES, Site
+from core.generator.engine.lora import Site
 from core.generator.engine.model import Model
 from core.generator.engine.model_native import NativeModel, serves
 from core.generator.engine.model_torch import Precision, TorchModel
@@ -54,8 +54,8 @@ def load(
     max_adapters: int = MAX_ADAPTERS,
     cache_mb: int = CACHE_MB,
     prefill_chunk: int = PREFILL_CHUNK,
-    compiled: bool = True,
-    compiled_cache: Path | None = None,
+    kernels: str = "auto",
+    kernels_cache: Path | None = None,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
@@ -63,8 +63,9 @@ def load(
 
     `base` is a folder or a hub name; the network is touched only for a name that is not in the local cache.
     `precision` is int8 weights, or fp32 to equal transformers. `threads` is all processors unless given, and is set
-    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together. `compiled=False` keeps
-    to torch's kernels; `compiled_cache` is where compiled ones are kept, the user's cache folder unless given.
+    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together. `kernels` names those for
+    int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's; `kernels_cache` is where they are
+    kept if they have to be compiled, the user's cache folder unless given.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -79,10 +80,10 @@ def load(
         torch.set_num_threads(threads)
     folder = find(base)
     config = read_config(folder)
-    tokens = read_tokenizer(folder)
-    with opened(folder) as take:
-        model = _model(config, take, precision, (compiled_cache or _cache()) if compiled else None)
-        biases = {name: take(name) for name in _biases(config)}
+    tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
+    with opened(folder, config) as checkpoint:
+        model = _model(checkpoint, precision, kernels, kernels_cache or _cache())
+        biases = checkpoint.biases()
     _give_back()
     pool = KVCachePool(model, limit=cache_mb * 1_000_000)
     if model.cache_bytes(config.context) > cache_mb * 1_000_000:
@@ -92,12 +93,12 @@ def load(
         )
 
     def weights(site: Site) -> torch.Tensor:
-        with opened(folder) as take:
-            return take(f"h.{site[0]}.{site[1]}.weight").t()
+        with opened(folder, config) as checkpoint:
+            return checkpoint.weight(*site)
 
     return Engine(
         model,
-        tokens,
+        tokenizer,
         pool,
         name=str(base),
         device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
@@ -122,13 +123,10 @@ def _cache() -> Path:
     return user_cache_path("person2", appauthor=False)
 
 
-def _model(config: ModelConfig, take: ReadTensor, precision: Precision, cache: Path | None) -> Model:
-    found = library(cache) if cache is not None and precision == "int8" and serves(config) else None
-    if found is not None:
-        return NativeModel(found, config, take, threads=min(torch.get_num_threads(), MAX_THREADS))
-    return TorchModel(config, take, precision=precision)
-
-
-def _biases(config: ModelConfig) -> list[str]:
-    places = [f"h.{layer}.{name}" for layer in range(config.layers) for name in (*MODULES, "ln_1", "ln_2")]
-    return [f"{place}.bias" for place in (*places, "ln_f")]
+def _model(checkpoint: Checkpoint, precision: Precision, kernels: str, cache: Path) -> Model:
+    if precision == "fp32" or kernels == "torch":
+        return TorchModel(checkpoint, precision=precision)
+    found = find_kernels(kernels, cache) if serves(checkpoint.config) else None
+    if found is None:
+        return TorchModel(checkpoint, precision=precision)
+    return NativeModel(found, checkpoint, threads=min(torch.get_num_threads(), MAX_THREADS))

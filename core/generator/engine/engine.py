@@ -63,7 +63,7 @@ class Engine:
     def __init__(
         self,
         model: Model,
-        tokens: Tokenizer,
+        tokenizer: Tokenizer,
         pool: KVCachePool,
         *,
         name: str,
@@ -75,12 +75,12 @@ class Engine:
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model, self._tokens, self._limits = model, tokens, limits
+        self._model, self._tokenizer, self._limits = model, tokenizer, limits
         self._name, self._device, self._fingerprint = name, device, fingerprint
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
-        self._scheduler = Scheduler(model=model, pool=pool, tokens=tokens, chunk=limits.prefill_chunk)
+        self._scheduler = Scheduler(model=model, pool=pool, tokenizer=tokenizer, chunk=limits.prefill_chunk)
         self._changed = threading.Condition()
         self._queue: deque[_Request] = deque()
         self._running: list[_Request] = []
@@ -109,7 +109,7 @@ class Engine:
         return self._model.config.context
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokens.encode(text))
+        return len(self._tokenizer.encode(text))
 
     async def generate(
         self,
@@ -126,10 +126,10 @@ class Engine:
         if adapter is not None:
             lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
         limit = self.context_length - room_for(sampling, self.context_length)
-        newest = self._tokens.newest
-        ids = newest(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(newest, prompt, limit)
+        encode = self._tokenizer.prompt
+        ids = encode(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt, limit)
         request = _Request(
-            prompt=ids or [max(self._model.config.end_of_text, 0)],
+            prompt=ids,
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             lora=lora,

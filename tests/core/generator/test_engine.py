@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
 from core.adapterfiles import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
@@ -22,7 +22,7 @@ from core.generator import INFORMATION, RIVAL_STEP, Adapter, Completion, Generat
 from core.generator.engine import Engine
 from core.generator.engine.model import Chunk
 from core.generator.engine.scheduler import Scheduler, Sequence
-from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
+from tests.models import tiny_adapter, tiny_base, tiny_model, tiny_tokenizer
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12, stop="", repetition_penalty=1)
 DRAWN = Sampling(seed=5, max_new_tokens=12, stop="", top_k=40)
@@ -37,7 +37,7 @@ VOICES: dict[str, dict[str, Any]] = {
 }
 KINDS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
-    "int8": {"precision": "int8", "compiled": False},
+    "int8": {"precision": "int8", "kernels": "torch"},
     "compiled": {"precision": "int8"},
 }
 
@@ -94,7 +94,7 @@ class Gate:
 def reference(base: Path, adapter: Adapter | None, prompt: str, tokens: int) -> str:
     """What transformers and peft write greedily by themselves, one request at a time."""
     tokenizer = tiny_tokenizer()
-    model: Any = GPT2LMHeadModel.from_pretrained(base)
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter.path))
     model.eval()
@@ -123,6 +123,20 @@ async def test_greedy_replies_are_those_of_transformers(exact: Engine, base: Pat
     jobs = [(prompt, adapter) for prompt in PROMPTS[:4] for adapter in (None, *voices.values())]
     made = await asyncio.gather(*(exact.generate(p, sampling=GREEDY, adapter=a) for p, a in jobs))
     assert [one.text for one in made] == [reference(base, a, p, GREEDY.max_new_tokens) for p, a in jobs]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+async def test_other_families_speak_as_in_transformers(family: str, tmp_path: Path) -> None:
+    """Base and adapter in one batch, greedily, up to a window beyond the context."""
+    sizes = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96}
+    other = tiny_base(tmp_path / "base", family, positions=CONTEXT, **sizes)
+    adapters = [None, Adapter(id="voice", path=tiny_adapter(tmp_path / "voice", other))]
+    jobs = [(prompt, adapter) for prompt in (*PROMPTS[:4], "1234567890" * 20) for adapter in adapters]
+    right = [reference(other, adapter, prompt, GREEDY.max_new_tokens) for prompt, adapter in jobs]
+    made = engine.load(other, precision="fp32", prefill_chunk=32)
+    done = await asyncio.gather(*(made.generate(p, sampling=GREEDY, adapter=a) for p, a in jobs))
+    await made.close()
+    assert [one.text for one in done] == right
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -480,7 +494,7 @@ async def test_a_card_names_the_base(exact: Engine, base: Path, tmp_path: Path) 
     """Same config, other weights: only the card's fingerprint can tell."""
     other = tiny_model(tmp_path / "other", seed=9, width=64, positions=CONTEXT)
     folder = tiny_adapter(tmp_path / "voice", other)
-    stranger = engine.load(other, compiled=False)
+    stranger = engine.load(other, kernels="torch")
     await stranger.close()
     card = {"id": "voice", "created_at": "2026-11-22T12:00:00Z", "base": "other"}
     (folder / "card.json").write_text(json.dumps(card | {"base_fingerprint": stranger.fingerprint}))
@@ -549,8 +563,8 @@ def test_a_base_that_cannot_be_had(base: Path, tmp_path: Path, monkeypatch: pyte
     """No folder, an empty one, another architecture, damaged weights, an unknown name without a model: sentences."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "llama").mkdir()
-    (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "falcon").mkdir()
+    (tmp_path / "falcon" / "config.json").write_text('{"model_type": "falcon"}')
     cut = tiny_model(tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     odd = tiny_model(tmp_path / "odd")
@@ -559,7 +573,7 @@ def test_a_base_that_cannot_be_had(base: Path, tmp_path: Path, monkeypatch: pyte
     table: list[tuple[str | Path, str]] = [
         (tmp_path / "nowhere", "there is no model folder"),
         (tmp_path / "empty", r"there is no config\.json"),
-        (tmp_path / "llama", "holds a llama model"),
+        (tmp_path / "falcon", "is a falcon model, and Person2 works with gpt2"),
         (cut, "are damaged"),
         (odd, "scale_attn_by_inverse_layer_idx=True, which the engine lacks"),
         ("no/such-model", "is not cached and the hub cannot be reached"),
