@@ -281,7 +281,8 @@ class Client(GatewayClient):
         await self._tell_login(self)
 
     async def on_ready(self) -> None:
-        await self._tell_ready(self)
+        if not self.is_closed():  # discord.py tells so a moment late
+            await self._tell_ready(self)
 
     async def on_message(self, message: discord.Message) -> None:
         if self.user is not None:

@@ -19,6 +19,7 @@ import discord
 from bots.discord.compat import seconds_of
 from bots.discord.pacing import Pacer
 from bots.discord.timeouts import Timeouts
+from core.failures import log_failure
 from core.health import PostHealth
 
 log = logging.getLogger(__name__)
@@ -330,7 +331,13 @@ class Sender:
         """Do something aside, until the bot ends."""
         task = asyncio.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log_failure(log, error, "something done aside failed")
 
     async def close(self) -> None:
         """End what is still waiting; to be called when no client is connected any more."""

@@ -1,13 +1,14 @@
 """Whose words count on Discord, and which: forwarded and pasted ones, and those that a proxy posts for a member."""
 
 import asyncio
+from datetime import datetime
 
 import pytest
 
 from core.memory import open_memory
 from tests.bots.discord_talk import talking
 from tests.discord_server import DiscordServer, Person
-from tests.fakes import FakeGenerator, chat
+from tests.fakes import Clock, FakeGenerator, chat
 
 
 async def test_a_forwarded_message(server: DiscordServer, ann: Person) -> None:
@@ -126,10 +127,11 @@ async def test_a_question_left_by_an_earlier_process(server: DiscordServer, ann:
     """What was asked before the bot was killed is answered when it is back, where it was asked."""
     memory = open_memory("sqlite://")
     lost = FakeGenerator(gate=asyncio.Event())
-    async with talking(server, talk=chat(lost, memory=memory)):
+    clock = Clock(datetime.fromisoformat(server.backend.now_iso()))
+    async with talking(server, talk=chat(lost, memory=memory, clock=clock)):
         asked = ann.says(f"{ann.bot} hello")
         await server.until(lambda: lost.prompts)
-    async with talking(server, talk=chat(FakeGenerator(lines=("I am back.",)), memory=memory)):
+    async with talking(server, talk=chat(FakeGenerator(lines=("I am back.",)), memory=memory, clock=clock)):
         assert await server.posted(1) == ["I am back."]
     assert server.messages()[0].reference["message_id"] == str(asked.id)
 
@@ -137,12 +139,13 @@ async def test_a_question_left_by_an_earlier_process(server: DiscordServer, ann:
 async def test_an_answer_posted_by_an_earlier_process(server: DiscordServer, ann: Person) -> None:
     """A bot killed before it heard that its answer stands finds it, and does not say it twice."""
     memory = open_memory("sqlite://")
+    clock = Clock(datetime.fromisoformat(server.backend.now_iso()))
     server.fail("POST", f"/channels/{server.channel}/messages", 503, times=1_000_000, lost=True)
-    async with talking(server, talk=chat(FakeGenerator(lines=("one",)), memory=memory)):
+    async with talking(server, talk=chat(FakeGenerator(lines=("one",)), memory=memory, clock=clock)):
         ann.says(f"{ann.bot} hello")
         await server.posted(1)
     server.faults.clear()
-    async with talking(server, talk=chat(FakeGenerator(lines=("two", "three")), memory=memory)) as bot:
+    async with talking(server, talk=chat(FakeGenerator(lines=("two", "three")), memory=memory, clock=clock)) as bot:
         await server.until(lambda: bot.ready)
         ann.says("go on", answering=server.messages()[0].id)
         assert await server.posted(2) == ["one", "two"]
