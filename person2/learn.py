@@ -40,7 +40,12 @@ def import_(
     people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
     as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
-    gap: Annotated[float | None, typer.Option(min=0.0, help="Minutes of silence that end a conversation.")] = None,
+    gap: Annotated[float, typer.Option(min=1.0, help="Minutes of silence that end a conversation.")] = 720.0,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names in what was said.")] = False,
+    country: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask this country's national telephone numbers too (ISO code); may be repeated."),
+    ] = None,
     block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
@@ -62,7 +67,9 @@ def import_(
     memory = open_memory(settings.database) if from_log else None
     options = Options(
         as_name=as_name,
-        gap=timedelta(minutes=gap) if gap else None,
+        gap=timedelta(minutes=gap),
+        keep_names=keep_names,
+        countries=tuple(code.upper() for code in country or ()),
         block_list=_lines(block_list),
         languages=tuple(language or ()),
         code=_code_blocks(code),
@@ -86,7 +93,10 @@ def import_(
     for line in funnel.faults.lines():
         err.print(line, markup=False)
     for name in funnel.unknown_people:
-        err.print(f"nobody in these exports is, or several people are, {name!r}", markup=False)
+        err.print(
+            f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
+            markup=False,
+        )
     if as_json:
         write_json(funnel.to_json())
     else:
@@ -168,6 +178,12 @@ def train(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Also train on a quarter and a half: is there enough data?")
     ] = False,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="Passages that are not learned, one a line, such as a run's memorized.txt.")
+    ] = None,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
@@ -177,6 +193,7 @@ def train(
     from training.finetune import Settings as Knobs
     from training.finetune.folder import unfinished
     from training.learning import learn
+    from training.memorization import LeftOut
 
     settings = load_settings(**chosen(base_model=base))
     shelf = open_shelf(settings)
@@ -210,6 +227,8 @@ def train(
             ),
             resume=resume,
             with_curve=learning_curve,
+            left_out=LeftOut.read(leave_out) if leave_out else LeftOut(),
+            drop_memorized=drop_memorized,
             contexts=contexts,
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
@@ -281,6 +300,9 @@ def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
     contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the judgement.")] = 200,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
@@ -304,6 +326,7 @@ def retrain(
             settings=Knobs(epochs=epochs),
             sampling=sampling(settings),
             contexts=contexts,
+            drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(0, 1, stage),
         )

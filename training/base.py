@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -78,6 +79,19 @@ def inner(model: Learner | PeftModel) -> Learner:
     if not isinstance(found, Learner):
         raise TypeError("this model was not loaded by training.base")
     return found
+
+
+@contextmanager
+def without_adapter(model: Learner) -> Iterator[Learner]:
+    """The same model with its LoRA layers switched off inside the block."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def base_fingerprint(model: Learner) -> str:

@@ -8,7 +8,7 @@ isolates packed dialogues only when it gets position ids, NO attention mask and 
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -198,7 +198,11 @@ class Encoder:
     seams, so the pieces are the tokens of the whole text (a test holds this for every dialogue it can invent).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, left_out: Callable[[str], bool] = lambda text: False
+    ) -> None:
+        """`left_out` says of a turn's text that it is no target, though it is Person2's."""
+        self._left_out = left_out
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError("This base has no fast tokenizer; use a GPT-2 with a tokenizer.json.")
@@ -241,6 +245,7 @@ class Encoder:
             tag, said = self._tags[turn.speaker], next(words)
             ids += tag + said
             answers = turn.speaker is Speaker.PERSON2 and len(starts) > 1  # an opening answers nothing
+            answers = answers and not self._left_out(turn.text)
             target += [everything] * len(tag) + [everything or answers] * len(said)
         ids.append(self.end)
         target.append(False)

@@ -22,14 +22,21 @@ from core.generator import Adapter, Sampling
 from training import checkpoints
 from training.advisor import learning_curve
 from training.card import make_card
+from training.checkpoints import write_atomically
 from training.dataset import digest
 from training.finetune import LogTo, Outcome, Progress, Settings, finetune
 from training.finetune.folder import begun
 from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
+from training.memorization import LeftOut
 from training.provenance import funnel_of, people_behind, people_of
 from training.report import Report, write_report
 from training.runs import Claim, claimed, discard, note_heard
+
+MEMORIZED = "memorized.txt"
+"""In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
+ROUNDS = 2
+"""Times that `drop_memorized` begins again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,8 @@ def learn(
     settings: Settings | None = None,
     resume: bool = False,
     with_curve: bool = False,
+    left_out: LeftOut = LeftOut(),
+    drop_memorized: bool = False,
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
@@ -73,7 +82,9 @@ def learn(
     """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
-    judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help.
+    judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
+    `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
+    begins again, `ROUNDS` times at most.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
@@ -84,6 +95,10 @@ def learn(
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     if resume and not begun(run):
         raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
+    if drop_memorized and (not contexts or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        raise TrainingError(
+            "--drop-memorized needs the judging and one process; leave --contexts 0 and accelerate out."
+        )
     began = time.monotonic()
     what: dict[str, Any] = {
         "run": run,
@@ -114,19 +129,25 @@ def learn(
             on_stage(words)
 
         what["on_progress"] = going_on
-        advice = learning_curve(files, **what) if with_curve else None
-        outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
-        if not outcome.leads:
-            return None
-        judged = weights_sha256(outcome.adapter)
-        made_at = clock()
-        card = make_card(outcome, created_at=made_at, command=command)
-        warning = "" if outcome.improved else nothing_learned(outcome)
-        if warning:
-            card = replace(card, passed=False, notes=warning)
-        card = replace(card, weights_sha256=judged)
-        judgement, page = None, None
-        if contexts:
+        if resume and drop_memorized and (run / MEMORIZED).exists():
+            left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
+        what["left_out"] = left_out
+        judgement: Judgement | None = None
+        for left in range(ROUNDS if drop_memorized else 0, -1, -1):
+            advice = learning_curve(files, **what) if with_curve else None
+            outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+            if not outcome.leads:
+                return None
+            made_at = clock()
+            card = replace(
+                make_card(outcome, created_at=made_at, command=command),
+                weights_sha256=weights_sha256(outcome.adapter),
+            )
+            warning = "" if outcome.improved else nothing_learned(outcome)
+            if warning:
+                card = replace(card, passed=False, notes=warning)
+            if not contexts:
+                break
             _check_unchanged([*files, *held_out], learned_from)
             note_heard(run, people_behind(current.path if current else None))
             judgement = judge(
@@ -139,6 +160,16 @@ def learn(
                 sampling=sampling or Sampling(),
                 on_stage=stage,
             )
+            if not judgement.memorized:
+                break
+            going_on()
+            if left:
+                checkpoints.clear(run)  # before what is left out changes, so that no run goes on with another list
+            left_out = LeftOut({*left_out.passages, *(one.passage.words for one in judgement.memorized)})
+            write_atomically(run / MEMORIZED, left_out.to_text())
+            what |= {"left_out": left_out, "resume": False}
+        page = None
+        if judgement is not None:
             if warning:
                 reasons = (Reason(ok=False, sentence=warning), *judgement.verdict.reasons)
                 judgement = replace(judgement, verdict=Verdict(reasons=reasons))

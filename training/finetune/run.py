@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from training.finetune.outcome import Outcome, Point, Progress
 from training.finetune.trainer import make_trainer
 from training.likelihood import likelihood
 from training.lora import fold
+from training.memorization import LeftOut
 from training.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
@@ -38,6 +40,7 @@ def finetune(
     name: str | None = None,
     adapter: Path | None = None,
     settings: Settings = Settings(),
+    left_out: LeftOut = LeftOut(),
     resume: bool = False,
     log_to: LogTo = "none",
     on_progress: Callable[[Progress], None] | None = None,
@@ -45,6 +48,7 @@ def finetune(
     """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
 
     `base_name` is what the card calls the base, where `base` is a path on this machine only.
+    Turns that hold a passage of `left_out` are read and not learned.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
     that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
     found it better, it is what it began with. Raises DialogueError, ModelError, AdapterError and TrainingError, each
@@ -61,10 +65,12 @@ def finetune(
         learning_rate=settings.rate(model.config.n_embd),
     )
     learned = train.share(settings.data_share)
-    rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
+    rows = encode_rows(learned, Encoder(tokenizer, left_out=left_out.holds), block=settings.block, seed=settings.seed)
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
     plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    if left_out.passages:
+        plan |= {"left_out": sha256(left_out.to_text().encode()).hexdigest()}
     # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
     plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
