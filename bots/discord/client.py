@@ -192,7 +192,7 @@ class DiscordBot:
 
     async def _on_login(self, client: Client) -> None:
         self._logged_in.set()
-        log.info("Discord: invite me with %s", invite_url(client.application_id or 0))
+        log.info("Discord: invite link: %s", invite_url(client.application_id or 0))
         self.sender.spawn(self._sync(client.tree))
 
     async def _on_ready(self, client: Client) -> None:

@@ -291,8 +291,10 @@ def read_leniently() -> None:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     """A refused connect is one line; discord.py logs it with its traceback each time."""
-    if record.exc_info and not log.isEnabledFor(logging.DEBUG):
-        error = record.exc_info[1]
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (OSError, aiohttp.ClientError, discord.DiscordException)) and not log.isEnabledFor(
+        logging.DEBUG
+    ):
         record.msg, record.args = f"{record.getMessage()} ({type(error).__name__}: {error})", ()
         record.exc_info = record.exc_text = None
     return True
@@ -343,11 +345,12 @@ def _counted(url: URL) -> bool:
 
 
 def seconds_of(headers: Mapping[str, str]) -> float:
-    """Seconds that a 429 asks to wait."""
+    """Seconds that a 429 asks to wait; one where it does not say."""
     try:
-        return float(headers.get("Retry-After", 1.0))
+        seconds = float(headers.get("Retry-After", 1.0))
     except ValueError:
         return 1.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 1.0
 
 
 # The gateway

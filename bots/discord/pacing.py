@@ -48,8 +48,8 @@ class Pacer:
             self.waiting -= 1
 
     def hold(self, seconds: float) -> None:
-        """Let nothing pass for so long."""
-        self._next = max(self._next, self._clock() + seconds)
+        """Let nothing pass for so long, but ten minutes at most: then we ask again."""
+        self._next = max(self._next, self._clock() + min(seconds, INVALID_SECONDS))
 
     def count_invalid(self) -> None:
         """Discord answered 401, 403 or 429."""
