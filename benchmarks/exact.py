@@ -10,7 +10,6 @@ held-out dialogues against fp32, and how often both would choose the same next t
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def main() -> None:
     options.add_argument("--tokenizer", type=Path, help="a folder with GPT-2's vocab.json and merges.txt")
     options.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="where models are made and kept")
     options.add_argument("--model", type=Path, help="a trained GPT-2: also scores int8 against fp32")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     dialogues = dialogues_of(given.dialogues)

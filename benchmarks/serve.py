@@ -45,7 +45,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="where models are made and kept")
     options.add_argument("--model", type=Path, help="a GPT-2 small on disk, instead of a random one")
     options.add_argument("--starter", type=Path, default=Path("models/starter"), help="for the time to start")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--rounds", type=int, default=3, help="times each comparison is repeated")
     options.add_argument("--json", type=Path, help="where the raw figures go as well")
     options.add_argument("--only", choices=("memory", "start"), help=argparse.SUPPRESS)

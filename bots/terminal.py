@@ -116,7 +116,7 @@ class Terminal:
         if answer.text:
             self._note(answer.text)
         if answer.attachment is not None:
-            self._sink.write(answer.attachment.data.decode() + "\n")
+            self._sink.write(f"{answer.attachment.text}\n")
             self._sink.flush()
 
     def _note(self, text: str) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
 from core.errors import AdapterError, reason
 from core.generator import Adapter
-from core.wholefiles import flush, flush_folder, lock, read_text, write_atomically
+from core.wholefiles import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 
 __all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
 
@@ -245,6 +245,7 @@ class Shelf:
             with tempfile.TemporaryDirectory(dir=self._root, prefix=STAGED) as scratch:
                 staged = Path(scratch) / card.id
                 shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
+                make_private(Path(scratch))  # a copy keeps the modes of what it is made from
                 found = weights_sha256(staged)
                 if card.weights_sha256 and found != card.weights_sha256:
                     raise AdapterError(
@@ -441,8 +442,8 @@ class Shelf:
     def _locked(self) -> Iterator[None]:
         """One writer at a time, over all processes; the lock dies with its holder."""
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with (self._root / ".lock").open("a+b") as handle:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(self._root / ".lock", "a+b", opener=private_opener) as handle:
                 lock(handle.fileno())
                 for left in self._root.glob(f"{STAGED}*"):  # a killed writer's: whoever writes now holds the lock
                     shutil.rmtree(left, ignore_errors=True)

@@ -23,34 +23,26 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
 from core.attention import Attention
 from core.composer import Composer, VoiceFailed, VoiceOf
-from core.errors import Overloaded
-from core.failures import log_failure
 from core.generator import Generator, Sampling
 from core.locks import Locks
-from core.memory import ChannelSettings, Memory, Removed, Unanswered
+from core.lookups import Lookups
+from core.memory import ChannelSettings, Memory, Remembered, Removed, Unanswered
 from core.messages import Conversation, Kind, Message, Reply
-from core.notices import Notices
-from core.pending import PendingReplies, PendingReply
 from core.policy import Why
 from core.recent import Recent
+from core.responder import Responder, Thinking
 
 log = logging.getLogger(__name__)
 
-Thinking = Callable[[], AbstractAsyncContextManager[object]]
-"""Makes what a platform shows while a reply is composed: a typing indicator, a status."""
-
 ANSWER_WITHIN = timedelta(minutes=10)
 """Questions that an earlier process left unanswered are still answered when they are no older than this."""
-
-COMPLETE_SECONDS = 5.0
-"""Longest wait for names that are being looked up in a channel before it is answered without them."""
 
 RESET = "reset"
 """Said to the bot alone in a thread, this is the command: not every platform takes commands in threads."""
@@ -83,7 +75,7 @@ class Chat:
         self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
-        self._composer = Composer(
+        composer = Composer(
             memory=memory,
             generator=generator,
             voice=voice,
@@ -92,15 +84,18 @@ class Chat:
             rng=self._rng,
             clock=clock,
         )
+        self._responder = Responder(memory=memory, composer=composer, clock=clock)
+        self._pending = self._responder.pending
+        self._lookups = Lookups(memory)
         self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
         self._locks = Locks()
-        self._pending = PendingReplies()
-        self._notices = Notices(clock)
         self._removed: Recent[None] = Recent()
         """Messages deleted on the platform, in case the deletion overtakes the message."""
-        self._completing: dict[str, set[asyncio.Task[Message]]] = {}
-        self._handed_out: set[int] = set()
-        """Questions of an earlier process that a platform is about to resume."""
+        self._begun = asyncio.Lock()
+        self._newest_before: int | None = None
+        """The newest row when this process began: questions up to it are an earlier one's."""
+        self._caught_up: set[str] = set()
+        """Platforms that were given what they left unanswered."""
         self.draining = False
         """No answers are begun any more."""
 
@@ -142,7 +137,7 @@ class Chat:
         if heard is not None:
             heard()
         if complete is not None:
-            message = await self._completed(message, row, complete)
+            message = await self._lookups.complete(message, row, complete)
         why = decision.why
         if not decision.answer and await self._answers_us_after_all(message, row):
             why = Why.REPLY
@@ -151,7 +146,7 @@ class Chat:
         if why is Why.AMBIENT:
             self._attention.answers_unasked(message)
         elif not self.draining and self._attention.too_fast(message):
-            return await self._give_up(row, self._notice(notices.TOO_FAST, message))
+            return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=why, thinking=thinking)
 
     async def edited(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
@@ -183,7 +178,7 @@ class Chat:
         if row is None:
             return None
         if not self.draining and self._attention.too_fast(message):
-            return await self._give_up(row, self._notice(notices.TOO_FAST, message))
+            return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
 
     async def ask(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
@@ -200,9 +195,9 @@ class Chat:
         if row is None:
             return None
         if self.draining:
-            return await self._give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
+            return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
         if self._attention.too_fast(message):
-            return await self._give_up(row, Reply(text=notices.TOO_FAST, answers=message.id, notice=True))
+            return await self._responder.give_up(row, Reply(text=notices.TOO_FAST, answers=message.id, notice=True))
         return await self._answer(message, row, chosen, why=Why.COMMAND, thinking=thinking)
 
     async def again(
@@ -240,60 +235,37 @@ class Chat:
                 found = await asyncio.to_thread(self.memory.question_of, where, post)
         if found is None:
             return Reply(text=notices.NOTHING_ASKED if post is None else notices.NOT_MINE, notice=True), ()
-        question, row = found.message, found.row
-        if question.author != asker.author and not admin and where.kind is not Kind.DIRECT:
+        if found.message.author != asker.author and not admin and where.kind is not Kind.DIRECT:
             return Reply(text=notices.NOT_YOURS, notice=True), ()
         if self.draining:
             return Reply(text=notices.RESTARTING, notice=True), ()
         if self._attention.too_fast(asker):
             return Reply(text=notices.TOO_FAST, notice=True), ()
-        replaced: tuple[str, ...] = ()
-
-        async def compose() -> Reply | None:
-            nonlocal replaced
-            await self._pending.answered(row)
-            live = await asyncio.to_thread(self.memory.live_reply, row)
-            pending.replaces = live[0].row if live else None
-            reply = await self._composer.compose(question, row, chosen, why=Why.COMMAND, replacing=pending.replaces)
-            replaced = live[1] if live and reply is not None and not reply.notice else ()
-            return reply
-
-        pending = self._pending.begin(question.conversation, row)
-        reply = await self._composed(pending, compose, asker, thinking=thinking)
+        reply, replaced = await self._responder.again(found, chosen, thinking=thinking)
         return reply or Reply(text=notices.DELETED, notice=True), replaced
 
     # After a restart, and before one
 
     async def unanswered(self, platform: str) -> list[Unanswered]:
-        """Questions of the last minutes that an earlier process stored and never answered, oldest first; each is given
-        once in all. What this process is answering is not among them."""
-        since = self._clock() - ANSWER_WITHIN
-        busy = self._pending.questions() | self._handed_out
-        found = await asyncio.to_thread(
-            self.memory.unanswered, platform, since=since, command=str(Why.COMMAND), besides=busy
+        """Questions of the last minutes that an earlier process stored and never answered, oldest first. The first
+        call in a process gives them all, later ones (of a platform that connects again) give nothing."""
+        if platform in self._caught_up:
+            return []
+        self._caught_up.add(platform)
+        until, since = await self._newest_of_earlier_process(), self._clock() - ANSWER_WITHIN
+        return await asyncio.to_thread(
+            self.memory.unanswered, platform, since=since, until=until, command=str(Why.COMMAND)
         )
-        self._handed_out.update(each.row for each in found)
-        return found
 
     async def resume(self, question: Unanswered, *, thinking: Thinking = nullcontext) -> Reply | None:
         """The reply to a question that an earlier process left: the one it composed, else a new one, else a sentence
         that says sorry. None where nothing is to be said any more."""
-        message, row = question.message, question.row
-        pending = self._pending.begin(message.conversation, row)
-        self._handed_out.discard(row)
 
-        async def compose() -> Reply | None:
-            chosen = await asyncio.to_thread(self.memory.channel_settings, message.conversation)
-            if not self._attention.allowed(message, chosen):
-                return None
-            live = await asyncio.to_thread(self.memory.live_reply, row)
-            if live is None:
-                return await self._composer.compose(message, row, chosen, why=Why.RESUMED)
-            reply = live[0]
-            return Reply(text=reply.message.text, answers=message.id, row=reply.row, question=message, resumed=True)
+        async def chosen() -> ChannelSettings | None:
+            here = await asyncio.to_thread(self.memory.channel_settings, question.message.conversation)
+            return here if self._attention.allowed(question.message, here) else None
 
-        reply = await self._composed(pending, compose, message, thinking=thinking)
-        return replace(reply, text=notices.MISSED) if reply is not None and reply.notice else reply
+        return await self._responder.resume(question, chosen, thinking=thinking)
 
     async def drain(self, seconds: float) -> bool:
         """Take on nothing more, and wait until every reply on its way is posted; False where that takes longer."""
@@ -313,17 +285,10 @@ class Chat:
         """
         if reply.row is None:
             return
-        pending = None
-        try:
-            if stands if stands is not None else bool(posts):
-                await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
-                self._attention.posted(reply.question.conversation if reply.question else conversation)
-            else:
-                pending = self._pending.posted(reply.row)
-                restored = pending.replaces if pending else None
-                await asyncio.to_thread(self.memory.withdraw, reply.row, restored=restored)
-        finally:
-            self._pending.posted(reply.row)
+        seen = bool(posts) if stands is None else stands
+        await self._responder.posted(reply.row, conversation, posts, stands=seen)
+        if seen:
+            self._attention.posted(reply.question.conversation if reply.question else conversation)
 
     async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
@@ -378,6 +343,7 @@ class Chat:
 
     async def _looked_up(self, message: Message) -> tuple[ChannelSettings, Message]:
         """What the channel chose, and the message with what only memory knows of it."""
+        await self._newest_of_earlier_process()
         where, memory = message.conversation, self.memory
         joined = message.joined_thread or self._pending.in_conversation(where)
 
@@ -391,6 +357,13 @@ class Chat:
 
         return await asyncio.to_thread(look_up)
 
+    async def _newest_of_earlier_process(self) -> int:
+        """Asked before this process stores anything."""
+        async with self._begun:
+            if self._newest_before is None:
+                self._newest_before = await asyncio.to_thread(self.memory.newest_row)
+            return self._newest_before
+
     async def _answers_us_after_all(self, message: Message, row: int) -> bool:
         """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""
         where, post = message.conversation, message.reply_to
@@ -403,32 +376,6 @@ class Chat:
         why = str(decision.why) if decision.answer else None
         owed = decision.answer and decision.why is not Why.AMBIENT  # nobody waits for an ambient answer
         return await asyncio.to_thread(self.memory.remember, message, why=why, owed=owed)
-
-    async def _completed(self, message: Message, row: int, complete: Callable[[], Awaitable[Message]]) -> Message:
-        """The message with the names in it; what is answered in its channel meanwhile waits for them."""
-
-        async def work() -> Message:
-            whole = await complete()
-            if (whole.text, whole.author_name) != (message.text, message.author_name):
-                await asyncio.to_thread(self.memory.complete, row, message.text, whole)
-            return replace(message, text=whole.text, author_name=whole.author_name)
-
-        task = asyncio.create_task(work())
-        channel = replace(message.conversation, thread=None).key
-        self._completing.setdefault(channel, set()).add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        except Exception as error:  # names are not worth a message
-            log_failure(log, error, "names in %s could not be looked up", message.conversation.key)
-            return message
-        finally:
-            tasks = self._completing[channel]
-            tasks.discard(task)
-            if not tasks:
-                del self._completing[channel]
 
     def _was_removed(self, message: Message) -> bool:
         where = message.conversation
@@ -445,70 +392,20 @@ class Chat:
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
         if not addressed or self.draining or not self._attention.allowed(message, chosen):
             return None
-        return None if self._attention.too_fast(message) else self._notice(notices.WORDLESS, message)
-
-    def _notice(self, text: str, to: Message) -> Reply | None:
-        """A sentence for the member alone, unless they had one a moment ago."""
-        return Reply(text=text, answers=to.id, notice=True) if self._notices.may_say(text, to) else None
-
-    async def _give_up(self, row: int, reply: Reply | None) -> Reply | None:
-        """Owe the question no answer: its asker reads `reply`."""
-        await asyncio.to_thread(self.memory.settle, row)
-        return reply
+        return None if self._attention.too_fast(message) else self._responder.notice(notices.WORDLESS, message)
 
     async def _answer(
         self, message: Message, row: int, chosen: ChannelSettings, *, why: Why, thinking: Thinking
     ) -> Reply | None:
         if self.draining:
             return None  # it is owed, and the next start gives it
-        pending = self._pending.begin(message.conversation, row)
-
-        async def compose() -> Reply | None:
-            if message.reply_to is not None:
-                await self._pending.settled(message.conversation)  # what it answers may have been posted a moment ago
-            await self._names_known(message.conversation)
-            return await self._composer.compose(message, row, chosen, why=why)
-
-        def may_say(reply: Reply) -> bool:
-            if why in {Why.AMBIENT, Why.COMMAND}:
-                return why is Why.COMMAND  # nobody asked for an ambient answer, and a command is always answered
-            return not reply.notice or self._notices.may_say(reply.text, message)
-
-        return await self._composed(pending, compose, message, may_say=may_say, thinking=thinking)
-
-    async def _composed(
-        self,
-        pending: PendingReply,
-        compose: Callable[[], Awaitable[Reply | None]],
-        to: Message,
-        *,
-        may_say: Callable[[Reply], bool] = lambda reply: True,
-        thinking: Thinking,
-    ) -> Reply | None:
-        """What is composed in its turn, or a sentence in its place where `may_say` lets it be said."""
-        conversation, row = pending.conversation, None
-        try:
-            try:
-                async with thinking(), self._locks.of("reply", conversation.key):
-                    reply = await compose()
-            except Exception as error:  # the boundary: the log has what happened, a member a sentence
-                if isinstance(error, Overloaded):
-                    log.info("no room for a reply in %s", conversation.key)
-                else:
-                    log_failure(log, error, "no reply in %s", conversation.key)
-                reply = Reply(text=notices.apology(error), answers=to.id, notice=True)
-            if reply is not None and reply.row is not None:
-                row = reply.row
-                return reply
-            return await self._give_up(pending.question, reply if reply is not None and may_say(reply) else None)
-        finally:
-            self._pending.composed(pending, row)
-
-    async def _names_known(self, conversation: Conversation) -> None:
-        """Wait, but not for long, for names that are being looked up in this channel."""
-        tasks = self._completing.get(replace(conversation, thread=None).key)
-        if tasks:
-            await asyncio.wait(tasks, timeout=COMPLETE_SECONDS)
+        return await self._responder.answer(
+            Remembered(row=row, message=message),
+            chosen,
+            why=why,
+            ready=lambda: self._lookups.done(message.conversation),
+            thinking=thinking,
+        )
 
 
 def _says_reset(message: Message) -> bool:

@@ -4,7 +4,6 @@ Knows chat, memory and the shelf by their faces; knows no slash-command payload,
 """
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -14,11 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from core import notices
-from core.chat import Chat, Thinking
+from core.chat import Chat
 from core.dialogue import one_line
 from core.failures import log_failure
+from core.handover import Attachment as Attachment  # for the bots, which know commands only
+from core.handover import attachment_of
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
+from core.responder import Thinking
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +81,6 @@ class Invocation:
     whole_channel: bool = False
     """The platform takes commands in channels only, never in a thread: they mean the channel with its threads."""
     thinking: Thinking = nullcontext
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
-    name: str
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,12 +240,10 @@ class Commands:
         platform, member = invocation.message.conversation.platform, invocation.message.author
         stored = await asyncio.to_thread(self.stored or self.chat.memory.export, platform, member)
         dialogues = len(stored.get("dialogues", ()))
-        data = json.dumps(stored, ensure_ascii=False, indent=2).encode()
-        return Answer(
-            text=f"Everything stored of you: {len(stored['messages'])} messages"
-            + (f" and {dialogues} training dialogues." if dialogues else "."),
-            attachment=Attachment(name="person2-my-data.json", data=data),
-        )
+        attachment, about_it = await asyncio.to_thread(attachment_of, stored)
+        text = f"Everything stored of you: {len(stored['messages'])} messages"
+        text += f" and {dialogues} training dialogues." if dialogues else "."
+        return Answer(text=f"{text} {about_it}".strip(), attachment=attachment)
 
     async def _settings(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation

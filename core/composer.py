@@ -6,13 +6,13 @@ Knows memory and the generator by their faces; whether to answer at all, and in 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
-from core import dialogue, policy, replies
+from core import dialogue, policy, replies, reranking
 from core.errors import NumericalError
-from core.generator import Adapter, Generator, Sampling, choice
+from core.generator import Adapter, Completion, Generator, Sampling
 from core.memory import ChannelSettings, Memory, Remembered
 from core.messages import Conversation, Kind, Message, Reply
 
@@ -68,42 +68,25 @@ class Composer:
             sampling = replace(sampling, temperature=chosen.temperature)
         budget = self._generator.context_length - sampling.max_new_tokens
         kept = await asyncio.to_thread(dialogue.fit, turns, budget=budget, count=self._generator.count_tokens)
-        prompt = dialogue.prompt(kept)
-        adapter = await self._voice(message.conversation, chosen.voice)
-        said = [each.message.text for each in context]
         given = await asyncio.to_thread(self._memory.answers, row) if replacing is not None else []
-        said += given[-1:]  # the one replaced; of the earlier ones one may come back where nothing else comes
-        text = ""
-        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
-        for _ in range(ATTEMPTS):
-            try:
-                drawn = await self._generator.generate(
-                    prompt,
-                    sampling=replace(sampling, seed=self._rng.getrandbits(31)),
-                    adapter=adapter,
-                    conversation=message.conversation.key,
-                )
-            except NumericalError as error:
-                if adapter is None or self._voice_failed is None:
-                    raise
-                await self._voice_failed(adapter, error)
-                adapter = await self._voice(message.conversation, chosen.voice)
-                continue
-            if clean := replies.clean(drawn.text, said=said):
-                fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
-                if fits > best:
-                    text, completion, temperature, best = clean, drawn, sampling.temperature, fits
-                if all(fits):
-                    break
-            if given or clean:
-                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
-        if not text:
+        request = _Request(
+            prompt=dialogue.prompt(kept),
+            conversation=message.conversation,
+            voice=chosen.voice,
+            sampling=sampling,
+            # Of the answers given before, only the one replaced may not come back where nothing else comes.
+            said=[*(each.message.text for each in context), *given[-1:]],
+            given=given,
+        )
+        drawn = await self._draw(request)
+        if drawn is None:
             notice = message.conversation.kind is Kind.CHANNEL
             return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=notice, question=message)
+        completion = drawn.completion
         details: dict[str, str | int | float] = {
             "model": self._generator.status().model,
             "adapter": completion.adapter or "none",
-            "temperature": round(temperature, 2),
+            "temperature": round(drawn.temperature, 2),
             "top_p": sampling.top_p,
             "repetition_penalty": sampling.repetition_penalty,
             "best of": sampling.best_of,
@@ -115,7 +98,7 @@ class Composer:
         }
         stored = await asyncio.to_thread(
             self._memory.remember_reply,
-            text,
+            drawn.text,
             answers=row,
             sent_at=self._clock(),
             adapter=completion.adapter,
@@ -126,8 +109,49 @@ class Composer:
         if stored is None:
             return None
         return Reply(
-            text=text, answers=message.id, row=stored, adapter=completion.adapter, details=details, question=message
+            text=drawn.text,
+            answers=message.id,
+            row=stored,
+            adapter=completion.adapter,
+            details=details,
+            question=message,
         )
+
+    async def _draw(self, request: "_Request") -> "_Drawn | None":
+        """The best candidate that may be posted; drawn again, warmer, where the best was given before or takes a
+        feeling for its opposite, and kept where nothing better comes. None where nothing may be posted."""
+        sampling, kept = request.sampling, None
+        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
+        for _ in range(ATTEMPTS):
+            completion = await self._generate(request, sampling)
+            if completion is None:
+                continue
+            for candidate in reranking.ranked(request.prompt, completion.candidates):
+                text = replies.clean(candidate.text, said=request.said)
+                fits = (not replies.among(text, request.given), not reranking.is_heartless(request.prompt, text))
+                if text and fits > best:
+                    kept, best = _Drawn(text, completion, sampling.temperature), fits
+            if best and all(best):
+                break
+            if request.given or kept is not None:
+                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
+        return kept
+
+    async def _generate(self, request: "_Request", sampling: Sampling) -> Completion | None:
+        """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""
+        adapter = await self._voice(request.conversation, request.voice)
+        try:
+            return await self._generator.generate(
+                request.prompt,
+                sampling=replace(sampling, seed=self._rng.getrandbits(31)),
+                adapter=adapter,
+                conversation=request.conversation.key,
+            )
+        except NumericalError as error:
+            if adapter is None or self._voice_failed is None:
+                raise
+            await self._voice_failed(adapter, error)
+            return None
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:
         """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
@@ -151,3 +175,23 @@ class Composer:
             return [*before, *talk]
         root = await asyncio.to_thread(self._memory.root, where)
         return talk if root is None or any(said.row == root.row for said in talk) else [root, *talk]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is asked of the generator, and what its answer may not be."""
+
+    prompt: str
+    conversation: Conversation
+    voice: str | None
+    """The channel's own choice."""
+    sampling: Sampling
+    said: list[str]
+    given: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    text: str
+    completion: Completion
+    temperature: float

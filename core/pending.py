@@ -71,10 +71,6 @@ class PendingReplies:
         if not self._by_channel:
             self._idle.set()
 
-    def questions(self) -> frozenset[int]:
-        """The memory rows of everything being answered now."""
-        return frozenset(pending.question for channel in self._by_channel.values() for pending in channel)
-
     def in_conversation(self, conversation: Conversation) -> bool:
         """Whether something said in this very conversation is being answered."""
         return any(pending.conversation.key == conversation.key for pending in self._in(conversation))

@@ -15,9 +15,9 @@ import typer
 
 from core.errors import ExportError, TrainingError
 from core.memory import open_memory
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, now, open_shelf, sampling
+from person2.wiring import base_path, configured, now, open_shelf, sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,10 +56,10 @@ def import_(
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
     from training.funnel import render_table
     from training.importing import Options, import_talk
-    from training.ownlog import learnable
-    from training.runs import importing, remember_import
+    from training.privacy.own_log import learnable
+    from training.privacy.run_registry import importing, remember_import
 
-    settings = load_settings()
+    settings = configured()
     files = [Path(source) for source in sources if source != "log"]
     from_log = len(files) < len(sources)
     if from_log:
@@ -195,7 +195,7 @@ def train(
     from training.learning import learn
     from training.memorization import LeftOut
 
-    settings = load_settings(**chosen(base_model=base))
+    settings = configured(**chosen(base_model=base))
     shelf = open_shelf(settings)
     runs = settings.person2_home / "runs"
     stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
@@ -306,7 +306,7 @@ def retrain(
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
-    settings = load_settings()
+    settings = configured()
     _check_log_is_on(settings)
     from training.finetune import Settings as Knobs
     from training.funnel import render_table

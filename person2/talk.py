@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -15,11 +15,11 @@ import typer
 
 from core.chat import Chat
 from core.errors import Person2Error
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.healthcheck import Source, beat
 from person2.logs import set_up_logging
 from person2.screen import chosen, err
-from person2.wiring import House, keep_retention, now, open_house
+from person2.wiring import House, configured, keep_retention, now, open_house
 
 app = typer.Typer()
 slack_app = typer.Typer(
@@ -37,13 +37,18 @@ GRACE_SECONDS = 8.0
 otherwise (https://docs.docker.com/reference/cli/docker/container/stop/), systemd after ninety."""
 
 
+def _on_sigterm(stop: Callable[[], Any]) -> None:
+    """Have SIGTERM call `stop` from the running loop; Windows knows no such signal, and Ctrl-C works there too."""
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+
+
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run a bot until it ends or is stopped; SIGTERM stops it as Ctrl-C does, in order."""
 
     async def stoppable() -> T:
         task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        _on_sigterm(task.cancel)
         return await task
 
     try:
@@ -56,7 +61,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 def _stopped_gently(chat: Chat) -> Iterator[None]:
     """SIGTERM lets what is being said be finished, then stops this task as Ctrl-C does, in order; a second one stops
     it at once."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    task = asyncio.current_task()
     assert task is not None  # noqa: S101 - the event loop runs nothing but tasks
     stopping: set[asyncio.Task[None]] = set()
 
@@ -72,11 +77,11 @@ def _stopped_gently(chat: Chat) -> Iterator[None]:
         else:
             stopping.add(asyncio.create_task(drain()))
 
-    loop.add_signal_handler(signal.SIGTERM, stop)
+    _on_sigterm(stop)
     try:
         yield
     finally:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        _on_sigterm(task.cancel)
 
 
 @app.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")
@@ -92,7 +97,7 @@ def chat(
     from bots.terminal import HOME, Terminal, apart
 
     # no limit per minute: nobody else waits for the model here
-    settings = load_settings(**chosen(adapter=adapter, base_model=base), user_rate=0)
+    settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0)
     set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:
@@ -123,7 +128,7 @@ def chat(
 @app.command(epilog="Example: `DISCORD_TOKEN=… person2 discord`")
 def discord() -> None:
     """Run the Discord bot."""
-    settings = load_settings()
+    settings = configured()
     settings.require("discord_token")
     _serve(settings, _discord)
 
@@ -137,7 +142,7 @@ def slack(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings()
+    settings = configured()
     settings.require(*_needed_by_slack(settings, http=http))
     _serve(settings, lambda house: _slack(house, http=http))
 
@@ -155,7 +160,7 @@ def slack_manifest(
 @app.command(epilog="Example: `person2 run`")
 def run() -> None:
     """Run the Discord and the Slack bot in one process, on one generator."""
-    settings = load_settings()
+    settings = configured()
     http = settings.slack_app_token is None
     settings.require("discord_token", *_needed_by_slack(settings, http=http))
     _serve(settings, _discord, lambda house: _slack(house, http=http))

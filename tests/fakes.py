@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from core.chat import Chat, ChatSettings
-from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling
 from core.memory import Memory, open_memory
 from core.messages import Conversation, Kind, Message
 
 
 @dataclass(kw_only=True)
 class FakeGenerator:
-    """Says `lines` in turn, then the last one over again; or what `speak` makes of the prompt. Keeps the prompts."""
+    """Says `lines` in turn, then the last one over again; or what `speak` makes of the prompt. `one|two` are two
+    candidates. Keeps the prompts."""
 
     lines: Sequence[str] = ("hello",)
     speak: Callable[[str], str] | None = None
@@ -47,8 +48,7 @@ class FakeGenerator:
             raise self.error
         spoken = self.speak(prompt) if self.speak else self.lines[min(len(self.prompts), len(self.lines)) - 1]
         return Completion(
-            text=f" {spoken}",
-            finish="stop",
+            candidates=tuple(Candidate(text=f" {text}", finish="stop") for text in spoken.split("|")),
             prompt_tokens=self.count_tokens(prompt),
             new_tokens=self.count_tokens(spoken),
             seconds=self.delay,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from training.copying import Extraction, copied
 from training.exam import Paper
 from training.memorization import Memorized
-from training.provenance import pseudonym
+from training.privacy.provenance import pseudonym
 from training.scores import differences
 
 

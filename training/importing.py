@@ -5,6 +5,7 @@ passes: read everything into one sorted table (which shows people, copies and si
 cores given, and neither the number of cores nor the order in which they finish changes a byte.
 """
 
+import os
 import pickle
 import time
 from collections import deque
@@ -15,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
 from multiprocessing import get_context
-from os import sched_getaffinity
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -24,14 +24,15 @@ import phonenumbers
 
 from core.errors import ExportError
 from core.messages import Message
-from training import consent, exports, ingest, manifest, sort, stretches
-from training.data import pii
+from training import exports, ingest, sort, stretches
+from training.data import manifest, pii
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
 from training.dialogues import Draft, Linker, Made, Rules, person
 from training.exports.items import MAX_MESSAGE
 from training.exports.markup import CodeBlocks
 from training.funnel import Funnel
+from training.privacy import consent
 from training.told import Progress, Told, write
 
 PARALLEL_FROM = 16 << 20
@@ -216,7 +217,7 @@ class _Job:
 
     def _start(self, size: int) -> None:
         asked = self._options.workers
-        self._workers = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, len(sched_getaffinity(0))))
+        self._workers = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, _processors()))
         if self._workers > 1:
             pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
             self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
@@ -341,6 +342,11 @@ class _Job:
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Seen:

@@ -18,7 +18,7 @@ from training.exam import CONTEXTS, SEED, Exam, Paper, candidate, examine
 from training.gate import Limits, Verdict, decide
 from training.intervals import Figure
 from training.memorization import Memorized, memorized, passages
-from training.provenance import given_away, people_by_dialogue
+from training.privacy.provenance import given_away, people_by_dialogue
 from training.scores import Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 BASE, CURRENT, NEW = "base", "current", "new"

@@ -29,9 +29,9 @@ from training.finetune.folder import begun
 from training.gate import Reason, Verdict
 from training.judge import Judgement, judge
 from training.memorization import LeftOut
-from training.provenance import funnel_of, people_behind, people_of
+from training.privacy.provenance import funnel_of, people_behind, people_of
+from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report import Report, write_report
-from training.runs import Claim, claimed, discard, note_heard
 
 MEMORIZED = "memorized.txt"
 """In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""

@@ -18,7 +18,7 @@ from training.finetune import Outcome
 from training.intervals import Figure
 from training.judge import NEW, Judgement
 from training.page import STYLE
-from training.provenance import pseudonym
+from training.privacy.provenance import pseudonym
 
 SHOWN_CONTEXTS = 12
 SHOWN_TURNS = 4

@@ -15,13 +15,13 @@ from core.adapters import Shelf
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
-from training.consent import PeopleKey
 from training.finetune import Progress, Settings
 from training.funnel import Funnel
 from training.importing import import_talk
 from training.learning import Learned, learn, undo
-from training.ownlog import learnable
-from training.runs import LOCK, claimed, locked, sweep
+from training.privacy.consent import PeopleKey
+from training.privacy.own_log import learnable
+from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
 LEAST_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""

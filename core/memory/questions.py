@@ -1,9 +1,9 @@
 """What the bot was asked, and what became of the answer: posted, still owed, replaced, or never seen by anybody."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import Remembered, Unanswered, delete_messages, matching, place_of, remembered
@@ -29,25 +29,27 @@ class Questions(Store):
         with self._session() as session:
             session.execute(update(QuestionRow).where(QuestionRow.message_id == question).values(owed=0))
 
-    def unanswered(
-        self, platform: str, *, since: datetime, command: str, besides: Collection[int] = ()
-    ) -> list[Unanswered]:
-        """Questions of a platform whose answers were owed when an earlier process ended; oldest first.
+    def newest_row(self) -> int:
+        """The row of what was stored last; 0 where nothing is."""
+        with self._session() as session:
+            return session.scalar(select(func.max(MessageRow.id))) or 0
 
-        Each is given once: those before `since` are let go, as is one that was given before and ended that process
-        too. `besides` are the rows that this process is answering; `command` is the rule of those asked by command.
+    def unanswered(self, platform: str, *, since: datetime, until: int, command: str) -> list[Unanswered]:
+        """Questions of a platform, up to row `until`, whose answers an earlier process owed when it ended; oldest
+        first.
+
+        Each is given once: those said before `since` are let go, as is one that was given before and ended that
+        process too. `command` is the rule of those asked by command.
         """
         with self._session() as session:
             rows = session.execute(
                 select(MessageRow, QuestionRow)
                 .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
-                .where(QuestionRow.owed > 0, MessageRow.platform == platform)
+                .where(QuestionRow.owed > 0, MessageRow.platform == platform, MessageRow.id <= until)
                 .order_by(MessageRow.id)
             ).all()
             found: list[Unanswered] = []
             for said, question in rows:
-                if said.id in besides:
-                    continue
                 if question.owed == 1 and said.sent_at >= since:
                     question.owed = 2
                     message = remembered(said, place_of(session, said)).message

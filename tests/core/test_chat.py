@@ -115,6 +115,20 @@ async def test_the_persons_own_words_are_not_sent_back() -> None:
     assert reply.text == "It is lovely."
 
 
+async def test_another_candidate_is_said_where_the_best_may_not_be() -> None:
+    """Several were drawn at once: what is left of them is looked through before anything is drawn again."""
+    model = FakeGenerator(lines=["do you like my new red bicycle|Person1: hm|It is lovely."])
+    reply = await chat(model).hear(said("Do you like my new red bicycle?"))
+    assert reply is not None
+    assert (reply.text, len(model.prompts)) == ("It is lovely.", 1)
+    model = FakeGenerator(lines=["first|second"])
+    talk = chat(model)
+    question = said("tell me")
+    await talk.hear(question)
+    assert (await talk.again(question))[0].text == "second"
+    assert len(model.prompts) == 2
+
+
 async def test_a_heartless_answer_is_thought_over() -> None:
     """Drawn again, warmer; where nothing better comes, what came first is said."""
     model = FakeGenerator(lines=["I'm happy to hear that.", "I'm sorry to hear that."])

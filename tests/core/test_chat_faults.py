@@ -258,11 +258,17 @@ async def test_who_cannot_be_answered_late_is_told_so(tmp_path: Path) -> None:
 
 
 async def test_what_this_process_answers_is_not_resumed(tmp_path: Path) -> None:
-    """A platform that connects anew asks again: what is being answered, or was given out, is nobody's any more."""
-    gate = asyncio.Event()
-    talk = restarted(tmp_path, FakeGenerator(gate=gate))
-    task = asyncio.create_task(talk.hear(said("hi")))
-    await until(lambda: bool(talk.generator.prompts))  # type: ignore[attr-defined]
+    """What was said before a platform asks, and what it was given before it connects again."""
+    names = asyncio.Event()
+    talk = restarted(tmp_path, FakeGenerator())
+    stored: list[bool] = []
+
+    async def complete() -> Message:
+        await names.wait()
+        return said("hi")
+
+    task = asyncio.create_task(talk.hear(said("hi"), heard=lambda: stored.append(True), complete=complete))
+    await until(lambda: bool(stored))
     assert await talk.unanswered("test") == []
     await killed(task)
     late = restarted(tmp_path, FakeGenerator())

@@ -294,7 +294,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         (DialogueError, "no dialogue file", {"held_out": [tmp_path / "none.txt"]}),
         (DialogueError, "also stands in the held-out", {"held_out": [talk]}),
         (ModelError, "no model folder", {"base": str(tmp_path / "nowhere")}),
-        (ModelError, "no whole GPT-2", {"base": str(tmp_path)}),
+        (ModelError, "no whole model", {"base": str(tmp_path)}),
         (AdapterError, "does not fit", {"adapter": foreign}),
         (AdapterError, "no adapter in", {"adapter": tmp_path}),
         (TrainingError, "cannot be written", {"run": shut / "run"}),

@@ -13,13 +13,13 @@ from core.memory import Memory, opening
 from core.messages import Message
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, holding
-from training.consent import PeopleKey
 from training.exports import read
-from training.forgetting import forget
-from training.handing import is_empty, stored_of
 from training.importing import Options, import_talk
-from training.ownlog import learnable
-from training.runs import importing, note_heard, remember_import
+from training.privacy.consent import PeopleKey
+from training.privacy.forget import forget
+from training.privacy.member_export import is_empty, stored_of
+from training.privacy.own_log import learnable
+from training.privacy.run_registry import importing, note_heard, remember_import
 
 
 def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from core import dialogue
 from core.errors import ExportError
 from core.messages import Conversation, Kind, Message
 from tests.training import exports_made as made
-from training import manifest
-from training.consent import PeopleKey, matching
+from training.data import manifest
 from training.dialogues import Previous
 from training.funnel import Funnel, render_table
 from training.importing import Options, import_talk
+from training.privacy.consent import PeopleKey, matching
 
 OPTIONS = Options(linker=Previous(), min_words=1)
 

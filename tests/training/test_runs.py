@@ -18,15 +18,16 @@ from core.errors import AdapterError, ExportError, Person2Error, TrainingError
 from core.memory import Memory
 from tests.models import tiny_model
 from tests.training.logged import START, clock
-from training import checkpoints, manifest
-from training.consent import PeopleKey
+from training import checkpoints
+from training.data import manifest
 from training.finetune import Progress, Settings
-from training.forgetting import forget
 from training.importing import import_talk
 from training.learning import Learned, learn
-from training.ownlog import learnable
-from training.provenance import people_of
-from training.runs import claimed, discard, runs_with
+from training.privacy.consent import PeopleKey
+from training.privacy.forget import forget
+from training.privacy.own_log import learnable
+from training.privacy.provenance import people_of
+from training.privacy.run_registry import claimed, discard, runs_with
 
 ROOT = Path(__file__).parents[2]
 QUICK = Settings(rank=4, epochs=1, block=64, batch_tokens=512, evaluations=1, precision="fp32")

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import TrainingError, reason
 from training import checkpoints
-from training.runs import PLAN
+from training.privacy.run_registry import PLAN
 
 
 def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> Path | None:

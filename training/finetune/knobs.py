@@ -8,11 +8,6 @@ from core.adapterfiles import MAX_RANK
 from core.errors import TrainingError
 from training.base import Precision
 
-LORA_MODULES = ("c_attn", "c_proj", "c_fc")
-"""Every linear layer inside GPT-2's blocks (LoRA, Hu et al. 2021, arXiv:2106.09685; all of them as QLoRA advises,
-Dettmers et al. 2023, arXiv:2305.14314)."""
-
-
 MAX_SEED = 2**32 - 1
 """NumPy's limit (numpy.random.seed)."""
 RATE, RATE_WIDTH = 4e-3, 256

@@ -14,18 +14,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import set_seed
 
 from core.errors import DialogueError
+from core.generator.families import FAMILIES
 from training import checkpoints
-from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet
+from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
 from training.dataset import Encoder, Targets, divide, encode_rows
 from training.finetune.folder import open_run
-from training.finetune.knobs import LORA_MODULES, Settings
+from training.finetune.knobs import Settings
 from training.finetune.logs import LogTo, check_log_to, logged
 from training.finetune.outcome import Outcome, Point, Progress
 from training.finetune.trainer import make_trainer
+from training.learner import Learner
 from training.likelihood import likelihood
 from training.lora import fold
 from training.memorization import LeftOut
-from training.provenance import people_behind, people_of
+from training.packed import fuse
+from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
 
@@ -57,12 +60,12 @@ def finetune(
     check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
     people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
-    model, tokenizer = load_base(base)
+    model, tokenizer = load_base(base, halve=wants_bf16(settings.precision))
     encoder = Encoder(tokenizer)
     settings = replace(
         settings,
-        block=min(settings.block, model.config.n_positions),
-        learning_rate=settings.rate(model.config.n_embd),
+        block=min(settings.block, model.context_length),
+        learning_rate=settings.rate(model.config.hidden_size),
     )
     learned = train.share(settings.data_share)
     rows = encode_rows(learned, Encoder(tokenizer, left_out=left_out.holds), block=settings.block, seed=settings.seed)
@@ -85,6 +88,7 @@ def finetune(
         checkpoints.check_room(run, sum(weight.numel() for _, weight in _learning(peft)))
     peft.to(device())
     fold(peft)
+    fuse(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     if not before.tokens.sum():
         raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
@@ -151,13 +155,14 @@ def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
 
 
-def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftModel:
+def with_lora(model: Learner, settings: Settings, base: str) -> PeftModel:
+    family = FAMILIES[model.config.model_type]
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type,unused-ignore] # peft says int and takes any number
         lora_dropout=settings.dropout,
-        target_modules=list(LORA_MODULES),
-        fan_in_fan_out=True,  # GPT-2's Conv1D keeps its weights transposed
+        target_modules=list(family.targets),
+        fan_in_fan_out=family.transposed,
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
     )

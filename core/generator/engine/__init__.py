@@ -7,11 +7,9 @@ thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values
 wiring imports this package.
 """
 
-import ctypes
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,9 +19,10 @@ from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
 from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits
-from core.generator.engine.kernels.library import find_kernels
+from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
+from core.generator.engine.memory import default_cache_mb, give_back, keep_returnable
 from core.generator.engine.model import Model
 from core.generator.engine.model_native import NativeModel, serves
 from core.generator.engine.model_torch import Precision, TorchModel
@@ -34,8 +33,8 @@ __all__ = ["Engine", "load"]
 MAX_BATCH = 32
 QUEUE_LIMIT = 64
 """Requests that may wait: at 30 replies a second for GPT-2 small in full batches, the last waits a few seconds."""
-CACHE_MB = 640
-"""Holds 32 conversations of 512 tokens of GPT-2 small in bfloat16 (604 MB)."""
+IDLE_SECONDS = 600.0
+"""Ten minutes: people who are still talking answer sooner, and reading a prompt again takes a fraction of a second."""
 MAX_THREADS = 16
 """For the compiled model: a step is bound by memory, and more threads meet more slowly than they compute."""
 MAX_ADAPTERS = 32
@@ -52,7 +51,8 @@ def load(
     max_batch: int = MAX_BATCH,
     queue_limit: int = QUEUE_LIMIT,
     max_adapters: int = MAX_ADAPTERS,
-    cache_mb: int = CACHE_MB,
+    cache_mb: int | None = None,
+    idle_seconds: float = IDLE_SECONDS,
     prefill_chunk: int = PREFILL_CHUNK,
     kernels: str = "auto",
     kernels_cache: Path | None = None,
@@ -63,7 +63,8 @@ def load(
 
     `base` is a folder or a hub name; the network is touched only for a name that is not in the local cache.
     `precision` is int8 weights, or fp32 to equal transformers. `threads` is all processors unless given, and is set
-    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together. `kernels` names those for
+    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together (`memory.default_cache_mb`
+    unless given), and `idle_seconds` how long they are kept for one that says nothing. `kernels` names those for
     int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's; `kernels_cache` is where they are
     kept if they have to be compiled, the user's cache folder unless given.
     """
@@ -78,19 +79,22 @@ def load(
             raise ModelError(f"{name} is {value}, and it should be 1 or more")
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_returnable()
     folder = find(base)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
     with opened(folder, config) as checkpoint:
         model = _model(checkpoint, precision, kernels, kernels_cache or _cache())
         biases = checkpoint.biases()
-    _give_back()
-    pool = KVCachePool(model, limit=cache_mb * 1_000_000)
-    if model.cache_bytes(config.context) > cache_mb * 1_000_000:
-        least = -(-model.cache_bytes(config.context) // 1_000_000)
+    give_back()
+    least = -(-model.cache_bytes(config.context) // 1_000_000)
+    if cache_mb is None:
+        cache_mb = max(default_cache_mb(), least)
+    elif cache_mb < least:
         raise ModelError(
-            f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
+            f"PERSON2_CACHE_MB is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
         )
+    pool = KVCachePool(model, limit=cache_mb * 1_000_000, clock=clock)
 
     def weights(site: Site) -> torch.Tensor:
         with opened(folder, config) as checkpoint:
@@ -106,17 +110,16 @@ def load(
         biases=biases,
         weights=weights,
         limits=Limits(
-            max_batch=max_batch, queue_limit=queue_limit, max_adapters=max_adapters, prefill_chunk=prefill_chunk
+            max_batch=max_batch,
+            queue_limit=queue_limit,
+            max_adapters=max_adapters,
+            prefill_chunk=prefill_chunk,
+            idle_seconds=idle_seconds,
         ),
         fresh_seed=fresh_seed,
         clock=clock,
+        advice=ADVICE if precision == "int8" and kernels == "auto" and isinstance(model, TorchModel) else "",
     )
-
-
-def _give_back() -> None:
-    """Return what packing the weights left behind to the system: 170 MB for GPT-2 small, where the C library can."""
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cache() -> Path:

@@ -180,7 +180,11 @@ class NativeModel:
             value_at=ends[1] if apart else queries + config.kv_heads * config.head_width,
             epsilon=config.epsilon,
         )
+        self.release()
+
+    def release(self) -> None:
         self._scratch = torch.empty(0)
+        self._logits = torch.empty(0, self._padded)
 
     def _fill(self, layer: _Layer, checkpoint: Checkpoint, number: int) -> None:
         config, slot = self.config, 0
@@ -223,7 +227,9 @@ class NativeModel:
             wanted.extend(range(behind - chunk.logits, behind))
             row = behind
         wanted_rows = np.array(wanted, dtype=np.int64)
-        logits = torch.empty((len(wanted), self._padded))
+        if len(self._logits) < len(wanted):
+            self._logits = torch.empty((len(wanted), self._padded))
+        logits = self._logits[: len(wanted)]
         call = _Call(
             model=ctypes.addressof(self._model),
             rows=rows.ctypes.data,

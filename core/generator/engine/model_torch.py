@@ -111,6 +111,9 @@ class TorchModel:
         config = self.config
         return config.layers * 2 * config.kv_heads * config.head_width * rounded(tokens) * self._kept.itemsize
 
+    def release(self) -> None:
+        """Nothing is kept."""
+
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         # neighbours of one adapter, so that each is one product; a stable sort keeps a conversation in order

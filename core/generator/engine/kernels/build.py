@@ -28,8 +28,8 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "c": (),
     },
     "aarch64": {
-        "i8mm": ("-DNEON", "-DMATMUL", "-march=armv8.2-a+dotprod+i8mm"),
-        "neon": ("-DNEON", "-march=armv8.2-a+dotprod"),
+        "i8mm": ("-DNEON", "-DMATMUL", "-mcpu=generic+dotprod+i8mm"),
+        "neon": ("-DNEON", "-mcpu=generic+dotprod"),
         "c": (),
     },
 }
@@ -60,6 +60,10 @@ def sources_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def file_name(machine: str, system: str) -> str:
+    return f"kernels-{machine_of(machine)}-{sources_hash()}{suffix_of(system)}"
+
+
 def local_compiler() -> list[str] | None:
     """The command of a C compiler on this machine: its own, else the `ziglang` package's."""
     found = next((path for name in COMPILERS if (path := shutil.which(name))), None)
@@ -78,22 +82,40 @@ def build(compiler: Sequence[str], target: Path, *, machine: str, system: str) -
     It appears whole or not at all: two programs that start together do not see half of one.
     """
     windows = system.lower() == "windows"
-    common = [*COMMON, *(() if windows else ("-fPIC",))]
+    libraries = () if windows else ("-pthread", "-lm")
+    _make(compiler, target, machine, options=() if windows else ("-fPIC",), link=("-shared", "-s"), libraries=libraries)
+
+
+def program(compiler: Sequence[str], target: Path, *, machine: str, source: Path) -> None:
+    """Make a Linux program of the kernels and the C file `source`: a test that needs no Python. Raises BuildError."""
+    libraries = ("-pthread", "-lm")
+    _make(compiler, target, machine, options=(), link=(*COMMON, "-static", str(source)), libraries=libraries)
+
+
+def _make(
+    compiler: Sequence[str],
+    target: Path,
+    machine: str,
+    *,
+    options: Sequence[str],
+    link: Sequence[str],
+    libraries: Sequence[str],
+) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    objects = {name: ("rows.c", (f"-DKIND={name}", *own)) for name, own in kinds_of(machine).items()}
+    objects |= {"step": ("step.c", ()), "kinds": ("kinds.c", ())}
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        objects = {name: ("rows.c", (f"-DKIND={name}", *options)) for name, options in kinds_of(machine).items()}
-        objects |= {"step": ("step.c", ()), "kinds": ("kinds.c", ())}
 
         def compiled(name: str) -> str:
-            source, options = objects[name]
+            source, own = objects[name]
             made = str(Path(folder) / f"{name}.o")
-            _run([*compiler, *common, *options, "-c", str(FOLDER / source), "-o", made])
+            _run([*compiler, *COMMON, *options, *own, "-c", str(FOLDER / source), "-o", made])
             return made
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             made = list(pool.map(compiled, objects))
         whole = Path(folder) / target.name
-        _run([*compiler, "-shared", "-s", *made, "-o", str(whole), *(() if windows else ("-pthread", "-lm"))])
+        _run([*compiler, *link, *made, "-o", str(whole), *libraries])
         whole.replace(target)
 
 

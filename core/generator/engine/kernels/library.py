@@ -13,7 +13,7 @@ from core.generator.engine.kernels import build
 
 log = logging.getLogger(__name__)
 
-ADVICE = "install a C compiler (gcc or clang), or the package ziglang, and start again"
+ADVICE = "install gcc, clang or the package ziglang and start again; without compiled kernels replies take much longer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
     except (OSError, build.BuildError) as error:
         if wanted != "auto":
             raise ModelError(f"the {wanted} kernels cannot be had ({error}): {ADVICE}") from error
-        log.warning("there are no compiled kernels (%s); replies take several times as long: %s", error, ADVICE)
+        log.warning("there are no compiled kernels (%s): %s", error, ADVICE)
         return None
     library.person2_kernels.restype, library.person2_kernels.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
     names = ("i8mm", "neon") if wanted == "neon" else (wanted,)
@@ -66,14 +66,10 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
     )
 
 
-def file_name(machine: str, system: str) -> str:
-    return f"kernels-{build.machine_of(machine)}-{build.sources_hash()}{build.suffix_of(system)}"
-
-
 def _library(cache: Path) -> Path:
     """Raises BuildError or OSError where there is none and none can be made."""
     machine, system = platform.machine(), platform.system()
-    name = file_name(machine, system)
+    name = build.file_name(machine, system)
     shipped, cached = build.FOLDER / name, cache / name
     if shipped.exists():
         return shipped

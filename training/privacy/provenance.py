@@ -7,8 +7,8 @@ from typing import Any
 
 from core.adapters import CARD, Card
 from core.dialogue import Dialogue, render
-from training import manifest
 from training.copying import Extraction
+from training.data import manifest
 from training.dataset import load
 
 PSEUDONYM = 6

@@ -13,9 +13,9 @@ from pathlib import Path
 from core.adapters import Shelf
 from core.errors import ExportError, TrainingError
 from core.memory import Memory, Removed
-from training import manifest
-from training.consent import PeopleKey
-from training.runs import LOCK, discard, imported, locked, runs_with, sweep, sweep_imports
+from training.data import manifest
+from training.privacy.consent import PeopleKey
+from training.privacy.run_registry import LOCK, discard, imported, locked, runs_with, sweep, sweep_imports
 
 log = logging.getLogger(__name__)
 

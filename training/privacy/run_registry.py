@@ -3,7 +3,6 @@
 Knows folders and files only, so that a bot may forget somebody without loading torch.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import wholefiles
 from core.adapters import Shelf
 from core.errors import TrainingError, reason
 
@@ -51,7 +51,7 @@ class Claim:
     def stands(self) -> bool:
         """False once the folder was deleted, or deleted and made anew by somebody else."""
         try:
-            return os.path.samestat(os.fstat(self.descriptor), self.run.stat())
+            return os.path.samestat(os.fstat(self.descriptor), wholefiles.lock_of(self.run).stat())
         except OSError:
             return False
 
@@ -72,16 +72,12 @@ def claimed(run: Path) -> Iterator[Claim]:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run, os.O_RDONLY)
+        descriptor = wholefiles.open_lock_of(run)
     except OSError as error:
         raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError(
-                f"A training called {run.name} is under way; wait for its end, or give another --name."
-            ) from error
+        if not wholefiles.try_lock(descriptor):
+            raise TrainingError(f"A training called {run.name} is under way; wait for its end, or give another --name.")
         claim = Claim(run, descriptor)
         claim.check()
         try:
@@ -130,16 +126,14 @@ def importing(home: Path) -> Iterator[None]:
     """Held by every import, by several at once."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / IMPORTS).open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        wholefiles.lock_shared(handle.fileno())
         yield
 
 
 def sweep_imports(home: Path) -> bool:
     """Delete what imports that were killed left beside the files they were to write; False while one is under way."""
     with (home / IMPORTS).open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not wholefiles.try_lock(handle.fileno()):
             return False
         for file in imported(home):
             for left in file.parent.iterdir() if file.parent.is_dir() else ():
@@ -162,8 +156,6 @@ def locked(file: Path) -> Iterator[None]:
     """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError("Another retraining is under way; wait for it to end.") from error
+        if not wholefiles.try_lock(handle.fileno()):
+            raise TrainingError("Another retraining is under way; wait for it to end.")
         yield
