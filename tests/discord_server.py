@@ -28,7 +28,7 @@ from simcord.enums import ChannelType
 from simcord.http import router, routes  # noqa: F401 - importing the routes registers them
 
 from tests.discord_limits import VIA, Limits
-from tests.discord_people import Person
+from tests.discord_people import Person as Person  # with the server, for who tests against it
 
 TOKEN = "the.right.token"
 WAIT = 30.0
