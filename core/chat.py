@@ -181,9 +181,16 @@ class Chat:
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
 
-    async def ask(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+    async def ask(
+        self,
+        message: Message,
+        *,
+        thinking: Thinking = nullcontext,
+        heard: Callable[[], object] | None = None,
+        complete: Callable[[], Awaitable[Message]] | None = None,
+    ) -> Reply | None:
         """Answer a question put by command: no policy but the allowlist and the rate. None for a redelivered one, and
-        for one deleted meanwhile. Raises StorageError."""
+        for one deleted meanwhile. `heard` and `complete` are those of `hear`. Raises StorageError."""
         if not dialogue.one_line(message.text):
             return Reply(text=notices.NO_QUESTION, notice=True)
         async with self._ingest(message.conversation):
@@ -194,6 +201,10 @@ class Chat:
             row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
             return None
+        if heard is not None:
+            heard()
+        if complete is not None:
+            message = await self._lookups.complete(message, row, complete)
         if self.draining:
             return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
         if self._attention.too_fast(message):
@@ -316,6 +327,11 @@ class Chat:
             pass
         await self._pending.settled(conversation)
         return await asyncio.to_thread(self.memory.remove_place, conversation)
+
+    async def moved(self, conversation: Conversation, channel: str) -> None:
+        """Follow a channel to the new id that the platform gave it, with its threads and settings."""
+        async with self._ingest(conversation):
+            await asyncio.to_thread(self.memory.move_channel, conversation, channel)
 
     async def feedback(
         self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None

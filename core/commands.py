@@ -81,6 +81,10 @@ class Invocation:
     whole_channel: bool = False
     """The platform takes commands in channels only, never in a thread: they mean the channel with its threads."""
     thinking: Thinking = nullcontext
+    heard: Callable[[], object] | None = None
+    """Called once a question is stored."""
+    complete: Callable[[], Awaitable[Message]] | None = None
+    """Gives a question with the names that take a while to look up, after it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +170,12 @@ class Commands:
     async def _ask(self, invocation: Invocation) -> Answer:
         if not one_line(invocation.argument):
             return Answer(text=self.help_text())
-        reply = await self.chat.ask(invocation.message, thinking=invocation.thinking)
+        reply = await self.chat.ask(
+            invocation.message,
+            thinking=invocation.thinking,
+            heard=invocation.heard,
+            complete=invocation.complete,
+        )
         if reply is None:
             return Answer()
         return Answer(reply=reply, private=reply.notice)

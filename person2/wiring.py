@@ -28,7 +28,8 @@ from core.wholefiles import make_private
 
 log = logging.getLogger(__name__)
 
-STARTER = Path(__file__).resolve().parent.parent / "models" / "starter"
+MODELS = Path(__file__).resolve().parent.parent / "models"
+STARTER = MODELS / "starter"
 """The model that ships; in a wheel it lies beside this package as in a checkout."""
 
 OURS = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
@@ -82,7 +83,9 @@ def sampling(settings: Settings) -> Sampling:
 
 
 def open_shelf(settings: Settings) -> Shelf:
-    return Shelf(settings.shelf, bundled=STARTER / "adapters", clock=now)
+    return Shelf(
+        settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
+    )
 
 
 def trial(settings: Settings) -> Callable[[Adapter], None]:
@@ -217,10 +220,11 @@ def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform:
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention, now and every hour, until cancelled."""
+    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(_purge, memory, days)
+            await asyncio.to_thread(memory.compact)
         except StorageError as error:
             log.warning("old messages could not be purged: %s", error)
         await asyncio.sleep(PURGE_EVERY.total_seconds())

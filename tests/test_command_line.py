@@ -46,6 +46,13 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
             "SLACK_CLIENT_SECRET and SLACK_SIGNING_SECRET are not set",
         ),
         (
+            ["slack", "--http"],
+            {"SLACK_CLIENT_ID": "1.2", "SLACK_CLIENT_SECRET": "s", "SLACK_SIGNING_SECRET": "s", "SLACK_BOT_TOKEN": "x"},
+            1,
+            "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET",
+        ),
+        (["slack", "manifest", "--url", "notaurl"], {}, 2, "Slack calls https:// addresses only"),
+        (
             ["chat", "--once", "hi"],
             {"TEMPERATURE": "hot", "MAX_BATCH": "0"},
             1,

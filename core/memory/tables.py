@@ -77,7 +77,7 @@ class MessageRow(Table):
         Index(None, "author", "platform"),
         Index(None, "author_name"),
         Index(None, "answers"),
-        Index(None, "sent_at"),
+        Index(None, "conversation_id", "sent_at"),
         NEVER_REUSED,
     )
 

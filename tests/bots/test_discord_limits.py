@@ -71,7 +71,7 @@ async def test_not_ready_while_nothing_can_be_posted(server: DiscordServer, ann:
         assert bot.ready
         seconds[0] = STUCK_SECONDS + 1
         assert not bot.ready
-        assert health.trouble() == "a post has been waiting for 121 s"
+        assert health.trouble() == "cannot post (a post has been waiting for 121 s)"
         server.faults.clear()
         await server.posted(1)
         await server.until(lambda: bot.ready)
