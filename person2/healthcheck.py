@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.wholefiles import try_lock
+from core.atomic_io import try_lock
 
 log = logging.getLogger(__name__)
 
