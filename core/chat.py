@@ -421,7 +421,7 @@ class Chat:
     async def _answers_us_after_all(self, message: Message, row: int) -> bool:
         """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""
         where, post = message.conversation, message.reply_to
-        if post is None or not self._pending.posting(where) or await self.reply_of(where, post) is None:
+        if post is None or await self.reply_of(where, post) is None:
             return False
         await asyncio.to_thread(self.memory.ask, row, str(Why.REPLY))
         return True
