@@ -78,23 +78,29 @@ def roll_back() -> None:
     out.print(f"Current voice: {found.id if found else 'none'}.")
 
 
-@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-gpt2`")
+@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-model`")
 def merge_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     target: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     base: Annotated[
-        str | None, typer.Option(help="starter, a hub name or a folder; the card's own when left out.")
+        str | None, typer.Option(help="starter, smollm2, a hub name or a folder; the card's own when left out.")
     ] = None,
+    gguf: Annotated[str | None, typer.Option(help="Also as a GGUF file for llama.cpp and Ollama: F16 or Q8_0.")] = None,
 ) -> None:
-    """Write base and adapter as one plain GPT-2 folder, which vLLM, CTranslate2 and llama.cpp load."""
+    """Write base and adapter as one plain folder, which vLLM and transformers load, and as a GGUF file if asked to."""
+    from training.publish.gguf_export import KINDS
     from training.publish.merge import merge
+
+    kind = next((kind for kind in KINDS if kind == (gguf or "").upper()), None)
+    if gguf and kind is None:
+        raise AdapterError(f"--gguf is {' or '.join(KINDS)}, not {gguf!r}.")
 
     shelf = open_shelf(configured())
     card = shelf.card(adapter_id)
     if card.withdrawn:
         raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}) and is not given away.")
-    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target)
-    out.print(f"{target} is a plain GPT-2 with the voice {adapter_id} in it.", markup=False)
+    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target, kind=kind)
+    out.print(f"{target} is a plain model with the voice {adapter_id} in it.", markup=False)
 
 
 @app.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")

@@ -3,21 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
     ChannelSettings,
     Removed,
     channel_row,
     choices,
-    delete_messages,
-    orphan_answers,
+    conversation_of,
+    matching,
 )
 from core.memory.store import Store
-from core.memory.tables import ChannelRow, ConversationRow, MessageRow
+from core.memory.tables import ChannelRow, ConversationRow, MessageRow, PostRow
 from core.messages import Conversation
 
 
@@ -44,38 +43,59 @@ class Channels(Store):
 
         return self._write(apply)
 
+    def move_channel(self, old: Conversation, channel: str) -> None:
+        """Follow a channel to its new id: all that was said and chosen there is there from now on.
+
+        What the platform told under both ids stays as it is under the new one.
+        """
+
+        def apply(session: Session) -> None:
+            for row in session.scalars(select(ConversationRow).where(*matching(old, whole_channel=True))).all():
+                where = replace(conversation_of(row), channel=channel)
+                known = session.scalar(select(ConversationRow).where(ConversationRow.key == where.key))
+                if known is None:
+                    row.channel, row.key = channel, where.key
+                else:
+                    here = MessageRow.conversation_id == row.id
+                    session.execute(update(MessageRow).where(here).values(conversation_id=known.id, epoch=known.epoch))
+                    session.delete(row)
+                session.flush()
+            said, posted = aliased(MessageRow), aliased(PostRow)
+            told_twice = select(said.id).where(
+                said.platform == old.platform, said.channel == channel, said.message_id == MessageRow.message_id
+            )
+            posted_twice = select(posted.id).where(
+                posted.platform == old.platform, posted.channel == channel, posted.post_id == PostRow.post_id
+            )
+            session.execute(
+                update(MessageRow)
+                .where(MessageRow.platform == old.platform, MessageRow.channel == old.channel, ~told_twice.exists())
+                .values(channel=channel)
+                .execution_options(synchronize_session=False)
+            )
+            session.execute(
+                update(PostRow)
+                .where(PostRow.platform == old.platform, PostRow.channel == old.channel, ~posted_twice.exists())
+                .values(channel=channel)
+                .execution_options(synchronize_session=False)
+            )
+            chosen = channel_row(session, old)
+            if chosen is not None and channel_row(session, replace(old, channel=channel)) is None:
+                chosen.channel = channel
+
+        self._write(apply)
+
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""
-        own = (
-            select(ChannelRow.id)
-            .where(
-                ChannelRow.platform == ConversationRow.platform,
-                ChannelRow.space == ConversationRow.space,
-                ChannelRow.channel == ConversationRow.channel,
-                ChannelRow.retention_days.is_not(None),
-            )
-            .exists()
-        )
-        places = select(ConversationRow.id).where(~own)
-        return self._purge(MessageRow.conversation_id.in_(places), MessageRow.sent_at < before)
+        return self._purge(~_own_retention().exists(), before)
 
     def purge_channels(self, *, cutoff: Mapping[int, datetime]) -> Removed:
         """Delete what is older than each channel's own retention; `cutoff` gives a moment for each number of days."""
-        total = Removed(messages=0, replies=0)
-        for days, before in cutoff.items():
-            places = (
-                select(ConversationRow.id)
-                .join(
-                    ChannelRow,
-                    (ChannelRow.platform == ConversationRow.platform)
-                    & (ChannelRow.space == ConversationRow.space)
-                    & (ChannelRow.channel == ConversationRow.channel),
-                )
-                .where(ChannelRow.retention_days == days)
-            )
-            removed = self._purge(MessageRow.conversation_id.in_(places), MessageRow.sent_at < before)
-            total = Removed(messages=total.messages + removed.messages, replies=total.replies + removed.replies)
-        return total
+        removed = [
+            self._purge(_own_retention().where(ChannelRow.retention_days == days).exists(), before)
+            for days, before in cutoff.items()
+        ]
+        return sum(removed, Removed())
 
     def retentions(self) -> set[int]:
         """The numbers of days that channels chose for themselves."""
@@ -83,12 +103,20 @@ class Channels(Store):
             query = select(ChannelRow.retention_days).where(ChannelRow.retention_days.is_not(None)).distinct()
             return {days for days in session.scalars(query) if days is not None}
 
-    def _purge(self, *conditions: Any) -> Removed:
-        with self._session() as session:
-            rows = session.execute(select(MessageRow.id, MessageRow.from_bot).where(*conditions)).all()
-            orphan_answers(session, [row.id for row in rows])
-            delete_messages(session, [row.id for row in rows])
-        if rows:
+    def _purge(self, places: ColumnElement[bool], before: datetime) -> Removed:
+        removed = Removed()
+        for some in self._places(places):
+            removed += self._delete(MessageRow.conversation_id.in_(some), MessageRow.sent_at < before)
+        if removed != Removed():
             self._scrub()
-        replies = sum(1 for row in rows if row.from_bot)
-        return Removed(messages=len(rows) - replies, replies=replies)
+        return removed
+
+
+def _own_retention() -> Select[int]:
+    """The settings of a conversation's channel, where they name a retention."""
+    return select(ChannelRow.id).where(
+        ChannelRow.platform == ConversationRow.platform,
+        ChannelRow.space == ConversationRow.space,
+        ChannelRow.channel == ConversationRow.channel,
+        ChannelRow.retention_days.is_not(None),
+    )

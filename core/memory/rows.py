@@ -34,9 +34,19 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    messages: int
-    replies: int
+    messages: int = 0
+    replies: int = 0
     feedback: int = 0
+    left: str = ""
+    """What of it could not be deleted for good and what to do, in a sentence; empty where all is gone."""
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(
+            messages=self.messages + other.messages,
+            replies=self.replies + other.replies,
+            feedback=self.feedback + other.feedback,
+            left=" ".join(filter(None, (self.left, other.left))),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,17 @@ class ChannelSettings:
     voice: str | None = None
     temperature: float | None = None
     retention_days: int | None = None
+    answers: str | None = None
+    """What is answered besides commands: a `core.policy.Answers`."""
+    cool_down: float | None = None
+    """Minutes between two answers nobody asked for."""
+    ignored: str | None = None
+    """Members and roles that are neither heard nor answered, as in `core.policy.Rules.ignored`, blanks between."""
+    again_by: str | None = None
+    """`anyone` lets members have the questions of others answered again; else only their own."""
+    reset_by: str | None = None
+    """`admins` leaves `reset` to who may manage the channel; else anyone may."""
+    persona: str | None = None
 
 
 def conversation_row(session: Session, where: Conversation) -> ConversationRow:
@@ -130,6 +151,12 @@ def choices(row: ChannelRow) -> ChannelSettings:
         voice=row.voice,
         temperature=row.temperature,
         retention_days=row.retention_days,
+        answers=row.answers,
+        cool_down=row.cool_down,
+        ignored=row.ignored,
+        again_by=row.again_by,
+        reset_by=row.reset_by,
+        persona=row.persona,
     )
 
 
@@ -138,7 +165,7 @@ CHUNK = 500
 
 
 def delete_messages(session: Session, rows: Sequence[int]) -> None:
-    """Delete message rows with what hangs from them."""
+    """Delete message rows with what hangs from them; answers to them stay, without their question."""
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
         session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))
@@ -146,11 +173,3 @@ def delete_messages(session: Session, rows: Sequence[int]) -> None:
         session.execute(delete(FeedbackRow).where(FeedbackRow.message_id.in_(some)))
         session.execute(update(MessageRow).where(MessageRow.answers.in_(some)).values(answers=None))
         session.execute(delete(MessageRow).where(MessageRow.id.in_(some)))
-
-
-def orphan_answers(session: Session, rows: Sequence[int]) -> None:
-    """Leave answers to these rows standing without their question."""
-    for start in range(0, len(rows), CHUNK):
-        session.execute(
-            update(MessageRow).where(MessageRow.answers.in_(rows[start : start + CHUNK])).values(answers=None)
-        )

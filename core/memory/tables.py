@@ -77,7 +77,7 @@ class MessageRow(Table):
         Index(None, "author", "platform"),
         Index(None, "author_name"),
         Index(None, "answers"),
-        Index(None, "sent_at"),
+        Index(None, "conversation_id", "sent_at"),
         NEVER_REUSED,
     )
 
@@ -167,3 +167,9 @@ class ChannelRow(Table):
     voice: Mapped[str | None] = mapped_column(String(200))
     temperature: Mapped[float | None]
     retention_days: Mapped[int | None]
+    answers: Mapped[str | None] = mapped_column(String(10))
+    cool_down: Mapped[float | None]
+    ignored: Mapped[str | None] = mapped_column(Text)
+    again_by: Mapped[str | None] = mapped_column(String(10))
+    reset_by: Mapped[str | None] = mapped_column(String(10))
+    persona: Mapped[str | None] = mapped_column(Text)

@@ -8,13 +8,12 @@ from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
 from core.memory.rows import (
+    CHUNK,
     PERSON2,
     Removed,
     channel_row,
     conversation_row,
-    delete_messages,
     matching,
-    orphan_answers,
     place_of,
     post_row,
 )
@@ -198,45 +197,36 @@ class Talk(Store):
         return self._write(take_over)
 
     def remove(self, conversation: Conversation, message_ids: Sequence[str]) -> Removed:
-        """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it."""
-        with self._session() as session:
-            said = session.scalars(
-                select(MessageRow.id).where(
-                    MessageRow.platform == conversation.platform,
-                    MessageRow.channel == conversation.channel,
-                    MessageRow.message_id.in_(message_ids),
-                )
-            ).all()
-            posted = session.scalars(
-                select(PostRow.message_id).where(
-                    PostRow.platform == conversation.platform,
-                    PostRow.channel == conversation.channel,
-                    PostRow.post_id.in_(message_ids),
-                )
-            ).all()
-            delete_messages(session, posted)
-            orphan_answers(session, said)
-            delete_messages(session, said)
-            return Removed(messages=len(said), replies=len(set(posted)))
+        """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it.
+
+        As with `forget`, their words are gone from SQLite's files too, at the latest when the next are deleted.
+        """
+        here = MessageRow.platform == conversation.platform, MessageRow.channel == conversation.channel
+        posted = PostRow.platform == conversation.platform, PostRow.channel == conversation.channel
+        removed = Removed()
+        for start in range(0, len(message_ids), CHUNK):
+            some = message_ids[start : start + CHUNK]
+            replies = select(PostRow.message_id).where(*posted, PostRow.post_id.in_(some))
+            removed += self._delete(MessageRow.id.in_(replies))
+            removed += self._delete(*here, MessageRow.message_id.in_(some))
+        if removed != Removed():
+            self._scrub()
+        return removed
 
     def remove_place(self, conversation: Conversation) -> Removed:
         """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
         thread = conversation.thread is not None
-        with self._session() as session:
-            places = session.scalars(
-                select(ConversationRow.id).where(*matching(conversation, whole_channel=not thread))
-            ).all()
-            said = session.execute(
-                select(MessageRow.id, MessageRow.from_bot).where(MessageRow.conversation_id.in_(places))
-            ).all()
-            rows = [row.id for row in said]
-            orphan_answers(session, rows)
-            delete_messages(session, rows)
-            session.execute(delete(ConversationRow).where(ConversationRow.id.in_(places)))
-            chosen = None if thread else channel_row(session, conversation)
-            if chosen is not None:
-                session.delete(chosen)
-        if rows:
+        removed = Removed()
+        for some in self._places(*matching(conversation, whole_channel=not thread)):
+            removed += self._delete(MessageRow.conversation_id.in_(some))
+            with self._session() as session:
+                left = select(MessageRow.id).where(MessageRow.conversation_id == ConversationRow.id).exists()
+                session.execute(delete(ConversationRow).where(ConversationRow.id.in_(some), ~left))
+        if not thread:
+            with self._session() as session:
+                chosen = channel_row(session, conversation)
+                if chosen is not None:
+                    session.delete(chosen)
+        if removed != Removed():
             self._scrub()
-        replies = sum(row.from_bot for row in said)
-        return Removed(messages=len(said) - replies, replies=replies)
+        return removed

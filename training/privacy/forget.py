@@ -7,11 +7,13 @@ shelf last, so that either the training sees that somebody has gone or the shelf
 """
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.adapters import Shelf
-from core.errors import ExportError, TrainingError
+from core.adapters import AdapterRegistry, Card
+from core.errors import ExportError, Person2Error, StorageError, TrainingError, reason
 from core.memory import Memory, Removed
 from training.data import manifest
 from training.privacy.consent import PeopleKey
@@ -26,7 +28,7 @@ class Receipt:
 
     removed: Removed
     dialogues: int
-    """Dialogues deleted from files under the home."""
+    """Dialogues deleted from files, under the home or elsewhere."""
     adapters: tuple[str, ...]
     """Taken out of service because they learned from the member."""
     rebuild: tuple[str, ...]
@@ -34,7 +36,7 @@ class Receipt:
     speaks_now: str
     """The id of the adapter that speaks after this, or `none`."""
     left: tuple[str, ...] = ()
-    """What could not be cleaned and why, a sentence each; everything else is gone."""
+    """What could not be deleted and why, a sentence each; everything else is gone."""
 
     def __str__(self) -> str:
         said = (
@@ -44,48 +46,76 @@ class Receipt:
         if self.adapters:
             said += f" Voices that had learned from you are out of service: {', '.join(self.adapters)}."
         if self.left:
-            said += f" {len(self.left)} of the training files could not be cleaned yet; the operator has been told."
+            said += " Not everything could be deleted yet; the operator has been told what is left."
         return said
 
 
 def dialogue_files(home: Path) -> list[Path]:
-    """Every dialogue file with a manifest, under the home and wherever imports were to write."""
-    inside = manifest.dialogue_files(home)
-    outside = [file for file in imported(home) if manifest.beside(file).exists()]
-    return list({file.resolve(): file for file in [*inside, *outside]}.values())
+    """Every dialogue file with a manifest, under the home and wherever imports were to write. Raises OSError."""
+    return _once([*manifest.dialogue_files(home), *_outside(home)])
 
 
-def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
+def _outside(home: Path) -> list[Path]:
+    return [file for file in imported(home) if manifest.beside(file).exists()]
+
+
+def _once(files: Iterable[Path]) -> list[Path]:
+    return list({file.resolve(): file for file in files}.values())
+
+
+def forget(
+    platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path, base: str | None = None
+) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
-    A dialogue file that cannot be cleaned, because somebody changed it by hand, does not stop the rest and is named in
-    the receipt. Raises StorageError, ExportError, AdapterError; each step is safe to repeat.
+    What one of these refuses (a locked database, a file changed by hand, a folder that cannot be written) does not stop
+    the others and is named in the receipt. Each step is safe to repeat.
     """
-    person = PeopleKey.at(home).hash(platform, member)
-    removed = memory.forget(platform, member)
-    dialogues, left = 0, []
-    for file in dialogue_files(home):
+    left: list[str] = []
+
+    @contextmanager
+    def step() -> Iterator[None]:
         try:
-            dialogues += manifest.forget_people(file, [person])
-        except (ExportError, OSError) as error:
-            left.append(str(error))
-            log.warning("%s:%s could not be forgotten in %s: %s", platform, person, file, error)
-    if not sweep_imports(home):
-        left.append("An import is under way and may write their words once more: wait for its end.")
-    try:
-        with locked(home / LOCK):
+            yield
+        except (Person2Error, OSError) as error:
+            told = str(error) if isinstance(error, Person2Error) else f"{error.filename or home}: {reason(error)}."
+            left.append(told)
+            log.warning("a member could not be forgotten everywhere: %s", told)
+
+    removed, dialogues, speaks = Removed(), 0, None
+    learned: list[Card] = []
+    with step():
+        removed = memory.forget(platform, member)
+        if removed.left:
+            raise StorageError(removed.left)
+    with step():
+        person = PeopleKey.at(home).hash(platform, member)
+        files: list[Path] = []
+        for found in (manifest.dialogue_files, _outside):
+            with step():
+                files += found(home)
+        for file in _once(files):
+            with step():
+                dialogues += manifest.forget_people(file, [person])
+        with step():
+            if not sweep_imports(home):
+                raise ExportError("An import is under way and may write their words once more: wait for its end.")
+        # A retraining under way looks for who has gone before its adapter may speak.
+        with step(), suppress(TrainingError), locked(home / LOCK):
             sweep(home, shelf)
-    except TrainingError:
-        pass  # a retraining is under way: it looks for who has gone before its adapter may speak
-    for run in [*runs_with(home, person)]:
-        # Reports and checkpoints quote the words that a run learned or was judged on; one under way stops at this.
-        discard(run)
-    shelf.sweep()
-    learned = shelf.learned_from(person)
-    for card in learned:
-        shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
-        discard(home / "runs" / card.id)
-    speaks = shelf.current(base=base)
+        for run in [*runs_with(home, person)]:
+            with step():
+                # Reports and checkpoints quote the words that a run learned or was judged on; one under way stops.
+                _discard(run)
+        with step():
+            shelf.sweep()
+        for card in shelf.learned_from(person):
+            with step():
+                shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
+                learned.append(card)
+                _discard(home / "runs" / card.id)
+    with step():
+        speaks = shelf.current(base=base)
     return Receipt(
         removed=removed,
         dialogues=dialogues,
@@ -94,3 +124,9 @@ def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Pa
         speaks_now=speaks.id if speaks else "none",
         left=tuple(left),
     )
+
+
+def _discard(run: Path) -> None:
+    discard(run)
+    if run.exists():
+        raise TrainingError(f"The folder {run} cannot be deleted: delete it by hand.")

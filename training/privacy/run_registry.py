@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import atomic_io
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.errors import TrainingError, reason
 
 PLAN = "plan.json"
@@ -142,7 +142,7 @@ def sweep_imports(home: Path) -> bool:
     return True
 
 
-def sweep(home: Path, shelf: Shelf) -> None:
+def sweep(home: Path, shelf: AdapterRegistry) -> None:
     """Delete what runs that were killed left of people's words: talk of a run whose adapter never reached the shelf."""
     known = {card.id for card in shelf.cards()}
     for folder in (home / "retrain").glob("*"):

@@ -7,30 +7,24 @@ Knows peft's file format as far as judging a file goes, but neither torch nor pe
 Readers take no lock and never see half a file. Writers hold a lock file, so two processes may promote at once.
 """
 
-import json
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
+from core.adapters.card import CARD, Card, read_card
+from core.adapters.validation import CONFIG, WEIGHTS, check, same_base, weights_sha256
 from core.atomic_io import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 from core.errors import AdapterError, reason
 from core.generator import Adapter
 
-__all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
-
 log = logging.getLogger(__name__)
 
-CARD = "card.json"
 NONE = "none"
 """The bare base model, wherever an adapter's id may stand."""
 CURRENT = "current"
@@ -47,58 +41,6 @@ MAX_SHOWN = 80
 _RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """What is known of an adapter. Written once, when it comes onto the shelf; withdrawal alone rewrites it."""
-
-    id: str
-    created_at: datetime
-    """UTC."""
-    base: str
-    """The base model as it was typed: a hub name, `starter` or a folder."""
-    base_fingerprint: str = ""
-    """`core.adapterfiles.fingerprint` of that base; empty when unknown."""
-    data_sha256: str = ""
-    """Of the dialogues it learned; empty when unknown."""
-    weights_sha256: str = ""
-    """Of the weights that were judged; others are never promoted under this card. Empty when unknown."""
-    people: tuple[str, ...] = ()
-    """Keyed hashes of the members whose words it learned."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """How it was trained: every option, and the command that does it again."""
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What it scored, by whom: `{"new": {"bits_per_byte": 1.9}, "base": {…}}`."""
-    passed: bool | None = None
-    """What the gate said; None when it was never asked."""
-    promoted_by_force: bool = False
-    notes: str = ""
-    withdrawn: str = ""
-    """Why it was taken out of service; empty while it may speak."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Fields of a newer version of this program: kept, not understood."""
-
-    def __post_init__(self) -> None:
-        moment = self.created_at if self.created_at.tzinfo else self.created_at.replace(tzinfo=UTC)
-        object.__setattr__(self, "created_at", moment.astimezone(UTC))
-
-    def to_json(self) -> str:
-        known = {name: value for name, value in asdict(self).items() if name != "extra"}
-        known["created_at"] = self.created_at.isoformat()
-        return json.dumps({**known, **self.extra}, indent=2, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Card":
-        """Raises AdapterError when a field is missing or of the wrong kind."""
-        try:
-            raw = json.loads(text)
-            names = {item.name for item in fields(cls)} - {"extra"}
-            known = {name: value for name, value in raw.items() if name in names}
-            extra = {name: value for name, value in raw.items() if name not in names}
-            return msgspec.convert({**known, "extra": extra}, cls)
-        except (ValueError, AttributeError) as error:  # msgspec's ValidationError is a ValueError
-            raise AdapterError(f"the card cannot be read ({error}): train the adapter again or mend {CARD}") from error
-
-
 def check_name(name: str) -> None:
     """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
@@ -109,27 +51,26 @@ def check_name(name: str) -> None:
 
 
 def _untried(adapter: Adapter) -> None:
-    """What `Shelf.use` tries where nobody says how."""
+    """What `AdapterRegistry.use` tries where nobody says how."""
 
 
-class Shelf:
+class AdapterRegistry:
     """The adapters of one installation, and those that ship with it.
 
-    `bundled` is a folder of adapters that came with the program (`models/starter/adapters`): read-only, listed with
-    the others, and current as long as nothing was ever promoted and the base is the starter.
+    `bundled` are folders of adapters that came with the program, by the name of their base (`starter` →
+    `models/starter/adapters`): read-only, listed with the others, and current on that base as long as nothing was ever
+    promoted.
     """
 
     def __init__(
         self,
         root: Path,
         *,
-        bundled: Path | None = None,
-        starter: str = "starter",
+        bundled: Mapping[str, Path] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._root = root
-        self._bundled = bundled
-        self._starter = starter
+        self._bundled = dict(bundled or {})
         self._clock = clock
         self._missed: set[str] = set()
 
@@ -145,26 +86,26 @@ class Shelf:
         cards: list[Card] = []
         for folder in self._folders():
             try:
-                cards.append(_read_card(folder))
+                cards.append(read_card(folder))
             except AdapterError as error:
                 log.warning("adapter %s is left out: %s", folder.name, error)
         return tuple(sorted(cards, key=lambda card: (card.created_at, card.id), reverse=True))
 
     def card(self, adapter_id: str) -> Card:
         """Raises AdapterError when there is none, or when it cannot be read."""
-        return _read_card(self.path(adapter_id))
+        return read_card(self.path(adapter_id))
 
     def path(self, adapter_id: str) -> Path:
         """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
-        for root in (self._root, self._bundled):
-            if root is not None and _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
+        for root in self._roots():
+            if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
         raise AdapterError(
             f"there is no adapter called {adapter_id!r} on the shelf: `person2 adapters list` shows those there are"
         )
 
     def is_bundled(self, adapter_id: str) -> bool:
-        return self._bundled is not None and self.path(adapter_id).parent == self._bundled
+        return self.path(adapter_id).parent in self._bundled.values()
 
     def owns(self, path: Path) -> bool:
         """Whether this path is, or was, one of an adapter on the shelf."""
@@ -193,6 +134,8 @@ class Shelf:
             return self._shipped(base)
         if promoted == NONE:
             return None
+        if base in self._bundled and self._made_for_another(promoted, base):
+            return self._shipped(base)
         if self._clean(promoted):
             return Adapter(id=promoted, path=self.path(promoted))
         if promoted not in self._missed:  # once, however often a bot looks
@@ -277,7 +220,7 @@ class Shelf:
             adapter = self._promote(adapter_id)
             history = self._history()
             if not history:  # what spoke before the first promotion, so that it can come back
-                shipped = self._shipped(self._starter)
+                shipped = self._shipped(self.card(adapter_id).base if adapter else next(iter(self._bundled), None))
                 history.append(shipped.id if shipped else NONE)
             self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
             if by_force and adapter is not None and not self.is_bundled(adapter_id):
@@ -337,8 +280,7 @@ class Shelf:
 
     def _roots(self) -> Iterator[Path]:
         yield self._root
-        if self._bundled is not None:
-            yield self._bundled
+        yield from self._bundled.values()
 
     def _folders(self) -> Iterator[Path]:
         seen: set[str] = set()
@@ -350,6 +292,13 @@ class Shelf:
 
     def _promoted(self) -> str | None:
         return read_text(self.pointer).strip() or None
+
+    def _made_for_another(self, adapter_id: str, base: str | None) -> bool:
+        """Whether an adapter was made for another base than this one, which has a voice of its own."""
+        try:
+            return self.card(adapter_id).base != base
+        except AdapterError:
+            return False
 
     def _clean(self, adapter_id: str) -> bool:
         try:
@@ -392,10 +341,11 @@ class Shelf:
 
     def _shipped(self, base: str | None) -> Adapter | None:
         """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
-        if self._bundled is None or base != self._starter:
+        folder = self._bundled.get(base or "")
+        if folder is None:
             return None
-        named = read_text(self._bundled / CURRENT).strip()
-        cards = [card for card in self.cards() if self.is_bundled(card.id) and (not named or card.id == named)]
+        named = read_text(folder / CURRENT).strip()
+        cards = [card for card in self.cards() if self.path(card.id).parent == folder and card.id == (named or card.id)]
         return Adapter(id=cards[0].id, path=self.path(cards[0].id)) if cards else None
 
     def _fallback(self, lost: str, base: str | None) -> Adapter | None:
@@ -466,16 +416,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # such as a name that is too long
         return False
-
-
-def _read_card(folder: Path) -> Card:
-    """The folder's card; one made from peft's own configuration where somebody copied a bare adapter there."""
-    text = read_text(folder / CARD)
-    if text:
-        return replace(Card.from_json(text), id=folder.name)
-    made = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
-    base = str(peft_config(folder).get("base_model_name_or_path") or "unknown")
-    return Card(id=folder.name, created_at=made, base=base, notes="found without a card")
 
 
 def _out_of_service(card: Card) -> str:
