@@ -1,6 +1,7 @@
 """What people say on Discord and what they get, over real sockets: an unmodified discord.py against a server on
 loopback with Discord's rules."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from simcord.enums import MessageType
 
 from bots.discord import check_credentials
 from core.chat import ChatSettings
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from core.memory import open_memory
 from core.messages import Conversation
 from core.notices import BROKEN, TOO_FAST, WORDLESS
@@ -56,6 +57,19 @@ async def test_who_is_answered(server: DiscordServer, ann: Person) -> None:
     assert generator.prompts[-1] == (
         "Person1: nobody is asked in this thread come here\nPerson2: four\nPerson1: no mention is needed now\nPerson2:"
     )
+
+
+async def test_a_follow_up_in_a_new_thread(server: DiscordServer, ann: Person) -> None:
+    """Who goes on talking in a thread while the first answer there is being composed is talking to the bot."""
+    gate = asyncio.Event()
+    generator = FakeGenerator(lines=("one", "two"), gate=gate)
+    async with talking(server, generator):
+        thread = ann.opens_thread("roses")
+        ann.says(f"{ann.bot} why do they droop?", where=thread)
+        await server.until(lambda: generator.prompts)
+        ann.says("I water them daily", where=thread)
+        gate.set()
+        assert await server.posted(2, thread) == ["one", "two"]
 
 
 async def test_forum_posts(server: DiscordServer, ann: Person) -> None:
@@ -375,7 +389,7 @@ def _thread(server: DiscordServer, thread: int) -> Conversation:
 
 
 async def test_doctors_look(server: DiscordServer) -> None:
-    """`examine` tells doctor who the token is, where to invite it, and whether it may read messages."""
+    """`check_credentials` tells doctor who the token is, where to invite it, and whether it may read messages."""
     found = await check_credentials(TOKEN, api_base=server.api)
     assert found.name == "Person2"
     assert found.message_content
@@ -385,7 +399,7 @@ async def test_doctors_look(server: DiscordServer) -> None:
     )
     server.approved.message_content = False
     assert not (await check_credentials(TOKEN, api_base=server.api)).message_content
-    with pytest.raises(Refused, match="copy the bot's token anew"):
+    with pytest.raises(PermanentPlatformError, match="copy the bot's token again"):
         await check_credentials("wrong", api_base=server.api)
 
 
