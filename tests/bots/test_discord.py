@@ -10,6 +10,7 @@ import pytest
 from simcord.enums import MessageType
 
 from bots.discord import check_credentials
+from bots.discord.markup import parts
 from core.chat import ChatSettings
 from core.errors import PermanentPlatformError
 from core.memory import open_memory
@@ -158,7 +159,7 @@ async def test_four_thousand_characters(server: DiscordServer, ann: Person) -> N
         ("hello @everyone and @here", "hello everyone and here"),
         ("I <3 you, x < y", "I <3 you, x < y"),
         ("at <t:1767225600:R> look", r"at \<t:1767225600:R> look"),
-        ("||secret|| ~~gone~~", r"\|\|secret\|\| \~\~gone\~\~"),
+        ("it is ~~gone~~", r"it is \~\~gone\~\~"),
     ],
 )
 async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated: str, posted: str) -> None:
@@ -170,6 +171,11 @@ async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated:
     assert not post.ping_user_ids
     assert not post.ping_role_ids
     assert not post.mention_everyone
+
+
+def test_spoilers_are_shown() -> None:
+    """What would be hidden is not."""
+    assert parts("||secret||") == [r"\|\|secret\|\|"]
 
 
 async def test_nobody_is_pinged(server: DiscordServer, ann: Person) -> None:
@@ -186,9 +192,9 @@ async def test_a_long_reply_comes_in_parts(server: DiscordServer, ann: Person) -
     long = " ".join(f"This is sentence number {number}." for number in range(150))
     async with talking(server, FakeGenerator(lines=(long, "yes"))):
         ann.says(f"{ann.bot} tell me everything")
-        parts = await server.posted(3)
-        assert " ".join(parts) == long
-        assert all(len(part) <= 2000 and part.endswith(".") for part in parts)
+        posts = await server.posted(3)
+        assert " ".join(posts) == long
+        assert all(len(part) <= 2000 and part.endswith(".") for part in posts)
         assert [post.reference is not None for post in server.messages()] == [True, False, False]
         ann.says("go on", answering=server.messages()[2].id)
         assert (await server.posted(4))[3] == "yes"
