@@ -57,6 +57,7 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         id=str(message.id),
         author=str(message.author.id),
         author_name=message.author.display_name,
+        author_roles=frozenset(str(role.id) for role in getattr(message.author, "roles", ())),
         text=_readable(message, text, me),
         sent_at=message.created_at,
         reply_to=None if answers is None else str(answers),
