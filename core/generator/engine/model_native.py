@@ -28,8 +28,8 @@ KEYS = 16
 MAX_HEAD_WIDTH = 256
 MAX_PARTS = 3
 DOWN = 3
-"""The last group of a block (`ModelConfig.groups`). In a gated network its inputs are products, a few of them hundreds of
-times as large as the rest: eight bits cost SmolLM2 1.8 % of its bits per byte, fifteen bits 0.1 %."""
+"""The last group of a block (`ModelConfig.groups`). In a gated network its inputs are products, a few of them hundreds
+of times as large as the rest: eight bits cost SmolLM2 1.8 % of its bits per byte, fifteen bits 0.1 %."""
 NEAR = 8.0
 """Tokens at least e^-8 as likely as the likeliest are looked at first when one is drawn."""
 _ROW = np.dtype([("token", "i4"), ("position", "i4"), ("cache", "u8"), ("lora", "u8")], align=True)
