@@ -286,12 +286,12 @@ class Client(GatewayClient):
         commands.build(self.tree, handlers.interactions)
 
     async def setup_hook(self) -> None:
+        if self.user is not None:
+            self._handle.chat.known_as(PLATFORM, self.user.display_name)
         await self._tell_login(self)
 
     async def on_ready(self) -> None:
         if not self.is_closed():  # discord.py tells so a moment late
-            if self.user is not None:
-                self._handle.chat.known_as(PLATFORM, self.user.display_name)
             await self._tell_ready(self)
 
     async def on_message(self, message: discord.Message) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 from core.chat import ChatSettings
+from core.messages import Conversation
 from core.policy import Answers, Rules
 from tests.bots.discord_talk import talking
 from tests.discord_server import DiscordServer, Person
@@ -35,11 +36,13 @@ async def test_members_with_an_ignored_role_are_not_heard(server: DiscordServer,
 async def test_what_is_being_typed_is_waited_for(server: DiscordServer, ann: Person) -> None:
     """One answer, to the last piece, though it came later than the pause."""
     generator = FakeGenerator()
-    talk = chat(generator, settings=ChatSettings(burst=0.3))
+    talk = chat(generator, settings=ChatSettings(burst=1.0))
     async with talking(server, talk=talk):
         ann.says(f"{ann.bot} so")
+        where = Conversation(platform="discord", space=str(server.guild.id), channel=str(server.channel))
+        await server.until(lambda: talk.memory.window(where, limit=1))
         await ann.begins_typing()
-        await asyncio.sleep(0.5)  # longer than the pause
+        await asyncio.sleep(1.5)  # longer than the pause
         ann.says("what about the roses?")
         assert await server.posted(1) == ["hello"]
     assert generator.prompts == ["Person1: so what about the roses?\nPerson2:"]
