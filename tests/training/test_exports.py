@@ -86,7 +86,7 @@ def test_slack_zip_and_folder(tmp_path: Path) -> None:
     for source in (path, tmp_path / "folder"):
         found = Read(source, tmp_path / f"scratch-{source.name}")
         assert found.talk == made.TALK
-        assert {message.conversation.channel for message in found.messages} == {"C1"}
+        assert {message.conversation.channel for message in found.messages} == {f"{source.name}/C1"}
 
 
 def test_slack_kinds_threads_edits_and_bots(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_slack_kinds_threads_edits_and_bots(tmp_path: Path) -> None:
     assert by_text["me & @Ann"].conversation.kind is Kind.THREAD
     assert by_text["look at #bread"].conversation.thread is None
     assert by_text["new words"].id == "7.0"
-    assert by_text["psst"].conversation.channel == "G1"
+    assert by_text["psst"].conversation.channel == "s.zip/G1"
     assert (by_text["hey"].conversation.kind, by_text["hey"].author_name) == (Kind.DIRECT, "someone")
     assert found.skipped == {"system line": 1, "bot or webhook": 1, "no words": 1, "command to a bot": 1}
 
@@ -390,7 +390,6 @@ def test_zip_traps(tmp_path: Path) -> None:
         archive.writestr("/etc/evil.json", "{}")
         archive.writestr("C:\\evil.json", "{}")
         archive.writestr("bomb.json", b" " * (64 << 20))
-        archive.writestr("inner.zip", b"PK")
         link = zipfile.ZipInfo("link.txt")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
@@ -399,7 +398,7 @@ def test_zip_traps(tmp_path: Path) -> None:
     found = Read(path, tmp_path / "scratch")
     assert found.talk == made.TALK
     told = "\n".join(found.faults)
-    assert [told.count(word) for word in ("leads out", "zip bombs", "archive inside", "a link")] == [3, 1, 1, 1]
+    assert [told.count(word) for word in ("leads out", "zip bombs", "a link")] == [3, 1, 1]
     outside = {child for child in tmp_path.parent.rglob("*") if (tmp_path / "scratch") not in child.parents} - before
     assert outside == {tmp_path / "scratch"}
 
@@ -449,4 +448,3 @@ def test_a_tag_without_an_end(tmp_path: Path) -> None:
     page = made.FILES["discord.html"].replace("</body>", "<!-- " + "never closed " * 800_000)
     found = read(tmp_path, page)
     assert found.talk == made.TALK
-    assert "a tag without an end" in found.faults[0]

@@ -81,11 +81,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
                 return
             context = _context(header, label)
         if piece.truncated:
-            yield Fault(
-                file=label,
-                place=f"byte {piece.end}",
-                reason="the file ends in the middle of its messages; what came before is read",
-            )
+            yield jsonfile.cut_short(label, piece)
         yield Part(
             reader=NAME,
             path=path,

@@ -29,7 +29,7 @@ _FRAMES = {
     "colon": re.compile(rf"(?P<stamp>{_DATED}[, ]+{stamps.CLOCK}): (?=[^:\n]{{1,60}}: )"),
 }
 _BEGINS = re.compile(r"\[|\d|[^\W\d_]")
-_NAMED = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>(?:[ \u200e\u200f].*)?)", re.DOTALL)
+_NAMED = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>(?:[ \u200e\u200f].*)?)\Z", re.DOTALL)
 _NAMED_CLOSE = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>.*)", re.DOTALL)
 MAX_STAMP = 80
 """Characters in which a stamp ends."""
