@@ -58,7 +58,7 @@ def start(export: Path, *, workers: int = 1, limit: int | None = None) -> "subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limited,  # noqa: PLW1509 - the limit is for that process alone
+        preexec_fn=limited,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
