@@ -3,43 +3,17 @@
 import json
 import os
 import zipfile
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.messages import Kind, Message
 from tests.training import exports_made as made
+from tests.training.reading import Read, read
 from training import exports
-from training.exports import Fault, Named, Skipped, markup
+from training.exports import markup
 
 DATA = Path(os.environ.get("PERSON2_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-class Read:
-    """All that came out of a source, sorted by kind."""
-
-    def __init__(self, path: Path, scratch: Path) -> None:
-        scratch.mkdir(exist_ok=True)
-        items = list(exports.read(path, scratch=scratch))
-        self.messages = [item for item in items if isinstance(item, Message)]
-        self.faults = [str(item) for item in items if isinstance(item, Fault)]
-        self.skipped = Counter(str(item) for item in items if isinstance(item, Skipped))
-        self.names = {(item.author, item.name) for item in items if isinstance(item, Named)}
-
-    @property
-    def talk(self) -> list[tuple[str, str]]:
-        ordered = sorted(self.messages, key=lambda message: (message.sent_at, message.id))
-        return [(message.author_name, message.text) for message in ordered]
-
-
-def read(tmp_path: Path, content: str | bytes | dict[str, Any] | list[Any], name: str = "export") -> Read:
-    path = tmp_path / name
-    if isinstance(content, (dict, list)):
-        content = json.dumps(content, indent=2)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return Read(path, tmp_path / "scratch")
 
 
 @pytest.mark.parametrize("name", [name for name in made.FILES if name not in ("plain.txt", "slackdump.json")])

@@ -231,9 +231,9 @@ def read_part(part: Part) -> Iterator[Item]:
         yield Fault(file=part.label, place="", reason=f"cannot be read ({problem.strerror or problem})")
 
 
-def read(path: Path, *, scratch: Path) -> Iterator[Item]:
+def read(path: Path, *, scratch: Path, mapping: str = "") -> Iterator[Item]:
     """A whole source: path in, stream of messages (and what was left out, and why) out."""
-    for piece in pieces(path, scratch=scratch):
+    for piece in pieces(path, scratch=scratch, mapping=mapping):
         if isinstance(piece, Fault):
             yield piece
         else:

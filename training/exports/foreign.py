@@ -40,6 +40,9 @@ def hint(path: Path) -> str:
             return _TELEGRAM_PAGE
         if "instagram" in head[:20_000].lower() or "facebook" in head[:20_000].lower():
             return _META_PAGE
+    first = head.split("\n", 1)[0]
+    if path.suffix.lower() in {".csv", ".tsv"} and max(map(first.count, ",;\t|")) >= 2:
+        return "a CSV file; say which columns are what: --columns author=…,time=…,text=…"
     if '"Contents"' in head[:4000] and '"Timestamp"' in head[:4000]:
         return _PACKAGE
     return ""
