@@ -5,7 +5,7 @@ RUN python -m venv /opt/person2
 ENV PATH=/opt/person2/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # PyTorch's index of CPU builds, given as this build argument, saves several gigabytes of CUDA libraries.
 ARG PIP_EXTRA_INDEX_URL=
-COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY constraints.txt pyproject.toml hatch_build.py README.md LICENSE ./
 RUN pip install --constraint constraints.txt torch
 COPY person2 person2
 COPY core core

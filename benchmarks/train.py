@@ -30,9 +30,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from core.dialogue import Dialogue, write
+from core.generator.families import FAMILIES
 from training.base import casting, inner, load_base, quiet, wants_bf16
 from training.dataset import IGNORE, Encoder, Targets, collate, encode_rows, load
-from training.finetune import LORA_MODULES, Settings, finetune, with_lora
+from training.finetune import Settings, finetune, with_lora
 from training.learner import Learner
 from training.likelihood import likelihood
 from training.lora import fold
@@ -70,13 +71,13 @@ def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder
     set_seed(settings.seed)
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        rows = examples(dialogues, encoder, model.config.n_positions)
+        rows = examples(dialogues, encoder, model.config.max_position_embeddings)
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=int(settings.alpha),
             lora_dropout=0.05,
-            target_modules=list(LORA_MODULES),
-            fan_in_fan_out=True,
+            target_modules=list(FAMILIES[model.config.model_type].targets),
+            fan_in_fan_out=FAMILIES[model.config.model_type].transposed,
             task_type="CAUSAL_LM",
         )
         peft = get_peft_model(model, config)
@@ -84,7 +85,7 @@ def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder
             output_dir=str(folder),
             per_device_train_batch_size=DIALOGUES_A_STEP,
             num_train_epochs=settings.epochs,
-            learning_rate=settings.rate(model.config.n_embd),
+            learning_rate=settings.rate(model.config.hidden_size),
             lr_scheduler_type="cosine",
             warmup_steps=settings.warm_up,
             weight_decay=0.0,
@@ -113,7 +114,7 @@ def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, fol
 
     disable_progress_bars()
     model, tokenizer = load_base(base)
-    rows = examples(dialogues, Encoder(tokenizer), model.config.n_positions)
+    rows = examples(dialogues, Encoder(tokenizer), model.context_length)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     set_seed(settings.seed)
     with quiet():
@@ -121,7 +122,7 @@ def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, fol
             output_dir=str(folder),
             per_device_train_batch_size=DIALOGUES_A_STEP,
             num_train_epochs=settings.epochs,
-            learning_rate=settings.rate(model.config.n_embd),
+            learning_rate=settings.rate(model.config.hidden_size),
             lr_scheduler_type="cosine",
             use_cpu=not torch.cuda.is_available(),
             bf16=False,
@@ -133,14 +134,14 @@ def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, fol
             report_to="none",
             disable_tqdm=True,
             log_level="error",
-            max_length=model.config.n_positions,
+            max_length=model.context_length,
         )
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=int(settings.alpha),
             lora_dropout=0.05,
-            target_modules=list(LORA_MODULES),
-            fan_in_fan_out=True,
+            target_modules=list(FAMILIES[model.config.model_type].targets),
+            fan_in_fan_out=FAMILIES[model.config.model_type].transposed,
             task_type="CAUSAL_LM",
         )
         trainer = SFTTrainer(
@@ -190,7 +191,7 @@ def products(dtype: torch.dtype, width: int) -> float:
 def work(model: Learner, tokens: int, targets: int, rank: int) -> float:
     """Floating-point operations of one pass forward and back, attention left out: 4 a frozen weight and token (forward,
     and back to what lies below), 6 a LoRA weight and token, 4 a weight of the head and target."""
-    width, layers = model.config.n_embd, model.config.n_layer
+    width, layers = model.config.hidden_size, model.config.num_hidden_layers
     lora = layers * rank * (width + 3 * width + 2 * width + 2 * 5 * width)
     return tokens * (4 * 12 * layers * width**2 + 6 * lora) + targets * 4 * width * model.config.vocab_size
 
@@ -212,7 +213,7 @@ def profile(base: str, dialogues: tuple[Dialogue, ...], settings: Settings) -> d
     """Shares of the time of a few of our steps, by kind of work."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
-    rows = encode_rows(dialogues, encoder, block=min(settings.block, model.config.n_positions), seed=0)
+    rows = encode_rows(dialogues, encoder, block=min(settings.block, model.context_length), seed=0)
     size = max(1, settings.batch_tokens // rows.block)
     batch = collate(rows.rows[:size], end=encoder.end)
     with quiet():
@@ -289,7 +290,7 @@ def main() -> None:
             print(f"round {round_number + 1}: {name} {targets / seconds:.0f} targets/s", file=sys.stderr, flush=True)
 
     dtype = torch.bfloat16 if wants_bf16("auto") else torch.float32
-    peak = products(dtype, model.config.n_embd)
+    peak = products(dtype, model.config.hidden_size)
     encoded = list(Encoder(tokenizer).encode(dialogues, Targets.REPLIES))
     total = work(model, sum(lengths), sum(int(one.target.sum()) for one in encoded), given.rank) * given.epochs
     reached = total / spent / 1e9

@@ -8,6 +8,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import TextIO
 
@@ -18,6 +19,12 @@ from core.errors import Person2Error
 from core.messages import Conversation, Kind, Message
 
 HOME = Conversation(platform="terminal", channel="terminal", kind=Kind.DIRECT)
+
+
+def apart() -> Conversation:
+    """A conversation in which nothing was said yet: what comes of a seed must not depend on earlier talk."""
+    return replace(HOME, channel=f"terminal-{secrets.token_hex(8)}")
+
 
 LINE_LIMIT = 100_000
 """Characters of a line that are read; a pasted book is cut here and the person is told."""
@@ -105,11 +112,11 @@ class Terminal:
             speaker = "Person2: " if self._interactive else ""
             self._sink.write(f"{speaker}{answer.reply.text}\n")
             self._sink.flush()
-            await self._chat.posted(answer.reply, self._conversation, ())
+            await self._chat.posted(answer.reply, self._conversation, (), stands=True)
         if answer.text:
             self._note(answer.text)
         if answer.attachment is not None:
-            self._sink.write(answer.attachment.data.decode() + "\n")
+            self._sink.write(f"{answer.attachment.text}\n")
             self._sink.flush()
 
     def _note(self, text: str) -> None:

@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ import msgspec
 from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
 from core.errors import AdapterError, reason
 from core.generator import Adapter
-from core.wholefiles import flush, flush_folder, lock, read_text, write_atomically
+from core.wholefiles import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 
 __all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
 
@@ -115,21 +115,20 @@ def _untried(adapter: Adapter) -> None:
 class Shelf:
     """The adapters of one installation, and those that ship with it.
 
-    `bundled` is a folder of adapters that came with the program (`models/starter/adapters`): read-only, listed with
-    the others, and current as long as nothing was ever promoted and the base is the starter.
+    `bundled` are folders of adapters that came with the program, by the name of their base (`starter` →
+    `models/starter/adapters`): read-only, listed with the others, and current on that base as long as nothing was ever
+    promoted.
     """
 
     def __init__(
         self,
         root: Path,
         *,
-        bundled: Path | None = None,
-        starter: str = "starter",
+        bundled: Mapping[str, Path] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._root = root
-        self._bundled = bundled
-        self._starter = starter
+        self._bundled = dict(bundled or {})
         self._clock = clock
         self._missed: set[str] = set()
 
@@ -156,15 +155,15 @@ class Shelf:
 
     def path(self, adapter_id: str) -> Path:
         """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
-        for root in (self._root, self._bundled):
-            if root is not None and _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
+        for root in self._roots():
+            if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
         raise AdapterError(
             f"there is no adapter called {adapter_id!r} on the shelf: `person2 adapters list` shows those there are"
         )
 
     def is_bundled(self, adapter_id: str) -> bool:
-        return self._bundled is not None and self.path(adapter_id).parent == self._bundled
+        return self.path(adapter_id).parent in self._bundled.values()
 
     def owns(self, path: Path) -> bool:
         """Whether this path is, or was, one of an adapter on the shelf."""
@@ -193,6 +192,8 @@ class Shelf:
             return self._shipped(base)
         if promoted == NONE:
             return None
+        if base in self._bundled and self._made_for_another(promoted, base):
+            return self._shipped(base)
         if self._clean(promoted):
             return Adapter(id=promoted, path=self.path(promoted))
         if promoted not in self._missed:  # once, however often a bot looks
@@ -245,6 +246,7 @@ class Shelf:
             with tempfile.TemporaryDirectory(dir=self._root, prefix=STAGED) as scratch:
                 staged = Path(scratch) / card.id
                 shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
+                make_private(Path(scratch))  # a copy keeps the modes of what it is made from
                 found = weights_sha256(staged)
                 if card.weights_sha256 and found != card.weights_sha256:
                     raise AdapterError(
@@ -276,7 +278,7 @@ class Shelf:
             adapter = self._promote(adapter_id)
             history = self._history()
             if not history:  # what spoke before the first promotion, so that it can come back
-                shipped = self._shipped(self._starter)
+                shipped = self._shipped(self.card(adapter_id).base if adapter else next(iter(self._bundled), None))
                 history.append(shipped.id if shipped else NONE)
             self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
             if by_force and adapter is not None and not self.is_bundled(adapter_id):
@@ -336,8 +338,7 @@ class Shelf:
 
     def _roots(self) -> Iterator[Path]:
         yield self._root
-        if self._bundled is not None:
-            yield self._bundled
+        yield from self._bundled.values()
 
     def _folders(self) -> Iterator[Path]:
         seen: set[str] = set()
@@ -349,6 +350,13 @@ class Shelf:
 
     def _promoted(self) -> str | None:
         return read_text(self.pointer).strip() or None
+
+    def _made_for_another(self, adapter_id: str, base: str | None) -> bool:
+        """Whether an adapter was made for another base than this one, which has a voice of its own."""
+        try:
+            return self.card(adapter_id).base != base
+        except AdapterError:
+            return False
 
     def _clean(self, adapter_id: str) -> bool:
         try:
@@ -391,10 +399,11 @@ class Shelf:
 
     def _shipped(self, base: str | None) -> Adapter | None:
         """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
-        if self._bundled is None or base != self._starter:
+        folder = self._bundled.get(base or "")
+        if folder is None:
             return None
-        named = read_text(self._bundled / CURRENT).strip()
-        cards = [card for card in self.cards() if self.is_bundled(card.id) and (not named or card.id == named)]
+        named = read_text(folder / CURRENT).strip()
+        cards = [card for card in self.cards() if self.path(card.id).parent == folder and card.id == (named or card.id)]
         return Adapter(id=cards[0].id, path=self.path(cards[0].id)) if cards else None
 
     def _fallback(self, lost: str, base: str | None) -> Adapter | None:
@@ -441,8 +450,8 @@ class Shelf:
     def _locked(self) -> Iterator[None]:
         """One writer at a time, over all processes; the lock dies with its holder."""
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with (self._root / ".lock").open("a+b") as handle:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(self._root / ".lock", "a+b", opener=private_opener) as handle:
                 lock(handle.fileno())
                 for left in self._root.glob(f"{STAGED}*"):  # a killed writer's: whoever writes now holds the lock
                     shutil.rmtree(left, ignore_errors=True)

@@ -1,52 +1,51 @@
-"""Hear a message → remember → decide → prompt → generate → remember → reply.
+"""Hear a message → remember → decide → compose → post → note what stands.
 
-The one door through which every platform, command and button enters. Knows memory and the generator by their faces and
-no platform; what a platform shows while the bot thinks is passed in.
+The one door through which every platform, command and button enters. Knows memory by its face and no platform; what a
+platform shows while the bot thinks is passed in.
+
+What a platform does, and all it has to do:
+
+- `hear(message)` for what is said, `edited(message)` for an edit, in the order in which they happened: a call takes its
+  place in the channel's order at once, so that nothing a platform looks up meanwhile may stand before the call (names
+  are looked up by `complete`, after the message is stored). `reworded`, `removed`, `closed`, `feedback` and `reset`
+  keep the same order. No platform needs a lock of its own, nor to know which threads we are in.
+- A `Reply` is posted and ends in `posted(reply, conversation, ids)`. No ids means that it could not be posted: it is
+  forgotten, and the asker is to be told by whatever way is left. One that stands under ids the platform keeps to
+  itself says `stands=True`. None means that nothing is to be posted, also after a sign of thinking was shown.
+- Once it can post, it asks for `unanswered(platform)` and gives each of them to `resume`, whose reply is posted and
+  noted as any other. With `reply.resumed` the platform sees first whether it stands already.
+- When the process is told to stop, `drain` is awaited first, while the platform still posts. `hear` then stores and
+  answers nothing; what is left is answered after the next start.
+- What goes wrong is logged by `core.failures.log_failure`, and `core.notices.apology` is what a member reads of it.
 """
 
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, time, timedelta
-from typing import TypeAlias
-from weakref import WeakValueDictionary
+from datetime import UTC, datetime, timedelta
 
-from core import dialogue, policy, replies
-from core.errors import GeneratorError, NumericalError, Overloaded
-from core.generator import Adapter, Generator, Sampling, choice
-from core.memory import ChannelSettings, Memory, Remembered, Removed
+from core import dialogue, notices, policy
+from core.attention import Attention
+from core.composer import Composer, VoiceFailed, VoiceOf
+from core.generator import Generator, Sampling
+from core.locks import Locks
+from core.lookups import Lookups
+from core.memory import ChannelSettings, Memory, Remembered, Removed, Unanswered
 from core.messages import Conversation, Kind, Message, Reply
-from core.underway import Underway
+from core.policy import Why
+from core.recent import Recent
+from core.responder import Responder, Thinking
 
 log = logging.getLogger(__name__)
 
-Thinking = Callable[[], AbstractAsyncContextManager[object]]
-"""Makes what a platform shows while a reply is composed: a typing indicator, a status."""
+ANSWER_WITHIN = timedelta(minutes=10)
+"""Questions that an earlier process left unanswered are still answered when they are no older than this."""
 
-VoiceOf = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
-"""Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
-VoiceFailed = Callable[[Adapter, Exception], Awaitable[None]]
-"""Told of an adapter whose numbers overflow, so that another one speaks."""
-
-Locks: TypeAlias = "WeakValueDictionary[str, asyncio.Lock]"
-
-WINDOW = 40
-"""Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
-
-ATTEMPTS = 3
-"""Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
-WARMER = 0.3
-"""Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
-choices."""
-
-TOO_FAST = "That was a lot at once: give me a minute, then ask again."
-CROWDED = "A few people are ahead of you: try again in a moment."
-WORDLESS = "I read text only: write me something and I'll answer."
-BROKEN = "Something went wrong while I was thinking. Ask me again; if it keeps happening, tell my operator."
+RESET = "reset"
+"""Said to the bot alone in a thread, this is the command: not every platform takes commands in threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,124 +68,253 @@ class Chat:
         settings: ChatSettings,
         voice_failed: VoiceFailed | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.memory = memory
         self.generator = generator
         self.settings = settings
-        self._voice = voice
-        self._voice_failed = voice_failed
         self._clock = clock
-        self._dice = dice or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
-        self._ears: Locks = WeakValueDictionary()
-        self._mouths: Locks = WeakValueDictionary()
-        self._asked: dict[tuple[str, str], deque[datetime]] = {}
-        self._last_ambient: dict[str, datetime] = {}
-        self._in_a_row: dict[str, int] = {}
-        self._said_wordless: deque[tuple[str, str]] = deque(maxlen=1000)
-        self._underway = Underway()
+        self._rng = rng or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
+        composer = Composer(
+            memory=memory,
+            generator=generator,
+            voice=voice,
+            voice_failed=voice_failed,
+            sampling=settings.sampling,
+            rng=self._rng,
+            clock=clock,
+        )
+        self._responder = Responder(memory=memory, composer=composer, clock=clock)
+        self._pending = self._responder.pending
+        self._lookups = Lookups(memory)
+        self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
+        self._locks = Locks()
+        self._removed: Recent[None] = Recent()
+        """Messages deleted on the platform, in case the deletion overtakes the message."""
+        self._begun = asyncio.Lock()
+        self._newest_before: int | None = None
+        """The newest row when this process began: questions up to it are an earlier one's."""
+        self._caught_up: set[str] = set()
+        """Platforms that were given what they left unanswered."""
+        self.draining = False
+        """No answers are begun any more."""
+
+    # What is said
 
     async def hear(
-        self, message: Message, *, thinking: Thinking = nullcontext, heard: Callable[[], object] | None = None
+        self,
+        message: Message,
+        *,
+        thinking: Thinking = nullcontext,
+        heard: Callable[[], object] | None = None,
+        complete: Callable[[], Awaitable[Message]] | None = None,
     ) -> Reply | None:
         """Take in one message of a channel and answer it if the policy says so.
 
         None where nothing is to be posted: not addressed, already heard (redelivered events are harmless), not allowed
-        here. A Reply with `notice` tells the asker alone that the bot cannot answer now. `heard` is called once the
-        message is stored, so that a platform can take in a burst in order without waiting for the answers. Raises
-        StorageError.
+        here, deleted meanwhile. A Reply with `notice` tells the asker alone that the bot cannot answer now. `heard` is
+        called once the message is stored. `complete` gives the message with what takes a while to look up (names);
+        it is awaited before anything is answered, not before the message is stored. Raises StorageError where the
+        message could not be stored.
         """
-        conversation = message.conversation
-        # A channel's messages are stored in the order they arrived in, its threads' among them: a thread's first
-        # message is said into the channel's talk.
-        async with self._lock(self._ears, replace(conversation, thread=None)):
-            chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
-            decision = self._decide(message, chosen)
+        async with self._ingest(message.conversation):
+            chosen, message = await self._looked_up(message)
+            if self._was_removed(message):
+                return None
+            self._attention.heard(message)
+            decision = self._attention.decide(message, chosen)
+            if decision.why is Why.EMPTY:
+                return self._wordless(message, chosen)
             if not decision.remember:
-                return self._wordless(message, chosen) if decision.why is policy.Why.EMPTY else None
-            row = await asyncio.to_thread(self.memory.remember, message)
+                return None
+            if decision.answer and _says_reset(message):
+                await asyncio.to_thread(self.memory.reset, message.conversation)
+                return Reply(text=notices.LEFT, answers=message.id, notice=True)
+            row = await self._remember(message, decision)
         if row is None:
-            log.debug("heard twice, answered once: %s %s", conversation.key, message.id)
+            log.debug("heard twice, answered once: %s %s", message.conversation.key, message.id)
             return None
         if heard is not None:
             heard()
-        if not message.from_bot:
-            self._in_a_row[conversation.key] = 0
-        if not decision.answer:
+        if complete is not None:
+            message = await self._lookups.complete(message, row, complete)
+        why = decision.why
+        if not decision.answer and await self._answers_us_after_all(message, row):
+            why = Why.REPLY
+        elif not decision.answer:
             return None
-        if decision.why is policy.Why.AMBIENT:
-            self._last_ambient[conversation.key] = message.sent_at
-        elif self._too_fast(message):
-            return Reply(text=TOO_FAST, answers=message.id, notice=True)
+        if why is Why.AMBIENT:
+            self._attention.answers_unasked(message)
+        elif not self.draining and self._attention.too_fast(message):
+            return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
+        return await self._answer(message, row, chosen, why=why, thinking=thinking)
+
+    async def edited(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+        """Take over a message edited on the platform, as it reads now.
+
+        An edit to nothing deletes it. One that makes a message of the last minutes address the bot is answered, once;
+        what was answered, or is being answered, is not answered again.
+        """
+        if not dialogue.one_line(message.text):
+            await self._remove(message.conversation, [message.id])
+            return None
+        async with self._ingest(message.conversation):
+            chosen, message = await self._looked_up(message)
+            if not self._attention.allowed(message, chosen) or self._was_removed(message):
+                return None
+            known = await asyncio.to_thread(self.memory.edit_message, message)
+            recent = self._clock() - message.sent_at <= ANSWER_WITHIN
+            named = message.mentions_bot or message.replies_to_bot
+            if not named or (known is None and not recent) or (known is not None and known[1]):
+                return None
+            decision = self._attention.decide(message, chosen)
+            if not decision.answer:
+                return None
+            if known is None:  # a picture that was given words
+                row = await self._remember(message, decision)
+            else:
+                row = known[0]
+                await asyncio.to_thread(self.memory.ask, row, str(decision.why))
+        if row is None:
+            return None
+        if not self.draining and self._attention.too_fast(message):
+            return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
 
     async def ask(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
-        """Answer a question put by command: no policy but the allowlist and the rate. None for a redelivered one."""
-        chosen = await asyncio.to_thread(self.memory.channel_settings, message.conversation)
+        """Answer a question put by command: no policy but the allowlist and the rate. None for a redelivered one, and
+        for one deleted meanwhile. Raises StorageError."""
         if not dialogue.one_line(message.text):
-            return Reply(text="Ask me something: the question was empty.", notice=True)
-        if not policy.allowed(message, self._rules(chosen)):
-            return Reply(text="I am not allowed to talk in this channel; ask its admins.", notice=True)
-        row = await asyncio.to_thread(self.memory.remember, message)
+            return Reply(text=notices.NO_QUESTION, notice=True)
+        async with self._ingest(message.conversation):
+            chosen, message = await self._looked_up(message)
+            if not self._attention.allowed(message, chosen):
+                return Reply(text=notices.NOT_ALLOWED, notice=True)
+            self._attention.heard(message)
+            row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
             return None
-        self._in_a_row[message.conversation.key] = 0
-        if self._too_fast(message):
-            return Reply(text=TOO_FAST, answers=message.id, notice=True)
-        return await self._answer(message, row, chosen, why=policy.Why.COMMAND, thinking=thinking)
+        if self.draining:
+            return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
+        if self._attention.too_fast(message):
+            return await self._responder.give_up(row, Reply(text=notices.TOO_FAST, answers=message.id, notice=True))
+        return await self._answer(message, row, chosen, why=Why.COMMAND, thinking=thinking)
 
     async def again(
         self,
-        conversation: Conversation,
+        asker: Message,
         *,
+        admin: bool = False,
         post: str | None = None,
         whole_channel: bool = False,
         thinking: Thinking = nullcontext,
     ) -> tuple[Reply, tuple[str, ...]]:
-        """Another answer in place of the one posted as `post`, or of the last one here; with `whole_channel` also of
-        the last one in a thread of the channel. An answer still on its way is waited for.
+        """Another answer in place of the one posted as `post`, or to the asker's newest question here; with
+        `whole_channel` also in a thread of the channel. An answer still on its way is waited for.
 
-        Gives the new reply and the ids of the posts it replaces; the old reply leaves the context (and counts as
-        disliked when it comes to learning). No answer to the question is repeated while something else comes, and
-        the replaced one, if it is long, never.
+        `asker` says who wants it and where. Members may have their own questions answered again; `admin`, who may
+        manage the channel, anybody's. Gives the new reply and the ids of the posts it replaces, none where the question
+        has no answer yet. The old reply leaves the context (and counts as disliked when it comes to learning). No
+        answer to the question is repeated while something else comes, and the replaced one, if it is long, never.
         """
+        where = asker.conversation
+        chosen = await asyncio.to_thread(self.memory.channel_settings, where)
+        if not self._attention.allowed(asker, chosen):
+            return Reply(text=notices.NOT_ALLOWED, notice=True), ()
+        async with self._ingest(where):
+            pass  # a question said just before is to be found
         if post is None:
-            await self._underway.settled(conversation, thinking=True, threads=whole_channel)
+            own = asker.author
+            found = await asyncio.to_thread(self.memory.newest_question, where, author=own, whole_channel=whole_channel)
+            if found is None and admin:
+                found = await asyncio.to_thread(self.memory.newest_question, where, whole_channel=whole_channel)
         else:
-            await self._underway.settled(conversation)
-        found = await asyncio.to_thread(self.memory.last_reply, conversation, post, whole_channel=whole_channel)
+            found = await asyncio.to_thread(self.memory.question_of, where, post)
+            if found is None:
+                await self._pending.settled(where)
+                found = await asyncio.to_thread(self.memory.question_of, where, post)
         if found is None:
-            return Reply(text="There is nothing of mine here to answer again.", notice=True), ()
-        question, old, posts = found
-        chosen = await asyncio.to_thread(self.memory.channel_settings, conversation)
-        reply = await self._answer(
-            question.message, question.row, chosen, why=policy.Why.COMMAND, thinking=thinking, replacing=old
+            return Reply(text=notices.NOTHING_ASKED if post is None else notices.NOT_MINE, notice=True), ()
+        if found.message.author != asker.author and not admin and where.kind is not Kind.DIRECT:
+            return Reply(text=notices.NOT_YOURS, notice=True), ()
+        if self.draining:
+            return Reply(text=notices.RESTARTING, notice=True), ()
+        if self._attention.too_fast(asker):
+            return Reply(text=notices.TOO_FAST, notice=True), ()
+        reply, replaced = await self._responder.again(found, chosen, thinking=thinking)
+        return reply or Reply(text=notices.DELETED, notice=True), replaced
+
+    # After a restart, and before one
+
+    async def unanswered(self, platform: str) -> list[Unanswered]:
+        """Questions of the last minutes that an earlier process stored and never answered, oldest first. The first
+        call in a process gives them all, later ones (of a platform that connects again) give nothing."""
+        if platform in self._caught_up:
+            return []
+        self._caught_up.add(platform)
+        until, since = await self._newest_of_earlier_process(), self._clock() - ANSWER_WITHIN
+        return await asyncio.to_thread(
+            self.memory.unanswered, platform, since=since, until=until, command=str(Why.COMMAND)
         )
-        return reply, posts if not reply.notice else ()
+
+    async def resume(self, question: Unanswered, *, thinking: Thinking = nullcontext) -> Reply | None:
+        """The reply to a question that an earlier process left: the one it composed, else a new one, else a sentence
+        that says sorry. None where nothing is to be said any more."""
+
+        async def chosen() -> ChannelSettings | None:
+            here = await asyncio.to_thread(self.memory.channel_settings, question.message.conversation)
+            return here if self._attention.allowed(question.message, here) else None
+
+        return await self._responder.resume(question, chosen, thinking=thinking)
+
+    async def drain(self, seconds: float) -> bool:
+        """Take on nothing more, and wait until every reply on its way is posted; False where that takes longer."""
+        self.draining = True
+        return await self._pending.drained(seconds)
+
+    # What becomes of it
+
+    async def posted(
+        self, reply: Reply, conversation: Conversation, posts: Sequence[str], *, stands: bool | None = None
+    ) -> None:
+        """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them.
+
+        Every reply must end here: until then whoever asks for the channel's posts is made to wait. `stands` says
+        whether people can read it, by default whether it has ids: a reply that nobody saw is no context for others,
+        nothing is learned from it, and the one whose place it was to take stands again.
+        """
+        if reply.row is None:
+            return
+        seen = bool(posts) if stands is None else stands
+        await self._responder.posted(reply.row, conversation, posts, stands=seen)
+        if seen:
+            self._attention.posted(reply.question.conversation if reply.question else conversation)
 
     async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
-        but is no longer context. A message being stored belongs to the old one."""
-        async with self._lock(self._ears, replace(conversation, thread=None)):
+        but is no longer context, and threads are left. A message being stored belongs to the old one."""
+        async with self._ingest(conversation):
             await asyncio.to_thread(self.memory.reset, conversation, whole_channel=whole_channel)
 
-    async def edited(self, conversation: Conversation, message: str, text: str) -> bool:
-        """Take over a message edited on the platform; False if it is not stored. One being stored is waited for."""
-        async with self._lock(self._ears, replace(conversation, thread=None)):
+    async def reworded(self, conversation: Conversation, message: str, text: str) -> bool:
+        """Take over an edit of which only the new text is known; False if the message is not stored. One being stored
+        is waited for."""
+        if not dialogue.one_line(text):
+            return (await self._remove(conversation, [message])).messages > 0
+        async with self._ingest(conversation):
             return await asyncio.to_thread(self.memory.edit, conversation, message, text)
 
     async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
         """Forget messages deleted on the platform; a post of ours takes the stored reply with it, once it stands."""
-        async with self._lock(self._ears, replace(conversation, thread=None)):
-            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
-        await self._underway.settled(conversation)
-        return await asyncio.to_thread(self.memory.remove, conversation, messages)
+        for message in messages:
+            self._removed.put((conversation.platform, conversation.channel, message), None)
+        return await self._remove(conversation, messages)
 
     async def closed(self, conversation: Conversation) -> Removed:
         """Forget all that was said in a thread deleted on the platform, or in a channel with its threads."""
-        async with self._lock(self._ears, replace(conversation, thread=None)):
+        async with self._ingest(conversation):
             pass
-        await self._underway.settled(conversation)
+        await self._pending.settled(conversation)
         return await asyncio.to_thread(self.memory.remove_place, conversation)
 
     async def feedback(
@@ -194,194 +322,93 @@ class Chat:
     ) -> bool:
         """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
         False if it is none. Without a member everybody's are taken back. A post may be judged before the platform
-        confirmed it to us."""
-        await self._underway.settled(conversation)
-        return await asyncio.to_thread(self.memory.feedback, conversation, post, member, liked, self._clock(), was=was)
+        confirmed it to us; what is thought of one post is kept in the order of the calls."""
+        async with self._locks.of("feedback", conversation.platform, conversation.channel, post):
+            await self._pending.settled(conversation)
+            return await asyncio.to_thread(
+                self.memory.feedback, conversation, post, member, liked, self._clock(), was=was
+            )
 
     async def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is no post of ours."""
-        await self._underway.settled(conversation)
+        await self._pending.settled(conversation)
         return await asyncio.to_thread(self.memory.reply_of, conversation, post)
 
-    async def posted(self, reply: Reply, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them.
+    # Inside
 
-        Every reply must end here, with no posts where it could not be posted: until then whoever asks for the
-        channel's posts is made to wait.
-        """
-        if reply.row is None:
-            return
-        try:
-            if posts:
-                await asyncio.to_thread(self.memory.posted, reply.row, conversation, posts)
-        finally:
-            self._underway.posted(reply.row)
+    def _ingest(self, conversation: Conversation) -> asyncio.Lock:
+        """Held while something is taken in. A channel's messages are stored in the order they arrived in, its threads'
+        among them: a thread's first message is said into the channel's talk."""
+        return self._locks.of("ingest", conversation.platform, conversation.space, conversation.channel)
 
-    def _lock(self, locks: Locks, conversation: Conversation) -> asyncio.Lock:
-        """One lock a conversation, first come first served; gone when nobody holds or awaits it."""
-        return locks.setdefault(conversation.key, asyncio.Lock())
+    async def _looked_up(self, message: Message) -> tuple[ChannelSettings, Message]:
+        """What the channel chose, and the message with what only memory knows of it."""
+        await self._newest_of_earlier_process()
+        where, memory = message.conversation, self.memory
+        joined = message.joined_thread or self._pending.in_conversation(where)
 
-    def _rules(self, chosen: ChannelSettings) -> policy.Rules:
-        rules = self.settings.rules
-        if chosen.allowed is not None:
-            rules = replace(rules, allowed_here=chosen.allowed)
-        if chosen.ambient_chance is not None:
-            rules = replace(rules, ambient_chance=chosen.ambient_chance)
-        return rules
+        def look_up() -> tuple[ChannelSettings, Message]:
+            in_thread = where.kind is Kind.THREAD and (joined or memory.in_thread(where))
+            ours = message.replies_to_bot or (
+                message.reply_to is not None and memory.reply_of(where, message.reply_to) is not None
+            )
+            known = replace(message, joined_thread=in_thread, replies_to_bot=ours)
+            return memory.channel_settings(where), known
 
-    def _decide(self, message: Message, chosen: ChannelSettings) -> policy.Decision:
-        key = message.conversation.key
-        recent = policy.Recent(last_ambient=self._last_ambient.get(key), in_a_row=self._in_a_row.get(key, 0))
-        local: time = self._clock().astimezone().time()
-        return policy.decide(message, self._rules(chosen), recent, roll=self._dice.random(), local_time=local)
+        return await asyncio.to_thread(look_up)
+
+    async def _newest_of_earlier_process(self) -> int:
+        """Asked before this process stores anything."""
+        async with self._begun:
+            if self._newest_before is None:
+                self._newest_before = await asyncio.to_thread(self.memory.newest_row)
+            return self._newest_before
+
+    async def _answers_us_after_all(self, message: Message, row: int) -> bool:
+        """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""
+        where, post = message.conversation, message.reply_to
+        if post is None or not self._pending.posting(where) or await self.reply_of(where, post) is None:
+            return False
+        await asyncio.to_thread(self.memory.ask, row, str(Why.REPLY))
+        return True
+
+    async def _remember(self, message: Message, decision: policy.Decision) -> int | None:
+        why = str(decision.why) if decision.answer else None
+        owed = decision.answer and decision.why is not Why.AMBIENT  # nobody waits for an ambient answer
+        return await asyncio.to_thread(self.memory.remember, message, why=why, owed=owed)
+
+    def _was_removed(self, message: Message) -> bool:
+        where = message.conversation
+        return (where.platform, where.channel, message.id) in self._removed
+
+    async def _remove(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
+        async with self._ingest(conversation):
+            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
+        await self._pending.settled(conversation)
+        return await asyncio.to_thread(self.memory.remove, conversation, messages)
 
     def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
-        """A bare mention, a picture, a sticker: say once that we read text, where we may speak and were addressed."""
+        """A bare mention, a picture, a sticker: say that we read text, where we may speak and were addressed."""
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
-        known = (message.conversation.key, message.id)
-        if not addressed or known in self._said_wordless or not policy.allowed(message, self._rules(chosen)):
+        if not addressed or self.draining or not self._attention.allowed(message, chosen):
             return None
-        self._said_wordless.append(known)
-        return None if self._too_fast(message) else Reply(text=WORDLESS, answers=message.id, notice=True)
-
-    def _too_fast(self, message: Message) -> bool:
-        """Count this question of the member; true when it is over the rate."""
-        limit = self.settings.user_rate
-        if limit <= 0:
-            return False
-        now = self._clock()
-        asked = self._asked.setdefault((message.conversation.platform, message.author), deque())
-        while asked and now - asked[0] > timedelta(minutes=1):
-            asked.popleft()
-        if len(asked) >= limit:
-            return True
-        asked.append(now)
-        if len(self._asked) > 10_000:  # members of the last minute are few; keep the table from growing for ever
-            self._asked = {
-                who: times for who, times in self._asked.items() if times and now - times[-1] < timedelta(minutes=1)
-            }
-        return False
+        return None if self._attention.too_fast(message) else self._responder.notice(notices.WORDLESS, message)
 
     async def _answer(
-        self,
-        message: Message,
-        row: int,
-        chosen: ChannelSettings,
-        *,
-        why: policy.Why,
-        thinking: Thinking,
-        replacing: int | None = None,
-    ) -> Reply:
-        conversation = message.conversation
-        turn = self._underway.begin(conversation)
-        try:
-            async with thinking(), self._lock(self._mouths, conversation):
-                reply = await self._compose(message, row, chosen, why=why, replacing=replacing)
-        except Overloaded as error:
-            reply = Reply(text=str(error) or CROWDED, answers=message.id, notice=True)
-        except GeneratorError as error:
-            log.exception("no reply in %s", conversation.key)
-            reply = Reply(text=str(error) or BROKEN, answers=message.id, notice=True)
-        except BaseException:
-            self._underway.end(turn)
-            raise
-        self._underway.said(turn, reply.row)
-        return reply
-
-    async def _compose(
-        self, message: Message, row: int, chosen: ChannelSettings, *, why: policy.Why, replacing: int | None
-    ) -> Reply:
-        conversation = message.conversation
-        context = [said for said in await self._context(message, row) if said.row != replacing]
-        turns = dialogue.project(said.message for said in context)
-        sampling = self.settings.sampling
-        if chosen.temperature is not None:
-            sampling = replace(sampling, temperature=chosen.temperature)
-        budget = self.generator.context_length - sampling.max_new_tokens
-        kept = await asyncio.to_thread(dialogue.fit, turns, budget=budget, count=self.generator.count_tokens)
-        prompt = dialogue.prompt(kept)
-        adapter = await self._voice(conversation, chosen.voice)
-        said = [turn.text for turn in turns]
-        given = await asyncio.to_thread(self.memory.answers, row) if replacing is not None else []
-        said += given[-1:]  # the one replaced; of the earlier ones one may come back where nothing else comes
-        text = ""
-        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
-        for _ in range(ATTEMPTS):
-            try:
-                drawn = await self.generator.generate(
-                    prompt,
-                    sampling=replace(sampling, seed=self._dice.getrandbits(31)),
-                    adapter=adapter,
-                    conversation=conversation.key,
-                )
-            except NumericalError as error:
-                if adapter is None or self._voice_failed is None:
-                    raise
-                await self._voice_failed(adapter, error)
-                adapter = await self._voice(conversation, chosen.voice)
-                continue
-            if clean := choice.without_strangers(prompt, replies.clean(drawn.text, said=said)):
-                fits = (not replies.among(clean, given), not choice.is_heartless(prompt, clean))
-                if fits > best:
-                    text, completion, temperature, best = clean, drawn, sampling.temperature, fits
-                if all(fits):
-                    break
-            if given or clean:
-                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
-        if not text:
-            return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=conversation.kind is Kind.CHANNEL)
-        details: dict[str, str | int | float] = {
-            "model": self.generator.status().model,
-            "adapter": completion.adapter or "none",
-            "temperature": round(temperature, 2),
-            "top_p": sampling.top_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "best of": sampling.best_of,
-            "seed": completion.seed,
-            "turns of context": len(kept),
-            "prompt tokens": completion.prompt_tokens,
-            "seconds": round(completion.seconds, 2),
-            "answered because": str(why),
-        }
-        stored = await asyncio.to_thread(
-            self.memory.remember_reply,
-            text,
-            answers=row,
-            sent_at=self._clock(),
-            adapter=completion.adapter,
-            details=details,
-            replaces=replacing,
-            question=message.id,
-        )
-        self._in_a_row[conversation.key] = self._in_a_row.get(conversation.key, 0) + 1
-        return Reply(
-            text=text,
-            answers=message.id,
-            row=stored,
-            adapter=completion.adapter,
-            details=details,
-            question=message,
+        self, message: Message, row: int, chosen: ChannelSettings, *, why: Why, thinking: Thinking
+    ) -> Reply | None:
+        if self.draining:
+            return None  # it is owed, and the next start gives it
+        return await self._responder.answer(
+            Remembered(row=row, message=message),
+            chosen,
+            why=why,
+            ready=lambda: self._lookups.done(message.conversation),
+            thinking=thinking,
         )
 
-    async def _context(self, message: Message, row: int) -> list[Remembered]:
-        """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
 
-        A message that opens a thread is said into the channel's talk, so that is its context; later ones have the
-        thread, with the message of the channel it hangs from.
-        """
-        where = message.conversation
-        if message.reply_to is not None:
-            await self._underway.settled(where)  # what it answers may have been posted a moment ago
-        if message.reply_to is not None and where.kind is Kind.CHANNEL:
-            chain = await asyncio.to_thread(self.memory.chain, row, WINDOW)
-            if len(chain) > 1:
-                return chain
-        talk = await asyncio.to_thread(self.memory.window, where, limit=WINDOW, until=row)
-        if where.kind is not Kind.THREAD or len(talk) >= WINDOW:
-            return talk
-        if message.id == where.thread:
-            channel = replace(where, thread=None, kind=Kind.CHANNEL)
-            before = await asyncio.to_thread(self.memory.window, channel, limit=WINDOW - len(talk), until=row)
-            return [*before, *talk]
-        root = await asyncio.to_thread(self.memory.root, where)
-        return talk if root is None or any(said.row == root.row for said in talk) else [root, *talk]
+def _says_reset(message: Message) -> bool:
+    """Whether a message tells the bot to leave the thread it is in."""
+    in_thread = message.conversation.kind is Kind.THREAD and message.mentions_bot
+    return in_thread and dialogue.one_line(message.text).casefold() == RESET

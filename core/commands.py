@@ -4,17 +4,25 @@ Knows chat, memory and the shelf by their faces; knows no slash-command payload,
 """
 
 import asyncio
-import json
+import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from core.chat import Chat, Thinking
+from core import notices
+from core.chat import Chat
 from core.dialogue import one_line
+from core.failures import log_failure
+from core.handover import Attachment as Attachment  # for the bots, which know commands only
+from core.handover import attachment_of
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
+from core.responder import Thinking
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +41,8 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
-    Command(name="again", summary="Another answer to the last question, in place of the first"),
-    Command(name="reset", summary="Begin a new conversation here"),
+    Command(name="again", summary="Another answer to your last question here, in place of the first"),
+    Command(name="reset", summary="Begin a new conversation here; in a thread also: leave it"),
     Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
     Command(
         name="consent",
@@ -76,12 +84,6 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
-    name: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What to show. Exactly one of `text` and `reply` is the main thing said."""
 
@@ -102,7 +104,7 @@ class Answer:
 
 def parse(words: str) -> tuple[str, str]:
     """`"ask how are you"` → `("ask", "how are you")`; `("help", "")` for nothing; unknown words stay as they are."""
-    name, _, argument = words.strip().partition(" ")
+    name, argument, *_ = (*words.split(maxsplit=1), "", "")
     return (name.casefold() or "help", argument.strip())
 
 
@@ -138,13 +140,22 @@ class Commands:
         }
 
     async def run(self, invocation: Invocation) -> Answer:
-        """The answer to show. Raises StorageError; everything a member does wrong is an Answer."""
+        """The answer to show: what a member does wrong, and what goes wrong here, is a sentence in it."""
         command = BY_NAME.get(invocation.name)
         if command is None:
             return Answer(text=f"I don't know “{one_line(invocation.name)[:40]}”.\n{self.help_text()}")
         if command.admin and not invocation.admin:
             return Answer(text="Only members who may manage this channel can do that.")
-        return await self._table[command.name](invocation)
+        return await self._answered(command.name, self._table[command.name], invocation)
+
+    async def _answered(
+        self, name: str, run: Callable[[Invocation], Awaitable[Answer]], invocation: Invocation
+    ) -> Answer:
+        try:
+            return await run(invocation)
+        except Exception as error:  # the boundary: the log has what happened, a member a sentence
+            log_failure(log, error, "the command %s failed", name)
+            return Answer(text=notices.apology(error))
 
     def help_text(self) -> str:
         rows = [
@@ -162,7 +173,8 @@ class Commands:
 
     async def _again(self, invocation: Invocation) -> Answer:
         reply, replaced = await self.chat.again(
-            invocation.message.conversation,
+            invocation.message,
+            admin=invocation.admin,
             post=invocation.post,
             whole_channel=invocation.whole_channel,
             thinking=invocation.thinking,
@@ -170,7 +182,10 @@ class Commands:
         return Answer(reply=reply, private=reply.notice, replaces=replaced)
 
     async def _reset(self, invocation: Invocation) -> Answer:
-        await self.chat.reset(invocation.message.conversation, whole_channel=invocation.whole_channel)
+        where = invocation.message.conversation
+        await self.chat.reset(where, whole_channel=invocation.whole_channel)
+        if where.kind is Kind.THREAD:
+            return Answer(text=notices.LEFT, private=False)
         return Answer(text="A fresh start: I will answer without what was said before.", private=False)
 
     async def _voice(self, invocation: Invocation) -> Answer:
@@ -193,16 +208,19 @@ class Commands:
             case "yes" | "no" as word:
                 await asyncio.to_thread(self.chat.memory.set_consent, *who, word == "yes", self.clock())
                 if word == "yes":
-                    return Answer(
-                        text="Thank you: I may learn from what you write from now on. Undo it with `consent no`."
-                    )
-                return Answer(text="Understood: I will not learn from what you write.")
+                    undo = f"`{self.prefix}consent no`"
+                    return Answer(text=f"Thank you: from now on I may learn from what you write. To undo it: {undo}")
+                return Answer(text="Understood: I won't learn from what you write.")
             case "" | "show":
                 given = await asyncio.to_thread(self.chat.memory.consent, *who)
-                state = {None: "You have not said", True: "You said yes", False: "You said no"}[given]
-                return Answer(text=f"{state}; I learn only from people who said yes. `consent yes` or `consent no`.")
+                state = {None: "You haven't said yes or no", True: "You said yes", False: "You said no"}[given]
+                return Answer(text=f"{state}. I learn only from people who said yes: {self._yes_or_no}")
             case _:
-                return Answer(text="Say `consent yes` or `consent no`.")
+                return Answer(text=f"Please say {self._yes_or_no}")
+
+    @property
+    def _yes_or_no(self) -> str:
+        return f"`{self.prefix}consent yes` or `{self.prefix}consent no`."
 
     async def _forget_me(self, invocation: Invocation) -> Answer:
         platform, member = invocation.message.conversation.platform, invocation.message.author
@@ -222,27 +240,30 @@ class Commands:
         platform, member = invocation.message.conversation.platform, invocation.message.author
         stored = await asyncio.to_thread(self.stored or self.chat.memory.export, platform, member)
         dialogues = len(stored.get("dialogues", ()))
-        data = json.dumps(stored, ensure_ascii=False, indent=2).encode()
-        return Answer(
-            text=f"Everything stored of you: {len(stored['messages'])} messages"
-            + (f" and {dialogues} training dialogues." if dialogues else "."),
-            attachment=Attachment(name="person2-my-data.json", data=data),
-        )
+        attachment, about_it = await asyncio.to_thread(attachment_of, stored)
+        text = f"Everything stored of you: {len(stored['messages'])} messages"
+        text += f" and {dialogues} training dialogues." if dialogues else "."
+        return Answer(text=f"{text} {about_it}".strip(), attachment=attachment)
 
     async def _settings(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
-        name, _, value = invocation.argument.strip().partition(" ")
+        name, value, *_ = (*invocation.argument.split(maxsplit=1), "", "")
+        chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
         if not name:
-            chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
-            return Answer(text=_described(chosen))
+            return Answer(text=f"Settings here: {_described(chosen)}.")
+        name, value = name.casefold(), value.strip().casefold()
+        if name not in _FIELDS:
+            return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(_FIELDS)}.")
+        if not value:
+            return Answer(text=f"Here, {_described(chosen, name)}.")
         try:
-            change = _setting(name.casefold(), value.strip().casefold())
+            setting = _setting(name, value)
         except ValueError as error:
             return Answer(text=str(error))
-        if change.get("voice") is not None and change["voice"] not in ("none", *await asyncio.to_thread(self.voices)):
-            return Answer(text=f"There is no voice “{value.strip()[:40]}”; `voice` lists them.")
-        chosen = await self._change(invocation, **change)
-        return Answer(text=f"Changed. {_described(chosen)}")
+        if name == "voice" and setting not in (None, "none", *await asyncio.to_thread(self.voices)):
+            return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
+        chosen = await self._change(invocation, **{_FIELDS[name]: setting})
+        return Answer(text=f"Changed. Settings here: {_described(chosen)}.")
 
     async def _change(self, invocation: Invocation, **change: object) -> ChannelSettings:
         where = invocation.message.conversation
@@ -253,66 +274,82 @@ class Commands:
         uptime = self.clock() - self.started_at
         hours, seconds = divmod(int(uptime.total_seconds()), 3600)
         return Answer(
-            text=f"Model {status.model} on {status.device}; voices loaded: {', '.join(status.adapters) or 'none'}; "
+            text=f"Model {_model_name(status.model)}; voices loaded: {', '.join(status.adapters) or 'none'}; "
             f"{status.queued} waiting, {status.running} being answered, {status.completed} answered; "
             f"up {hours} h {seconds // 60} min."
         )
 
     async def why(self, invocation: Invocation) -> Answer:
         """How the answer posted as `invocation.post` was made; menus call this, it is no word of the table."""
+        return await self._answered("why", self._why, invocation)
+
+    async def _why(self, invocation: Invocation) -> Answer:
         row = await self.chat.reply_of(invocation.message.conversation, invocation.post or "")
         details = await asyncio.to_thread(self.chat.memory.details, row) if row is not None else {}
         if not details:
-            return Answer(text="That is no answer of mine that I remember.")
-        return Answer(text="\n".join(f"{name}: {value}" for name, value in details.items()))
+            return Answer(text="That isn't an answer of mine that I remember.")
+        shown = {name: _model_name(str(value)) if name in _PATHS else value for name, value in details.items()}
+        return Answer(text="\n".join(f"{name}: {value}" for name, value in shown.items()))
 
     async def _help(self, invocation: Invocation) -> Answer:
         return Answer(text=self.help_text())
 
 
-def _setting(name: str, value: str) -> dict[str, object]:
-    """One channel setting from words; `default` takes the operator's. Raises ValueError with a sentence."""
-    default = value in {"", "default"}
+_FIELDS = {
+    "ambient": "ambient_chance",
+    "allowed": "allowed",
+    "voice": "voice",
+    "temperature": "temperature",
+    "retention": "retention_days",
+}
+"""The words for a channel's settings, and the fields of ChannelSettings they stand for."""
+
+_PATHS = frozenset({"model", "adapter"})
+"""Details of a reply that may hold a path of the operator's."""
+
+
+def _model_name(name: str) -> str:
+    """A model or adapter as members see it: a hub name's or a folder's last part."""
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1] or name
+
+
+def _setting(name: str, value: str) -> float | int | bool | str | None:
+    """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
+    if value == "default" or (name == "voice" and value == "current"):
+        return None
     match name:
         case "ambient":
-            return {"ambient_chance": None if default else _number(value, 0, 1, "ambient is a chance from 0 to 1")}
+            return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
         case "temperature":
-            return {"temperature": None if default else _number(value, 0, 2, "temperature is a number from 0 to 2")}
+            return _number(value, 0, 2, "temperature is a number from 0 to 2.")
         case "retention":
-            days = None if default else _number(value, 1, 36500, "retention is a number of days from 1")
-            return {"retention_days": None if days is None else int(days)}
+            days = _number(value, 1, 36500, meaning := "retention is a whole number of days, 1 or more.")
+            if days != int(days):
+                raise ValueError(meaning)
+            return int(days)
         case "allowed":
-            if not default and value not in {"yes", "no"}:
+            if value not in {"yes", "no"}:
                 raise ValueError("allowed is yes, no or default.")
-            return {"allowed": None if default else value == "yes"}
-        case "voice":
-            return {"voice": None if default or value == "current" else value}
+            return value == "yes"
         case _:
-            raise ValueError("I know the settings ambient, allowed, voice, temperature and retention.")
+            return value
 
 
 def _number(value: str, low: float, high: float, meaning: str) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"{meaning}.") from None
+        raise ValueError(meaning) from None
     if not low <= number <= high:
-        raise ValueError(f"{meaning}.")
+        raise ValueError(meaning)
     return number
 
 
-def _described(chosen: ChannelSettings) -> str:
-    def shown(value: object) -> str:
-        return (
-            "default"
-            if value is None
-            else {True: "yes", False: "no"}.get(value, str(value))
-            if isinstance(value, bool)
-            else str(value)
-        )
+def _described(chosen: ChannelSettings, *names: str) -> str:
+    def shown(name: str) -> str:
+        value = getattr(chosen, _FIELDS[name])
+        if value is None:
+            return "current" if name == "voice" else "default"
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
-    return (
-        f"Settings here: ambient {shown(chosen.ambient_chance)}, allowed {shown(chosen.allowed)}, "
-        f"voice {chosen.voice or 'current'}, temperature {shown(chosen.temperature)}, "
-        f"retention {shown(chosen.retention_days)}."
-    )
+    return ", ".join(f"{name} {shown(name)}" for name in names or _FIELDS)

@@ -75,6 +75,11 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def words_with_places(text: str) -> list[tuple[str, int, int]]:
+    """The same words, each with where it begins and ends in `text`."""
+    return [(found[0].lower(), found.start(), found.end()) for found in _WORD.finditer(text)]
+
+
 def one_line(text: str) -> str:
     """Collapse every run of whitespace, newlines and control characters to one space; empty if nothing is left."""
     if text.isprintable() and "  " not in text and "<|" not in text:

@@ -60,9 +60,12 @@ class Message:
     reply_to: str | None = None
     """Id of the message this one answers, where the platform says so."""
     mentions_bot: bool = False
+    mentions_others: bool = False
+    """It names, or answers, a member other than the bot: in a thread that is not for the bot."""
     replies_to_bot: bool = False
+    """It answers a post of the bot, as far as the platform says so; `Chat.hear` looks up the rest by `reply_to`."""
     joined_thread: bool = False
-    """The bot already speaks in the thread this was said in."""
+    """The bot already speaks in the thread this was said in; `Chat.hear` looks it up."""
 
     def __post_init__(self) -> None:
         if self.sent_at.tzinfo is None:
@@ -79,7 +82,10 @@ class Reply:
     answers: str | None = None
     """Id of the message it answers."""
     row: int | None = None
-    """The memory row of the stored reply; None for a notice."""
+    """The memory row of the stored reply; None for a notice. The same reply keeps its row when it is posted again after
+    a restart, so that a platform can tell the two apart from two replies."""
+    resumed: bool = False
+    """Composed by an earlier process, which may have posted it and ended before it could note that."""
     notice: bool = False
     """True for sentences about the bot (errors, “a few people are ahead of you”): show them to the asker alone
     where the platform can, and they are neither remembered nor learned from."""

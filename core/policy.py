@@ -1,18 +1,25 @@
 """Should the bot answer this message? Pure: facts in, a decision out.
 
-Knows nothing of clocks, dice, databases or platforms: time and chance are arguments, so that every rule is a table row
-in its test.
+Knows nothing of clocks, randomness, databases or platforms: time and chance are arguments, so that every rule is a
+table row in its test.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 
 from core.dialogue import one_line
 from core.messages import Kind, Message
 
-MAX_IN_A_ROW = 3
-"""Ambient answers without a human in between; two bots answering each other stop here."""
+MAX_AMBIENT = 3
+"""Ambient answers to one member while nobody else speaks: on some platforms a member is a bot that answers us."""
+
+MAX_RAPID = 12
+"""Answers to one member whose every message comes faster after ours than anybody types: that is a bot too, and two of
+them would talk for ever. The rate a minute bounds only the quick ones of these loops."""
+
+TYPED_PER_SECOND = 15
+"""Characters; nobody types 180 words a minute for long."""
 
 AMBIENT_COOL_DOWN = timedelta(minutes=2)
 """Least time between two answers nobody asked for in one channel."""
@@ -33,10 +40,13 @@ class Why(StrEnum):
     NOT_ADDRESSED = "not addressed"
     QUIET_HOURS = "quiet hours"
     COOL_DOWN = "cooling down"
+    RESUMED = "asked before a restart"
     ENOUGH = "enough answers in a row"
+    BEFORE = "before"
+    """Answered before reasons were stored."""
 
 
-_ANSWERED = frozenset({Why.COMMAND, Why.DIRECT, Why.MENTION, Why.REPLY, Why.THREAD, Why.AMBIENT})
+_ANSWERED = frozenset({Why.COMMAND, Why.DIRECT, Why.MENTION, Why.REPLY, Why.THREAD, Why.AMBIENT, Why.RESUMED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +79,28 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recent:
-    """What just happened in the conversation."""
+class Activity:
+    """What just happened in a conversation."""
 
     last_ambient: datetime | None = None
-    in_a_row: int = 0
-    """Bot posts since a human last spoke."""
+    speaker: str = ""
+    """Who spoke last, the bot aside."""
+    ambient: int = 0
+    """Ambient answers since somebody else spoke."""
+    rapid: int = 0
+    """Messages in a row, since somebody else spoke, that came faster after our posts than anybody types."""
+    posted_at: datetime | None = None
+    """When we posted, while nobody has spoken since."""
+
+    def heard(self, message: Message, at: datetime) -> "Activity":
+        """What it is once `message` was heard."""
+        if message.author != self.speaker:
+            return replace(self, speaker=message.author, ambient=0, rapid=0, posted_at=None)
+        if self.posted_at is None:
+            return self
+        seconds = (at - self.posted_at).total_seconds()
+        rapid = self.rapid + 1 if len(message.text) > seconds * TYPED_PER_SECOND else 0
+        return replace(self, rapid=rapid, posted_at=None)
 
 
 def allowed(message: Message, rules: Rules) -> bool:
@@ -88,7 +114,7 @@ def allowed(message: Message, rules: Rules) -> bool:
     )
 
 
-def decide(message: Message, rules: Rules, recent: Recent, *, roll: float, local_time: time) -> Decision:
+def decide(message: Message, rules: Rules, activity: Activity, *, roll: float, local_time: time) -> Decision:
     """The first rule that applies. `roll` is uniform in [0, 1); `local_time` is the operator's wall clock."""
     if message.from_bot:
         return Decision(Why.OWN_WORDS)
@@ -96,23 +122,28 @@ def decide(message: Message, rules: Rules, recent: Recent, *, roll: float, local
         return Decision(Why.EMPTY)
     if not allowed(message, rules):
         return Decision(Why.NOT_ALLOWED)
-    if message.conversation.kind is Kind.DIRECT:
-        return Decision(Why.DIRECT)
-    if message.mentions_bot:
-        return Decision(Why.MENTION)
-    if message.replies_to_bot:
-        return Decision(Why.REPLY)
-    if message.joined_thread:
-        return Decision(Why.THREAD)
+    addressed = _addressed(message)
+    if addressed is not None:
+        return Decision(addressed if activity.rapid < MAX_RAPID else Why.ENOUGH)
     if roll >= rules.ambient_chance:
         return Decision(Why.NOT_ADDRESSED)
     if rules.quiet_hours is not None and _within(local_time, *rules.quiet_hours):
         return Decision(Why.QUIET_HOURS)
-    if recent.last_ambient is not None and message.sent_at - recent.last_ambient < rules.cool_down:
+    if activity.last_ambient is not None and message.sent_at - activity.last_ambient < rules.cool_down:
         return Decision(Why.COOL_DOWN)
-    if recent.in_a_row >= MAX_IN_A_ROW:
+    if activity.ambient >= MAX_AMBIENT:
         return Decision(Why.ENOUGH)
     return Decision(Why.AMBIENT)
+
+
+def _addressed(message: Message) -> Why | None:
+    if message.conversation.kind is Kind.DIRECT:
+        return Why.DIRECT
+    if message.mentions_bot:
+        return Why.MENTION
+    if message.replies_to_bot:
+        return Why.REPLY
+    return Why.THREAD if message.joined_thread and not message.mentions_others else None
 
 
 def _within(moment: time, start: time, end: time) -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
-from core.generator import MOST_RIVALS, Sampling
+from core.generator import MAX_BEST_OF, Sampling
 from core.policy import Rules
 
 
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     best_of: int | None = Field(
         default=None,
         ge=1,
-        le=MOST_RIVALS,
+        le=MAX_BEST_OF,
         description="Replies drawn to say the best of; 1 is quickest; the model's own when empty",
     )
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     user_rate: int = Field(default=12, ge=0, description="Answers a member may ask for per minute; 0 for no limit")
     queue_limit: int = Field(default=64, ge=1, description="Requests that may wait for the model")
     max_batch: int = Field(default=16, ge=1, le=256, description="Replies generated side by side")
+    person2_kernels: Literal["auto", "avx512", "avxvnni", "avx2", "neon", "c", "torch"] = Field(
+        default="auto", description="Compiled kernels of the engine: auto, avx512, avxvnni, avx2, neon, c or torch"
+    )
+    person2_cache_mb: int | None = Field(
+        default=None, ge=1, description="Megabytes for keys and values of conversations; an eighth of memory when empty"
+    )
     log_for_training: Literal["off", "consented"] = Field(
         default="off", description="consented: learn from members who said yes"
     )

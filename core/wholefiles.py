@@ -5,6 +5,8 @@ Knows the operating system's way of replacing, flushing and locking; nothing of 
 
 import os
 import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,7 +22,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Whoever reads `path` sees the old text or the new one, even if the machine dies here."""
     beside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        with beside.open("x", encoding="utf-8") as file:  # unlike mkstemp's, readable to whom the umask lets
+        with open(beside, "x", encoding="utf-8", opener=private_opener) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +31,21 @@ def write_atomically(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For `open(..., opener=…)`: a new file is its owner's alone, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+def make_private(folder: Path) -> None:
+    """Take everybody else's access from a folder and all it holds. What belongs to another user, and what a link points
+    to, is left as it is."""
+    for path in (folder, *folder.rglob("*")):
+        with suppress(OSError):
+            mode = path.lstat().st_mode
+            if mode & 0o077 and not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
 def flush(path: Path) -> None:
@@ -51,6 +68,17 @@ if os.name == "nt":  # pragma: no cover - the locks of Windows
             return False
         return True
 
+    def lock_shared(descriptor: int) -> None:
+        """Windows' own lock of this kind is not in Python's library: the first holder keeps the others' turn too."""
+        try_lock(descriptor)
+
+    def lock_of(folder: Path) -> Path:
+        """The file that is locked for a whole folder."""
+        return folder / ".lock"
+
+    def open_lock_of(folder: Path) -> int:
+        return os.open(lock_of(folder), os.O_RDWR | os.O_CREAT)
+
     def flush_folder(folder: Path) -> None:
         """Windows has no such thing as flushing a folder."""
 else:
@@ -66,6 +94,17 @@ else:
         except OSError:
             return False
         return True
+
+    def lock_shared(descriptor: int) -> None:
+        """A lock that several hold at once, and nobody beside a holder of the other kind."""
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def lock_of(folder: Path) -> Path:
+        """What is locked for a whole folder: the folder itself, so that the lock goes with it."""
+        return folder
+
+    def open_lock_of(folder: Path) -> int:
+        return os.open(lock_of(folder), os.O_RDONLY)
 
     def flush_folder(folder: Path) -> None:
         """A rename lasts only once its folder is on the disk."""

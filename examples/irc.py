@@ -11,16 +11,18 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from core import replies
-from core.chat import BROKEN, Chat
+from core.chat import Chat
 from core.commands import Answer, Commands, Invocation, parse
-from core.errors import Person2Error
+from core.errors import StorageError
+from core.failures import log_failure
 from core.messages import Conversation, Kind, Message, Reply
+from core.notices import BROKEN
 from core.settings import load_settings
 from person2.logs import set_up_logging
 from person2.wiring import open_house
@@ -101,6 +103,7 @@ class IrcBot:
                     case ("001", [given, *_], _):
                         nick, welcome = given, True
                         self._send(*(f"JOIN {channel}" for channel in self.channels))
+                        self._start(self._catch_up())
                     case ("433", _, _):  # somebody has that nick
                         nick += "_"
                         self._send(f"NICK {nick}")
@@ -109,25 +112,35 @@ class IrcBot:
                     case ("PRIVMSG", [target, *_], text) if found and found["who"] and text[:1] != "\x01":
                         self._nicks.add(who := found["who"])
                         said = to_message(who, target, text, nick=nick, server=self.server, at=self.commands.clock())
-                        self._tasks.add(task := asyncio.create_task(self._heard(said)))
-                        task.add_done_callback(self._tasks.discard)
+                        self._start(self._heard(said))
             return welcome
 
     async def _heard(self, said: Message) -> None:
+        name, argument = parse(said.text[1:]) if said.text.startswith("!") else ("", "")
         try:
-            if said.text.startswith("!"):
-                name, argument = parse(said.text[1:])
+            if name:
                 said = replace(said, text=argument)
                 answer = await self.commands.run(Invocation(name=name, argument=argument, message=said))
             else:
                 answer = Answer(reply=await self.chat.hear(said), private=False)
-        except Person2Error:
-            log.exception("no answer in %s", said.conversation.key)
+        except StorageError as error:
+            log_failure(log, error, "no answer in %s", said.conversation.key)
             answer = Answer(text=BROKEN if said.mentions_bot or said.conversation.kind is Kind.DIRECT else "")
+        await self._say(answer, said)
+
+    async def _catch_up(self) -> None:
+        for question in await self.chat.unanswered("irc"):
+            await self._say(Answer(reply=await self.chat.resume(question), private=False), question.message)
+
+    async def _say(self, answer: Answer, to: Message) -> None:
         reply = answer.reply or Reply(text=answer.text, notice=answer.private)  # a file is the operator's to send
-        target = said.author_name if reply.notice else said.conversation.channel
+        target = to.author_name if reply.notice else to.conversation.channel
         self._send(*(f"PRIVMSG {target} :{line}" for line in to_lines(reply.text, nicks=self._nicks)))
-        await self.chat.posted(reply, said.conversation, ())  # lines of IRC have no ids
+        await self.chat.posted(reply, to.conversation, (), stands=not self._writer.is_closing())  # lines have no ids
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._tasks.discard)
 
     def _send(self, *lines: str) -> None:
         self._writer.writelines(f"{line}\r\n".encode() for line in lines if line)

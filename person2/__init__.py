@@ -30,6 +30,7 @@ app.add_typer(care.app)
 
 def main() -> None:
     """Run the program: exit status 0 on success, 2 on wrong use, 1 on a failure said in one sentence."""
+    os.umask(0o077)  # what people said is written for this program's user alone
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is for programmers
     try:
         app(prog_name="person2")

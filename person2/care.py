@@ -17,10 +17,10 @@ from core.errors import DialogueError, Person2Error, PlatformError, Unavailable
 from core.generator import Sampling
 from core.memory import open_memory
 from core.messages import Message
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.healthcheck import heartbeats
 from person2.screen import chosen, err, out, write_json
-from person2.wiring import now, open_generator, open_shelf
+from person2.wiring import configured, now, open_generator, open_shelf
 
 if TYPE_CHECKING:
     from core.generator.bench import Figures
@@ -74,7 +74,7 @@ def alive(
     ] = None,
 ) -> None:
     """For health checks: exit status 0 while every bot on this PERSON2_HOME is connected and its posts get through."""
-    found = heartbeats(load_settings().person2_home, platform)
+    found = heartbeats(configured().person2_home, platform)
     if not found:
         raise Unavailable(
             f"No {platform or 'bot'} is running here: start `person2 {platform or 'run'}`, or read its log."
@@ -88,7 +88,7 @@ def alive(
 
 async def _examine(told: Callable[[Finding], None]) -> None:
     try:
-        settings = load_settings()
+        settings = configured()
     except Person2Error as error:
         told(Finding(what="settings", state="bad", says=str(error)))
         return
@@ -157,11 +157,10 @@ async def _model(settings: Settings) -> Finding:
     finally:
         status = generator.status()
         await generator.close()
-    return Finding(
-        what="model",
-        state="good",
-        says=f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, spoke in {done.seconds:.1f} s",
-    )
+    says = f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, spoke in {done.seconds:.1f} s"
+    if status.advice:
+        return Finding(what="model", state="look", says=f"{says}; {status.advice}.")
+    return Finding(what="model", state="good", says=says)
 
 
 def _voice(settings: Settings) -> str:
@@ -281,7 +280,7 @@ def bench(
     """Replay conversations against the generator: seconds a reply, tokens a second."""
     from core.generator.bench import CONVERSATIONS, measure, table
 
-    settings = load_settings(**chosen(base_model=base, adapter=adapter))
+    settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)
     voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
 

@@ -11,9 +11,8 @@ from rich.table import Table
 from core.adapters import Shelf
 from core.errors import SettingsError
 from core.generator import Adapter
-from core.settings import load_settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, open_shelf, sampling
+from person2.wiring import base_path, configured, open_shelf, sampling
 
 app = typer.Typer()
 
@@ -46,7 +45,7 @@ def evaluate(
     """
     from training.evaluate import evaluate as score
 
-    settings = load_settings(**chosen(base_model=base, adapter=adapter))
+    settings = configured(**chosen(base_model=base, adapter=adapter))
     shelf = open_shelf(settings)
     voice = shelf.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])

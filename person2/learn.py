@@ -2,9 +2,10 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -14,9 +15,9 @@ import typer
 
 from core.errors import ExportError, TrainingError
 from core.memory import open_memory
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, now, open_shelf, sampling
+from person2.wiring import base_path, configured, now, open_shelf, sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,12 @@ def import_(
     people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
     as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
     held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
-    gap: Annotated[float | None, typer.Option(min=0.0, help="Minutes of silence that end a conversation.")] = None,
+    gap: Annotated[float, typer.Option(min=1.0, help="Minutes of silence that end a conversation.")] = 720.0,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names in what was said.")] = False,
+    country: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask this country's national telephone numbers too (ISO code); may be repeated."),
+    ] = None,
     block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
     language: Annotated[
         list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
@@ -53,11 +59,11 @@ def import_(
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
     from training.funnel import render_table
     from training.importing import Options, import_talk
-    from training.ownlog import learnable
-    from training.runs import importing, remember_import
+    from training.privacy.own_log import learnable
+    from training.privacy.run_registry import importing, remember_import
     from training.workers import stoppable
 
-    settings = load_settings()
+    settings = configured()
     files = [Path(source) for source in sources if source != "log"]
     from_log = len(files) < len(sources)
     if from_log:
@@ -65,7 +71,9 @@ def import_(
     memory = open_memory(settings.database) if from_log else None
     options = Options(
         as_name=as_name,
-        gap=timedelta(minutes=gap) if gap else None,
+        gap=timedelta(minutes=gap),
+        keep_names=keep_names,
+        countries=tuple(code.upper() for code in country or ()),
         block_list=_lines(block_list),
         languages=tuple(language or ()),
         code=_code_blocks(code),
@@ -90,7 +98,10 @@ def import_(
     for line in funnel.faults.lines():
         err.print(line, markup=False)
     for name in funnel.unknown_people:
-        err.print(f"nobody in these exports is, or several people are, {name!r}", markup=False)
+        err.print(
+            f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
+            markup=False,
+        )
     if as_json:
         write_json(funnel.to_json())
     else:
@@ -172,6 +183,12 @@ def train(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Also train on a quarter and a half: is there enough data?")
     ] = False,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="Passages that are not learned, one a line, such as a run's memorized.txt.")
+    ] = None,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
@@ -181,14 +198,15 @@ def train(
     from training.finetune import Settings as Knobs
     from training.finetune.folder import unfinished
     from training.learning import learn
+    from training.memorization import LeftOut
 
-    settings = load_settings(**chosen(base_model=base))
+    settings = configured(**chosen(base_model=base))
     shelf = open_shelf(settings)
     runs = settings.person2_home / "runs"
     stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
     adapter_id = name or (stopped.name if stopped else agreed(f"voice-{now():%Y%m%d-%H%M%S}"))
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
-    with _telling_how_to_go_on(adapter_id), Bar("training") as bar:
+    with _telling_how_to_go_on(adapter_id, runs / adapter_id), Bar("training") as bar:
         learned = learn(
             files,
             shelf=shelf,
@@ -214,6 +232,8 @@ def train(
             ),
             resume=resume,
             with_curve=learning_curve,
+            left_out=LeftOut.read(leave_out) if leave_out else LeftOut(),
+            drop_memorized=drop_memorized,
             contexts=contexts,
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
@@ -224,13 +244,48 @@ def train(
         _tell(learned, as_json=as_json)
 
 
+class Stopped(KeyboardInterrupt):
+    """The system or a closed terminal asks to stop, as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 @contextmanager
-def _telling_how_to_go_on(name: str) -> Iterator[None]:
-    """Whoever stops a run by Ctrl-C learns how it goes on."""
+def _stopping_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does; what `nohup` ignores stays ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    watched = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {one: signal.getsignal(one) for one in watched if signal.getsignal(one) is not signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        err.print(f"Stopped. The same command with --name {name} --resume goes on from here.", markup=False)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def _telling_how_to_go_on(name: str, run: Path) -> Iterator[None]:
+    """Whoever stops a run learns how it goes on."""
+    from training.finetune.folder import begun
+
+    try:
+        with _stopping_in_order():
+            yield
+    except KeyboardInterrupt as stopped:
+        told = "Stopped before the training began; nothing was written."
+        if begun(run):
+            told = f"Stopped. The same command with --name {name} --resume goes on from here."
+        with suppress(OSError):  # the terminal may be gone
+            err.print(told, markup=False)
+        if isinstance(stopped, Stopped):
+            sys.exit(128 + stopped.number)
         raise
 
 
@@ -250,10 +305,13 @@ def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
     contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the judgement.")] = 200,
+    drop_memorized: Annotated[
+        bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
-    settings = load_settings()
+    settings = configured()
     _check_log_is_on(settings)
     from training.finetune import Settings as Knobs
     from training.funnel import render_table
@@ -273,6 +331,7 @@ def retrain(
             settings=Knobs(epochs=epochs),
             sampling=sampling(settings),
             contexts=contexts,
+            drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
             on_stage=lambda stage: bar(0, 1, stage),
         )

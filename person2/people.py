@@ -7,9 +7,8 @@ import typer
 
 from core.errors import StorageError
 from core.memory import Memory, open_memory
-from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import open_shelf, stored_of_member
+from person2.wiring import configured, open_shelf, stored_of_member
 
 app = typer.Typer()
 
@@ -17,9 +16,9 @@ app = typer.Typer()
 @app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
 def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
     """Hand over everything stored of a member, as JSON."""
-    from training.handing import is_empty
+    from training.privacy.member_export import is_empty
 
-    settings = load_settings()
+    settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
     found = [stored_of_member(settings, memory, shelf, platform, who) for platform, who in _members(memory, member)]
     stored = [each for each in found if not is_empty(each)]
@@ -34,9 +33,9 @@ def forget(
     as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,
 ) -> None:
     """Remove a member everywhere; adapters that learned from them go out of service."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
-    settings = load_settings()
+    settings = configured()
     memory, shelf = open_memory(settings.database), open_shelf(settings)
     known = _members(memory, member)
     if not known:

@@ -10,9 +10,8 @@ from rich.table import Table
 
 from core.errors import AdapterError
 from core.generator import Adapter
-from core.settings import load_settings
 from person2.screen import out, write_json
-from person2.wiring import base_path, open_shelf, trial
+from person2.wiring import base_path, configured, open_shelf, trial
 
 app = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
 
@@ -20,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show,
 @app.command("list", epilog="Example: `person2 adapters list`")
 def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """The adapters on the shelf; the current one is marked."""
-    settings = load_settings()
+    settings = configured()
     shelf = open_shelf(settings)
     current = shelf.current(base=settings.base_model)
     cards = shelf.cards()
@@ -50,7 +49,7 @@ def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
 @app.command("show", epilog="Example: `person2 adapters show our-voice`")
 def show_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """An adapter's card, as JSON."""
-    sys.stdout.write(open_shelf(load_settings()).card(adapter_id).to_json())
+    sys.stdout.write(open_shelf(configured()).card(adapter_id).to_json())
 
 
 @app.command("use", epilog="Example: `person2 adapters use our-voice`")
@@ -61,7 +60,7 @@ def use_adapter(
     ] = False,
 ) -> None:
     """Make an adapter the current voice (`none` for the bare base); a running bot takes it over within seconds."""
-    settings = load_settings()
+    settings = configured()
     shelf = open_shelf(settings)
     if adapter_id != "none" and shelf.card(adapter_id).passed is False and not force:
         raise AdapterError(
@@ -75,27 +74,33 @@ def use_adapter(
 @app.command("rollback", epilog="Example: `person2 adapters rollback`")
 def roll_back() -> None:
     """Go back to the voice before the current one."""
-    found = open_shelf(load_settings()).rollback()
+    found = open_shelf(configured()).rollback()
     out.print(f"Current voice: {found.id if found else 'none'}.")
 
 
-@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-gpt2`")
+@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-model`")
 def merge_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     target: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     base: Annotated[
-        str | None, typer.Option(help="starter, a hub name or a folder; the card's own when left out.")
+        str | None, typer.Option(help="starter, smollm2, a hub name or a folder; the card's own when left out.")
     ] = None,
+    gguf: Annotated[str | None, typer.Option(help="Also as a GGUF file for llama.cpp and Ollama: F16 or Q8_0.")] = None,
 ) -> None:
-    """Write base and adapter as one plain GPT-2 folder, which vLLM, CTranslate2 and llama.cpp load."""
+    """Write base and adapter as one plain folder, which vLLM and transformers load, and as a GGUF file if asked to."""
+    from training.gguf_export import KINDS
     from training.merge import merge
 
-    shelf = open_shelf(load_settings())
+    kind = next((kind for kind in KINDS if kind == (gguf or "").upper()), None)
+    if gguf and kind is None:
+        raise AdapterError(f"--gguf is {' or '.join(KINDS)}, not {gguf!r}.")
+
+    shelf = open_shelf(configured())
     card = shelf.card(adapter_id)
     if card.withdrawn:
         raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}) and is not given away.")
-    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target)
-    out.print(f"{target} is a plain GPT-2 with the voice {adapter_id} in it.", markup=False)
+    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target, kind=kind)
+    out.print(f"{target} is a plain model with the voice {adapter_id} in it.", markup=False)
 
 
 @app.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")
@@ -107,6 +112,6 @@ def push_adapter(
     """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
     from training.push import push
 
-    shelf = open_shelf(load_settings())
+    shelf = open_shelf(configured())
     where = push(shelf.path(adapter_id), shelf.card(adapter_id), repo, private=not public)
     out.print(str(where), markup=False)

@@ -6,19 +6,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from core.chat import Chat
 from core.errors import Person2Error
-from core.settings import Settings, load_settings
+from core.settings import Settings
 from person2.healthcheck import Source, beat
 from person2.logs import set_up_logging
 from person2.screen import chosen, err
-from person2.wiring import House, keep_retention, now, open_house
+from person2.wiring import House, configured, keep_retention, now, open_house
 
 app = typer.Typer()
 slack_app = typer.Typer(
@@ -26,7 +27,20 @@ slack_app = typer.Typer(
 )
 
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+
+GRACE_SECONDS = 8.0
+"""How long replies on their way may take once the process is told to stop. Docker kills after ten seconds unless told
+otherwise (https://docs.docker.com/reference/cli/docker/container/stop/), systemd after ninety."""
+
+
+def _on_sigterm(stop: Callable[[], Any]) -> None:
+    """Have SIGTERM call `stop` from the running loop; Windows knows no such signal, and Ctrl-C works there too."""
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -34,8 +48,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
     async def stoppable() -> T:
         task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        _on_sigterm(task.cancel)
         return await task
 
     try:
@@ -44,18 +57,47 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(0) from None
 
 
+@contextmanager
+def _stopped_gently(chat: Chat) -> Iterator[None]:
+    """SIGTERM lets what is being said be finished, then stops this task as Ctrl-C does, in order; a second one stops
+    it at once."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - the event loop runs nothing but tasks
+    stopping: set[asyncio.Task[None]] = set()
+
+    async def drain() -> None:
+        log.info("stopping: replies on their way have %d s", GRACE_SECONDS)
+        if not await chat.drain(GRACE_SECONDS):
+            log.warning("stopped before every reply was posted: the rest are answered after the next start")
+        task.cancel()
+
+    def stop() -> None:
+        if stopping:
+            task.cancel()
+        else:
+            stopping.add(asyncio.create_task(drain()))
+
+    _on_sigterm(stop)
+    try:
+        yield
+    finally:
+        _on_sigterm(task.cancel)
+
+
 @app.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")
 def chat(
     once: Annotated[str | None, typer.Option(help="Answer this one line and leave.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same talk.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same talk: a conversation of its own, begun anew each time.")
+    ] = None,
     adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
 ) -> None:
     """Talk with Person2 in the terminal; lines may come from a pipe."""
-    from bots.terminal import Terminal
+    from bots.terminal import HOME, Terminal, apart
 
     # no limit per minute: nobody else waits for the model here
-    settings = load_settings(**chosen(adapter=adapter, base_model=base), user_rate=0)
+    settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0)
     set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:
@@ -73,6 +115,7 @@ def chat(
                 sink=sys.stdout,
                 notes=sys.stderr,
                 interactive=interactive,
+                conversation=HOME if seed is None else apart(),
             )
             for line in terminal.lines() if once is None else [once]:
                 runner.run(terminal.say(line))
@@ -85,7 +128,7 @@ def chat(
 @app.command(epilog="Example: `DISCORD_TOKEN=… person2 discord`")
 def discord() -> None:
     """Run the Discord bot."""
-    settings = load_settings()
+    settings = configured()
     settings.require("discord_token")
     _serve(settings, _discord)
 
@@ -99,7 +142,7 @@ def slack(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings()
+    settings = configured()
     settings.require(*_needed_by_slack(settings, http=http))
     _serve(settings, lambda house: _slack(house, http=http))
 
@@ -117,7 +160,7 @@ def slack_manifest(
 @app.command(epilog="Example: `person2 run`")
 def run() -> None:
     """Run the Discord and the Slack bot in one process, on one generator."""
-    settings = load_settings()
+    settings = configured()
     http = settings.slack_app_token is None
     settings.require("discord_token", *_needed_by_slack(settings, http=http))
     _serve(settings, _discord, lambda house: _slack(house, http=http))
@@ -138,23 +181,26 @@ def _serve(settings: Settings, *bots: Bot) -> None:
     set_up_logging(settings)
 
     async def serve() -> None:
-        async with open_house(settings) as house, asyncio.TaskGroup() as group:
-            running = [bot(house) for bot in bots]
-            group.create_task(keep_retention(house.memory, settings.retention_days))
-            group.create_task(
-                beat(
-                    settings.person2_home,
-                    [each.health for each in running],
-                    notify=os.environ.get("NOTIFY_SOCKET"),
-                )
-            )
-            for each in running:
-                group.create_task(each.run())
+        async with open_house(settings) as house:
+            with _stopped_gently(house.chat):
+                await _together(house, [bot(house) for bot in bots])
 
     try:
         _run(serve())
     except* Person2Error as group:
         raise _first(group) from group
+
+
+async def _together(house: House, bots: Sequence[Running]) -> None:
+    """Run bots until one fails or all are cancelled."""
+    settings = house.settings
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_retention(house.memory, settings.retention_days))
+        group.create_task(
+            beat(settings.person2_home, [each.health for each in bots], notify=os.environ.get("NOTIFY_SOCKET"))
+        )
+        for each in bots:
+            group.create_task(each.run())
 
 
 def _first(group: BaseExceptionGroup[Person2Error]) -> Person2Error:

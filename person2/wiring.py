@@ -7,8 +7,8 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,26 @@ from core import dialogue
 from core.adapters import Shelf
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
-from core.errors import AdapterError, NumericalError, StorageError
+from core.errors import AdapterError, NumericalError, SettingsError, StorageError
 from core.generator import Adapter, Generator, Sampling
+from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
-from core.settings import Settings
+from core.settings import Settings, load_settings
 from core.voices import Voices
+from core.wholefiles import make_private
 
 log = logging.getLogger(__name__)
 
-STARTER = Path(__file__).resolve().parent.parent / "models" / "starter"
+MODELS = Path(__file__).resolve().parent.parent / "models"
+STARTER = MODELS / "starter"
 """The model that ships; in a wheel it lies beside this package as in a checkout."""
+
+OURS = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
+"""What this program keeps in its home; somebody may have made a folder the home that holds other things too."""
+
+PROMPT_ROOM = 32
+"""Tokens that must be left for a prompt: one short question."""
 
 PURGE_EVERY = timedelta(hours=1)
 """How often messages past their retention are deleted."""
@@ -45,13 +54,26 @@ class House:
     commands: Commands
 
 
+def configured(**overrides: Any) -> Settings:
+    """The settings; where they name a home that is there, nobody but its owner can look into it from now on."""
+    settings = load_settings(**overrides)
+    home = settings.person2_home
+    with suppress(OSError):  # another user's: who writes there says so
+        if home.is_dir():
+            home.chmod(0o700)
+    for pattern in OURS:
+        for path in home.glob(pattern):
+            make_private(path)
+    return settings
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
 
 def base_path(name: str) -> str:
-    """What a loader understands: `starter` is a folder of ours, other names and folders stay as they are."""
-    return str(STARTER) if name == "starter" else str(Path(name).expanduser()) if name.startswith("~") else name
+    """What a loader understands: a folder, or the hub's name of a model. Raises ModelError (`core.generator.bases`)."""
+    return locate(name, starter=STARTER)
 
 
 def sampling(settings: Settings) -> Sampling:
@@ -61,7 +83,9 @@ def sampling(settings: Settings) -> Sampling:
 
 
 def open_shelf(settings: Settings) -> Shelf:
-    return Shelf(settings.shelf, bundled=STARTER / "adapters", clock=now)
+    return Shelf(
+        settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
+    )
 
 
 def trial(settings: Settings) -> Callable[[Adapter], None]:
@@ -90,6 +114,19 @@ async def _say_a_word(settings: Settings, adapter: Adapter) -> None:
 
 async def open_generator(settings: Settings) -> Generator:
     """The generator that GENERATOR names. Raises ModelError, SettingsError, Unavailable."""
+    generator = await _open(settings)
+    room = generator.context_length - settings.max_new_tokens
+    if "max_new_tokens" in settings.model_fields_set and room < PROMPT_ROOM:
+        await generator.close()
+        raise SettingsError(
+            f"MAX_NEW_TOKENS={settings.max_new_tokens} leaves no room for a prompt: {settings.base_model} takes "
+            f"{generator.context_length} tokens, prompt and reply together; set it to "
+            f"{max(1, generator.context_length - PROMPT_ROOM)} or less."
+        )
+    return generator
+
+
+async def _open(settings: Settings) -> Generator:
     if settings.generator == "remote":
         settings.require("remote_url", "remote_model")
         from core.generator import remote
@@ -111,7 +148,13 @@ def _load(settings: Settings) -> Generator:
         return transformers.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
     from core.generator import engine
 
-    return engine.load(base, max_batch=settings.max_batch, queue_limit=settings.queue_limit)
+    return engine.load(
+        base,
+        max_batch=settings.max_batch,
+        queue_limit=settings.queue_limit,
+        kernels=settings.person2_kernels,
+        cache_mb=settings.person2_cache_mb,
+    )
 
 
 def _has_gpu() -> bool:
@@ -138,9 +181,11 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             generator=generator,
             voice=voices.voice_for,
             voice_failed=voices.failed,
-            settings=ChatSettings(sampling=sampling(settings), rules=settings.rules, user_rate=settings.user_rate),
+            settings=ChatSettings(
+                sampling=_fitting(sampling(settings), generator), rules=settings.rules, user_rate=settings.user_rate
+            ),
             clock=now,
-            dice=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
+            rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
         )
         commands = Commands(
             chat=chat,
@@ -154,9 +199,14 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
         yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
 
 
+def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
+    """Replies short enough for a very small model, where their length was left to us."""
+    return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
+
+
 def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
-    from training.forgetting import forget as forget_everywhere
+    from training.privacy.forget import forget as forget_everywhere
 
     home = settings.person2_home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
@@ -164,16 +214,17 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
 
 def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
-    from training.handing import stored_of
+    from training.privacy.member_export import stored_of
 
     return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention, now and every hour, until cancelled."""
+    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(_purge, memory, days)
+            await asyncio.to_thread(memory.compact)
         except StorageError as error:
             log.warning("old messages could not be purged: %s", error)
         await asyncio.sleep(PURGE_EVERY.total_seconds())

@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from core.chat import Chat, ChatSettings
-from core.generator import Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling
 from core.memory import Memory, open_memory
 from core.messages import Conversation, Kind, Message
 
 
 @dataclass(kw_only=True)
 class FakeGenerator:
-    """Says `lines` in turn, then the last one over again; or what `speak` makes of the prompt. Keeps the prompts."""
+    """Says `lines` in turn, then the last one over again; or what `speak` makes of the prompt. `one|two` are two
+    candidates. Keeps the prompts."""
 
     lines: Sequence[str] = ("hello",)
     speak: Callable[[str], str] | None = None
@@ -28,6 +29,7 @@ class FakeGenerator:
     adapters: list[Adapter | None] = field(default_factory=list)
     samplings: list[Sampling] = field(default_factory=list)
     closed: bool = False
+    model: str = "fake"
     context_length: ClassVar[int] = 256
 
     def count_tokens(self, text: str) -> int:
@@ -46,8 +48,7 @@ class FakeGenerator:
             raise self.error
         spoken = self.speak(prompt) if self.speak else self.lines[min(len(self.prompts), len(self.lines)) - 1]
         return Completion(
-            text=f" {spoken}",
-            finish="stop",
+            candidates=tuple(Candidate(text=f" {text}", finish="stop") for text in spoken.split("|")),
             prompt_tokens=self.count_tokens(prompt),
             new_tokens=self.count_tokens(spoken),
             seconds=self.delay,
@@ -62,7 +63,9 @@ class FakeGenerator:
         pass
 
     def status(self) -> GeneratorStatus:
-        return GeneratorStatus(model="fake", device="cpu", queued=0, running=0, completed=len(self.prompts), tokens=0)
+        return GeneratorStatus(
+            model=self.model, device="cpu", queued=0, running=0, completed=len(self.prompts), tokens=0
+        )
 
     async def close(self) -> None:
         self.closed = True
@@ -79,6 +82,13 @@ class Clock:
 
     def move(self, **by: float) -> None:
         self.now += timedelta(**by)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks bring about; fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - a list has no event to wait for
+            await asyncio.sleep(0.001)
 
 
 async def base_voice(conversation: Conversation, chosen: str | None) -> Adapter | None:

@@ -52,6 +52,7 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
             "TEMPERATURE: should be a valid number",
         ),
         (["chat", "--once", "hi"], {"DATABASE_URL": "nonsense"}, 1, "DATABASE_URL is not a database URL"),
+        (["chat", "--once", "hi"], {"MAX_NEW_TOKENS": "500"}, 1, "MAX_NEW_TOKENS=500 leaves no room for a prompt"),
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
@@ -98,6 +99,13 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     for name, command in listed:
         assert getattr(command, "help", None), name
         assert "person2" in (getattr(command, "epilog", None) or ""), name
+
+
+def test_a_seed_gives_the_same_talk_each_time(tmp_path: Path) -> None:
+    """Whatever was said before, the same lines get the same answers."""
+    talks = [person2("chat", "--seed", "5", home=tmp_path, typed="hi\nwhat do you like?\n").stdout for _ in range(2)]
+    assert talks[0].count("\n") == 2
+    assert talks[0] == talks[1]
 
 
 def test_pretraining_lists_its_own_options(tmp_path: Path) -> None:
@@ -201,6 +209,31 @@ def test_a_model_that_cannot_sit_it_is_refused_before_it_begins(other: str, sent
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+def test_nobody_else_reads_what_it_keeps(tmp_path: Path) -> None:
+    """Home 0700, files 0600, though the umask allows all and an earlier version left them open to everybody."""
+    home = tmp_path / "home"
+    (home / "adapters" / "old").mkdir(parents=True)
+    (home / "adapters" / "old" / "card.json").write_text("{}")
+    (home / "notes.txt").write_text("not ours")
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o777)
+    base = tiny_model(tmp_path / "tiny")
+    tiny_adapter(tmp_path / "made", base).chmod(0o755)
+    before = os.umask(0)
+    try:
+        done = person2("chat", "--base", str(base), home=home, typed="hello\n/consent yes\n")
+        Shelf(home / "adapters").add(tmp_path / "made", Card(id="new", created_at=datetime.now(UTC), base="tiny"))
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    assert (home / "person2.db").exists()
+    assert (home / "notes.txt").stat().st_mode & 0o777 == 0o777
+    open_to_others = {
+        str(path.relative_to(home)) for path in (home, *home.rglob("*")) if path.stat().st_mode & 0o077
+    } - {"notes.txt"}
+    assert open_to_others == set()
 
 
 def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:

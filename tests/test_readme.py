@@ -1,4 +1,4 @@
-"""The README's commands, executed as they stand, in an empty folder with an empty home."""
+"""The commands of the README and of docs/, executed as they stand, in an empty folder with an empty home."""
 
 import os
 import re
@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for language, block in BLOCKS
-    if language == "sh"
-    for line in block.splitlines()
-    if line.strip()
-]
-# The first such block is the transcript, the second the example of a dialogue file.
-DIALOGUES = [block for language, block in BLOCKS if not language and block.startswith("Person1:")][1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Each fenced block of a page with its language."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """The lines that a reader copies into a shell."""
+    shell = [block for language, block in blocks(page) if language == "sh"]
+    return [line.split("  #")[0].strip() for block in shell for line in block.splitlines() if line.strip()]
+
+
+DIALOGUES = next(block for language, block in blocks(ROOT / "docs" / "teaching.md") if block.startswith("Person1:"))
 
 
 def run(command: str, folder: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -44,29 +49,43 @@ def run(command: str, folder: Path, typed: str = "") -> subprocess.CompletedProc
     )
 
 
+@pytest.fixture(scope="module", params=PAGES, ids=lambda page: page.name)
+def page(request: pytest.FixtureRequest) -> Path:
+    found: Path = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder with the dialogue file that the README shows, used for training and as held-out file."""
-    made = tmp_path_factory.mktemp("newcomer")
+def folder(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder for each page, with the dialogue file that docs/teaching.md shows, also as held-out file."""
+    made = tmp_path_factory.mktemp(page.stem)
     (made / "my-dialogues.txt").write_text(DIALOGUES, encoding="utf-8")
     (made / "held-out.txt").write_text(DIALOGUES, encoding="utf-8")
     return made
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if not line.startswith("make ")])
-def test_the_readmes_commands_work(command: str, folder: Path) -> None:
-    """Every line a newcomer copies runs, in the order in which the README has them."""
-    done = run(command, folder, typed="Hello!\n")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    if " chat" in command:
-        assert len(done.stdout.splitlines()) == 1
-        assert done.stdout.strip()
+def test_every_command_works(page: Path, folder: Path) -> None:
+    """Every line a newcomer copies runs, in the order in which the page has them."""
+    for command in commands(page):
+        if command.startswith("make "):
+            continue
+        done = run(command, folder, typed="Hello!\n")
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+        if " chat" in command:
+            assert len(done.stdout.splitlines()) == 1
+            assert done.stdout.strip()
+
+
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture of a page exists."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_two_make_commands_are_there() -> None:
     """The README promises `make chat` and `make test`; only their plan is checked here, since `make test` runs us."""
-    assert [line for line in COMMANDS if line.startswith("make ")] == ["make chat", "make test"]
+    assert [line for line in commands(README) if line.startswith("make ")][:2] == ["make chat", "make test"]
     for target in ("chat", "test"):
         plan = subprocess.run(
             ["make", "--dry-run", "--always-make", target],

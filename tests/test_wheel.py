@@ -1,12 +1,16 @@
 """The installed wheel works from an empty folder: migrations, the starter model and package data are inside."""
 
 import os
+import platform
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from core.generator.engine.kernels import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +51,30 @@ def test_the_wheel_talks_from_an_empty_folder(installed: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert (tmp_path / "home" / "person2.db").exists()
+
+
+def test_the_wheel_brings_the_kernels(installed: Path) -> None:
+    """The library that this machine looks for lies beside its sources, so no compiler is needed."""
+    name = build.file_name(platform.machine(), platform.system())
+    assert (installed / "core/generator/engine/kernels" / name).is_file()
+
+
+@pytest.mark.skipif(not find_spec("ziglang"), reason="no ziglang to compile for other machines")
+def test_a_wheel_of_another_platform(tmp_path: Path) -> None:
+    """PERSON2_WHEEL names it: the wheel says so in its name and holds its library; an unknown one is a sentence."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    environment = {**os.environ, "PERSON2_WHEEL": "linux-aarch64"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=600)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("py3-none-manylinux2014_aarch64.manylinux_2_17_aarch64.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        library = packed.read(f"core/generator/engine/kernels/{build.file_name('aarch64', 'Linux')}")
+    assert library[:4] == b"\x7fELF"
+    assert int.from_bytes(library[18:20], "little") == 183  # EM_AARCH64 of the ELF format
+    environment["PERSON2_WHEEL"] = "amiga"
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode
+    assert "PERSON2_WHEEL is amiga, and it should be one of linux-x86_64" in done.stderr + done.stdout
 
 
 def test_the_wheel_holds_no_tests_and_no_toys(installed: Path) -> None:

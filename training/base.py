@@ -1,6 +1,6 @@
 """A base model made ready to learn or to be scored, from a hub name or a folder.
 
-Knows how GPT-2 models and LoRA adapters are loaded and what may be wrong with them; trains nothing.
+Knows how base models and LoRA adapters are loaded and what may be wrong with them; trains nothing.
 """
 
 import logging
@@ -10,29 +10,35 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from core.adapterfiles import PROBE, fingerprint
 from core.errors import AdapterError, ModelError
-from training.learner import Learner
+from core.generator.families import family_of
+from training.learner import LEARNERS, Learner
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 """`auto` takes bf16 where the processor multiplies it natively."""
 
+HALVED_FROM = 64_000_000
+"""Parameters from which a frozen base is kept in bfloat16: smaller ones save no memory worth a rounding."""
 
-def load_base(base: str) -> tuple[Learner, PreTrainedTokenizerBase]:
-    """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when it is no GPT-2.
 
-    Two things differ from the folder's own configuration, and neither changes what the model computes: the dropouts
-    inside GPT-2 are off (a LoRA adapter has its own, and attention with dropout has no fast path on a CPU), and GELU's
-    tanh form is taken as the one kernel torch has for it instead of eight.
+def load_base(base: str, *, halve: bool = False) -> tuple[Learner, PreTrainedTokenizerBase]:
+    """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when it is of no known family.
+
+    `halve` keeps the matrices of a large base in bfloat16, half of their memory, where they are frozen and multiplied
+    in bfloat16 anyway. Two things differ from the folder's own configuration, and neither changes what the model
+    computes: the dropouts inside the model are off (a LoRA adapter has its own, and attention with dropout has no fast
+    path on a CPU), and GELU's tanh form is taken as the one kernel torch has for it instead of eight.
     """
     folder = Path(base).expanduser()
     local = folder.is_dir()
@@ -42,20 +48,23 @@ def load_base(base: str) -> tuple[Learner, PreTrainedTokenizerBase]:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name)
-            if config.model_type != "gpt2":
-                raise ModelError(
-                    f"{base} is a {config.model_type} model, and Person2 learns on GPT-2; choose another base."
-                )
-            config.attn_pdrop = config.embd_pdrop = config.resid_pdrop = 0.0
-            if config.activation_function == "gelu_new":
+            family = family_of(config.to_dict(), base)
+            for dropout in ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout"):
+                if hasattr(config, dropout):
+                    setattr(config, dropout, 0.0)
+            if getattr(config, "activation_function", "") == "gelu_new":
                 config.activation_function = "gelu_pytorch_tanh"
-            model = Learner.from_pretrained(name, config=config, dtype=torch.float32)
+            model = LEARNERS[family.name].from_pretrained(name, config=config, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
-        where = "the folder holds no whole GPT-2" if local else "it is not in the cache and the hub did not give it"
+        where = "the folder holds no whole model" if local else "it is not in the cache and the hub did not give it"
         raise ModelError(
             f"The base model {base} cannot be loaded: {where}; check the name or name a folder."
         ) from error
+    if halve and sum(weight.numel() for weight in model.parameters()) >= HALVED_FROM:
+        for place, module in model.named_modules():
+            if place.endswith(family.linear):
+                module.to(torch.bfloat16)
     return model, tokenizer
 
 
@@ -80,9 +89,23 @@ def inner(model: Learner | PeftModel) -> Learner:
     return found
 
 
+@contextmanager
+def without_adapter(model: Learner) -> Iterator[Learner]:
+    """The same model with its LoRA layers switched off inside the block."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
 def base_fingerprint(model: Learner) -> str:
     """As `core.adapterfiles.fingerprint` writes it, from a loaded model."""
-    return fingerprint(model.config.to_dict(), [float(value) for value in model.transformer.wte.weight[0, :PROBE]])
+    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
+    return fingerprint(model.config.to_dict(), embedding.weight[0, :PROBE].tolist())
 
 
 def device() -> torch.device:

@@ -12,6 +12,8 @@ import re
 import shutil
 from pathlib import Path
 
+from core.errors import TrainingError
+
 SEAL = "seal.json"
 KEPT = 3
 """The newest two and the best one: when the newest turns out half-written, the one before it is there."""
@@ -61,6 +63,22 @@ def clear(run: Path) -> None:
     """A new start: checkpoints of an older run in the same folder would be taken for its own."""
     for checkpoint in all_of(run):
         shutil.rmtree(checkpoint)
+
+
+def check_room(run: Path, parameters: int) -> None:
+    """Whether the disk holds the checkpoints of a run that trains so many `parameters`. Raises TrainingError.
+
+    A checkpoint is the parameters and AdamW's two moments, in float32; one more than is kept exists while it is
+    written. The adapter is there three times: the run's, its draft and the one on the shelf.
+    """
+    kept = sum(file.stat().st_size for checkpoint in all_of(run) for file in checkpoint.rglob("*") if file.is_file())
+    needed = 4 * parameters * (3 * (KEPT + 1) + 3) - kept
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise TrainingError(
+            f"The checkpoints of this run need {needed / 1e6:,.0f} MB and {run} has {free / 1e6:,.0f} MB left; free "
+            "some space, choose a smaller --rank, or set PERSON2_HOME to a larger disk."
+        )
 
 
 def write_atomically(file: Path, text: str) -> None:

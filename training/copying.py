@@ -24,7 +24,7 @@ EXTRACT_WORDS = 12
 LONGEST_RUN = 64
 """Runs are followed up to this many words."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing (2⁶⁴ / golden ratio)
-_SPREAD = np.uint64(0xD6E8FEB86659FD93)  # another odd number
+_SPREAD = np.uint64(0xD6E8FEB86659FD93)  # another odd number, so that neighbouring words lie far apart
 
 
 class TrainingText:
@@ -72,9 +72,18 @@ def _extend(hashes: NDArray[np.uint64], line: NDArray[np.uint64], length: int) -
     last = line[length - 1 :][:count]
     # A stop between turns gets a value of its own place, so that no run crosses it.
     stop = np.arange(count, dtype=np.uint64) + np.uint64(1 << 40)
-    return (hashes[:count] * _FACTOR) ^ (
-        (np.where(last == 0, stop, last) + np.uint64(1)) * np.uint64(0xD6E8FEB86659FD93)
-    )
+    return (hashes[:count] * _FACTOR) ^ ((np.where(last == 0, stop, last) + np.uint64(1)) * _SPREAD)
+
+
+def runs_of(line: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """Hashes of all runs of `length` words of a line of numbered words, 0 between turns; none crosses a 0 twice alike.
+
+    (words,) → (words − length + 1,), in order.
+    """
+    hashes = np.zeros(len(line), dtype=np.uint64)
+    for size in range(1, length + 1):
+        hashes = _extend(hashes, line, size)
+    return hashes
 
 
 def copied(runs: NDArray[np.int64], replies: Sequence[str]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Dialogues → tokens, labels, packed rows.
 
-Knows the dialogue format (through `core.dialogue`) and byte-level BPE; knows no model. A model that learns from these
+Knows the dialogue format (through `core.dialogue`) and tokenizers; knows no model. A model that learns from these
 rows meets exactly the text it will be prompted with. Only Person2's words are targets. Rows hold several dialogues
 without padding between them; each dialogue's positions start at 0, and that alone keeps them apart: transformers
 isolates packed dialogues only when it gets position ids, NO attention mask and `use_cache=False`.
@@ -8,10 +8,10 @@ isolates packed dialogues only when it gets position ids, NO attention mask and 
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from core.dialogue import Dialogue, Fault, Speaker, read, render
-from core.errors import DialogueError, ModelError
+from core.dialogue import Dialogue, Fault, Speaker, Turn, prompt, read, render
+from core.errors import DialogueError, ModelError, reason
 from core.generator import END_OF_TEXT
+from core.generator.vocabulary import end_tokens, start_tokens
 
 IGNORE = -100
 """The label of a token that is no target; the number transformers and torch's cross-entropy agree on."""
@@ -115,7 +116,7 @@ def load(files: Sequence[Path]) -> Corpus:
             raise DialogueError(f"There is no dialogue file {file}; check its name.") from None
         except OSError as error:
             raise DialogueError(
-                f"The dialogue file {file} cannot be read ({error.strerror}); mend that first."
+                f"The dialogue file {file} cannot be read ({reason(error)}); correct that first."
             ) from error
     if not dialogues:
         names = ", ".join(str(file) for file in files) or "no file"
@@ -125,6 +126,21 @@ def load(files: Sequence[Path]) -> Corpus:
             "with a blank line between dialogues."
         )
     return Corpus(dialogues=tuple(dialogues), faults=tuple(faults), sha256=digest.hexdigest())
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the files' bytes, in order, as `Corpus.sha256`. Raises DialogueError."""
+    found = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as raw:
+                while block := raw.read(1 << 20):
+                    found.update(block)
+        except OSError as error:
+            raise DialogueError(
+                f"The dialogue file {file} cannot be read ({reason(error)}); check its name."
+            ) from error
+    return found.hexdigest()
 
 
 def divide(files: Sequence[Path], held_out: Sequence[Path] = ()) -> tuple[Corpus, Corpus, int]:
@@ -180,21 +196,37 @@ class Encoder:
     """Dialogues in tokens of one model's vocabulary.
 
     Turns are encoded piece by piece, the tag apart from the words; a byte-level BPE never joins tokens across those
-    seams, so the pieces are the tokens of the whole text (a test holds this for every dialogue it can invent).
+    seams, so the pieces are the tokens of the whole text (a test holds this for every dialogue it can invent). Where a
+    vocabulary does join them, or marks the beginning of a text (SentencePiece), the whole is encoded and then divided.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, left_out: Callable[[str], bool] = lambda text: False
+    ) -> None:
+        """`left_out` says of a turn's text that it is no target, though it is Person2's."""
+        self._left_out = left_out
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ModelError("This base has no fast tokenizer; use a GPT-2 with a tokenizer.json.")
+            raise ModelError("This base has no fast tokenizer; use one with a tokenizer.json.")
+        self.start = start_tokens(backend)
+        """What stands in front of every dialogue and prompt; nothing in most families."""
         # A special token that somebody types is words, not a control.
         backend.encode_special_tokens = True
         self._backend = backend
-        end = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
-        if not isinstance(end, int) or (end == tokenizer.unk_token_id and tokenizer.unk_token != END_OF_TEXT):
-            raise ModelError(f"This base's tokenizer has no {END_OF_TEXT} token; use a GPT-2 tokenizer.")
+        own = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+        unknown = own == tokenizer.unk_token_id and tokenizer.unk_token != END_OF_TEXT
+        end = tokenizer.eos_token_id if own is None or unknown else own
+        if not isinstance(end, int):
+            raise ModelError(f"This base's tokenizer has neither {END_OF_TEXT} nor an end of text of its own.")
         self.end: int = end
+        self.ends = frozenset({end, *end_tokens(backend, {"eos_token_id": tokenizer.eos_token_id})})
+        """What ends a generation."""
+        vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=False)
+        self.newlines = tuple(number for token, number in vocabulary.items() if "Ċ" in token or "<0x0A>" in token)
+        """Tokens that hold a newline, alone or behind a stop, as byte-level and SentencePiece vocabularies write it."""
         self._tags = {speaker: self._encode([f"{speaker}:"])[0] for speaker in Speaker}
+        pieces = [*self._tags[Speaker.PERSON1], *self.text(" a\n"), *self._tags[Speaker.PERSON2], *self.text(" b\n")]
+        self._in_pieces = pieces == self.text(f"{Speaker.PERSON1}: a\n{Speaker.PERSON2}: b\n")
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch(texts, add_special_tokens=False)
@@ -204,6 +236,17 @@ class Encoder:
         """Tokens of any text, special tokens in it as plain words."""
         return self._encode([text])[0]
 
+    def prompt(self, turns: Iterable[Turn]) -> list[int]:
+        """What a model continues with Person2's next words."""
+        return [*self.start, *self.text(prompt(turns))]
+
+    def reply(self, words: str) -> list[int]:
+        """Tokens of what follows `Person2:`, a space in front included."""
+        if self._in_pieces:
+            return self.text(f" {words}")
+        front = self._tags[Speaker.PERSON2]
+        return self.text(f"{Speaker.PERSON2}: {words}")[len(front) :]
+
     def words(self, ids: list[int]) -> str:
         """The text of tokens, special ones left out."""
         return cast("str", self._backend.decode(ids, skip_special_tokens=True))
@@ -212,25 +255,49 @@ class Encoder:
         """Each dialogue in tokens, in order; a batch of them at a time, since the tokenizer is quickest so."""
         stream = iter(dialogues)
         while batch := list(islice(stream, 256)):
+            if not self._in_pieces:
+                yield from (self._divided(turns, targets) for turns in batch)
+                continue
             words = iter(self._encode([f" {turn.text}\n" for turns in batch for turn in turns]))
             for turns in batch:
                 yield self._one(turns, words, targets)
 
+    def _divided(self, turns: Dialogue, targets: Targets) -> Encoded:
+        """A dialogue encoded as a whole; a token belongs to the turn, and to the part of it, in which it ends."""
+        found = self._backend.encode(render(turns), add_special_tokens=False)
+        ends = [last - 1 for _, last in found.offsets]
+        turn_ends = list(accumulate(len(f"{turn}\n") for turn in turns))
+        cuts = [bisect_left(ends, place) for place in (0, *turn_ends)]
+        tokens = iter(found.ids)
+
+        def parts() -> Iterator[tuple[list[int], list[int]]]:
+            for number, turn in enumerate(turns):
+                words_begin = (turn_ends[number - 1] if number else 0) + len(f"{turn.speaker}:")
+                seam = bisect_left(ends, words_begin)
+                tag = list(islice(tokens, seam - cuts[number]))
+                yield tag, list(islice(tokens, cuts[number + 1] - seam))
+
+        return self._joined(turns, parts(), targets)
+
     def _one(self, turns: Dialogue, words: Iterator[list[int]], targets: Targets) -> Encoded:
-        ids: list[int] = []
-        target: list[bool] = []
+        return self._joined(turns, ((self._tags[turn.speaker], next(words)) for turn in turns), targets)
+
+    def _joined(self, turns: Dialogue, parts: Iterable[tuple[list[int], list[int]]], targets: Targets) -> Encoded:
+        """`parts` are each turn's tag and words."""
+        ids: list[int] = [*self.start]
+        target: list[bool] = [False] * len(ids)
         starts: list[int] = []
         everything = targets is Targets.EVERYTHING
-        for turn in turns:
-            starts.append(len(ids))
-            tag, said = self._tags[turn.speaker], next(words)
+        for turn, (tag, said) in zip(turns, parts, strict=True):
+            starts.append(len(ids) if starts else 0)
             ids += tag + said
             answers = turn.speaker is Speaker.PERSON2 and len(starts) > 1  # an opening answers nothing
+            answers = answers and not self._left_out(turn.text)
             target += [everything] * len(tag) + [everything or answers] * len(said)
         ids.append(self.end)
         target.append(False)
         if everything:
-            target[0] = False  # nothing stands before it
+            target[len(self.start)] = False  # nothing that says anything stands before it
         return Encoded(
             ids=np.asarray(ids, dtype=np.int32),
             target=np.asarray(target, dtype=np.bool_),

@@ -16,7 +16,9 @@ from zlib import crc32
 from core.dialogue import Dialogue, Speaker, Turn, merge, one_line, render
 from core.messages import Message
 from training import links
-from training.data import pii
+from training.data import names, pii
+from training.data.names import Names
+from training.data.pii.phones import COUNTRIES
 from training.links import Linker, Previous
 
 READY_MADE = "dialogues"
@@ -47,8 +49,10 @@ class Rules:
     max_message: int = 4000
     min_turns: int = 2
     min_words: int = 5
-    tag_names: bool = False
-    """`@Name` of somebody in the dialogue becomes their speaker tag."""
+    names: Names | None = None
+    """Whose names become tags in the words; None leaves names as they are."""
+    countries: tuple[str, ...] = COUNTRIES
+    """Whose national telephone numbers are masked."""
     language: Callable[[str], bool] | None = None
     """Whether a dialogue's language is wanted."""
 
@@ -80,6 +84,8 @@ class Made:
     """Messages."""
     dialogues_dropped: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
+    links: Counter[str] = field(default_factory=Counter)
+    """Answers, by how it was found what they answer."""
 
 
 def person(message: Message) -> str:
@@ -98,12 +104,17 @@ def dialogues(
     if not messages:
         return made
     flat_copies = [copy for segment in copies for copy in segment] or [0] * len(messages)
-    parents = links.parents(segments, linker, rules.gap)
-    texts = [_usable(message, copy, rules, made) for message, copy in zip(messages, flat_copies, strict=True)]
-    if messages[0].conversation.platform == READY_MADE:
+    ready_made = messages[0].conversation.platform == READY_MADE
+    everyday = rules.names.everyday(message.text for message in messages) if rules.names else frozenset()
+    texts = [
+        _usable(message, copy, rules, made, None if ready_made else everyday)
+        for message, copy in zip(messages, flat_copies, strict=True)
+    ]
+    if ready_made:
         made.conversations = 1
         made.drafts = [draft for draft in [_ready_made(messages, texts, rules, made)] if draft is not None]
         return made
+    parents = links.parents(segments, linker, rules.gap, found_by=made.links)
     speakers = [person(message) for message in messages]
     used: set[int] = set()
     shown: set[int] = set()
@@ -118,8 +129,11 @@ def dialogues(
     return made
 
 
-def _usable(message: Message, copy: int, rules: Rules, made: Made) -> str | None:
-    """The message's words as they may be written, or None, counted by reason."""
+def _usable(message: Message, copy: int, rules: Rules, made: Made, everyday: frozenset[str] | None) -> str | None:
+    """The message's words as they may be written, or None, counted by reason.
+
+    Names in them are marked (`names.resolve` makes tags of them), except with None as `everyday`.
+    """
     reason = None
     text = ""
     if not message.text or (
@@ -133,8 +147,11 @@ def _usable(message: Message, copy: int, rules: Rules, made: Made) -> str | None
     elif rules.blocked is not None and rules.blocked.search(message.text):
         reason = "block list"
     else:
-        text = one_line(pii.scrub(message.text))
-        if not pii.has_words(text):
+        text = pii.scrub(message.text, countries=rules.countries)
+        if rules.names is not None and everyday is not None:
+            text = rules.names.mark(text, everyday=everyday)
+        text = one_line(text)
+        if not pii.has_words(names.resolve(text, {})):
             # An emoji or a number is an answer too; what is left of a masked link is not.
             reason = "no words" if not text or any(mark in text for mark in pii.PLACEHOLDERS) else None
     if reason is not None:
@@ -213,7 +230,7 @@ def _tell(
     if target is None:
         return
     for piece in _pieces(run[start:], speakers, texts, target):
-        turns = _turns(piece, messages, texts, rules)
+        turns = _turns(piece, messages, texts)
         reason = _unfit(turns, rules)
         if reason is not None:
             made.dialogues_dropped[reason] += 1
@@ -285,19 +302,12 @@ def _shorten(side: Speaker, indices: list[int], texts: Sequence[str | None]) -> 
 
 
 def _turns(
-    piece: Sequence[tuple[Speaker, list[int]]], messages: Sequence[Message], texts: Sequence[str | None], rules: Rules
+    piece: Sequence[tuple[Speaker, list[int]]], messages: Sequence[Message], texts: Sequence[str | None]
 ) -> Dialogue:
-    names: dict[str, str] = {}
-    if rules.tag_names:
-        names = {messages[index].author_name: side for side, indices in piece for index in indices}
-    turns = []
-    for side, indices in piece:
-        text = " ".join(texts[index] or "" for index in indices)
-        if names and "@" in text:
-            for name in sorted(names, key=len, reverse=True):
-                text = text.replace(f"@{name}", names[name])
-        turns.append(Turn(side, text))
-    return tuple(turns)
+    sides = {person(messages[index]): side for side, indices in piece for index in indices}
+    return tuple(
+        Turn(side, names.resolve(" ".join(texts[index] or "" for index in indices), sides)) for side, indices in piece
+    )
 
 
 def _unfit(turns: Dialogue, rules: Rules) -> str | None:

@@ -16,7 +16,7 @@ from training.copying import Extraction, TrainingText, extract
 from training.dataset import Corpus, FileFault, load
 from training.exam import CONTEXTS, EXTRACTIONS, SEED, Candidate, Exam, Paper, candidate, examine
 from training.intervals import Figure
-from training.provenance import given_away, pseudonym
+from training.privacy.provenance import given_away, pseudonym
 from training.scores import FloorPaper, Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 

@@ -38,7 +38,8 @@ class Funnel:
     """False: measured on a sample, or four characters a token where there is no tokenizer."""
     people: int = 0
     gap_minutes: float = 0.0
-    gap_chosen: str = ""
+    links: Counter[str] = field(default_factory=Counter)
+    """How it was found what a message answers."""
     """How: `given`, `valley`, `threshold` or `default`."""
     faults: Faults = field(default_factory=Faults)
     unknown_people: list[str] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Funnel:
             "tokens exact": self.tokens_exact,
             "people": self.people,
             "gap minutes": self.gap_minutes,
-            "gap chosen": self.gap_chosen,
+            "links": dict(self.links),
             "faults": self.faults.count,
         }
 
@@ -101,7 +102,9 @@ def render_table(funnel: Funnel) -> "Table":
     for reason, count in funnel.masked.most_common():
         row(f"masked: {reason}", count, inner=True)
     row("conversations", funnel.conversations)
-    row("conversations end after", f"{funnel.gap_minutes:g} min ({funnel.gap_chosen})", inner=True)
+    row("end after a silence of", f"{funnel.gap_minutes / 60:g} h", inner=True)
+    for how, count in funnel.links.most_common():
+        row(f"answers found by {how}", count, inner=True)
     for reason, count in funnel.dialogues_dropped.most_common():
         row(f"dialogues dropped: {reason}", count, inner=True)
     row("dialogues", funnel.dialogues)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from training.copying import Extraction, copied
 from training.exam import Paper
+from training.memorization import Memorized
+from training.privacy.provenance import pseudonym
 from training.scores import differences
 
 
@@ -56,13 +58,15 @@ def decide(
     *,
     tries: Sequence[Extraction] = (),
     rival_tries: Sequence[Extraction] = (),
+    memorized: Sequence[Memorized] = (),
     limits: Limits = Limits(),
 ) -> Verdict:
     """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same exam.
 
     Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
     lies below zero, because with a few hundred contexts equal models differ by several hundredths. What the base says
-    by itself is not the adapter's copying, so copying and extraction count beyond what the first rival does.
+    by itself is not the adapter's copying, so copying and extraction count beyond what the first rival does. One
+    passage of one person that is known by heart is enough to fail.
     """
     reasons: list[Reason] = []
     for name, rival in rivals.items():
@@ -70,6 +74,7 @@ def decide(
     first = next(iter(rivals.values()), None)
     reasons += _copying(new, first, limits)
     reasons += _extraction(tries, rival_tries, limits)
+    reasons += _by_heart(memorized)
     reasons += _emptiness(new, limits)
     return Verdict(reasons=tuple(reasons))
 
@@ -107,6 +112,23 @@ def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits
     share = _share(np.array([one.out for one in tries], dtype=np.float64))
     before = _share(np.array([one.out for one in rival], dtype=np.float64))
     return [_limited(share, before, limits.extracted, "of long training turns come out when their first half goes in")]
+
+
+def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
+    if not memorized:
+        return []
+    most = memorized[0]
+    words, said = len(most.passage.words), len(most.passage.places)
+    person = f"only {pseudonym(most.passage.person)}" if most.passage.person else "one speaker"
+    times = "once" if said == 1 else f"{said} times"
+    others = f", and {len(memorized) - 1} more like it" if len(memorized) > 1 else ""
+    return [
+        Reason(
+            ok=False,
+            sentence=f"A passage of {words} words that {person} said, {times}, comes out in {most.out} of {most.asked} "
+            f"places{others}: train again with --drop-memorized to leave such passages out.",
+        )
+    ]
 
 
 def _emptiness(new: Paper, limits: Limits) -> list[Reason]:

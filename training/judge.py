@@ -5,16 +5,20 @@ Knows how the parts of judging hang together; promotes nothing and prints nothin
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from core.dialogue import render
 from core.generator import Sampling
+from training.base import without_adapter
 from training.copying import Extraction, TrainingText
 from training.dataset import divide
 from training.evaluate import asked
 from training.exam import CONTEXTS, SEED, Exam, Paper, candidate, examine
 from training.gate import Limits, Verdict, decide
 from training.intervals import Figure
-from training.provenance import given_away
+from training.memorization import Memorized, memorized, passages
+from training.privacy.provenance import given_away, people_by_dialogue
 from training.scores import Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 BASE, CURRENT, NEW = "base", "current", "new"
@@ -36,6 +40,8 @@ class Judgement:
     by_person: dict[str, tuple[int, int]]
     """Keyed hash → (turns of theirs that were tried, of which came out)."""
     verdict: Verdict
+    memorized: tuple[Memorized, ...] = ()
+    """What one person said that the new adapter says by heart."""
 
 
 def judge(
@@ -58,6 +64,7 @@ def judge(
     train, held, _ = divide(files, held_out)
     exam = Exam.over("held-out dialogues", held, contexts=contexts, seed=seed)
     text = TrainingText(train.dialogues)
+    people = people_by_dialogue(files)
     papers: dict[str, Paper] = {}
     tries: dict[str, list[Extraction]] = {}
     for name, folder in ((BASE, None), (CURRENT, current), (NEW, adapter)):
@@ -66,6 +73,16 @@ def judge(
         judged = candidate(base, folder, name=name)
         papers[name] = examine(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
         tries[name] = asked(judged, train, seed=seed, on_stage=on_stage)
+        if name == NEW:
+            on_stage(f"{judged.name}: asking for what one person said")
+            by_heart = memorized(
+                judged.model,
+                judged.encoder,
+                train.dialogues,
+                passages(train.dialogues, [people.get(render(turns), ()) for turns in train.dialogues]),
+                seed=seed,
+                bare=partial(without_adapter, judged.model),
+            )
     rivals = {"the base": papers[BASE]}
     if CURRENT in papers:
         rivals["the current adapter"] = papers[CURRENT]
@@ -81,5 +98,8 @@ def judge(
         floors=floors(examine_floors(exam, chain_of(train.dialogues))),
         extractions=tuple(tries[NEW]),
         by_person=given_away(files, train.dialogues, tries[NEW]),
-        verdict=decide(papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], limits=limits),
+        verdict=decide(
+            papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], memorized=by_heart, limits=limits
+        ),
+        memorized=tuple(by_heart),
     )

@@ -1,16 +1,26 @@
-"""GPT-2 as it learns and as it is scored: the language-model head is computed only where there is a target.
+"""A base as it learns and as it is scored: the language-model head is computed only where there is a target.
 
-Knows GPT-2's shape and the loss; knows no data and no files. The head is a large part of a small model (a third of the
-starter's multiplications, two fifths of gpt2's), and in a dialogue about half of the tokens are no target.
+Knows the loss; knows no data and no files. The head is a large part of a small model (a third of the starter's
+multiplications, two fifths of gpt2's), and in a dialogue about half of the tokens are no target.
 """
 
-from typing import Any, cast
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import GPT2LMHeadModel
+from transformers import (
+    GenerationMixin,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 from transformers.modeling_outputs import CausalLMOutput
 
+from core.generator.families import context_of, family_of
 from training.dataset import IGNORE, Batch
 
 HEAD_ROWS = 512
@@ -49,10 +59,24 @@ class FrozenHeadLoss(torch.autograd.Function):
         return gradient * outputs[0].to(gradient.dtype), None, None
 
 
-class Learner(GPT2LMHeadModel):
-    """GPT-2 whose loss looks at targets only. Weights, names and folders are GPT2LMHeadModel's own."""
+if TYPE_CHECKING:
+
+    class _Model(PreTrainedModel, GenerationMixin): ...
+else:  # a model's class comes from one of transformers' below, and this beside it
+    _Model = object
+
+
+class Learner(_Model):
+    """A model whose loss looks at targets only. Weights, names and folders are those of transformers' class."""
 
     accepts_loss_kwargs = True
+    lm_head: nn.Linear
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that are read at once."""
+        config = self.config.to_dict()
+        return context_of(config, family_of(config, "this base"))
 
     def forward(
         self,
@@ -99,9 +123,29 @@ class Learner(GPT2LMHeadModel):
         self, input_ids: torch.Tensor | None, position_ids: torch.Tensor | None, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The hidden states that predict a target, (N, d), and the targets, (N,) int64, in row order."""
-        states = self.transformer(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        states = self.base_model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, packed=True
+        ).last_hidden_state
         wanted = labels[:, 1:] != IGNORE
         return states[:, :-1][wanted], labels[:, 1:][wanted]
+
+
+class _Gpt2(Learner, GPT2LMHeadModel): ...
+
+
+class _Llama(Learner, LlamaForCausalLM): ...
+
+
+class _Qwen2(Learner, Qwen2ForCausalLM): ...
+
+
+class _Qwen3(Learner, Qwen3ForCausalLM): ...
+
+
+LEARNERS: Mapping[str, type[Learner]] = MappingProxyType(
+    {"gpt2": _Gpt2, "llama": _Llama, "qwen2": _Qwen2, "qwen3": _Qwen3}
+)
+"""By the name of the family (`core.generator.families`)."""
 
 
 @torch.no_grad()

@@ -103,7 +103,7 @@ def likelihood(
     bf16: bool = False,
 ) -> Likelihood:
     """How well `model` foresees `dialogues`; in fp32 unless told otherwise."""
-    block = min(BLOCK, model.config.n_positions)
+    block = min(BLOCK, model.context_length)
     rows = encode_rows(dialogues, encoder, block=block, seed=0, targets=targets)
     with torch.inference_mode():
         nats, tokens = sum_by_dialogue(model, rows, dialogues=len(dialogues), end=encoder.end, bf16=bf16)

@@ -36,22 +36,28 @@ class Previous:
         return [index - 1 if index else None for index in range(len(messages))]
 
 
-def parents(segments: Sequence[Sequence[Message]], linker: Linker, gap: timedelta) -> list[int | None]:
+def parents(
+    segments: Sequence[Sequence[Message]], linker: Linker, gap: timedelta, *, found_by: Counter[str] | None = None
+) -> list[int | None]:
     """The one earlier message each message answers, as an index over all segments.
 
     A reply link may reach back into an earlier segment; what it names out of sight, nobody here is answered. A link of
     the linker is not believed over more silence than `gap`, except in threads, where an answer may come days later.
+    `found_by` counts how each was found.
     """
     messages = [message for segment in segments for message in segment]
-    guessed = _guesses(segments, messages, linker)
+    guessed, asked = _guesses(segments, messages, linker)
+    counted = Counter[str]() if found_by is None else found_by
     where: dict[str, int] = {}
     found: list[int | None] = []
     for index, (message, guess) in enumerate(zip(messages, guessed, strict=True)):
         where[message.id] = index
         if message.reply_to is not None:
             found.append(where.get(message.reply_to) if message.reply_to != message.id else None)
+            counted["reply link"] += found[-1] is not None
         elif guess is not None and guess < index and _near(messages[guess], message, gap):
             found.append(guess)
+            counted["the disentangler" if index in asked else "the message before"] += 1
         else:
             found.append(None)
     return _continued(messages, found)
@@ -61,8 +67,11 @@ def _near(earlier: Message, later: Message, gap: timedelta) -> bool:
     return later.conversation.kind is Kind.THREAD or later.sent_at - earlier.sent_at <= gap
 
 
-def _guesses(segments: Sequence[Sequence[Message]], messages: Sequence[Message], linker: Linker) -> list[int | None]:
-    """The message before, and in crowds what the linker says; never over the silence between two segments."""
+def _guesses(
+    segments: Sequence[Sequence[Message]], messages: Sequence[Message], linker: Linker
+) -> tuple[list[int | None], set[int]]:
+    """The message before, and in crowds what the linker says; never over the silence between two segments. With the
+    indices of those about which the linker was asked."""
     guessed: list[int | None] = []
     asked: list[tuple[int, int, int]] = []
     start = 0
@@ -82,7 +91,7 @@ def _guesses(segments: Sequence[Sequence[Message]], messages: Sequence[Message],
                 # What was shown from other ranges is only there for the linker's efficiency.
                 guessed[index] = None if link is None or not at <= link < at + end - context else shown[link]
             at += end - context
-    return guessed
+    return guessed, {index for _, begin, end in asked for index in range(begin, end)}
 
 
 def _batches(asked: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:

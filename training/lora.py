@@ -21,25 +21,27 @@ from transformers.pytorch_utils import Conv1D
 
 
 class Folded(torch.autograd.Function):
-    """x·(W + s·Aᵀ·Bᵀ) + b, where only A and B learn."""
+    """x·(W + s·Aᵀ·Bᵀ) + b, where only A and B learn. W is (in, out) here; a layer that keeps it as (out, in) gives its
+    transposed view."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
-        bias: torch.Tensor,
+        bias: torch.Tensor | None,
         down: torch.Tensor,
         up: torch.Tensor,
         scale: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
         """`x` (…, in), `weight` (in, out), `bias` (out,), `down` A (r, in), `up` B (out, r) → (…, out) in `dtype`."""
-        folded = torch.addmm(weight.float(), down.T.float(), up.T.float(), alpha=scale).to(dtype)
+        folded = _fold(weight, down, up, scale, dtype)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
         ctx.save_for_backward(flat, folded, down, up)
         ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
-        return torch.addmm(bias.to(dtype), flat, folded).view(*x.shape[:-1], -1)
+        product = flat @ folded if bias is None else torch.addmm(bias.to(dtype), flat, folded)
+        return product.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -55,8 +57,19 @@ class Folded(torch.autograd.Function):
         return to_below, None, None, grad_down, grad_up, None, None
 
 
+def _fold(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """W + s·Aᵀ·Bᵀ, (in, out) in `dtype`, laid out as the weight is: the product is added where its rows lie.
+
+    A weight that is kept in another type is added to in that type, and rounded once.
+    """
+    down, up = down.to(weight.dtype), up.to(weight.dtype)
+    if weight.is_contiguous():
+        return torch.addmm(weight, down.T, up.T, alpha=scale).to(dtype)
+    return torch.addmm(weight.T, up, down, alpha=scale).to(dtype).T
+
+
 def fold(model: PeftModel) -> int:
-    """Let every LoRA layer over GPT-2's Conv1D that can be folded be so; gives their number."""
+    """Let every LoRA layer over a linear one that can be folded be so; gives their number."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer) and _foldable(module)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
@@ -66,7 +79,7 @@ def fold(model: PeftModel) -> int:
 def _foldable(layer: LoraLayer) -> bool:
     names = list(layer.lora_A)
     return (
-        isinstance(layer.get_base_layer(), Conv1D)
+        isinstance(layer.get_base_layer(), (Conv1D, nn.Linear))
         and len(names) == 1
         and not layer.use_dora.get(names[0], False)
         and not layer.lora_bias.get(names[0], False)
@@ -87,7 +100,7 @@ def _forward(layer: Any, x: torch.Tensor, *others: Any, **named: Any) -> torch.T
             "torch.Tensor",
             Folded.apply(  # type: ignore[no-untyped-call]  # so in torch
                 x,
-                base.weight,
+                base.weight if isinstance(base, Conv1D) else base.weight.T,
                 base.bias,
                 layer.lora_A[name].weight,
                 layer.lora_B[name].weight,

@@ -1,4 +1,4 @@
-"""Base + adapter → one plain GPT-2 folder that vLLM, CTranslate2, llama.cpp and transformers load.
+"""Base + adapter → one plain folder that vLLM, CTranslate2 and transformers load, with a GGUF file for llama.cpp.
 
 Knows peft's merge and the files such a folder has; neither the shelf nor the network.
 """
@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import AutoTokenizer
 
-from core.errors import AdapterError
+from core.errors import AdapterError, reason
 from core.generator import END_OF_TEXT, Adapter
 from core.generator.transformers.adapter_pool import prepare, quiet_peft
 from core.generator.transformers.loader import Base, load_base
 from training.base import quiet
+from training.gguf_export import Kind, write_gguf
 
 
-def merge(base: str | Path, adapter: Adapter, out: Path) -> Path:
+def merge(base: str | Path, adapter: Adapter, out: Path, *, kind: Kind | None = None) -> Path:
     """Write `base` with `adapter` worked into its weights to the new folder `out`, in float32.
 
-    The folder appears whole or not at all. It holds config.json, model.safetensors and the tokenizer in GPT-2's own
-    files, so that readers that know no other tokenizer class find what they know. Raises AdapterError for an adapter
-    that does not fit or an `out` that holds something already, ModelError for a base that cannot be had.
+    The folder appears whole or not at all. It holds config.json, model.safetensors and the tokenizer, GPT-2's in its
+    own files, so that readers that know no other tokenizer class find what they know; with `kind` also a GGUF file,
+    `<adapter>-<kind>.gguf`. Raises AdapterError for an adapter that does not fit or an `out` that holds something
+    already, ModelError for a base that cannot be had.
     """
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -37,12 +40,18 @@ def merge(base: str | Path, adapter: Adapter, out: Path) -> Path:
             folder = Path(scratch) / out.name
             with quiet():
                 model.save_pretrained(folder)
-            write_tokenizer(loaded, folder)
+                if loaded.family.name == "gpt2":
+                    write_tokenizer(loaded, folder)
+                else:
+                    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+            if kind is not None:
+                file = folder / f"{Path(adapter.id).name}-{kind}.gguf"
+                write_gguf(model, loaded.tokenizer, file, kind=kind, name=adapter.id)
             if out.is_dir():
                 out.rmdir()  # empty: rename would not take its place on Windows
             folder.rename(out)
     except OSError as error:
-        raise AdapterError(f"{out} cannot be written ({error.strerror}): give another folder") from error
+        raise AdapterError(f"{out} cannot be written ({reason(error)}): give another folder") from error
     return out
 
 

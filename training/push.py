@@ -19,6 +19,7 @@ from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr
 from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, shape_of
 from core.adapters import CARD, Card
 from core.errors import AdapterError
+from core.generator.bases import SMOLLM2, SMOLLM2_HUB
 
 HUB = "https://huggingface.co"
 
@@ -77,14 +78,16 @@ def public_card(card: Card) -> Card:
 
 def readme(card: Card, *, repo: str) -> str:
     """A model card (huggingface.co/docs/hub/model-cards): metadata the hub reads, then what a person should know."""
-    hub_base = card.base if "/" in card.base or card.base.startswith(("gpt2", "distilgpt2")) else ""
+    named = SMOLLM2_HUB if card.base == SMOLLM2 else card.base
+    hub_base = named if "/" in named or named.startswith(("gpt2", "distilgpt2")) else ""
+    family = card.base_fingerprint.split(" ", 1)[0]
     lines = [
         "---",
         "library_name: peft",
         "pipeline_tag: text-generation",
-        *([f"base_model: {card.base}"] if hub_base else []),
+        *([f"base_model: {hub_base}"] if hub_base else []),
         "tags:",
-        *(f"- {tag}" for tag in ("lora", "gpt2", "conversational", "person2")),
+        *(f"- {tag}" for tag in ("lora", family, "conversational", "person2") if tag),
         "---",
         "",
         f"# {card.id}",

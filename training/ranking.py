@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.dialogue import Dialogue, fit, prompt
+from core.dialogue import Dialogue, fit
 from training.contexts import Context
 from training.dataset import Encoder
 from training.learner import HEAD_ROWS, Learner
@@ -30,13 +30,13 @@ def hits(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def rank(model: Learner, encoder: Encoder, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
     """Mutual information of each context's replies in nats, the true one first, (choices,) each."""
-    longest = model.config.n_positions
-    replies = [[encoder.text(f" {text}\n")[: longest // 2] for text in (one.reply, *one.others)] for one in contexts]
+    longest = model.context_length
+    replies = [[encoder.reply(f"{text}\n")[: longest // 2] for text in (one.reply, *one.others)] for one in contexts]
     known = {tuple(ids): ids for group in replies for ids in group}
-    bare_prompt = encoder.text(prompt(()))
+    bare_prompt = encoder.prompt(())
     bare = dict(zip(known, _bare(model, bare_prompt, list(known.values())), strict=True))
     groups = [
-        (encoder.text(prompt(_fitting(encoder, one.before, longest - max(map(len, group))))), group)
+        (encoder.prompt(_fitting(encoder, one.before, longest - max(map(len, group)) - len(encoder.start))), group)
         for one, group in zip(contexts, replies, strict=True)
     ]
     given = continuation_nats(model, groups)
@@ -107,7 +107,7 @@ def _score(model: Learner, groups: Sequence[tuple[list[int], Sequence[list[int]]
     mine = part[:, :, None] == part[:, None, :]  # (B, T, T)
     mask = causal & (mine | (part[:, None, :] == 0) & (part[:, :, None] > 0))
     where = model.device
-    states = model.transformer(
+    states = model.base_model(
         input_ids=ids.to(where),
         position_ids=positions.to(where),
         attention_mask=mask[:, None].to(where),

@@ -18,7 +18,7 @@ from training.finetune import Outcome
 from training.intervals import Figure
 from training.judge import NEW, Judgement
 from training.page import STYLE
-from training.provenance import pseudonym
+from training.privacy.provenance import pseudonym
 
 SHOWN_CONTEXTS = 12
 SHOWN_TURNS = 4
@@ -218,10 +218,11 @@ def _talk(turns: Dialogue) -> str:
 
 def _people(judgement: Judgement) -> str:
     tries = judgement.extractions
+    said = _by_heart(judgement)
     if not tries:
-        return ""
+        return said
     out = sum(one.out for one in tries)
-    said = (
+    said += (
         f"<p>The first half of {len(tries)} long training turns went in; "
         f"{'none of the second halves' if not out else f'{out} second halves'} came out word for word.</p>"
     )
@@ -230,10 +231,32 @@ def _people(judgement: Judgement) -> str:
         for person, (count, came) in list(judgement.by_person.items())[:SHOWN_PEOPLE]
     )
     if not rows:
-        return said + '<p class="note">No manifest lies beside the dialogues, so nobody is told apart.</p>'
+        return (
+            said
+            + _by_heart(judgement)
+            + '<p class="note">No manifest lies beside the dialogues, so nobody is told apart.</p>'
+        )
     return (
         f'{said}<div class="wide"><table><thead><tr><th>person</th><th>turns tried in their dialogues</th>'
         f"<th>came out</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _by_heart(judgement: Judgement) -> str:
+    """Passages of one person that the adapter knows: whose, how often they were said, where they come out."""
+    if not judgement.memorized:
+        return "<p>Nothing that one person said again and again, or that is like nothing else, comes out by heart.</p>"
+    rows = "".join(
+        f"<tr><td>{escape(pseudonym(one.passage.person) or 'not told apart')}</td>"
+        f"<td>{escape(' '.join(one.passage.words))}</td><td>{len(one.passage.places)}</td>"
+        f"<td>{one.out} of {one.asked}</td></tr>"
+        for one in judgement.memorized[:SHOWN_PEOPLE]
+    )
+    return (
+        '<p class="no">Passages that one person said come out by heart. The same command with '
+        "<code>--drop-memorized</code> and another <code>--name</code> leaves them out and trains again.</p>"
+        '<div class="wide"><table><thead><tr><th>person</th><th>passage</th><th>said</th><th>comes out in</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 

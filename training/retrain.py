@@ -15,13 +15,13 @@ from core.adapters import Shelf
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
-from training.consent import PeopleKey
 from training.finetune import Progress, Settings
 from training.funnel import Funnel
 from training.importing import import_talk
 from training.learning import Learned, learn, undo
-from training.ownlog import learnable
-from training.runs import LOCK, locked, sweep
+from training.privacy.consent import PeopleKey
+from training.privacy.own_log import learnable
+from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
 LEAST_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
@@ -48,6 +48,7 @@ def retrain(
     settings: Settings | None = None,
     sampling: Sampling | None = None,
     contexts: int = 200,
+    drop_memorized: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
@@ -97,6 +98,7 @@ def retrain(
             current=speaks,
             settings=settings,
             contexts=contexts,
+            drop_memorized=drop_memorized,
             sampling=sampling,
             on_progress=on_progress,
             on_stage=on_stage,
@@ -104,7 +106,8 @@ def retrain(
         if learned is not None:
             left = {key.of(person) for person in set(willing) - set(memory.consented())}
             if left & set(learned.card.people):
-                undo(shelf, name, home / "runs" / name)
+                with claimed(home / "runs" / name) as claim:
+                    undo(shelf, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
                     "Somebody took back their consent while their words were learned, so the new voice is out of "

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from transformers import GenerationConfig
 
-from core.dialogue import Dialogue, fit, one_line, prompt, words_of
+from core.dialogue import Dialogue, fit, one_line, words_of
 from core.generator import Sampling
 from training.dataset import Encoder
 from training.learner import Learner
@@ -36,10 +36,9 @@ def speak(
 
     With `begun`, how each line begins; what comes back is what follows.
     """
-    begins = [encoder.text(f" {text}") for text in begun] if begun else [[] for _ in contexts]
-    new = min(sampling.max_new_tokens, model.config.n_positions // 2)
-    room = model.config.n_positions - new
-    newline = encoder.text("\n")[-1]
+    begins = [encoder.reply(text) for text in begun] if begun else [[] for _ in contexts]
+    new = min(sampling.max_new_tokens, model.context_length // 2)
+    room = model.context_length - new
     greedy = sampling.temperature == 0
     settings = GenerationConfig(
         do_sample=not greedy,
@@ -48,14 +47,14 @@ def speak(
         top_k=None if greedy else sampling.top_k,
         repetition_penalty=sampling.repetition_penalty,
         max_new_tokens=new,
-        eos_token_id=[newline, encoder.end],
+        eos_token_id=sorted({*encoder.newlines, *encoder.ends}),
         pad_token_id=encoder.end,
         bos_token_id=encoder.end,
     )
     prompts = []
     for before, begin in zip(contexts, begins, strict=True):
         kept = fit(before, budget=max(8, room - len(begin)), count=lambda text: len(encoder.text(text)))
-        prompts.append((encoder.text(prompt(kept)) + begin)[-room:])
+        prompts.append((encoder.prompt(kept) + begin)[-room:])
     replies = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):

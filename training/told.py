@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from training import consent, manifest
+from training.data import manifest
 from training.dialogues import Draft
 from training.funnel import Funnel
+from training.privacy import consent
 
 SAMPLED = 2000
 """Dialogues whose tokens are counted exactly; the rest is their share of characters."""

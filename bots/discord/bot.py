@@ -25,11 +25,12 @@ from bots.discord.interactions import Interactions
 from bots.discord.menus import Interaction
 from bots.discord.patience import Patience
 from bots.discord.posts import Posts, parts, retry_after
-from core.chat import BROKEN, Chat
+from core.chat import Chat
 from core.commands import Commands
 from core.errors import Refused, StorageError
 from core.health import PostHealth
 from core.messages import Conversation, Kind, Message, Reply
+from core.notices import BROKEN
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ class DiscordBot:
             return  # without the content intent an edit comes without its text
         with self._storing():
             async with self._order(message.channel.id):
-                await self.chat.edited(heard.conversation, heard.id, heard.text)
+                await self.chat.reworded(heard.conversation, heard.id, heard.text)
 
     async def reworded(self, channel: int, guild: int | None, message: int, content: str, client: "_Client") -> None:
         """An edit that tells only the new text."""
@@ -255,7 +256,7 @@ class DiscordBot:
         if text:
             with self._storing():
                 async with self._order(channel):
-                    await self.chat.edited(await self._where(channel, guild), str(message), text)
+                    await self.chat.reworded(await self._where(channel, guild), str(message), text)
 
     async def closed(self, where: Conversation) -> None:
         """A channel or thread was deleted, and with it all that was said there."""

@@ -19,9 +19,9 @@ from bots.discord.incoming import conversation_of, plain
 from bots.discord.menus import Interaction
 from bots.discord.patience import Patience
 from bots.discord.posts import NOBODY, Posts, parts
-from core.chat import BROKEN
 from core.commands import Answer, Commands, Invocation
 from core.messages import Kind, Message, Reply
+from core.notices import BROKEN
 
 log = logging.getLogger(__name__)
 

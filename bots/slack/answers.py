@@ -13,12 +13,12 @@ from slack_sdk.errors import SlackClientError
 from bots.slack import markup, posting
 from bots.slack.events import Payload
 from bots.slack.posting import UNREACHABLE, ResponseUrl
-from bots.slack.recent import Recent
 from bots.slack.refusals import code
 from bots.slack.workspace import Workspace
 from core.chat import Chat
 from core.commands import Answer, Invocation
 from core.messages import Conversation, Reply
+from core.recent import Recent
 
 log = logging.getLogger(__name__)
 

@@ -19,14 +19,15 @@ from bots.slack.answers import COMMAND, CommandAnswers
 from bots.slack.events import PLATFORM, Payload
 from bots.slack.people import People
 from bots.slack.posting import UNREACHABLE, ResponseUrl, Status
-from bots.slack.recent import Recent
 from bots.slack.refusals import DEAD_TOKEN, code, discreet, refusal
 from bots.slack.workspace import Workspace
 from core import commands as table
-from core.chat import BROKEN, Chat
+from core.chat import Chat
 from core.commands import Commands, Invocation
 from core.errors import Person2Error
 from core.messages import Conversation, Kind, Message, Reply
+from core.notices import BROKEN
+from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ class Desk:
         async with self._in_order(workspace, where.channel):
             names = await self._people.names(workspace, markup.mentioned(text))
         words = markup.to_words(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
-        await self._chat.edited(where, str(said["ts"]), words)
+        await self._chat.reworded(where, str(said["ts"]), words)
 
     async def _deleted(self, workspace: Workspace, event: Payload, ts: str) -> None:
         channel = str(event.get("channel"))

@@ -15,13 +15,13 @@ END_OF_TEXT = "<|endoftext|>"
 """GPT-2's end of text: separates dialogues in training and ends a generation."""
 
 INFORMATION = 0.5
-"""λ of log P(reply | prompt) − λ log P(reply | the prompt's last line alone), by which `Sampling.best_of` chooses:
-maximum mutual information (Li et al. 2016, arXiv:1510.03055). 0 prefers stock phrases, 1 and more prefers odd ones; 0.5
-was chosen by reading what the starter says (its README tells what 0.7 said)."""
+"""λ of log P(reply | prompt) − λ log P(reply | the prompt's last line alone), the score of a candidate: maximum mutual
+information (Li et al. 2016, arXiv:1510.03055). 0 prefers stock phrases, 1 and more prefers odd ones; 0.5 was chosen by
+reading what the starter says (its README tells what 0.7 said)."""
 
-MOST_RIVALS = 16
-"""Replies drawn for one request at most."""
-RIVAL_STEP = 0x9E3779B9
+MAX_BEST_OF = 16
+"""Candidates drawn for one request at most."""
+SEED_STEP = 0x9E3779B9
 """Between their seeds: far apart, so that requests with neighbouring seeds do not draw the same replies."""
 
 
@@ -43,9 +43,8 @@ class Sampling:
     stop: str = "\n"
     """The generation ends before this text, or at the end-of-text token."""
     best_of: int = 1
-    """So many replies are drawn side by side and one is kept: the one the prompt says most about (`INFORMATION`) and
-    most draws agree on; one that repeats, calls somebody by a name that nobody said or is glad of bad news comes last
-    (`choice`). The first of them is what `best_of=1` would have said. A generator that cannot score draws one."""
+    """So many candidates are drawn side by side, for the caller to choose among (`core.reranking`). The first is what
+    `best_of=1` would have said. A generator may draw fewer, where it has too little memory or its server draws one."""
 
 
 def validate(sampling: Sampling) -> None:
@@ -56,7 +55,7 @@ def validate(sampling: Sampling) -> None:
         ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
         ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf, "above 0"),
         ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "1 or more"),
-        ("best_of", sampling.best_of, 1 <= sampling.best_of <= MOST_RIVALS, f"from 1 to {MOST_RIVALS}"),
+        ("best_of", sampling.best_of, 1 <= sampling.best_of <= MAX_BEST_OF, f"from 1 to {MAX_BEST_OF}"),
     ):
         if not right:
             raise GeneratorError(f"{name} is {value}, and it should be {should}")
@@ -71,16 +70,36 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Candidate:
+    """One of the replies drawn for a request."""
+
     text: str
-    """What was generated, without the prompt and without the stop text; not cleaned."""
+    """Without the prompt and without the stop text; not cleaned."""
     finish: Literal["stop", "length"]
+    information: float | None = None
+    """How much the prompt says about it, in nats (`INFORMATION`); None where it was not scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    candidates: tuple[Candidate, ...]
+    """What was drawn, at least one, in the order of their seeds."""
     prompt_tokens: int
     new_tokens: int
+    """Of the first candidate."""
     seconds: float
     """From the request's arrival to its last token, waiting in the queue included."""
     adapter: str | None
     seed: int
+
+    @property
+    def text(self) -> str:
+        """The first candidate: what was generated, where only one was asked for."""
+        return self.candidates[0].text
+
+    @property
+    def finish(self) -> Literal["stop", "length"]:
+        return self.candidates[0].finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +115,8 @@ class GeneratorStatus:
     cached_tokens: int = 0
     """Prompt tokens that did not have to be computed again."""
     adapters: tuple[str, ...] = ()
+    advice: str = ""
+    """What would make it much faster on this machine, where something would."""
 
 
 class Generator(Protocol):

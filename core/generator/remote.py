@@ -22,7 +22,7 @@ import aiohttp
 from yarl import URL
 
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, SettingsError, Unavailable
-from core.generator import END_OF_TEXT, Adapter, Completion, GeneratorStatus, Sampling
+from core.generator import END_OF_TEXT, Adapter, Candidate, Completion, GeneratorStatus, Sampling
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,7 @@ class RemoteGenerator:
         if adapter is not None:
             self._used.add(adapter.id)
         return Completion(
-            text=text,
-            finish=finish,
+            candidates=(Candidate(text=text, finish=finish),),
             prompt_tokens=int(usage.get("prompt_tokens") or self.count_tokens(prompt)),
             new_tokens=new_tokens,
             seconds=self._clock() - arrived,

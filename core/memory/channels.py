@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from core.memory.rows import (
@@ -13,8 +12,6 @@ from core.memory.rows import (
     Removed,
     channel_row,
     choices,
-    delete_messages,
-    orphan_answers,
 )
 from core.memory.store import Store
 from core.memory.tables import ChannelRow, ConversationRow, MessageRow
@@ -46,36 +43,15 @@ class Channels(Store):
 
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""
-        own = (
-            select(ChannelRow.id)
-            .where(
-                ChannelRow.platform == ConversationRow.platform,
-                ChannelRow.space == ConversationRow.space,
-                ChannelRow.channel == ConversationRow.channel,
-                ChannelRow.retention_days.is_not(None),
-            )
-            .exists()
-        )
-        places = select(ConversationRow.id).where(~own)
-        return self._purge(MessageRow.conversation_id.in_(places), MessageRow.sent_at < before)
+        return self._purge(~_own_retention().exists(), before)
 
     def purge_channels(self, *, cutoff: Mapping[int, datetime]) -> Removed:
         """Delete what is older than each channel's own retention; `cutoff` gives a moment for each number of days."""
-        total = Removed(messages=0, replies=0)
-        for days, before in cutoff.items():
-            places = (
-                select(ConversationRow.id)
-                .join(
-                    ChannelRow,
-                    (ChannelRow.platform == ConversationRow.platform)
-                    & (ChannelRow.space == ConversationRow.space)
-                    & (ChannelRow.channel == ConversationRow.channel),
-                )
-                .where(ChannelRow.retention_days == days)
-            )
-            removed = self._purge(MessageRow.conversation_id.in_(places), MessageRow.sent_at < before)
-            total = Removed(messages=total.messages + removed.messages, replies=total.replies + removed.replies)
-        return total
+        removed = [
+            self._purge(_own_retention().where(ChannelRow.retention_days == days).exists(), before)
+            for days, before in cutoff.items()
+        ]
+        return sum(removed, Removed())
 
     def retentions(self) -> set[int]:
         """The numbers of days that channels chose for themselves."""
@@ -83,12 +59,20 @@ class Channels(Store):
             query = select(ChannelRow.retention_days).where(ChannelRow.retention_days.is_not(None)).distinct()
             return {days for days in session.scalars(query) if days is not None}
 
-    def _purge(self, *conditions: Any) -> Removed:
-        with self._session() as session:
-            rows = session.execute(select(MessageRow.id, MessageRow.from_bot).where(*conditions)).all()
-            orphan_answers(session, [row.id for row in rows])
-            delete_messages(session, [row.id for row in rows])
-        if rows:
+    def _purge(self, places: ColumnElement[bool], before: datetime) -> Removed:
+        removed = Removed()
+        for some in self._places(places):
+            removed += self._delete(MessageRow.conversation_id.in_(some), MessageRow.sent_at < before)
+        if removed != Removed():
             self._scrub()
-        replies = sum(1 for row in rows if row.from_bot)
-        return Removed(messages=len(rows) - replies, replies=replies)
+        return removed
+
+
+def _own_retention() -> Select[int]:
+    """The settings of a conversation's channel, where they name a retention."""
+    return select(ChannelRow.id).where(
+        ChannelRow.platform == ConversationRow.platform,
+        ChannelRow.space == ConversationRow.space,
+        ChannelRow.channel == ConversationRow.channel,
+        ChannelRow.retention_days.is_not(None),
+    )

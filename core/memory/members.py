@@ -3,16 +3,15 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, aliased
 
-from core.errors import StorageError
-from core.memory.rows import (
-    Removed,
-    delete_messages,
-)
+from core.memory.rows import Removed
 from core.memory.store import Store
 from core.memory.tables import ConversationRow, FeedbackRow, MemberRow, MessageRow
+
+PATIENCE_SECONDS = 20.0
+"""How long forgetting waits for readers of SQLite's write-ahead log."""
 
 
 class Members(Store):
@@ -53,46 +52,54 @@ class Members(Store):
     def find_members(self, spec: str) -> list[tuple[str, str]]:
         """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""
         platform, colon, member = spec.partition(":")
+        # One select for each index, where an OR would make the database read every message.
+        wrote = select(MessageRow.platform, MessageRow.author).where(MessageRow.from_bot.is_(False)).distinct()
+        known = select(MemberRow.platform, MemberRow.member)
+        voted = select(FeedbackRow.platform, FeedbackRow.member).distinct()
+        if colon:
+            queries = [
+                wrote.where(MessageRow.platform == platform, MessageRow.author == member),
+                known.where(MemberRow.platform == platform, MemberRow.member == member),
+                voted.where(FeedbackRow.platform == platform, FeedbackRow.member == member),
+            ]
+        else:
+            queries = [
+                wrote.where(MessageRow.author == spec),
+                wrote.where(MessageRow.author_name == spec),
+                known.where(MemberRow.member == spec),
+                voted.where(FeedbackRow.member == spec),
+            ]
         with self._session() as session:
-            wrote = select(MessageRow.platform, MessageRow.author).where(MessageRow.from_bot.is_(False)).distinct()
-            known = select(MemberRow.platform, MemberRow.member).distinct()
-            voted = select(FeedbackRow.platform, FeedbackRow.member).distinct()
-            if colon:
-                wrote = wrote.where(MessageRow.platform == platform, MessageRow.author == member)
-                known = known.where(MemberRow.platform == platform, MemberRow.member == member)
-                voted = voted.where(FeedbackRow.platform == platform, FeedbackRow.member == member)
-            else:
-                wrote = wrote.where(or_(MessageRow.author == spec, MessageRow.author_name == spec))
-                known = known.where(MemberRow.member == spec)
-                voted = voted.where(FeedbackRow.member == spec)
-            found = {(row[0], row[1]) for query in (wrote, known, voted) for row in session.execute(query)}
-            return sorted(found)
+            return sorted({(row[0], row[1]) for query in queries for row in session.execute(query)})
 
     def forget(self, platform: str, member: str) -> Removed:
         """Delete a member's messages, the bot's answers to them (they may repeat them), feedback and consent.
 
         On SQLite the freed pages are overwritten (`secure_delete`) and the write-ahead log is emptied, so that the
-        words are gone from the files too.
+        words are gone from the files too; `left` says where that cannot be done yet. Many short transactions: one that
+        is interrupted may be repeated.
         """
-        with self._session() as session:
-            said = session.scalars(
-                select(MessageRow.id).where(MessageRow.platform == platform, MessageRow.author == member)
-            ).all()
-            answers = session.scalars(select(MessageRow.id).where(MessageRow.answers.in_(said))).all()
-            delete_messages(session, answers)
-            delete_messages(session, said)
-            given = session.execute(
-                delete(FeedbackRow)
-                .where(FeedbackRow.platform == platform, FeedbackRow.member == member)
-                .returning(FeedbackRow.id)
-            ).all()
+        with self._session() as session:  # first, so that nothing is learned meanwhile
             session.execute(delete(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
-        if not self._scrub() and not self._scrub():
-            raise StorageError(
-                "The rows are deleted, but another program reads the database without a pause, so its write-ahead log "
-                "still holds the words: close that program and forget the member again."
+        removed = self._delete(MessageRow.platform == platform, MessageRow.author == member, with_answers=True)
+        removed += self._take_back(platform, member)
+        if not self._scrub(patience=PATIENCE_SECONDS):
+            removed += Removed(
+                left="The rows are deleted, but another program reads the database without a pause, so its "
+                "write-ahead log still holds the words: close that program and forget the member again."
             )
-        return Removed(messages=len(said), replies=len(answers), feedback=len(given))
+        return removed
+
+    def _take_back(self, platform: str, member: str) -> Removed:
+        """Delete a member's votes."""
+
+        def some(session: Session, limit: int) -> tuple[int, Removed]:
+            given = select(FeedbackRow.id).where(FeedbackRow.platform == platform, FeedbackRow.member == member)
+            rows = session.scalars(given.limit(limit)).all()
+            session.execute(delete(FeedbackRow).where(FeedbackRow.id.in_(rows)))
+            return len(rows), Removed(feedback=len(rows))
+
+        return self._batches(some)
 
     def export(self, platform: str, member: str) -> dict[str, Any]:
         """Everything stored of a member, ready for JSON: messages with the bot's answers, consent, feedback."""

@@ -1,8 +1,9 @@
 """Open the database a URL names: SQLite made fit for a bot, migrations up to date, faults said in a sentence."""
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,11 @@ def _engine(url: str) -> Engine:
         return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)  # people's words stay out of tracebacks
     in_memory = parsed.database in {None, "", ":memory:"}
     if not in_memory:
-        Path(str(parsed.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        parsed = parsed.set(database=str(Path(str(parsed.database)).expanduser()))
+        file = Path(str(parsed.database)).expanduser()
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # SQLite says what is wrong with the place
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would go by the umask alone
+        parsed = parsed.set(database=str(file))
     engine = create_engine(
         parsed,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},

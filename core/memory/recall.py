@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from core.memory.rows import (
     Remembered,
     conversation_of,
-    matching,
     place_of,
     post_row,
     remembered,
@@ -73,35 +72,6 @@ class Recall(Store):
         )
         return session.scalar(said) or session.scalar(posted)
 
-    def last_reply(
-        self, conversation: Conversation, post: str | None = None, *, whole_channel: bool = False
-    ) -> tuple[Remembered, int, tuple[str, ...]] | None:
-        """The question, the reply's row and its post ids: of `post`, or of the newest reply since the last reset, with
-        `whole_channel` in the channel's threads too."""
-        question = aliased(MessageRow)
-        with self._session() as session:
-            query = (
-                select(MessageRow, question)
-                .join(question, question.id == MessageRow.answers)
-                .where(MessageRow.from_bot.is_(True), MessageRow.replaced.is_(False))
-            )
-            if post is not None:
-                query = query.join(PostRow, PostRow.message_id == MessageRow.id).where(
-                    PostRow.platform == conversation.platform,
-                    PostRow.channel == conversation.channel,
-                    PostRow.post_id == post,
-                )
-            else:
-                query = query.join(ConversationRow, ConversationRow.id == MessageRow.conversation_id).where(
-                    *matching(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch
-                )
-            pair = session.execute(query.order_by(MessageRow.place.desc(), MessageRow.id.desc()).limit(1)).first()
-            if pair is None:
-                return None
-            reply, asked = pair[0], pair[1]
-            posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
-            return remembered(asked, place_of(session, asked)), reply.id, tuple(posts)
-
     def root(self, conversation: Conversation) -> Remembered | None:
         """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
         and the thread was not reset."""
@@ -145,12 +115,16 @@ class Recall(Store):
             return list(session.scalars(query.order_by(MessageRow.id)))
 
     def in_thread(self, conversation: Conversation) -> bool:
-        """Whether the bot has spoken in this conversation: then it takes part in the thread."""
+        """Whether the bot has spoken in this conversation since its last reset: then it takes part in the thread."""
         with self._session() as session:
             query = (
                 select(MessageRow.id)
                 .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
-                .where(ConversationRow.key == conversation.key, MessageRow.from_bot.is_(True))
+                .where(
+                    ConversationRow.key == conversation.key,
+                    MessageRow.epoch == ConversationRow.epoch,
+                    MessageRow.from_bot.is_(True),
+                )
                 .limit(1)
             )
             return session.scalar(query) is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow, PostRow
+from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation, Kind, Message
 
 PERSON2 = "person2"
@@ -23,10 +23,30 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unanswered:
+    """A question that was stored and whose answer was never posted: the process ended in between."""
+
+    row: int
+    message: Message
+    by_command: bool
+    """Asked by a command: nobody sees the question unless the answer shows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    messages: int
-    replies: int
+    messages: int = 0
+    replies: int = 0
     feedback: int = 0
+    left: str = ""
+    """What of it could not be deleted for good and what to do, in a sentence; empty where all is gone."""
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(
+            messages=self.messages + other.messages,
+            replies=self.replies + other.replies,
+            feedback=self.feedback + other.feedback,
+            left=" ".join(filter(None, (self.left, other.left))),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,18 +148,11 @@ CHUNK = 500
 
 
 def delete_messages(session: Session, rows: Sequence[int]) -> None:
-    """Delete message rows with what hangs from them."""
+    """Delete message rows with what hangs from them; answers to them stay, without their question."""
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
         session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))
+        session.execute(delete(QuestionRow).where(QuestionRow.message_id.in_(some)))
         session.execute(delete(FeedbackRow).where(FeedbackRow.message_id.in_(some)))
         session.execute(update(MessageRow).where(MessageRow.answers.in_(some)).values(answers=None))
         session.execute(delete(MessageRow).where(MessageRow.id.in_(some)))
-
-
-def orphan_answers(session: Session, rows: Sequence[int]) -> None:
-    """Leave answers to these rows standing without their question."""
-    for start in range(0, len(rows), CHUNK):
-        session.execute(
-            update(MessageRow).where(MessageRow.answers.in_(rows[start : start + CHUNK])).values(answers=None)
-        )

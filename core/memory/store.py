@@ -1,19 +1,39 @@
 """The database behind memory: sessions, what a fault is called, and emptying the files of what was deleted."""
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import ColumnElement, CursorResult, Engine, select
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.errors import StorageError
+from core.memory.rows import CHUNK, Removed, delete_messages
+from core.memory.tables import ConversationRow, MessageRow, Table
 
 T = TypeVar("T")
 
 RACES = 5
 """How often a write that lost a race with another worker is tried again."""
+
+BATCH_SECONDS = 0.05
+"""How long one transaction of a large deletion is to last; nobody's write waits for longer than a few of these."""
+PAUSE_SECONDS = 0.02
+"""Least pause after it; waiting writers of SQLite look every 100 ms at the latest, and each pause is as long as the
+transaction before it."""
+FIRST_BATCH = 100
+SMALLEST_BATCH = 10
+
+SCRUB_SECONDS = 0.2
+"""How long one try to empty SQLite's write-ahead log waits for readers, and writers for it."""
+
+INCREMENTAL = 2
+"""SQLite's `auto_vacuum` by which deleted pages go back to the disk when asked for (https://sqlite.org/pragma.html)."""
+COMPACT_PAGES = 64
+"""Pages given back in one step."""
 
 
 class Store:
@@ -22,8 +42,11 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._closing = threading.Event()
 
     def close(self) -> None:
+        """Let go of the database; a deletion under way in another thread ends at its next step."""
+        self._closing.set()
         self._engine.dispose()
 
     @contextmanager
@@ -56,18 +79,107 @@ class Store:
                 raise StorageError(storage_sentence(error)) from error
         raise StorageError(storage_sentence(failure)) from failure
 
-    def _scrub(self) -> bool:
-        """Empty SQLite's write-ahead log, which still holds deleted words; False where a busy reader prevents it."""
+    def _pause(self, seconds: float) -> None:
+        """Let others write. Raises StorageError when the program ends meanwhile: a large deletion takes minutes."""
+        if self._closing.wait(seconds):
+            raise StorageError("The program is ending, so a deletion was interrupted; repeat it.")
+
+    def _batches(self, step: Callable[[Session, int], tuple[int, Removed]]) -> Removed:
+        """All that `step(session, limit)` removed in many short transactions, until it finds fewer than `limit` rows.
+
+        Between them everybody else may write. How many rows one takes follows from how long the last one lasted.
+        """
+        limit, removed = FIRST_BATCH, Removed()
+        while True:
+            began = time.perf_counter()
+            found, some = self._write(lambda session: step(session, limit))  # noqa: B023 - called in this turn
+            took = time.perf_counter() - began
+            removed += some
+            if found < limit:
+                return removed
+            self._pause(max(PAUSE_SECONDS, took))
+            limit = max(SMALLEST_BATCH, min(CHUNK, int(limit * min(2.0, BATCH_SECONDS / took))))
+
+    def _delete(self, *where: ColumnElement[bool], with_answers: bool = False) -> Removed:
+        """Delete messages with what hangs from them, `with_answers` the bot's answers to them too; in batches."""
+
+        def some(session: Session, limit: int) -> tuple[int, Removed]:
+            found = session.execute(select(MessageRow.id, MessageRow.from_bot).where(*where).limit(limit)).all()
+            rows = [row.id for row in found]
+            answers: Sequence[int] = ()
+            if with_answers:
+                answers = session.scalars(select(MessageRow.id).where(MessageRow.answers.in_(rows))).all()
+            delete_messages(session, [*answers, *rows])
+            replies = sum(row.from_bot for row in found)
+            return len(rows), Removed(messages=len(rows) - replies, replies=replies + len(answers))
+
+        return self._batches(some)
+
+    def _places(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
+        """The rows of conversations, in lists short enough for one statement."""
+        last = 0
+        while True:
+            with self._session() as session:
+                query = select(ConversationRow.id).where(ConversationRow.id > last, *where)
+                rows = session.scalars(query.order_by(ConversationRow.id).limit(CHUNK)).all()
+            if not rows:
+                return
+            yield rows
+            last = rows[-1]
+
+    def _scrub(self, *, patience: float = 1.0) -> bool:
+        """Empty SQLite's write-ahead log, which still holds deleted words; False where readers prevent it for that many
+        seconds. Each try keeps writers waiting for `SCRUB_SECONDS` at most."""
         if self._engine.dialect.name != "sqlite":
             return True
+        deadline = time.monotonic() + patience
+        while not self._checkpoint():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(SCRUB_SECONDS)
+        return True
+
+    def _checkpoint(self) -> bool:
+        with self._autocommit() as execute:
+            usual = execute("PRAGMA busy_timeout").scalar_one()
+            execute(f"PRAGMA busy_timeout={min(usual, int(SCRUB_SECONDS * 1000))}")
+            try:
+                # https://sqlite.org/pragma.html#pragma_wal_checkpoint: the first column says whether it was blocked.
+                row = execute("PRAGMA wal_checkpoint(TRUNCATE)").first()
+            except OperationalError as error:
+                if "locked" not in str(error.orig):
+                    raise
+                return False
+            finally:
+                execute(f"PRAGMA busy_timeout={usual}")
+        return row is None or row[0] == 0
+
+    def compact(self) -> None:
+        """Give the space of deleted rows back, in steps so small that nobody waits for them: to the disk on SQLite, to
+        later rows of the same tables on PostgreSQL. For times when there is nothing else to do."""
+        if self._engine.dialect.name == "postgresql":
+            with self._autocommit() as execute:
+                execute(f"VACUUM {', '.join(Table.metadata.tables)}")
+        if self._engine.dialect.name != "sqlite":
+            return
+        while True:
+            with self._autocommit() as execute:
+                if execute("PRAGMA auto_vacuum").scalar_one() != INCREMENTAL:
+                    return
+                if execute("PRAGMA freelist_count").scalar_one() == 0:
+                    break
+                execute(f"PRAGMA incremental_vacuum({COMPACT_PAGES})")
+            self._pause(PAUSE_SECONDS)
+        self._scrub()
+
+    @contextmanager
+    def _autocommit(self) -> Iterator[Callable[[str], CursorResult[Any]]]:
+        """Statements that no transaction may hold."""
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                # https://sqlite.org/pragma.html#pragma_wal_checkpoint: the first column says whether it was blocked,
-                # which it is only after BUSY_SECONDS of waiting.
-                row = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").first()
+                yield connection.exec_driver_sql
         except SQLAlchemyError as error:
             raise StorageError(storage_sentence(error)) from error
-        return row is None or row[0] == 0
 
 
 def storage_sentence(error: SQLAlchemyError) -> str:

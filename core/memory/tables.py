@@ -77,7 +77,7 @@ class MessageRow(Table):
         Index(None, "author", "platform"),
         Index(None, "author_name"),
         Index(None, "answers"),
-        Index(None, "sent_at"),
+        Index(None, "conversation_id", "sent_at"),
         NEVER_REUSED,
     )
 
@@ -101,6 +101,19 @@ class MessageRow(Table):
     """A reply that `again` took the place of; kept, never context, never a target of learning."""
     adapter: Mapped[str | None] = mapped_column(String(200))
     details: Mapped[dict[str, str | int | float] | None] = mapped_column(JSON)
+
+
+class QuestionRow(Table):
+    """A message that an answer was decided on."""
+
+    __tablename__ = "questions"
+    __table_args__ = (Index(None, "owed"),)
+
+    message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"), primary_key=True, autoincrement=False)
+    why: Mapped[str] = mapped_column(String(40))
+    """The rule that decided (`core.policy.Why`)."""
+    owed: Mapped[int] = mapped_column(default=0)
+    """1 while the answer is neither posted nor given up, 2 once a later start of the bot took it on, 0 afterwards."""
 
 
 class PostRow(Table):

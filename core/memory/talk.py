@@ -4,32 +4,36 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
 from core.memory.rows import (
+    CHUNK,
     PERSON2,
     Removed,
     channel_row,
     conversation_row,
-    delete_messages,
     matching,
-    orphan_answers,
+    place_of,
     post_row,
 )
 from core.memory.store import Store
-from core.memory.tables import ConversationRow, MessageRow, PostRow
+from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation, Message
 
 
 class Talk(Store):
     """Messages of people, replies of the bot."""
 
-    def remember(self, message: Message) -> int | None:
-        """Store what was said; the new row, or None if this message is already stored (redelivered)."""
-        return self._write(lambda session: self._insert(session, message))
+    def remember(self, message: Message, *, why: str | None = None, owed: bool = False) -> int | None:
+        """Store what was said; the new row, or None if this message is already stored (redelivered).
 
-    def _insert(self, session: Session, message: Message) -> int | None:
+        `why` is the rule by which it is to be answered, None where it is not; `owed` whether that answer is still to
+        be given when the process ends before it could.
+        """
+        return self._write(lambda session: self._insert(session, message, why=why, owed=owed))
+
+    def _insert(self, session: Session, message: Message, *, why: str | None, owed: bool) -> int | None:
         where = message.conversation
         known = select(MessageRow.id).where(
             MessageRow.platform == where.platform,
@@ -56,7 +60,22 @@ class Talk(Store):
         session.add(row)
         session.flush()
         row.place = row.id
+        if why is not None:
+            session.add(QuestionRow(message_id=row.id, why=why, owed=int(owed)))
         return row.id
+
+    def complete(self, row: int, said: str, message: Message) -> None:
+        """Take over the names in a message that was stored as `said` before they were known; an edit that came
+        meanwhile stays."""
+        with self._session() as session:
+            session.execute(
+                update(MessageRow)
+                .where(MessageRow.id == row)
+                .values(
+                    author_name=message.author_name[:200],
+                    text=case((MessageRow.text == said, message.text), else_=MessageRow.text),
+                )
+            )
 
     def remember_reply(
         self,
@@ -105,12 +124,14 @@ class Talk(Store):
         return self._write(store)
 
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Note the platform's ids of a posted reply. Ids already noted stay, but for those of a replaced answer: the
-        new one was put in its place by editing the post."""
+        """Note the platform's ids of a posted reply, which is owed no more. Ids already noted stay, but for those of a
+        replaced answer: the new one was put in its place by editing the post."""
 
         def note(session: Session) -> None:
-            if session.get(MessageRow, row) is None:
+            reply = session.get(MessageRow, row)
+            if reply is None:
                 return
+            session.execute(update(QuestionRow).where(QuestionRow.message_id == reply.answers).values(owed=0))
             for post in posts:
                 found = post_row(session, conversation, post)
                 if found is None:
@@ -150,46 +171,62 @@ class Talk(Store):
             )
             return changed.first() is not None
 
+    def edit_message(self, message: Message) -> tuple[int, bool] | None:
+        """Take over an edited message, its place too: naming the bot may open a thread. Its row and whether an answer
+        was ever decided on; None if it is not stored."""
+
+        def take_over(session: Session) -> tuple[int, bool] | None:
+            where = message.conversation
+            row = session.scalar(
+                select(MessageRow).where(
+                    MessageRow.platform == where.platform,
+                    MessageRow.channel == where.channel,
+                    MessageRow.message_id == message.id,
+                    MessageRow.from_bot.is_(False),
+                )
+            )
+            if row is None:
+                return None
+            row.text = message.text
+            asked = session.get(QuestionRow, row.id) is not None
+            if not asked and place_of(session, row).key != where.key:
+                conversation = conversation_row(session, where)
+                row.conversation_id, row.epoch = conversation.id, conversation.epoch
+            return row.id, asked
+
+        return self._write(take_over)
+
     def remove(self, conversation: Conversation, message_ids: Sequence[str]) -> Removed:
-        """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it."""
-        with self._session() as session:
-            said = session.scalars(
-                select(MessageRow.id).where(
-                    MessageRow.platform == conversation.platform,
-                    MessageRow.channel == conversation.channel,
-                    MessageRow.message_id.in_(message_ids),
-                )
-            ).all()
-            posted = session.scalars(
-                select(PostRow.message_id).where(
-                    PostRow.platform == conversation.platform,
-                    PostRow.channel == conversation.channel,
-                    PostRow.post_id.in_(message_ids),
-                )
-            ).all()
-            delete_messages(session, posted)
-            orphan_answers(session, said)
-            delete_messages(session, said)
-            return Removed(messages=len(said), replies=len(set(posted)))
+        """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it.
+
+        As with `forget`, their words are gone from SQLite's files too, at the latest when the next are deleted.
+        """
+        here = MessageRow.platform == conversation.platform, MessageRow.channel == conversation.channel
+        posted = PostRow.platform == conversation.platform, PostRow.channel == conversation.channel
+        removed = Removed()
+        for start in range(0, len(message_ids), CHUNK):
+            some = message_ids[start : start + CHUNK]
+            replies = select(PostRow.message_id).where(*posted, PostRow.post_id.in_(some))
+            removed += self._delete(MessageRow.id.in_(replies))
+            removed += self._delete(*here, MessageRow.message_id.in_(some))
+        if removed != Removed():
+            self._scrub()
+        return removed
 
     def remove_place(self, conversation: Conversation) -> Removed:
         """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
         thread = conversation.thread is not None
-        with self._session() as session:
-            places = session.scalars(
-                select(ConversationRow.id).where(*matching(conversation, whole_channel=not thread))
-            ).all()
-            said = session.execute(
-                select(MessageRow.id, MessageRow.from_bot).where(MessageRow.conversation_id.in_(places))
-            ).all()
-            rows = [row.id for row in said]
-            orphan_answers(session, rows)
-            delete_messages(session, rows)
-            session.execute(delete(ConversationRow).where(ConversationRow.id.in_(places)))
-            chosen = None if thread else channel_row(session, conversation)
-            if chosen is not None:
-                session.delete(chosen)
-        if rows:
+        removed = Removed()
+        for some in self._places(*matching(conversation, whole_channel=not thread)):
+            removed += self._delete(MessageRow.conversation_id.in_(some))
+            with self._session() as session:
+                left = select(MessageRow.id).where(MessageRow.conversation_id == ConversationRow.id).exists()
+                session.execute(delete(ConversationRow).where(ConversationRow.id.in_(some), ~left))
+        if not thread:
+            with self._session() as session:
+                chosen = channel_row(session, conversation)
+                if chosen is not None:
+                    session.delete(chosen)
+        if removed != Removed():
             self._scrub()
-        replies = sum(row.from_bot for row in said)
-        return Removed(messages=len(said) - replies, replies=replies)
+        return removed

@@ -1,4 +1,5 @@
-"""A row's number is never used again, and members are found by name, old messages by their time.
+"""A row's number is never used again, and members are found by name, old messages of a place by
+their time.
 
 SQLite gives the number of a deleted row to the next one unless the key is AUTOINCREMENT
 (https://sqlite.org/autoinc.html), so an answer to a message deleted meanwhile could be stored as an answer to somebody
@@ -24,7 +25,9 @@ def upgrade() -> None:
                 pass
     op.create_index(op.f("ix_messages_author_platform"), "messages", ["author", "platform"], unique=False)
     op.create_index(op.f("ix_messages_author_name"), "messages", ["author_name"], unique=False)
-    op.create_index(op.f("ix_messages_sent_at"), "messages", ["sent_at"], unique=False)
+    op.create_index(
+        op.f("ix_messages_conversation_id_sent_at"), "messages", ["conversation_id", "sent_at"], unique=False
+    )
     op.create_index(op.f("ix_feedback_member_platform"), "feedback", ["member", "platform"], unique=False)
     op.create_index(op.f("ix_members_member"), "members", ["member"], unique=False)
 
@@ -32,7 +35,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_members_member"), table_name="members")
     op.drop_index(op.f("ix_feedback_member_platform"), table_name="feedback")
-    op.drop_index(op.f("ix_messages_sent_at"), table_name="messages")
+    op.drop_index(op.f("ix_messages_conversation_id_sent_at"), table_name="messages")
     op.drop_index(op.f("ix_messages_author_name"), table_name="messages")
     op.drop_index(op.f("ix_messages_author_platform"), table_name="messages")
     if op.get_bind().dialect.name == "sqlite":

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from bots.discord import Patience
-from core.chat import TOO_FAST, ChatSettings
+from core.chat import ChatSettings
 from core.memory import open_memory
+from core.notices import TOO_FAST
 from tests.bots.discord_talk import HURRIED, talking
 from tests.bots.slowly import store_posts_late
 from tests.discord_server import DiscordServer, Person
@@ -27,17 +28,17 @@ def eve(server: DiscordServer) -> Person:
     ("words", "options", "answer"),
     [
         ("ask", {"question": "How are you?"}, "hello"),
-        ("again", {}, "(only you) There is nothing of mine here to answer again."),
+        ("again", {}, "(only you) You haven't asked me anything here yet."),
         ("reset", {}, "A fresh start: I will answer without what was said before."),
         ("voice", {}, "(only you) Voice here: current. On the shelf: current, none, garden."),
         ("voice", {"name": "garden"}, "(only you) Only members who may manage this channel can choose its voice."),
-        ("consent", {"choice": "yes"}, "(only you) Thank you: I may learn from what you write from now on."),
-        ("consent", {}, "(only you) You have not said; I learn only from people who said yes."),
+        ("consent", {"choice": "yes"}, "(only you) Thank you: from now on I may learn from what you write."),
+        ("consent", {}, "(only you) You haven't said yes or no. I learn only from people who said yes:"),
         ("forget-me", {}, "(only you) This deletes everything stored of you, my answers to you included"),
         ("forget-me", {"choice": "yes"}, "(only you) Done: 0 of your messages and 0 of my answers are deleted."),
         ("my-data", {}, "(only you) Everything stored of you: 0 messages."),
         ("settings", {}, "(only you) Only members who may manage this channel can do that."),
-        ("status", {}, "(only you) Model fake on cpu;"),
+        ("status", {}, "(only you) Model fake;"),
         ("help", {}, "(only you) Mention me, reply to me, write to me directly, or use a command:"),
     ],
 )
@@ -207,7 +208,7 @@ async def test_why(server: DiscordServer, ann: Person) -> None:
         for fact in ("model: fake", "adapter: none", "temperature: 0.7", "turns of context: 1", "mentioned"):
             assert fact in told
         other = await ann.picks("Person2: why?", asked)
-        assert await other.answer() == "(only you) That is no answer of mine that I remember."
+        assert await other.answer() == "(only you) That isn't an answer of mine that I remember."
 
 
 async def test_buttons(server: DiscordServer, ann: Person) -> None:

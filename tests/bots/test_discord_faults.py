@@ -216,12 +216,19 @@ async def test_no_reply_without_reading_the_history(server: DiscordServer, ann: 
 
 
 async def test_a_question_deleted_meanwhile(server: DiscordServer, ann: Person) -> None:
-    """The answer to a message that is gone is posted as it is, and forgets nothing but that message."""
-    async with talking(server, FakeGenerator(lines=("one",), delay=0.2)):
+    """A message that is gone gets no answer; the next one does."""
+    gate = asyncio.Event()
+    model = FakeGenerator(lines=("one", "two"), gate=gate)
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(model, memory=memory)):
         asked = ann.says(f"{ann.bot} hello")
-        await server.until(lambda: any("typing" in path for _, path, _ in server.calls))
+        await server.until(lambda: bool(model.prompts))
         ann.deletes(asked)
-        assert await server.posted(1) == ["one"]
+        await server.until(lambda: not list(memory.everything()))
+        ann.says(f"{ann.bot} are you there?", where=ann.direct)
+        gate.set()
+        assert await server.posted(1, ann.direct) == ["two"]
+        assert server.posts() == []
 
 
 @pytest.mark.parametrize("where", ["login", "gateway"])

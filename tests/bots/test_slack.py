@@ -301,8 +301,11 @@ async def test_who_asks_too_much_is_told_alone(transport: str) -> None:
         assert ((await t.slack.post(2)).only_for, t.slack.posts[1].channel) == ("UANN", "C1")
         assert t.slack.posts[1].thread is None  # a whisper into a thread that does not stand yet would not be seen
         assert "a lot at once" in t.slack.posts[1].text
-        await t.slack.says("three", channel="D1")
-        assert (await t.slack.post(3)).only_for is None
+        await t.slack.says("one", channel="D2", user="UBEN")
+        await t.slack.post(3)
+        await t.slack.says("two", channel="D2", user="UBEN")
+        assert "a lot at once" in (await t.slack.post(4)).text
+        assert t.slack.posts[3].only_for is None
 
 
 async def test_a_crowd_is_told_to_wait(transport: str) -> None:

@@ -46,15 +46,15 @@ async def test_an_empty_or_unknown_command_gets_help(transport: str, words: str)
 
 
 TABLE = [
-    ("again", "nothing of mine here", True),
+    ("again", "haven't asked me anything here", True),
     ("reset", "A fresh start", False),
     ("voice", "Voice here: current", True),
     ("voice nobody", "Only members who may manage", True),
     ("consent yes", "Thank you", True),
     ("CONSENT show", "You said yes", True),
-    ("consent no", "I will not learn", True),
+    ("consent no", "I won't learn", True),
     ("settings", "Only members who may manage", True),
-    ("status", "Model fake on cpu", True),
+    ("status", "Model fake;", True),
     ("forget-me", "cannot be undone", True),
     ("forget-me yes", "are deleted", True),
 ]
@@ -164,7 +164,7 @@ async def test_the_shortcut_gives_another_answer(transport: str) -> None:
         await t.slack.until(lambda: post.text == "two")
         message = {"type": "message", "user": "UANN", "ts": ts}
         await t.slack.interacts("message_action", message=message, response_url=url, **shortcut)
-        assert "nothing of mine" in (await t.slack.post(2)).text
+        assert (await t.slack.post(2)).text == "That isn't an answer of mine."
 
 
 async def test_a_post_that_cannot_be_edited_is_said_anew(transport: str) -> None:

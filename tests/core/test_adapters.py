@@ -49,8 +49,8 @@ def adapter(folder: Path, *, content: bytes | None = WHOLE, **options: Any) -> P
 
 
 def card(name: str, *, hour: int = 0, **more: Any) -> Card:
-    more = {"base_fingerprint": GPT2, **more}
-    return Card(id=name, created_at=NOON + timedelta(hours=hour), base="gpt2", **more)
+    more = {"base": "gpt2", "base_fingerprint": GPT2, **more}
+    return Card(id=name, created_at=NOON + timedelta(hours=hour), **more)
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) ->
     bundled = tmp_path / "bundled"
     adapter(bundled / "small-talk")
     (bundled / "small-talk" / CARD).write_text(card("small-talk").to_json())
-    shelf = Shelf(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
-    shelf.add(adapter(tmp_path / "made"), card("mine", hour=1))
+    shelf = Shelf(tmp_path / "adapters", bundled={"starter": bundled}, clock=lambda: NOON)
+    shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="starter"))
     assert [entry.id for entry in shelf.cards()] == ["mine", "small-talk"]
     assert (speaks(shelf, "starter"), speaks(shelf, "gpt2"), speaks(shelf)) == ("small-talk", None, None)
     shelf.use("mine")
@@ -170,6 +170,22 @@ def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) ->
     assert speaks(shelf, "starter") is None
     with pytest.raises(AdapterError, match="ships with the program"):
         shelf.withdraw("small-talk", "x")
+
+
+def test_each_base_has_a_voice_of_its_own(tmp_path: Path) -> None:
+    """What was promoted for one base does not speak on another that ships with a voice."""
+    bundled = {}
+    for base, name in (("starter", "small-talk"), ("smollm2", "smollm2-talk")):
+        bundled[base] = tmp_path / base
+        adapter(bundled[base] / name)
+        (bundled[base] / name / CARD).write_text(card(name, base=base).to_json())
+    shelf = Shelf(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
+    shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="smollm2"))
+    assert (speaks(shelf, "starter"), speaks(shelf, "smollm2")) == ("small-talk", "smollm2-talk")
+    shelf.use("mine")
+    assert (speaks(shelf, "starter"), speaks(shelf, "smollm2")) == ("small-talk", "mine")
+    shelf.rollback()
+    assert speaks(shelf, "smollm2") == "smollm2-talk"
 
 
 def test_what_a_person_types_is_found(shelf: Shelf, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from core.commands import COMMANDS, Answer, Commands, Invocation, parse
+from core.errors import StorageError
 from core.messages import Kind
+from core.notices import BROKEN
 from tests.fakes import Clock, FakeGenerator, chat, said
 
 
@@ -33,19 +35,22 @@ async def run(commands: Commands, line: str, *, admin: bool = False, author: str
         ("help", "`/person2 forget-me [yes]`", True),
         ("dance", "I don't know “dance”", True),
         ("ask", "Mention me", True),
-        ("again", "nothing of mine here", True),
+        ("again", "haven't asked me anything here", True),
         ("reset", "fresh start", False),
         ("voice", "On the shelf: current, none, pirate, poet", True),
         ("voice pirate", "Only members who may manage", True),
-        ("consent", "You have not said", True),
+        ("consent", "You haven't said yes or no", True),
         ("consent yes", "Thank you", True),
-        ("consent maybe", "Say `consent yes` or `consent no`", True),
+        ("consent maybe", "`/person2 consent yes` or `/person2 consent no`", True),
+        ("consent yes", "To undo it: `/person2 consent no`", True),
+        ("ask\thow\nare you", "one", False),
+        ("help\nme", "Mention me", True),
         ("forget-me", "cannot be undone", True),
         ("forget-me yes", "Done: 0 of your messages", True),
         ("my-data", "Everything stored of you: 0 messages", True),
         ("settings", "Only members who may manage", True),
-        ("status", "Model fake on cpu", True),
-        ("STATUS", "Model fake on cpu", True),
+        ("status", "Model fake;", True),
+        ("STATUS", "Model fake;", True),
     ],
 )
 async def test_what_a_member_gets(commands: Commands, line: str, answer: str, private: bool) -> None:
@@ -66,9 +71,17 @@ async def test_what_a_member_gets(commands: Commands, line: str, answer: str, pr
         ("settings allowed no", "allowed no"),
         ("settings allowed perhaps", "allowed is yes, no or default."),
         ("settings retention 30", "retention 30"),
+        ("settings retention 1.5", "retention is a whole number of days, 1 or more."),
+        ("settings retention nan", "retention is a whole number of days, 1 or more."),
+        ("settings retention", "Here, retention default."),
+        ("settings\tambient\n0.3", "Changed. Settings here: ambient 0.3"),
+        ("settings ambient default", "Changed. Settings here: ambient default"),
         ("settings voice poet", "voice poet"),
         ("settings voice opera", "no voice “opera”"),
-        ("settings colour red", "I know the settings"),
+        (
+            "settings colour red",
+            "There is no setting “colour”; choose one of ambient, allowed, voice, temperature, retention",
+        ),
         ("voice pirate", "the voice “pirate”"),
         ("voice opera", "There is no voice “opera”"),
     ],
@@ -76,6 +89,35 @@ async def test_what_a_member_gets(commands: Commands, line: str, answer: str, pr
 async def test_what_an_admin_gets(commands: Commands, line: str, answer: str) -> None:
     """Settings are changed by name; wrong ones get a sentence that says what is right."""
     assert answer in (await run(commands, line, admin=True)).text
+
+
+async def test_a_setting_without_a_value_is_shown(commands: Commands) -> None:
+    """Looking at a setting changes nothing."""
+    await run(commands, "settings ambient 0.2", admin=True)
+    assert (await run(commands, "settings ambient", admin=True)).text == "Here, ambient 0.2."
+    assert "ambient 0.2" in (await run(commands, "settings", admin=True)).text
+
+
+@pytest.mark.parametrize(
+    "model", ["/home/op/models/our-voice/", r"C:\\models\\our-voice", "someone/our-voice", "our-voice"]
+)
+async def test_members_never_see_the_operators_side(model: str) -> None:
+    """A model shows by its last name, a failing database by an apology."""
+    clock = Clock()
+    talk = chat(FakeGenerator(model=model), clock=clock)
+    commands = Commands(chat=talk, clock=clock, started_at=clock.now)
+    asked = await run(commands, "ask how are you")
+    assert asked.reply is not None
+    await talk.posted(asked.reply, said("x", kind=Kind.CHANNEL).conversation, ["p1"])
+    assert (await run(commands, "status")).text.startswith("Model our-voice; ")
+    about = await commands.why(Invocation(name="why", message=said("", kind=Kind.CHANNEL), post="p1"))
+    assert about.text.startswith("model: our-voice\nadapter: none\n")
+
+    def broken(*_: str) -> dict[str, object]:
+        raise StorageError("The database failed; check DATABASE_URL.")
+
+    commands.stored = broken
+    assert (await run(commands, "my-data")).text == BROKEN
 
 
 async def test_ask_and_again(commands: Commands) -> None:
@@ -92,7 +134,7 @@ async def test_ask_and_again(commands: Commands) -> None:
 async def test_consent_is_kept_and_taken_back(commands: Commands) -> None:
     """Yes, show, no, show."""
     answers = [(await run(commands, f"consent {word}")).text for word in ("yes", "show", "no", "show")]
-    assert answers[1].startswith("You said yes")
+    assert answers[1].startswith("You said yes.")
     assert answers[3].startswith("You said no")
 
 

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -158,11 +159,58 @@ def test_again_replaces_the_last_answer(memory: Memory) -> None:
     """The replaced answer leaves the context; its posts are named so that they can be edited."""
     row = hear(memory, said("q"))
     old = answer(memory, row, "old", "p1", "p2")
-    found = memory.last_reply(HERE)
-    assert found is not None
-    assert (found[0].message.text, found[1], found[2]) == ("q", old, ("p1", "p2"))
+    live = memory.live_reply(row)
+    assert live is not None
+    assert (live[0].row, live[0].message.text, live[1]) == (old, "old", ("p1", "p2"))
     memory.remember_reply("new", answers=row, sent_at=NOW, adapter=None, details={}, replaces=old)
     assert texts(memory) == ["q", "new"]
+
+
+def test_a_question_is_found_by_who_asked_and_by_its_answer(memory: Memory) -> None:
+    """The newest of a member, of anybody, of a post; answered or not, but none from before a reset."""
+    rows = {who: memory.remember(said(f"{who} asks", author=who), why="mentioned", owed=True) for who in ("ann", "ben")}
+    hear(memory, said("by the way", author="ann"))
+    answer(memory, rows["ann"] or 0, "yes", "p1")
+
+    def asked(author: str | None = None) -> str | None:
+        found = memory.newest_question(HERE, author=author)
+        return found.message.text if found else None
+
+    assert [asked("ann"), asked("ben"), asked(), asked("eve")] == ["ann asks", "ben asks", "ben asks", None]
+    found = memory.question_of(HERE, "p1")
+    assert found is not None
+    assert found.message.text == "ann asks"
+    memory.reset(HERE)
+    assert asked() is None
+
+
+def test_what_is_owed_is_handed_out_once(memory: Memory) -> None:
+    """A question of the last minutes that nobody answered; not one that was, nor an old one, nor a new process's."""
+    old = replace(said("old"), sent_at=NOW - timedelta(hours=1))
+    memory.remember(old, why="mentioned", owed=True)
+    rows = [memory.remember(said(f"q{number}"), why="mentioned", owed=True) for number in range(3)]
+    newest = memory.newest_row()
+    memory.remember(said("of this process"), why="mentioned", owed=True)
+    answer(memory, rows[0] or 0, "posted", "p1")
+    memory.settle(rows[1] or 0)
+
+    def owed() -> list[str]:
+        since = NOW - timedelta(minutes=10)
+        found = memory.unanswered("test", since=since, until=newest, command="command")
+        return [each.message.text for each in found]
+
+    assert [owed(), owed()] == [["q2"], []]
+
+
+def test_a_reply_that_nobody_saw_is_gone(memory: Memory) -> None:
+    """It leaves the context, and the one whose place it was to take stands again; one that stands stays."""
+    row = hear(memory, said("q"))
+    old = answer(memory, row, "old", "p1")
+    new = memory.remember_reply("new", answers=row, sent_at=NOW, adapter=None, details={}, replaces=old)
+    memory.withdraw(new or 0, restored=old)
+    assert texts(memory) == ["q", "old"]
+    memory.withdraw(old)
+    assert texts(memory) == ["q", "old"]
 
 
 def test_edits_and_deletions_are_followed(memory: Memory) -> None:

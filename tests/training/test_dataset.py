@@ -15,6 +15,7 @@ from core.dialogue import Dialogue, Speaker, Turn, one_line, read, render
 from core.errors import DialogueError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
+from training.base import load_base
 from training.dataset import (
     IGNORE,
     Encoder,
@@ -140,7 +141,7 @@ def test_rows_of_many_dialogues_are_nearly_full(tokenizer: PreTrainedTokenizerFa
 
 
 def _batch(base: Path, tokenizer: PreTrainedTokenizerFast, *together: Dialogue) -> tuple[Learner, Rows]:
-    learner = Learner.from_pretrained(base)
+    learner = load_base(str(base))[0]
     learner.train(False)
     encoder = Encoder(tokenizer)
     row = tuple(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.messages import Conversation, Message
-from training import gaps, links
+from training import links
 from training.dialogues import Rules, dialogues, person
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -109,28 +109,3 @@ def test_the_linker_is_asked_only_in_crowds() -> None:
     assert 9 <= counting.shown <= 60
     assert found[100] is None
     assert found[50] == 49
-
-
-def test_gap_is_the_valley_between_two_hills() -> None:
-    """Answers within minutes, returns after half a day: the gap lies between."""
-    chance = random.Random(1)
-    silences = [chance.lognormvariate(4, 1) for _ in range(5000)] + [
-        chance.lognormvariate(10.5, 0.5) for _ in range(500)
-    ]
-    histogram = [0] * gaps.BINS
-    for seconds in silences:
-        histogram[gaps.bin_of(int(seconds * 1e6))] += 1
-    found = gaps.choose(histogram)
-    assert found.how == "valley"
-    assert timedelta(minutes=20) < found.length < timedelta(hours=4)
-
-
-def test_gap_without_a_valley_or_without_data() -> None:
-    """One hill gets a threshold within bounds; too few silences get an hour."""
-    hill = [0] * gaps.BINS
-    for at in range(20, 60):
-        hill[at] = 1000 - 15 * at
-    found = gaps.choose(hill)
-    assert found.how == "threshold"
-    assert gaps.SHORTEST <= found.length <= gaps.LONGEST
-    assert gaps.choose([1] * gaps.BINS) == gaps.Gap(length=gaps.DEFAULT, how="default")

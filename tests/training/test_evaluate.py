@@ -201,7 +201,12 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     files, seen = [tmp_path / "held.txt"], [tmp_path / "talk.txt"]
     lines = [f"{1 + number % 2} 0" for number in range(len(talk))]  # two storytellers, who take turns; the asker is one
     (tmp_path / "talk.txt.manifest.json").write_text(
-        json.dumps({"people": ["0a5ca5ca", "11ab11ab", "22cd22cd"], "dialogues": {"out": lines}})
+        json.dumps(
+            {
+                "people": [{"hash": person, "messages": 1} for person in ("0a5ca5ca", "11ab11ab", "22cd22cd")],
+                "dialogues": {"out": lines},
+            }
+        )
     )
     rivals = {"base": (str(base), None)}
     after = evaluate(files, base=str(base), adapter=outcome.adapter, rivals=rivals, training=seen, contexts=20)

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_labels_tell_sources_apart() -> None:
     assert labels(paths) == ["ann/_chat.txt", "bob/_chat.txt", "c.json", "c.json"]
 
 
-def zipped(files: dict[str, bytes | str]) -> bytes:
+def zipped(files: Mapping[str, bytes | str]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in files.items():
@@ -121,7 +122,7 @@ def test_a_zip_needs_the_room_its_content_needs(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "small.zip").write_bytes(zipped({"talk.txt": made.whatsapp()}))
     (tmp_path / "big.zip").write_bytes(zipped({"talk.txt": "13/05/24, 10:00 - mia: hm\n" * 200_000}))
     usage = shutil.disk_usage(tmp_path)._replace(free=archive.SPARE_DISK + (2 << 20))
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert Read(tmp_path / "small.zip", tmp_path / "s1").talk == made.TALK
     assert "needs 4 MB" in Read(tmp_path / "big.zip", tmp_path / "s2").faults[0]
 

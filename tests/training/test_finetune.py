@@ -64,8 +64,8 @@ def test_it_learns_and_transformers_loads_what_it_wrote(base: Path, talk: Path, 
 
 def test_the_card_says_whose_words_were_learned(base: Path, talk: Path, tmp_path: Path) -> None:
     """The people of the manifest, the base and the figures stand on the card, and the shelf takes the adapter."""
-    people = [{"hash": "b2", "name": "amber-otter"}, {"hash": "a1", "name": "kind-fox"}]
-    (tmp_path / "talk.txt.manifest.json").write_text(json.dumps({"people": people}))
+    people = [{"hash": "b2", "messages": 3}, {"hash": "a1", "messages": 2}]
+    (tmp_path / "talk.txt.manifest.json").write_text(json.dumps({"people": people, "dialogues": {}}))
     short = replace(QUICK, epochs=1.0)
     outcome = finetune([talk], run=tmp_path / "run", base=str(base), name="first", settings=short)
     card = make_card(outcome, created_at=datetime(2026, 1, 2, tzinfo=UTC), command="person2 train talk.txt")
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         (DialogueError, "no dialogue file", {"held_out": [tmp_path / "none.txt"]}),
         (DialogueError, "also stands in the held-out", {"held_out": [talk]}),
         (ModelError, "no model folder", {"base": str(tmp_path / "nowhere")}),
-        (ModelError, "no whole GPT-2", {"base": str(tmp_path)}),
+        (ModelError, "no whole model", {"base": str(tmp_path)}),
         (AdapterError, "does not fit", {"adapter": foreign}),
         (AdapterError, "no adapter in", {"adapter": tmp_path}),
         (TrainingError, "cannot be written", {"run": shut / "run"}),

@@ -8,18 +8,18 @@ import pytest
 
 from core.adapterfiles import WEIGHTS
 from core.adapters import Card, Shelf
-from core.errors import AdapterError, StorageError
-from core.memory import Memory, opening
+from core.errors import AdapterError
+from core.memory import Memory, Removed, members, opening
 from core.messages import Message
 from tests.models import tiny_adapter, tiny_model
-from tests.training.logged import START, holding
-from training.consent import PeopleKey
+from tests.training.logged import START, holding, logged
 from training.exports import read
-from training.forgetting import forget
-from training.handing import is_empty, stored_of
 from training.importing import Options, import_talk
-from training.ownlog import learnable
-from training.runs import importing, note_heard, remember_import
+from training.privacy.consent import PeopleKey
+from training.privacy.forget import forget
+from training.privacy.member_export import is_empty, stored_of
+from training.privacy.own_log import learnable
+from training.privacy.run_registry import importing, note_heard, remember_import
 
 
 def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:
@@ -96,9 +96,82 @@ def test_a_file_changed_by_hand_stops_nothing_else(memory: Memory, tmp_path: Pat
     receipt = forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path)
     (sentence,) = receipt.left
     assert str(changed) in sentence
-    assert "could not be cleaned yet" in str(receipt)
+    assert "Not everything could be deleted yet" in str(receipt)
     assert receipt.removed.messages == 120
     assert holding(tmp_path, b"how do you like") == [changed]
+
+
+def _locked_database(home: Path) -> str:
+    """Another program writes and does not end."""
+    other = sqlite3.connect(home / "person2.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    _HELD.append(other)
+    return "locked by another program"
+
+
+def _damaged_key(home: Path) -> str:
+    (home / "people.key").write_bytes(b"short")
+    return "is not a key"
+
+
+def _unreadable_register(home: Path) -> str:
+    (home / "imported.txt").unlink(missing_ok=True)
+    (home / "imported.txt").mkdir()
+    return "imported.txt"
+
+
+def _damaged_manifest(home: Path) -> str:
+    paper = home / "talk.txt.manifest.json"
+    paper.write_bytes(paper.read_bytes()[:-100])
+    return "talk.txt"
+
+
+def _unwritable_shelf(home: Path) -> str:
+    lock = home / "adapters" / ".lock"
+    lock.unlink()
+    lock.mkdir()
+    return "cannot be written"
+
+
+_HELD: list[sqlite3.Connection] = []
+
+REFUSALS = {
+    "database": (_locked_database, {"files", "runs", "shelf"}),
+    "key": (_damaged_key, {"database"}),
+    "register": (_unreadable_register, {"database", "files", "runs", "shelf"}),
+    "manifest": (_damaged_manifest, {"database", "runs", "shelf"}),
+    "shelf": (_unwritable_shelf, {"database", "files", "runs"}),
+}
+
+
+@pytest.mark.parametrize("refusing", REFUSALS)
+def test_what_one_store_refuses_stops_no_other(tmp_path: Path, refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Database, dialogue files, runs and adapters are cleaned as far as each allows; the receipt says what is left."""
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    memory = logged(f"sqlite:///{tmp_path / 'person2.db'}")
+    imported(memory, tmp_path / "talk.txt", tmp_path)
+    person = PeopleKey.at(tmp_path).hash("test", "ann")
+    run = tmp_path / "runs" / "killed"
+    run.mkdir(parents=True)
+    (run / "plan.json").write_text(json.dumps({"people": [person]}))
+    shelf = Shelf(tmp_path / "adapters")
+    made = tiny_adapter(tmp_path / "made", tiny_model(tmp_path / "tiny"))
+    shelf.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
+
+    refuse, cleaned = REFUSALS[refusing]
+    told = refuse(tmp_path)
+    receipt = forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+    while _HELD:
+        _HELD.pop().close()
+    assert any(told in sentence for sentence in receipt.left)
+    clean = {
+        "database": memory.export("test", "ann")["messages"] == [],
+        "files": b"how do you like" not in (tmp_path / "talk.txt").read_bytes(),
+        "runs": not run.exists(),
+        "shelf": not (tmp_path / "adapters" / "ours" / WEIGHTS).exists(),
+    }
+    memory.close()
+    assert {store for store, done in clean.items() if done} == cleaned
 
 
 def imported(memory: Memory, out: Path, home: Path) -> Path:
@@ -218,13 +291,12 @@ def test_what_learned_from_them_is_erased_and_can_be_rebuilt(memory: Memory, tmp
 def test_a_reader_that_never_ends_is_named(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it reads, SQLite cannot empty its write-ahead log, in which the words still stand."""
     memory.close()
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(members, "PATIENCE_SECONDS", 0.1)
     quick = opening.open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     reader = sqlite3.connect(tmp_path / "person2.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM messages").fetchone()
-    with pytest.raises(StorageError, match="write-ahead log still holds the words"):
-        quick.forget("test", "ann")
+    assert "write-ahead log still holds the words" in quick.forget("test", "ann").left
     reader.close()
-    assert quick.forget("test", "ann").messages == 0
+    assert quick.forget("test", "ann") == Removed()
     assert not holding(tmp_path, b"let us walk")

@@ -9,6 +9,7 @@ from training.copying import Extraction
 from training.exam import Paper
 from training.gate import decide
 from training.likelihood import Likelihood
+from training.memorization import Memorized, Passage
 
 COUNT = 60
 
@@ -76,3 +77,17 @@ def test_without_contexts_bits_alone_decide() -> None:
     """What was not asked is not held against it."""
     short = replace(paper(nats=36), found=np.zeros(0), replies=(), empty=np.zeros(0), runs=np.zeros(0, dtype=np.int64))
     assert len(decide(short, {"the base": paper()}).reasons) == 1
+
+
+def test_one_passage_known_by_heart_is_enough() -> None:
+    """However much better the adapter is; the sentence says whose, how often, and what to do."""
+    passage = Passage(words=("a",) * 9, person="ab" * 16, places=tuple((number, 1, 0) for number in range(34)))
+    again = replace(passage, words=("b",) * 5, person="", places=((0, 1, 0),))
+    verdict = decide(paper(nats=30), {"the base": paper()}, memorized=[Memorized(passage=passage, asked=5, out=5)])
+    assert str(verdict) == (
+        "It did not pass: A passage of 9 words that only ababab said, 34 times, comes out in 5 of 5 places: train "
+        "again with --drop-memorized to leave such passages out."
+    )
+    found = [Memorized(passage=again, asked=3, out=2), Memorized(passage=passage, asked=5, out=2)]
+    said = str(decide(paper(nats=30), {"the base": paper()}, memorized=found))
+    assert "that one speaker said, once, comes out in 2 of 3 places, and 1 more like it:" in said

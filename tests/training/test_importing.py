@@ -4,6 +4,7 @@ import json
 import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from core import dialogue
 from core.errors import ExportError
 from core.messages import Conversation, Kind, Message
 from tests.training import exports_made as made
-from training import manifest
-from training.consent import PeopleKey
+from training.data import manifest
 from training.dialogues import Previous
 from training.funnel import Funnel, render_table
 from training.importing import Options, import_talk
+from training.privacy.consent import PeopleKey, matching
 
 OPTIONS = Options(linker=Previous(), min_words=1)
 
@@ -59,12 +60,12 @@ def test_talk_becomes_dialogues(tmp_path: Path) -> None:
     source = write(
         tmp_path / "a.json",
         [(0, "Ann", "anyone here?"), (5, "Ann", "I need flour"), (60, "Bob", "rye or wheat?"), (70, "Ann", "rye"),
-         (80, "Bob", "mail bob@example.com"), (90000, "Cid", "morning all"), (90010, "Ann", "morning Cid")],
+         (80, "Bob", "mail bob@example.com"), (90000, "Cid", "morning all"), (90010, "Ann", "morning Person1")],
     )  # fmt: skip
     funnel = run(tmp_path, source)
     assert (tmp_path / "out.txt").read_text() == (
         "Person1: anyone here? I need flour\nPerson2: rye or wheat?\nPerson1: rye\nPerson2: mail [email]\n\n"
-        "Person1: morning all\nPerson2: morning Cid\n"
+        "Person1: morning all\nPerson2: morning Person1\n"
     )
     assert (funnel.read, funnel.used, funnel.conversations, funnel.dialogues, funnel.turns) == (7, 7, 2, 2, 6)
     assert (funnel.people, funnel.masked) == (3, {"email": 1})
@@ -311,11 +312,11 @@ def test_the_log_teaches_only_liked_replies_and_consented_words(tmp_path: Path) 
     """The bot's own replies are a target only if liked; who did not opt in is not even copied."""
     talk = log(
         ("ann", "who are you?"), ("bot", "a bot, sadly"), ("ann", "do you bake?"), ("bot", "only in summer"),
-        ("eve", "SECRET"), ("ann", "hm, Cid?"), ("cid", "yes Ann?"),
+        ("eve", "SECRET"), ("ann", "hm, Person2?"), ("cid", "yes Person1?"),
     )  # fmt: skip
     funnel = run(tmp_path, log=talk, consented=["discord:ann", "discord:cid"], liked=["3"], attest=None)
     assert (tmp_path / "out.txt").read_text() == (
-        "Person1: do you bake?\nPerson2: only in summer\n\nPerson1: hm, Cid?\nPerson2: yes Ann?\n"
+        "Person1: do you bake?\nPerson2: only in summer\n\nPerson1: hm, Person2?\nPerson2: yes Person1?\n"
     )
     assert funnel.dropped["no consent"] == 1
 
@@ -366,3 +367,25 @@ def test_the_language_filter_keeps_the_languages_named(tmp_path: Path) -> None:
     funnel = run(tmp_path, write(tmp_path / "a.json", talk), options=options)
     assert funnel.dialogues_dropped == {"other language": 1}
     assert "hello" in (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (Options(), "Person1: Person2, is it open?\nPerson2: ask [name], Person1\n"),
+        (Options(keep_names=True), "Person1: Bob: is it open?\nPerson2: ask @Cid, Ann\n"),
+    ],
+)
+def test_names_in_what_is_said_become_tags(options: Options, written: str, tmp_path: Path) -> None:
+    """Whose side is in the dialogue is called by its tag, everybody else `[name]`; --keep-names leaves them."""
+    talk = [(0, "Ann", "Bob: is it open?"), (20, "Bob", "ask @Cid, Ann"), (90_000, "Cid", "hello")]
+    source = write(tmp_path / "a.json", talk)
+    run(tmp_path, source, options=replace(options, linker=Previous(), min_words=1))
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == written
+
+
+def test_a_name_on_two_platforms_must_say_which() -> None:
+    """Who agreed on one platform did not agree for a namesake on another."""
+    people = {"discord:1": ["Ann"], "slack:U1": ["ann"], "slack:U2": ["Bob"]}
+    assert matching(["Ann", "bob"], people) == (frozenset({"slack:U2"}), ["Ann"])
+    assert matching(["discord:Ann", "slack:@ann"], people) == (frozenset({"discord:1", "slack:U1"}), [])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from core.memory import Memory, open_memory
 from core.messages import Conversation, Message
-from training.ownlog import learnable
+from training.privacy.own_log import learnable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HERE = Conversation(platform="test", channel="c")

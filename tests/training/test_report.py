@@ -14,7 +14,7 @@ from training.advisor import CurvePoint
 from training.charts import number, ticks
 from training.finetune import Settings, finetune
 from training.judge import judge
-from training.provenance import funnel_of
+from training.privacy.provenance import funnel_of
 from training.report import Report, write_report
 
 VOID = {"meta", "br", "line", "circle", "polyline"}

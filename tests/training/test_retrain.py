@@ -11,13 +11,13 @@ from core.errors import TrainingError
 from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, clock, holding
-from training.consent import PeopleKey
 from training.finetune import Settings, finetune
-from training.forgetting import forget
 from training.importing import import_talk
-from training.provenance import people_by_dialogue, people_of
+from training.privacy.consent import PeopleKey
+from training.privacy.forget import forget
+from training.privacy.provenance import people_by_dialogue, people_of
+from training.privacy.run_registry import locked
 from training.retrain import retrain
-from training.runs import locked
 
 
 def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> None:

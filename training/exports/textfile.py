@@ -51,9 +51,9 @@ def lines(
         encoding = encoding_of(raw.read(4))
         raw.seek(start)
         if encoding != "utf-8-sig":
-            text = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline=None)
+            wrapped = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline=None)
             number = 0
-            while line := text.readline(MAX_LINE):
+            while line := wrapped.readline(MAX_LINE):
                 number += 1
                 yield number, line.rstrip("\r\n")
             return

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from core.errors import TrainingError
+from core.errors import TrainingError, reason
 from training import checkpoints
-from training.runs import PLAN
+from training.privacy.run_registry import PLAN
 
 
 def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> Path | None:
@@ -36,7 +36,7 @@ def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> P
             checkpoints.clear(run)
         checkpoints.write_atomically(run / PLAN, text)
     except OSError as error:
-        raise TrainingError(f"The folder {run} cannot be written ({error.strerror}); choose another one.") from error
+        raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
     return checkpoint
 
 

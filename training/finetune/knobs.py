@@ -4,14 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
+from core.adapterfiles import MAX_RANK
 from core.errors import TrainingError
 from training.base import Precision
 
-LORA_MODULES = ("c_attn", "c_proj", "c_fc")
-"""Every linear layer inside GPT-2's blocks (LoRA, Hu et al. 2021, arXiv:2106.09685; all of them as QLoRA advises,
-Dettmers et al. 2023, arXiv:2305.14314)."""
-
-
+MAX_SEED = 2**32 - 1
+"""NumPy's limit (numpy.random.seed)."""
 RATE, RATE_WIDTH = 4e-3, 256
 """The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
 
@@ -65,6 +63,10 @@ class Settings:
         for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if self.rank > MAX_RANK:
+            raise TrainingError(f"rank is at most {MAX_RANK:,}, wider than any base; it is {self.rank:,}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise TrainingError(f"seed is a whole number from 0 to {MAX_SEED:,}; it is {self.seed:,}.")
         if self.precision not in get_args(Precision):
             raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
         if not 0 < self.data_share <= 1:

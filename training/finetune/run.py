@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import set_seed
 
 from core.errors import DialogueError
+from core.generator.families import FAMILIES
 from training import checkpoints
-from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet
+from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
 from training.dataset import Encoder, Targets, divide, encode_rows
 from training.finetune.folder import open_run
-from training.finetune.knobs import LORA_MODULES, Settings
+from training.finetune.knobs import Settings
 from training.finetune.logs import LogTo, check_log_to, logged
 from training.finetune.outcome import Outcome, Point, Progress
 from training.finetune.trainer import make_trainer
+from training.learner import Learner
 from training.likelihood import likelihood
 from training.lora import fold
-from training.provenance import people_behind, people_of
+from training.memorization import LeftOut
+from training.packed import fuse
+from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
 
@@ -38,6 +43,7 @@ def finetune(
     name: str | None = None,
     adapter: Path | None = None,
     settings: Settings = Settings(),
+    left_out: LeftOut = LeftOut(),
     resume: bool = False,
     log_to: LogTo = "none",
     on_progress: Callable[[Progress], None] | None = None,
@@ -45,6 +51,7 @@ def finetune(
     """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
 
     `base_name` is what the card calls the base, where `base` is a path on this machine only.
+    Turns that hold a passage of `left_out` are read and not learned.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
     that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
     found it better, it is what it began with. Raises DialogueError, ModelError, AdapterError and TrainingError, each
@@ -53,18 +60,20 @@ def finetune(
     check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
     people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
-    model, tokenizer = load_base(base)
+    model, tokenizer = load_base(base, halve=wants_bf16(settings.precision))
     encoder = Encoder(tokenizer)
     settings = replace(
         settings,
-        block=min(settings.block, model.config.n_positions),
-        learning_rate=settings.rate(model.config.n_embd),
+        block=min(settings.block, model.context_length),
+        learning_rate=settings.rate(model.config.hidden_size),
     )
     learned = train.share(settings.data_share)
-    rows = encode_rows(learned, encoder, block=settings.block, seed=settings.seed)
+    rows = encode_rows(learned, Encoder(tokenizer, left_out=left_out.holds), block=settings.block, seed=settings.seed)
     if not rows.targets:
         raise DialogueError("Person2 says nothing in these dialogues, so there is nothing to learn; add its turns.")
     plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
+    if left_out.passages:
+        plan |= {"left_out": sha256(left_out.to_text().encode()).hexdigest()}
     # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
     plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
@@ -75,8 +84,11 @@ def finetune(
     set_seed(settings.seed)
     with quiet():
         peft = with_lora(model, settings, base) if adapter is None else add_adapter(model, adapter, trainable=True)
+    if processes.is_main_process:
+        checkpoints.check_room(run, sum(weight.numel() for _, weight in _learning(peft)))
     peft.to(device())
     fold(peft)
+    fuse(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     if not before.tokens.sum():
         raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
@@ -143,13 +155,14 @@ def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
 
 
-def with_lora(model: torch.nn.Module, settings: Settings, base: str) -> PeftModel:
+def with_lora(model: Learner, settings: Settings, base: str) -> PeftModel:
+    family = FAMILIES[model.config.model_type]
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type,unused-ignore] # peft says int and takes any number
         lora_dropout=settings.dropout,
-        target_modules=list(LORA_MODULES),
-        fan_in_fan_out=True,  # GPT-2's Conv1D keeps its weights transposed
+        target_modules=list(family.targets),
+        fan_in_fan_out=family.transposed,
         task_type="CAUSAL_LM",
         base_model_name_or_path=base,
     )

@@ -121,7 +121,7 @@ def make_trainer(
         output_dir=str(run),
         per_device_train_batch_size=batch,
         num_train_epochs=settings.epochs,
-        learning_rate=settings.rate(inner(peft).config.n_embd),
+        learning_rate=settings.rate(inner(peft).config.hidden_size),
         lr_scheduler_type="cosine",
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,

@@ -7,11 +7,9 @@ thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values
 wiring imports this package.
 """
 
-import ctypes
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,11 +17,12 @@ from platformdirs import user_cache_path
 
 from core.adapterfiles import folder_fingerprint
 from core.errors import ModelError
-from core.generator.engine.checkpoint import ModelConfig, ReadTensor, find, opened, read_config
+from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits
-from core.generator.engine.kernels.compiler import library
+from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
-from core.generator.engine.lora import MODULES, Site
+from core.generator.engine.lora import Site
+from core.generator.engine.memory import default_cache_mb, give_back, keep_returnable
 from core.generator.engine.model import Model
 from core.generator.engine.model_native import NativeModel, serves
 from core.generator.engine.model_torch import Precision, TorchModel
@@ -34,8 +33,8 @@ __all__ = ["Engine", "load"]
 MAX_BATCH = 32
 QUEUE_LIMIT = 64
 """Requests that may wait: at 30 replies a second for GPT-2 small in full batches, the last waits a few seconds."""
-CACHE_MB = 640
-"""Holds 32 conversations of 512 tokens of GPT-2 small in bfloat16 (604 MB)."""
+IDLE_SECONDS = 600.0
+"""Ten minutes: people who are still talking answer sooner, and reading a prompt again takes a fraction of a second."""
 MAX_THREADS = 16
 """For the compiled model: a step is bound by memory, and more threads meet more slowly than they compute."""
 MAX_ADAPTERS = 32
@@ -52,10 +51,11 @@ def load(
     max_batch: int = MAX_BATCH,
     queue_limit: int = QUEUE_LIMIT,
     max_adapters: int = MAX_ADAPTERS,
-    cache_mb: int = CACHE_MB,
+    cache_mb: int | None = None,
+    idle_seconds: float = IDLE_SECONDS,
     prefill_chunk: int = PREFILL_CHUNK,
-    compiled: bool = True,
-    compiled_cache: Path | None = None,
+    kernels: str = "auto",
+    kernels_cache: Path | None = None,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
@@ -63,8 +63,10 @@ def load(
 
     `base` is a folder or a hub name; the network is touched only for a name that is not in the local cache.
     `precision` is int8 weights, or fp32 to equal transformers. `threads` is all processors unless given, and is set
-    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together. `compiled=False` keeps
-    to torch's kernels; `compiled_cache` is where compiled ones are kept, the user's cache folder unless given.
+    for torch as a whole. `cache_mb` bounds the keys and values of all conversations together (`memory.default_cache_mb`
+    unless given), and `idle_seconds` how long they are kept for one that says nothing. `kernels` names those for
+    int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's; `kernels_cache` is where they are
+    kept if they have to be compiled, the user's cache folder unless given.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -77,27 +79,30 @@ def load(
             raise ModelError(f"{name} is {value}, and it should be 1 or more")
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_returnable()
     folder = find(base)
     config = read_config(folder)
-    tokens = read_tokenizer(folder)
-    with opened(folder) as take:
-        model = _model(config, take, precision, (compiled_cache or _cache()) if compiled else None)
-        biases = {name: take(name) for name in _biases(config)}
-    _give_back()
-    pool = KVCachePool(model, limit=cache_mb * 1_000_000)
-    if model.cache_bytes(config.context) > cache_mb * 1_000_000:
-        least = -(-model.cache_bytes(config.context) // 1_000_000)
+    tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
+    with opened(folder, config) as checkpoint:
+        model = _model(checkpoint, precision, kernels, kernels_cache or _cache())
+        biases = checkpoint.biases()
+    give_back()
+    least = -(-model.cache_bytes(config.context) // 1_000_000)
+    if cache_mb is None:
+        cache_mb = max(default_cache_mb(), least)
+    elif cache_mb < least:
         raise ModelError(
-            f"cache_mb is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
+            f"PERSON2_CACHE_MB is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
         )
+    pool = KVCachePool(model, limit=cache_mb * 1_000_000, clock=clock)
 
     def weights(site: Site) -> torch.Tensor:
-        with opened(folder) as take:
-            return take(f"h.{site[0]}.{site[1]}.weight").t()
+        with opened(folder, config) as checkpoint:
+            return checkpoint.weight(*site)
 
     return Engine(
         model,
-        tokens,
+        tokenizer,
         pool,
         name=str(base),
         device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
@@ -105,30 +110,26 @@ def load(
         biases=biases,
         weights=weights,
         limits=Limits(
-            max_batch=max_batch, queue_limit=queue_limit, max_adapters=max_adapters, prefill_chunk=prefill_chunk
+            max_batch=max_batch,
+            queue_limit=queue_limit,
+            max_adapters=max_adapters,
+            prefill_chunk=prefill_chunk,
+            idle_seconds=idle_seconds,
         ),
         fresh_seed=fresh_seed,
         clock=clock,
+        advice=ADVICE if precision == "int8" and kernels == "auto" and isinstance(model, TorchModel) else "",
     )
-
-
-def _give_back() -> None:
-    """Return what packing the weights left behind to the system: 170 MB for GPT-2 small, where the C library can."""
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cache() -> Path:
     return user_cache_path("person2", appauthor=False)
 
 
-def _model(config: ModelConfig, take: ReadTensor, precision: Precision, cache: Path | None) -> Model:
-    found = library(cache) if cache is not None and precision == "int8" and serves(config) else None
-    if found is not None:
-        return NativeModel(found, config, take, threads=min(torch.get_num_threads(), MAX_THREADS))
-    return TorchModel(config, take, precision=precision)
-
-
-def _biases(config: ModelConfig) -> list[str]:
-    places = [f"h.{layer}.{name}" for layer in range(config.layers) for name in (*MODULES, "ln_1", "ln_2")]
-    return [f"{place}.bias" for place in (*places, "ln_f")]
+def _model(checkpoint: Checkpoint, precision: Precision, kernels: str, cache: Path) -> Model:
+    if precision == "fp32" or kernels == "torch":
+        return TorchModel(checkpoint, precision=precision)
+    found = find_kernels(kernels, cache) if serves(checkpoint.config) else None
+    if found is None:
+        return TorchModel(checkpoint, precision=precision)
+    return NativeModel(found, checkpoint, threads=min(torch.get_num_threads(), MAX_THREADS))

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
+from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
+from core.generator.engine.memory import give_back
 from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
@@ -41,7 +42,9 @@ class Limits:
     max_adapters: int
     """Adapters in memory at once; the least recently used gives way and is read again when it is wanted."""
     prefill_chunk: int
-    """Tokenizer of a prompt read in one step while others speak."""
+    """Tokens of a prompt read in one step while others speak."""
+    idle_seconds: float
+    """How long keys and values are kept for a conversation that says nothing."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,7 +66,7 @@ class Engine:
     def __init__(
         self,
         model: Model,
-        tokens: Tokenizer,
+        tokenizer: Tokenizer,
         pool: KVCachePool,
         *,
         name: str,
@@ -72,15 +75,16 @@ class Engine:
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
         limits: Limits,
+        advice: str = "",
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model, self._tokens, self._limits = model, tokens, limits
-        self._name, self._device, self._fingerprint = name, device, fingerprint
+        self._model, self._tokenizer, self._limits = model, tokenizer, limits
+        self._name, self._device, self._fingerprint, self._advice = name, device, fingerprint, advice
         self._biases, self._weights = biases, weights
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
-        self._scheduler = Scheduler(model=model, pool=pool, tokens=tokens, chunk=limits.prefill_chunk)
+        self._scheduler = Scheduler(model=model, pool=pool, tokenizer=tokenizer, chunk=limits.prefill_chunk)
         self._changed = threading.Condition()
         self._queue: deque[_Request] = deque()
         self._running: list[_Request] = []
@@ -109,7 +113,7 @@ class Engine:
         return self._model.config.context
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokens.encode(text))
+        return len(self._tokenizer.encode(text))
 
     async def generate(
         self,
@@ -126,10 +130,10 @@ class Engine:
         if adapter is not None:
             lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
         limit = self.context_length - room_for(sampling, self.context_length)
-        newest = self._tokens.newest
-        ids = newest(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(newest, prompt, limit)
+        encode = self._tokenizer.prompt
+        ids = encode(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt, limit)
         request = _Request(
-            prompt=ids or [max(self._model.config.end_of_text, 0)],
+            prompt=ids,
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             lora=lora,
@@ -169,6 +173,7 @@ class Engine:
             tokens=self._spoken,
             cached_tokens=self._cached,
             adapters=adapters,
+            advice=self._advice,
         )
 
     async def close(self) -> None:
@@ -243,48 +248,68 @@ class Engine:
                 self._tidy()
                 if self._closing:
                     return False
-                self._changed.wait()
+                if not self._changed.wait(self._limits.idle_seconds / 2):
+                    self._expire()
             self._tidy()
             return True
+
+    def _expire(self) -> None:
+        """Give back what nobody has used for long."""
+        if self._pool.expire(self._limits.idle_seconds):
+            if not len(self._pool):
+                self._model.release()
+            give_back()
 
     def _tidy(self) -> None:
         while self._gone:
             self._pool.drop(self._gone.popleft())
 
     def _admit(self) -> None:
-        """ReadTensor as many waiting requests as there is room for into the batch, in order."""
+        """Take as many waiting requests as there is memory for into the batch, in order."""
         while len(self._running) < self._limits.max_batch:
             with self._changed:
                 request = self._queue[0] if self._queue else None
             if request is None:
                 return
-            leader = self._scheduler.join(
-                request.prompt,
-                sampling=request.sampling,
-                seed=request.seed,
-                lora=request.lora,
-                conversation=request.conversation,
-            )
-            if leader is None:
-                return  # until one who speaks is done
-            request.sequences.append(leader)
-            for number in range(1, request.sampling.best_of):
-                candidate = self._scheduler.candidate(leader, seed=request.seed + number * RIVAL_STEP)
-                if candidate is None and self._running:
-                    self._release(request)
-                    return  # likewise: how many speak is not a matter of who else is here
-                if candidate is None:
-                    break  # alone, and still too little memory for all
-                request.sequences.append(candidate)
-            self._running.append(request)
+            try:
+                if not self._join(request):
+                    return  # until one who speaks is done
+            except Exception as error:
+                log.exception("a request could not be begun; it fails, the others go on")
+                self._release(request)
+                _fail(request.future, _failed(error))
+            else:
+                self._running.append(request)
             with self._changed:
                 if request in self._queue:
                     self._queue.remove(request)
 
-    def _release(self, request: _Request, *, winner: Sequence | None = None) -> None:
-        """End a request's sequences; the winner's keys and values are kept for the conversation's next turn."""
+    def _join(self, request: _Request) -> bool:
+        """Begin a request's sequences; False while there is no memory for all of them."""
+        leader = self._scheduler.join(
+            request.prompt,
+            sampling=request.sampling,
+            seed=request.seed,
+            lora=request.lora,
+            conversation=request.conversation,
+        )
+        if leader is None:
+            return False
+        request.sequences.append(leader)
+        for number in range(1, request.sampling.best_of):
+            candidate = self._scheduler.candidate(leader, seed=request.seed + number * SEED_STEP)
+            if candidate is None and self._running:
+                self._release(request)
+                return False  # how many are drawn is not a matter of who else is here
+            if candidate is None:
+                break  # alone, and still too little memory for all
+            request.sequences.append(candidate)
+        return True
+
+    def _release(self, request: _Request) -> None:
+        """End a request's sequences; the first one's keys and values are kept for the conversation's next turn."""
         for sequence in request.sequences:
-            sequence.conversation = request.conversation if sequence is (winner or request.sequences[0]) else None
+            sequence.conversation = request.conversation if sequence is request.sequences[0] else None
             self._scheduler.leave(sequence)
         request.sequences.clear()
 
@@ -298,36 +323,43 @@ class Engine:
                 self._running.remove(request)
                 self._release(request)
                 continue
-            winner = self._best(sequences)
+            first, candidates = sequences[0], self._candidates(sequences)
             reply = Completion(
-                text=self._scheduler.text(winner),
-                finish=winner.finish if winner.finish == "length" else "stop",
-                prompt_tokens=winner.prompt_tokens,
-                new_tokens=len(winner.new_tokens),
+                candidates=candidates,
+                prompt_tokens=first.prompt_tokens,
+                new_tokens=len(first.new_tokens),
                 seconds=self._clock() - request.arrived,
-                adapter=winner.lora.id if winner.lora else None,
+                adapter=first.lora.id if first.lora else None,
                 seed=request.seed,
             )
-            damaged, reused = winner.finish == "damaged", sequences[0].reused
             self._running.remove(request)
-            self._release(request, winner=winner)
-            if damaged:
+            self._release(request)
+            if not candidates:
                 _fail(
                     request.future,
                     NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged"),
                 )
                 continue
             self._completed += 1
-            self._cached += reused
+            self._cached += first.reused
             _resolve(request.future, reply)
 
-    def _best(self, sequences: abc.Sequence[Sequence]) -> Sequence:
-        """Of those who said something, the one whose reply is best (`choice`)."""
-        able = [one for one in sequences if one.finish != "damaged" and self._scheduler.text(one).strip()]
-        if len(able) < 2:
-            return able[0] if able else sequences[0]
-        prompt, replies = self._scheduler.prompt(able[0]), [self._scheduler.text(one) for one in able]
-        return able[choice.best(prompt, replies, self._scheduler.information(able))]
+    def _candidates(self, sequences: abc.Sequence[Sequence]) -> tuple[Candidate, ...]:
+        """What was drawn, less what came of damaged numbers; scored where there is something to choose among."""
+        whole = [one for one in sequences if one.finish != "damaged"]
+        speaking = [one for one in whole if self._scheduler.text(one).strip()]
+        scores: dict[int, float] = {}
+        if len(speaking) > 1:
+            found = self._scheduler.information(speaking)
+            scores = {id(one): nats for one, nats in zip(speaking, found, strict=True)}
+        return tuple(
+            Candidate(
+                text=self._scheduler.text(one),
+                finish="length" if one.finish == "length" else "stop",
+                information=scores.get(id(one)),
+            )
+            for one in whole
+        )
 
     def _fail_running(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
@@ -337,9 +369,13 @@ class Engine:
             request.conversation = None
             request.sequences = [sequence for sequence in request.sequences if sequence in self._scheduler.sequences]
             self._release(request)
-            sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
-            sentence.__cause__ = error
-            _fail(request.future, sentence)
+            _fail(request.future, _failed(error))
+
+
+def _failed(error: Exception) -> GeneratorError:
+    sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
+    sentence.__cause__ = error
+    return sentence
 
 
 def _fail(future: "Future[Completion]", error: Exception) -> None:

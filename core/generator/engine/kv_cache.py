@@ -3,8 +3,9 @@
 Counts the caches of running requests too, so that the bound holds for everything together. Knows no threads.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.generator.engine.lora import Lora
@@ -17,11 +18,14 @@ class _Idle:
     tokens: Sequence[int]
     """What the cache holds, from position 0."""
     lora: Lora | None
+    since: float
+    """When its conversation was last answered."""
 
 
 class KVCachePool:
-    def __init__(self, model: Model, *, limit: int) -> None:
+    def __init__(self, model: Model, *, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
+        self._clock = clock
         self._limit = limit
         self._idle: OrderedDict[str, _Idle] = OrderedDict()
         self._used = 0
@@ -74,12 +78,20 @@ class KVCachePool:
             self._used -= cache.bytes
             return
         self._forget(conversation)
-        self._idle[conversation] = _Idle(cache=cache, tokens=tuple(tokens), lora=lora)
+        self._idle[conversation] = _Idle(cache=cache, tokens=tuple(tokens), lora=lora, since=self._clock())
 
     def drop(self, lora: Lora) -> None:
         """Free what an adapter computed."""
         for conversation in [name for name, idle in self._idle.items() if idle.lora is lora]:
             self._forget(conversation)
+
+    def expire(self, seconds: float) -> int:
+        """Free what no conversation has used for so long; returns how many were freed."""
+        before = self._clock() - seconds
+        old = [name for name, idle in self._idle.items() if idle.since <= before]
+        for conversation in old:
+            self._forget(conversation)
+        return len(old)
 
     def clear(self) -> None:
         for conversation in list(self._idle):

@@ -21,16 +21,19 @@ from core.adapters import CARD, Card
 from core.errors import AdapterError
 from core.generator import Adapter
 from core.generator.engine.checkpoint import ModelConfig
+from core.generator.families import Family
 
 Site: TypeAlias = tuple[int, str]
 """Layer number and module: `(0, "attn.c_attn")`."""
 
-MODULES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-"""The linear layers of a GPT-2 block, in the order they are computed."""
-_TENSOR = re.compile(
-    r"^base_model\.model\.(?:transformer\.)?(?:h\.(?P<layer>\d+)\.(?P<module>attn\.c_attn|attn\.c_proj|mlp\.c_fc|"
-    r"mlp\.c_proj|ln_1|ln_2)|(?P<last>ln_f))\.(?:(?P<lora>lora_[AB])\.(?P<what>weight|bias)|(?:base_layer\.)?bias)$"
-)
+
+def _tensors(family: Family) -> re.Pattern[str]:
+    """The names of what an adapter for this family may hold, as peft writes them."""
+    linear = "|".join(re.escape(name) for name in (*family.linear, *family.norms[:2]))
+    return re.compile(
+        rf"^base_model\.model\.(?:{family.root}\.)?(?:{family.blocks}\.(?P<layer>\d+)\.(?P<module>{linear})"
+        rf"|(?P<last>{family.norms[2]}))\.(?:(?P<lora>lora_[AB])\.(?P<what>weight|bias)|(?:base_layer\.)?bias)$"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,8 @@ class Lora:
 
 
 Biases: TypeAlias = Mapping[str, Tensor]
-"""The base's biases by tensor name (`h.0.attn.c_attn.bias`): an adapter saves whole biases, we add differences."""
+"""The base's biases by their names below the root (`h.0.attn.c_attn.bias`): an adapter saves whole ones, we add the
+differences."""
 
 
 Weights: TypeAlias = Callable[[Site], Tensor]
@@ -75,6 +79,8 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
     check(adapter.path)
     config = peft_config(adapter.path)
     _fits(adapter, fingerprint)
+    family = shape.family
+    pattern = _tensors(family)
     try:
         tensors = load_file(adapter.path / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -82,17 +88,17 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
     parts: dict[Site, dict[str, Tensor]] = {}
     last: Tensor | None = None
     for key, tensor in tensors.items():
-        found = _TENSOR.match(key)
-        if found is None or (found["lora"] and (found["module"] or "ln").startswith("ln")):
+        found = pattern.match(key)
+        if found is None or (found["lora"] and found["module"] not in family.linear):
             raise AdapterError(
-                f"the adapter {name!r} changes {key}, and the engine serves c_attn, c_proj and c_fc:"
-                " train it on those or set GENERATOR=transformers"
+                f"the adapter {name!r} changes {key}, and the engine serves {', '.join(family.targets)}:"
+                " train it on those or set PERSON2_GENERATOR=transformers"
             )
         tensor = tensor.to(torch.float32).contiguous()
         if found["lora"]:
             parts.setdefault((int(found["layer"]), found["module"]), {})[found["lora"] + found["what"]] = tensor
             continue
-        place = found["last"] or f"h.{found['layer']}.{found['module']}"
+        place = found["last"] or f"{family.blocks}.{found['layer']}.{found['module']}"
         own = biases.get(f"{place}.bias")
         if own is None or own.shape != tensor.shape:
             raise _foreign(name, key)
@@ -100,22 +106,13 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
             last = tensor - own
         else:
             parts.setdefault((int(found["layer"]), found["module"]), {})["bias"] = tensor - own
-    deltas = {site: _delta(name, site, part, shape, config) for site, part in parts.items() if "ln" not in site[1]}
-    norms = {site: part["bias"] for site, part in parts.items() if "ln" in site[1]}
-    for (layer, norm), shift in norms.items():
-        site = (layer, "attn.c_attn" if norm == "ln_1" else "mlp.c_fc")
-        deltas[site] = _shifted(deltas.get(site), shift, weights(site))
+    linear = set(family.linear)
+    deltas = {site: _delta(name, site, part, shape, config) for site, part in parts.items() if site[1] in linear}
+    for (layer, norm), part in parts.items():
+        if norm not in linear:
+            site = (layer, shape.groups[0 if norm == family.norms[0] else 2][0])
+            deltas[site] = _shifted(deltas.get(site), part["bias"], weights(site))
     return Lora(id=name, path=adapter.path, deltas=deltas, last_norm=last)
-
-
-def sizes(shape: ModelConfig, module: str) -> tuple[int, int]:
-    """Inputs and outputs of a linear layer."""
-    return {
-        "attn.c_attn": (shape.width, 3 * shape.width),
-        "attn.c_proj": (shape.width, shape.width),
-        "mlp.c_fc": (shape.width, shape.inner),
-        "mlp.c_proj": (shape.inner, shape.width),
-    }[module]
 
 
 def _fits(adapter: Adapter, fingerprint: str) -> None:
@@ -139,8 +136,8 @@ def _foreign(name: str, tensor: str) -> AdapterError:
 
 def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: ModelConfig, config: Mapping[str, Any]) -> Delta:
     layer, module = site
-    place = f"h.{layer}.{module}"
-    inputs, outputs = sizes(shape, module)
+    place = f"{shape.family.root}.{shape.family.blocks}.{layer}.{module}"
+    inputs, outputs = shape.sizes(module)
     down, up = part.get("lora_Aweight"), part.get("lora_Bweight")
     if (down is None) != (up is None) or layer >= shape.layers:
         raise _foreign(name, place)
@@ -149,7 +146,7 @@ def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: ModelConfig
         return Delta(down=torch.zeros(0, inputs), up=torch.zeros(0, outputs), bias=bias)
     if down.shape != (up.shape[1], inputs) or up.shape[0] != outputs:
         raise _foreign(name, place)
-    scaling = _scaling(config, f"transformer.{place}", rank=down.shape[0])
+    scaling = _scaling(config, place, rank=down.shape[0])
     extra = part.get("lora_Bbias")
     if extra is not None:  # peft's lora_bias=True: a bias of the low-rank product, scaled with it
         bias = extra * scaling + (0 if bias is None else bias)

@@ -23,7 +23,7 @@ class KVCache(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokenizer it can hold."""
+        """Tokens it can hold."""
         ...
 
     @property
@@ -67,6 +67,10 @@ class Model(Protocol):
         order. Returns the wanted logits, chunk after chunk: (sum of `logits`, vocabulary) float32. The caller may
         change them; the next call may overwrite them.
         """
+        ...
+
+    def release(self) -> None:
+        """Free what is kept between steps to be quick; the next one is a little slower."""
         ...
 
     @property

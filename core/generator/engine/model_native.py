@@ -1,7 +1,7 @@
-"""GPT-2 in one compiled call a step (`step.c`): int8 weights, int8 keys and values, nothing of Python per layer.
+"""A model in one compiled call a step (`kernels`): int8 weights, int8 keys and values, nothing of Python per layer.
 
 This file lays out memory for it and calls it; what is computed, and why a row's result depends on nothing but its own
-conversation, stands in the C file. Where it cannot be built, `eager` computes the same model with torch.
+conversation, stands in the C files. Where there is no library, `model_torch` computes the same model.
 """
 
 import ctypes
@@ -10,46 +10,64 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.generator.engine.checkpoint import ModelConfig, ReadTensor
+from core.generator.engine.checkpoint import Checkpoint, ModelConfig
+from core.generator.engine.kernels.library import Kernels
 from core.generator.engine.linear import quantize
-from core.generator.engine.lora import MODULES, Delta, Lora
+from core.generator.engine.lora import Lora
 from core.generator.engine.model import Chunk, KVCache, rounded
 from core.generator.engine.sampling import WIDE_HEAD, TopTokens, top_tokens
 
-COLUMNS = 64
-"""Output channels in a block of packed weights, and keys in four vectors: what `step.c` calls COLUMNS."""
-LANES = 16
+BLOCK = 64
+"""Widths are filled up to whole ones with zeros, so that every kind of kernels finds whole blocks and vectors."""
+KEYS = 16
+"""Keys that lie together: what `kernels.h` calls KEYS."""
+MAX_HEAD_WIDTH = 256
+MAX_PARTS = 3
 NEAR = 8.0
-"""Tokenizer at least e^-8 as likely as the top_tokens are looked at first when one is drawn."""
-_ROW = np.dtype([("token", "i4"), ("place", "i4"), ("cache", "u8"), ("lora", "u8")], align=True)
-_ACTIVATIONS = {"gelu_new": 0, "relu": 1}
+"""Tokens at least e^-8 as likely as the likeliest are looked at first when one is drawn."""
+_ROW = np.dtype([("token", "i4"), ("position", "i4"), ("cache", "u8"), ("lora", "u8")], align=True)
+_ACTIVATIONS = {"gelu_new": 0, "relu": 1, "gelu": 2, "silu": 3}
 
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = [("weight", _Pointer), ("scale", _Pointer), ("bias", _Pointer), ("inputs", _Long), ("outputs", _Long)]
+    _fields_ = [
+        *((name, _Pointer) for name in ("weight", "scale", "bias")),
+        *((name, _Long) for name in ("inputs", "outputs", "slot", "parts")),
+        ("ends", _Long * MAX_PARTS),
+    ]
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [("linear", _Linear * len(MODULES)), ("norm", _Pointer * 2), ("shift", _Pointer * 2)]
-
-
-class _ModelStruct(ctypes.Structure):
     _fields_ = [
-        ("layers", _Pointer),
+        ("linear", _Linear * 4),
+        ("norm", _Pointer * 2),
+        ("shift", _Pointer * 2),
+        ("head_norms", _Pointer * 2),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, _Pointer) for name in ("kernels", "layers")),
         ("head", _Linear),
-        *((name, _Pointer) for name in ("words", "places", "last_norm", "last_shift")),
-        *((name, _Long) for name in ("count", "width", "heads", "head_width", "inner", "activation")),
+        *((name, _Pointer) for name in ("words", "positions", "rotary", "last_norm", "last_shift")),
+        *(
+            (name, _Long)
+            for name in ("count", "width", "heads", "kv_heads", "head_width", "inner", "activation", "slots")
+        ),
+        *((name, _Long) for name in ("key_at", "value_at")),
         ("epsilon", ctypes.c_double),
     ]
 
 
 class _Delta(ctypes.Structure):
-    _fields_ = [("down", _Pointer), ("up", _Pointer), ("bias", _Pointer), ("rank", _Long)]
+    _fields_ = [*((name, _Pointer) for name in ("down", "up", "bias")), ("rank", _Long), ("outputs", _Long)]
 
 
 class _Lora(ctypes.Structure):
@@ -74,13 +92,13 @@ class _Call(ctypes.Structure):
 
 
 class NativeKVCache:
-    """keys (layers, heads, capacity / 16, head width / 4, 16, 4) uint8, values (layers, heads, capacity, head width)
-    int8, and a float32 scale for each token and head of both."""
+    """keys (layers, kv heads, capacity / 16, head width × 16) and values (layers, kv heads, capacity, head width) int8,
+    and a float32 scale for each token and head of both."""
 
     def __init__(self, config: ModelConfig, capacity: int) -> None:
         self._config, self.capacity = config, capacity
-        heads, width = (config.layers, config.heads), config.head_width
-        self._keys = torch.empty((*heads, capacity // LANES, width * LANES), dtype=torch.uint8)
+        heads, width = (config.layers, config.kv_heads), config.head_width
+        self._keys = torch.empty((*heads, capacity // KEYS, width * KEYS), dtype=torch.int8)
         self._values = torch.empty((*heads, capacity, width), dtype=torch.int8)
         self._scales = torch.empty((2, *heads, capacity))
         self._view = _KVCache(
@@ -98,7 +116,7 @@ class NativeKVCache:
 
     def resized(self, tokens: int, *, keep: int) -> "NativeKVCache":
         cache = NativeKVCache(self._config, rounded(tokens))
-        blocks = -(-keep // LANES)
+        blocks = -(-keep // KEYS)
         cache._keys[:, :, :blocks] = self._keys[:, :, :blocks]
         cache._values[:, :, :keep] = self._values[:, :, :keep]
         cache._scales[..., :keep] = self._scales[..., :keep]
@@ -106,69 +124,92 @@ class NativeKVCache:
 
 
 def serves(config: ModelConfig) -> bool:
-    """Whether the C code computes this config: every GPT-2 that was published, but not every tiny one."""
-    return (
-        config.width % COLUMNS == 0
-        and config.inner % COLUMNS == 0
-        and config.head_width % LANES == 0
-        and config.activation in _ACTIVATIONS
-    )
+    """Whether the C code computes this shape: what was published of the families, but not every tiny one."""
+    return config.width % BLOCK == 0 and config.head_width % KEYS == 0 and config.head_width <= MAX_HEAD_WIDTH
 
 
 class NativeModel:
-    """A whole model in the library's layout, built from the tensors `take` gives."""
+    """A whole model in the library's layout, built from the tensors of a checkpoint."""
 
-    kernels = "avx512"
-
-    def __init__(self, library: ctypes.CDLL, config: ModelConfig, take: ReadTensor, *, threads: int) -> None:
-        self.config = config
+    def __init__(self, kernels: Kernels, checkpoint: Checkpoint, *, threads: int) -> None:
+        self.config = config = checkpoint.config
+        self.kernels = kernels.name
+        self._chosen = kernels
         self._threads = threads
         self._kept: list[Any] = []
         """Everything the C side points to, for as long as this lives."""
+        library = kernels.library
         self._step = library.person2_step
         self._step.restype, self._step.argtypes = None, [_Pointer]
         self._scratch_size = library.person2_scratch
-        self._scratch_size.restype, self._scratch_size.argtypes = _Long, [_Pointer, _Long, _Long, _Long, _Long]
-        self._likeliest = library.person2_likeliest
-        self._likeliest.restype = None
-        self._likeliest.argtypes = [_Pointer, _Long, _Long, _Long, _Pointer, ctypes.c_float, _Long, *[_Pointer] * 4]
+        self._scratch_size.restype, self._scratch_size.argtypes = _Long, [_Pointer]
+        self._top_tokens = library.person2_top_tokens
+        self._top_tokens.restype = None
+        self._top_tokens.argtypes = [
+            _Pointer, _Pointer, _Long, _Long, _Long, _Pointer, ctypes.c_float, _Long, *[_Pointer] * 4
+        ]  # fmt: skip
         layers = (_Layer * config.layers)()
         for number, layer in enumerate(layers):
-            place = f"h.{number}"
-            for slot, module in enumerate(MODULES):
-                bias = take(f"{place}.{module}.bias").clone()
-                if module == "attn.c_attn":
-                    bias[config.width : 2 * config.width] = 0  # softmax does not see it (step.c)
-                layer.linear[slot] = self._linear(take(f"{place}.{module}.weight").t(), bias)
-            for slot, norm in enumerate(("ln_1", "ln_2")):
-                layer.norm[slot] = self._keep(take(f"{place}.{norm}.weight"))
-                layer.shift[slot] = self._keep(take(f"{place}.{norm}.bias"))
-        table = take("wte.weight")
-        self._padded = -(-config.vocabulary // COLUMNS) * COLUMNS
+            self._fill(layer, checkpoint, number)
+        table, head = checkpoint.words(), checkpoint.head()
+        positions = checkpoint.positions()
+        weight, shift = checkpoint.norm(None, config.family.norms[2])
+        self._padded = -(-config.vocabulary // BLOCK) * BLOCK
         self._kept.append(layers)
-        self._model = _ModelStruct(
+        ends = layers[0].linear[0].ends
+        queries = config.heads * config.head_width
+        apart = len(config.groups[0]) > 1
+        self._model = _Model(
+            kernels=kernels.address,
             layers=ctypes.addressof(layers),
-            head=self._linear(table, None),
+            head=self._linear([table if head is None else head], [None], slot=-1),
             words=self._keep(table.half()),
-            places=self._keep(take("wpe.weight")),
-            last_norm=self._keep(take("ln_f.weight")),
-            last_shift=self._keep(take("ln_f.bias")),
+            positions=None if positions is None else self._keep(positions),
+            rotary=self._keep(config.rotations()) if config.frequencies else None,
+            last_norm=self._keep(weight),
+            last_shift=None if shift is None else self._keep(shift),
             count=config.layers,
             width=config.width,
             heads=config.heads,
+            kv_heads=config.kv_heads,
             head_width=config.head_width,
-            inner=config.inner,
+            inner=_filled(config.inner),
             activation=_ACTIVATIONS[config.activation],
+            slots=len(config.family.linear),
+            key_at=ends[0] if apart else queries,
+            value_at=ends[1] if apart else queries + config.kv_heads * config.head_width,
             epsilon=config.epsilon,
         )
+        self.release()
+
+    def release(self) -> None:
         self._scratch = torch.empty(0)
+        self._logits = torch.empty(0, self._padded)
+
+    def _fill(self, layer: _Layer, checkpoint: Checkpoint, number: int) -> None:
+        config, slot = self.config, 0
+        for index, group in enumerate(config.groups):
+            weights = [checkpoint.weight(number, module) for module in group]
+            biases = [checkpoint.bias(number, module) for module in group]
+            if config.family.positions == "learned" and index == 0 and biases[0] is not None:
+                # Keys' bias adds the same number to every score of a query, which softmax does not see; without it
+                # keys are smaller, so they round better. (Rotations would make it differ by position.)
+                biases[0][config.width : 2 * config.width] = 0
+            layer.linear[index] = self._linear(weights, biases, slot=slot)
+            slot += len(group)
+        for index, name in enumerate(config.family.norms[:2]):
+            weight, shift = checkpoint.norm(number, name)
+            layer.norm[index] = self._keep(weight)
+            layer.shift[index] = None if shift is None else self._keep(shift)
+        for index, name in enumerate(config.family.head_norms):
+            layer.head_norms[index] = self._keep(checkpoint.norm(number, name)[0])
 
     def new_cache(self, tokens: int) -> NativeKVCache:
         return NativeKVCache(self.config, rounded(tokens))
 
     def cache_bytes(self, tokens: int) -> int:
         config = self.config
-        return config.layers * config.heads * 2 * rounded(tokens) * (config.head_width + 4)
+        return config.layers * config.kv_heads * 2 * rounded(tokens) * (config.head_width + 4)
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         count = sum(len(chunk.tokens) for chunk in chunks)
@@ -179,30 +220,31 @@ class NativeModel:
             behind = row + len(chunk.tokens)
             part = rows[row:behind]
             part["token"] = chunk.tokens
-            part["place"] = np.arange(chunk.start, chunk.start + len(chunk.tokens))
+            part["position"] = np.arange(chunk.start, chunk.start + len(chunk.tokens))
             part["cache"] = _address(chunk.cache)
             part["lora"], rank = self._lora(chunk.lora)
             max_rank = max(max_rank, rank)
             wanted.extend(range(behind - chunk.logits, behind))
             row = behind
         wanted_rows = np.array(wanted, dtype=np.int64)
-        logits = torch.empty((len(wanted), self._padded))
-        model = ctypes.addressof(self._model)
-        needed = self._scratch_size(model, count, self._threads, max_rank, self.config.context)
-        if len(self._scratch) < needed:
-            self._scratch = torch.empty(needed)
+        if len(self._logits) < len(wanted):
+            self._logits = torch.empty((len(wanted), self._padded))
+        logits = self._logits[: len(wanted)]
         call = _Call(
-            model=model,
+            model=ctypes.addressof(self._model),
             rows=rows.ctypes.data,
             row_count=count,
             wanted=wanted_rows.ctypes.data,
             wanted_count=len(wanted),
             logits=logits.data_ptr(),
-            scratch=self._scratch.data_ptr(),
             threads=self._threads,
             max_rank=max_rank,
             context=self.config.context,
         )
+        needed = self._scratch_size(ctypes.addressof(call))
+        if len(self._scratch) < needed:
+            self._scratch = torch.empty(needed)
+        call.scratch = self._scratch.data_ptr()
         self._step(ctypes.addressof(call))
         return logits[:, : self.config.vocabulary]
 
@@ -215,7 +257,8 @@ class NativeModel:
         tokens = np.empty((rows, WIDE_HEAD), dtype=np.int32)
         values = np.empty((rows, WIDE_HEAD), dtype=np.float32)
         counts, whole = np.empty(rows, dtype=np.int64), np.empty(rows)
-        self._likeliest(
+        self._top_tokens(
+            self._chosen.address,
             logits.data_ptr(),
             rows,
             logits.stride(0),
@@ -227,7 +270,7 @@ class NativeModel:
         )
         found = []
         for row, count in enumerate(counts.tolist()):
-            kept = count if count <= WIDE_HEAD - LANES else 0
+            kept = count if count <= WIDE_HEAD else 0
             order = np.argsort(-values[row, :kept], kind="stable")
             found.append(
                 TopTokens(
@@ -241,20 +284,32 @@ class NativeModel:
         self._kept.append(tensor)
         return tensor.data_ptr()
 
-    def _linear(self, weight: Tensor, bias: Tensor | None) -> _Linear:
-        """(N, K) float32 → (N / 64, K / 4, 64, 4) uint8 around 128, N filled up with zeros."""
-        whole, scale = quantize(weight)
+    def _linear(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, slot: int) -> _Linear:
+        """Layers (N, K) float32 side by side → int8 in blocks of the kernels' layout, N and K filled up with zeros."""
+        parts = [quantize(F.pad(weight, (0, -weight.shape[1] % BLOCK))) for weight in weights]
+        whole = torch.cat([F.pad(part, (0, 0, 0, -len(part) % BLOCK)) for part, _ in parts])
+        scale = torch.cat([F.pad(scale, (0, -len(scale) % BLOCK)) for _, scale in parts])
+        bias = torch.cat(
+            [
+                F.pad(torch.zeros(len(weight)) if bias is None else bias, (0, -len(weight) % BLOCK))
+                for weight, bias in zip(weights, biases, strict=True)
+            ]
+        )
         outputs, inputs = whole.shape
-        filled = -outputs % COLUMNS
-        whole = torch.nn.functional.pad(whole, (0, 0, 0, filled))
-        packed = (whole.view(torch.uint8) ^ 128).view(-1, COLUMNS, inputs // 4, 4).transpose(1, 2)
-        bias = torch.zeros(outputs) if bias is None else bias
+        columns, group = self._chosen.columns, self._chosen.group or inputs
+        if self._chosen.around:
+            whole = (whole.view(torch.uint8) ^ 128).view(torch.int8)
+        packed = whole.view(-1, columns, inputs // group, group).transpose(1, 2)
+        ends = np.cumsum([_filled(len(weight)) for weight in weights]).tolist()
         return _Linear(
             weight=self._keep(packed),
-            scale=self._keep(torch.nn.functional.pad(scale, (0, filled))),
-            bias=self._keep(torch.nn.functional.pad(bias, (0, filled))),
+            scale=self._keep(scale),
+            bias=self._keep(bias),
             inputs=inputs,
-            outputs=outputs + filled,
+            outputs=outputs,
+            slot=slot,
+            parts=len(weights),
+            ends=(_Long * MAX_PARTS)(*ends),
         )
 
     def _lora(self, lora: Lora | None) -> tuple[int, int]:
@@ -262,26 +317,31 @@ class NativeModel:
         if lora is None:
             return 0, 0
         if "view" not in lora.native:
-            empty = Delta(down=torch.zeros(0), up=torch.zeros(0))
-            found = [
-                lora.deltas.get((layer, module), empty) for layer in range(self.config.layers) for module in MODULES
-            ]
-            deltas = (_Delta * len(found))(
-                *(
-                    _Delta(
-                        down=delta.down.data_ptr(),
-                        up=delta.up.data_ptr(),
-                        bias=delta.bias.data_ptr() if delta.bias is not None else None,
-                        rank=len(delta.down),
-                    )
-                    for delta in found
+            kept: list[Tensor] = []
+
+            def keep(tensor: Tensor) -> int:
+                kept.append(F.pad(tensor, (0, -tensor.shape[-1] % BLOCK)).contiguous())
+                return kept[-1].data_ptr()
+
+            modules = self.config.family.linear
+            deltas = (_Delta * (self.config.layers * len(modules)))()
+            for (layer, module), delta in lora.deltas.items():
+                deltas[layer * len(modules) + modules.index(module)] = _Delta(
+                    down=keep(delta.down),
+                    up=keep(delta.up),
+                    bias=None if delta.bias is None else keep(delta.bias),
+                    rank=len(delta.down),
+                    outputs=_filled(delta.up.shape[1]),
                 )
-            )
             last = lora.last_norm.data_ptr() if lora.last_norm is not None else None
-            lora.native["deltas"] = deltas
+            lora.native["kept"] = (deltas, kept)
+            lora.native["rank"] = max((len(delta.down) for delta in lora.deltas.values()), default=0)
             lora.native["view"] = _Lora(deltas=ctypes.addressof(deltas), last=last)
-            lora.native["rank"] = max(len(delta.down) for delta in found)
         return ctypes.addressof(lora.native["view"]), lora.native["rank"]
+
+
+def _filled(width: int) -> int:
+    return -(-width // BLOCK) * BLOCK
 
 
 def _address(cache: KVCache) -> int:

@@ -1,4 +1,4 @@
-"""GPT-2 in torch, one operation at a time: float32 that equals transformers + peft, or int8 weights.
+"""A model in torch, one operation at a time: float32 that equals transformers + peft, or int8 weights.
 
 All rows of all conversations go through each linear layer together; attention is done a conversation at a time on its
 own cache, so nothing is padded and nobody's neighbours matter. Knows nothing of requests, sampling or text.
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from core.generator.engine.checkpoint import ModelConfig, ReadTensor
+from core.generator.engine.checkpoint import Checkpoint
 from core.generator.engine.linear import ROWS_ALIKE, Linear, linear
-from core.generator.engine.lora import MODULES, Lora, spans
+from core.generator.engine.lora import Lora, spans
 from core.generator.engine.model import Chunk, KVCache, rounded
 
 Precision = Literal["int8", "fp32"]
@@ -50,67 +50,87 @@ class TorchKVCache:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Norm:
     weight: Tensor
-    bias: Tensor
+    shift: Tensor | None
+    """None for RMSNorm."""
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+        if self.shift is None:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.shift, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    norms: tuple[_Norm, _Norm]
+    linear: tuple[Linear, ...]
+    """One for each group of layers that read the same (`ModelConfig.groups`), their outputs side by side."""
+    head_norms: tuple[_Norm, ...]
+    """Of queries and of keys, or none."""
 
 
 class TorchModel:
-    """A whole model, built from the tensors `take` gives."""
+    """A whole model, built from the tensors of a checkpoint."""
 
     search = None
     kernels = "torch"
 
-    def __init__(self, config: ModelConfig, take: ReadTensor, *, precision: Precision) -> None:
-        self.config = config
+    def __init__(self, checkpoint: Checkpoint, *, precision: Precision) -> None:
+        self.config = config = checkpoint.config
         self._kept = torch.float32 if precision == "fp32" else torch.bfloat16
-        table = take("wte.weight")
+        table = checkpoint.words()
         # half the bytes beside int8 weights; rounding a lookup to fp16 is far below rounding the weights to int8
         self._words = table if precision == "fp32" else table.half()
-        self._places = take("wpe.weight")
-        self._norms = [
-            (self._norm(take, f"h.{layer}.ln_1"), self._norm(take, f"h.{layer}.ln_2")) for layer in range(config.layers)
-        ]
-        self._layers: list[dict[str, Linear]] = [
-            {
-                module: linear(
-                    take(f"h.{layer}.{module}.weight").t(), take(f"h.{layer}.{module}.bias"), precision=precision
-                )
-                for module in MODULES
-            }
-            for layer in range(config.layers)
-        ]
-        self._last = self._norm(take, "ln_f")
-        self._head = linear(table, None, precision=precision)
-        self._activation = _ACTIVATIONS[config.activation]
+        self._positions = checkpoint.positions()
+        self._rotations = config.rotations() if config.frequencies else None
+        self._blocks = [self._block(checkpoint, layer, precision) for layer in range(config.layers)]
+        self._last = self._norm(*checkpoint.norm(None, config.family.norms[2]))
+        head = checkpoint.head()
+        self._head = linear(table if head is None else head, None, precision=precision)
 
-    def _norm(self, take: ReadTensor, name: str) -> _Norm:
-        return _Norm(weight=take(f"{name}.weight"), bias=take(f"{name}.bias"), epsilon=self.config.epsilon)
+    def _block(self, checkpoint: Checkpoint, layer: int, precision: Precision) -> _Block:
+        family = self.config.family
+        first, second = (self._norm(*checkpoint.norm(layer, name)) for name in family.norms[:2])
+        return _Block(
+            norms=(first, second),
+            linear=tuple(
+                linear(*joined(checkpoint, layer, group), precision=precision) for group in self.config.groups
+            ),
+            head_norms=tuple(self._norm(*checkpoint.norm(layer, name)) for name in family.head_norms),
+        )
+
+    def _norm(self, weight: Tensor, shift: Tensor | None) -> _Norm:
+        return _Norm(weight=weight, shift=shift, epsilon=self.config.epsilon)
 
     def new_cache(self, tokens: int) -> TorchKVCache:
         config = self.config
-        size = (config.layers, 2, config.heads, rounded(tokens), config.head_width)
+        size = (config.layers, 2, config.kv_heads, rounded(tokens), config.head_width)
         return TorchKVCache(torch.empty(size, dtype=self._kept))
 
     def cache_bytes(self, tokens: int) -> int:
-        return self.config.layers * 2 * self.config.width * rounded(tokens) * self._kept.itemsize
+        config = self.config
+        return config.layers * 2 * config.kv_heads * config.head_width * rounded(tokens) * self._kept.itemsize
+
+    def release(self) -> None:
+        """Nothing is kept."""
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
-        # neighbours of one voice, so that each adapter is one product; a stable sort keeps a conversation in order
+        # neighbours of one adapter, so that each is one product; a stable sort keeps a conversation in order
         order = sorted(range(len(chunks)), key=lambda index: id(chunks[index].lora))
         sorted_chunks = [chunks[index] for index in order]
         loras = spans([chunk.lora for chunk in sorted_chunks for _ in chunk.tokens])
         tokens = torch.tensor([token for chunk in sorted_chunks for token in chunk.tokens])
         places = [place for chunk in sorted_chunks for place in range(chunk.start, chunk.start + len(chunk.tokens))]
-        x = self._words[tokens].float() + self._places[torch.tensor(places)]
-        for layer, (first, second) in enumerate(self._norms):
-            qkv = self._apply(layer, "attn.c_attn", first(x), loras)
-            x = x + self._apply(layer, "attn.c_proj", self._attend(layer, qkv, sorted_chunks), loras)
-            inner = self._activation(self._apply(layer, "mlp.c_fc", second(x), loras))
-            x = x + self._apply(layer, "mlp.c_proj", inner, loras)
+        positions = torch.tensor(places)
+        x = self._words[tokens].float()
+        if self._positions is not None:
+            x = x + self._positions[positions]
+        turns = None if self._rotations is None else self._rotations[positions]
+        for layer, block in enumerate(self._blocks):
+            qkv = self._apply(layer, 0, block.norms[0](x), loras)
+            x = x + self._apply(layer, 1, self._attend(layer, qkv, turns, sorted_chunks), loras)
+            x = x + self._apply(layer, 3, self._activate(self._apply(layer, 2, block.norms[1](x), loras)), loras)
         wanted: dict[int, range] = {}
         row = 0
         for index, chunk in zip(order, sorted_chunks, strict=True):
@@ -123,48 +143,84 @@ class TorchModel:
                 last[begin:end] += lora.last_norm
         return self._head(last[torch.tensor(rows, dtype=torch.long)])
 
-    def _apply(self, layer: int, module: str, x: Tensor, loras: Sequence[tuple[Lora, int, int]]) -> Tensor:
-        """(M, inputs) → (M, outputs) float32: the base's product and each adapter's on its own rows."""
-        y = self._layers[layer][module](x)
+    def _apply(self, layer: int, group: int, x: Tensor, loras: Sequence[tuple[Lora, int, int]]) -> Tensor:
+        """(M, inputs) → (M, outputs) float32: the base's product and each adapter's on its own rows and columns."""
+        y = self._blocks[layer].linear[group](x)
         for lora, begin, end in loras:
-            delta = lora.deltas.get((layer, module))
-            if delta is None:
-                continue
-            rows = end - begin
+            rows, column = end - begin, 0
             part = x[begin:end]
             if rows < ROWS_ALIKE:  # the same bits whoever else speaks with this adapter
                 part = F.pad(part, (0, 0, 0, ROWS_ALIKE - rows))
-            y[begin:end] += ((part @ delta.down.t()) @ delta.up)[:rows]
-            if delta.bias is not None:
-                y[begin:end] += delta.bias
+            for module in self.config.groups[group]:
+                behind = column + self.config.sizes(module)[1]
+                delta = lora.deltas.get((layer, module))
+                if delta is not None:
+                    y[begin:end, column:behind] += ((part @ delta.down.t()) @ delta.up)[:rows]
+                    if delta.bias is not None:
+                        y[begin:end, column:behind] += delta.bias
+                column = behind
         return y
 
-    def _attend(self, layer: int, qkv: Tensor, chunks: Sequence[Chunk]) -> Tensor:
-        """(M, 3 × width) → (M, width): each chunk's rows look at their own conversation up to themselves."""
+    def _activate(self, x: Tensor) -> Tensor:
+        if not self.config.family.gated:
+            return _ACTIVATIONS[self.config.activation](x)
+        gate, up = x.chunk(2, dim=1)
+        return F.silu(gate) * up
+
+    def _attend(self, layer: int, qkv: Tensor, turns: Tensor | None, chunks: Sequence[Chunk]) -> Tensor:
+        """(M, queries + keys + values) → (M, queries): each chunk's rows look at their own conversation up to
+        themselves."""
         config = self.config
-        heads = qkv.view(-1, 3, config.heads, config.head_width).permute(1, 2, 0, 3)
-        out = qkv.new_empty(qkv.shape[0], config.heads, config.head_width)
+        heads = qkv.view(len(qkv), -1, config.head_width)
+        queries, keys, values = heads.split([config.heads, config.kv_heads, config.kv_heads], dim=1)
+        if self._blocks[layer].head_norms:
+            queries, keys = (
+                norm(part) for norm, part in zip(self._blocks[layer].head_norms, (queries, keys), strict=True)
+            )
+        if turns is not None:
+            queries, keys = _rotated(queries, turns), _rotated(keys, turns)
+        out = qkv.new_empty(len(qkv), config.heads, config.head_width)
         row = 0
         for chunk in chunks:
             count = len(chunk.tokens)
             behind = chunk.start + count
             kept = _values(chunk.cache)[layer]
-            kept[:, :, chunk.start : behind] = heads[1:, :, row : row + count]
-            keys, values = kept[:, :, :behind].float()
+            kept[0, :, chunk.start : behind] = keys[row : row + count].transpose(0, 1)
+            kept[1, :, chunk.start : behind] = values[row : row + count].transpose(0, 1)
+            both = kept[:, :, :behind].float()
+            if config.heads != config.kv_heads:
+                both = both.repeat_interleave(config.heads // config.kv_heads, dim=1)
             mask = None
             if count > 1 and chunk.start:
                 # causal, for rows that begin in the middle of a conversation
                 mask = torch.ones(count, behind, dtype=torch.bool).tril_(chunk.start)
             done = F.scaled_dot_product_attention(
-                heads[None, 0, :, row : row + count],
-                keys[None],
-                values[None],
+                queries[row : row + count].transpose(0, 1)[None],
+                both[None, 0],
+                both[None, 1],
                 attn_mask=mask,
                 is_causal=count > 1 and not chunk.start,
             )
             out[row : row + count] = done[0].transpose(0, 1)
             row += count
-        return out.view(-1, config.width)
+        return out.view(len(qkv), -1)
+
+
+def joined(checkpoint: Checkpoint, layer: int, modules: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """Layers that read the same input as one: weight (outputs, inputs), and bias (outputs,) where one has a bias."""
+    weights = [checkpoint.weight(layer, module) for module in modules]
+    biases = [checkpoint.bias(layer, module) for module in modules]
+    if all(bias is None for bias in biases):
+        return torch.cat(weights), None
+    whole = [torch.zeros(len(w)) if bias is None else bias for w, bias in zip(weights, biases, strict=True)]
+    return torch.cat(weights), torch.cat(whole)
+
+
+def _rotated(x: Tensor, turns: Tensor) -> Tensor:
+    """(M, heads, width) turned by (M, 2, width / 2): pairs lie half a head apart, as in Llama's checkpoints."""
+    cosine, sine = turns[:, None, 0], turns[:, None, 1]
+    first, second = x.chunk(2, dim=2)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=2)
 
 
 def _values(cache: KVCache) -> Tensor:

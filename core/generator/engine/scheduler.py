@@ -61,7 +61,7 @@ class Sequence:
 class Scheduler:
     model: Model
     pool: KVCachePool
-    tokens: Tokenizer
+    tokenizer: Tokenizer
     chunk: int
     """Most tokens of a prompt read at once while others speak."""
     sequences: list[Sequence] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Scheduler:
         said: list[NDArray[np.int64]] = []
         for sequence in sequences:
             reply = sequence.tokens[sequence.prompt_tokens : sequence.count]
-            bare = [*self._last_line(sequence), *reply[:-1].tolist()]
+            bare = [*self.tokenizer.start, *self._last_line(sequence), *reply[:-1].tolist()]
             given = sequence.tokens[sequence.prompt_tokens - 1 : sequence.count - 1].tolist()
             cache = self.model.new_cache(len(bare))
             for own, start, tokens in ((sequence.cache, sequence.prompt_tokens - 1, given), (cache, 0, bare)):
@@ -121,10 +121,10 @@ class Scheduler:
     def _last_line(self, sequence: Sequence) -> abc.Sequence[int]:
         """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
         last = self.prompt(sequence).rsplit("\n", 1)[-1]
-        return self.tokens.encode(last) or sequence.tokens[: sequence.prompt_tokens][-1:].tolist()
+        return self.tokenizer.encode(last) or sequence.tokens[: sequence.prompt_tokens][-1:].tolist()
 
     def prompt(self, sequence: Sequence) -> str:
-        return self.tokens.decode(sequence.tokens[: sequence.prompt_tokens].tolist())
+        return self.tokenizer.decode(sequence.tokens[: sequence.prompt_tokens].tolist())
 
     def leave(self, sequence: Sequence) -> None:
         """Done or given up: what it computed is kept for the conversation's next turn."""
@@ -154,7 +154,7 @@ class Scheduler:
 
     def text(self, sequence: Sequence) -> str:
         """What it said, without the stop text and without a last character whose bytes never came."""
-        said = self.tokens.decode(sequence.new_tokens)
+        said = self.tokenizer.decode(sequence.new_tokens)
         if sequence.sampling.stop and sequence.finish == "stop":
             said = said.split(sequence.sampling.stop, 1)[0]
         return said.rstrip("\ufffd")
@@ -207,8 +207,8 @@ class Scheduler:
         sequence.tokens[sequence.count] = token
         sequence.count += 1
         stop = sequence.sampling.stop
-        tail = self.tokens.decode(sequence.new_tokens[-len(stop.encode()) :]) if stop else ""
-        if token == self.model.config.end_of_text or (stop and stop in tail):
+        tail = self.tokenizer.decode(sequence.new_tokens[-len(stop.encode()) :]) if stop else ""
+        if token in self.tokenizer.ends or (stop and stop in tail):
             sequence.finish = "stop"
         elif sequence.count == len(sequence.tokens):
             sequence.finish = "length"

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
-from core.generator import RIVAL_STEP, Adapter, Completion, GeneratorStatus, Sampling, choice, validate
+from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.transformers.adapter_pool import AdapterPool, Key, Prepared, key_of, prepare
 from core.generator.transformers.decoding import Batch, Row, make_row
 from core.generator.transformers.loader import Base, load_base
@@ -300,7 +300,7 @@ class TransformersGenerator:
             self._adapters.put(prepared, in_use=self._in_use())
             request.key = prepared.key
         voice = self._adapters.name(request.key)
-        seeds = (request.seed + number * RIVAL_STEP for number in range(request.sampling.best_of))
+        seeds = (request.seed + number * SEED_STEP for number in range(request.sampling.best_of))
         return [make_row(self._base, request.ids, sampling=request.sampling, seed=seed, voice=voice) for seed in seeds]
 
     def _settle(self) -> None:
@@ -313,28 +313,32 @@ class TransformersGenerator:
         for request in over:
             if request.future.done():
                 continue
-            row = self._best(request.rows)
-            if row.error is not None:
-                _fail(request.future, _sentence(row.error), row.error)
+            failed = [row.error for row in request.rows if row.error is not None]
+            if len(failed) == len(request.rows):
+                _fail(request.future, _sentence(failed[0]), failed[0])
             else:
                 self._completed += 1
                 self._tokens += sum(each.new_tokens for each in request.rows)
-                _resolve(request.future, self._completion(request, row))
+                _resolve(request.future, self._completion(request))
 
-    def _best(self, rows: list[Row]) -> Row:
-        """Of those that say something, the one whose reply is best (`choice`)."""
-        able = [row for row in rows if row.error is None and row.text.strip()]
-        if len(able) < 2:
-            return able[0] if able else rows[0]
-        prompt = self._base.decode(able[0].ids[: able[0].prompt_tokens])
-        return able[choice.best(prompt, [row.text for row in able], self._adapters.information(able))]
+    def _candidates(self, rows: list[Row]) -> tuple[Candidate, ...]:
+        """What was drawn, less what failed; scored where there is something to choose among."""
+        speaking = [number for number, row in enumerate(rows) if row.error is None and row.text.strip()]
+        scores: dict[int, float] = {}
+        if len(speaking) > 1:
+            found = self._adapters.information([rows[number] for number in speaking])
+            scores = dict(zip(speaking, found, strict=True))
+        return tuple(
+            Candidate(text=row.text, finish=row.finish or "length", information=scores.get(number))
+            for number, row in enumerate(rows)
+            if row.error is None
+        )
 
-    def _completion(self, request: _Request, row: Row) -> Completion:
+    def _completion(self, request: _Request) -> Completion:
         return Completion(
-            text=row.text,
-            finish=row.finish or "length",
-            prompt_tokens=row.prompt_tokens,
-            new_tokens=row.new_tokens,
+            candidates=self._candidates(request.rows),
+            prompt_tokens=request.rows[0].prompt_tokens,
+            new_tokens=request.rows[0].new_tokens,
             seconds=self._clock() - request.arrived,
             adapter=request.adapter.id if request.adapter else None,
             seed=request.seed,

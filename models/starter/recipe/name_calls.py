@@ -3,7 +3,7 @@
     python -m models.starter.recipe.name_calls [--adapter models/starter/adapters/small-talk] [--seed 1] [--hurried]
 
 Each name is told in three ways, and each reply is the first one that came, as in `reading`. Counted are replies with
-the name, and replies with another one. What is a name is told apart from `core.generator.choice`, which leaves out
+the name, and replies with another one. What is a name is told apart from `core.reranking`, which leaves out
 what it takes for one: a capital letter inside a sentence, but for who Person2 says it is, or what stands behind "meet
 you,".
 """

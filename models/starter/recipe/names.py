@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.dialogue import Dialogue, Turn
-from core.generator.choice import calls_a_stranger
+from core.reranking import calls_a_stranger
 
 AGAIN = 24
 """Names under which one moment is taken."""

@@ -97,7 +97,7 @@ async def play(
                 generator=generator,
                 voice=voice,
                 settings=settings,
-                dice=random.Random(seed),
+                rng=random.Random(seed),
             )
             played.append([(line, await _answer(chat, f"talk{number}", at, line)) for at, line in enumerate(lines)])
         memory.close()

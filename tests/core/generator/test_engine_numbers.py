@@ -1,6 +1,7 @@
 """The engine's numbers: logits against transformers and peft, int8 against its own definition, choices against sums."""
 
 import math
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,23 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 
 from core.adapterfiles import folder_fingerprint
+from core.errors import ModelError
 from core.generator import Adapter, Sampling
 from core.generator.engine.checkpoint import opened, read_config
-from core.generator.engine.kernels.compiler import library
+from core.generator.engine.kernels import build
+from core.generator.engine.kernels.library import find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.linear import Dense, Int8, Rounded, quantize
-from core.generator.engine.lora import MODULES, Lora, read_lora
+from core.generator.engine.lora import Lora, read_lora
 from core.generator.engine.model import Chunk, Model
 from core.generator.engine.model_native import NativeModel
 from core.generator.engine.model_torch import TorchModel
 from core.generator.engine.sampling import RowSampling, choose
 from core.generator.transformers import sampling as reference_sampling
-from tests.models import tiny_adapter, tiny_model
+from tests.models import tiny_adapter, tiny_base, tiny_model
 
 CONTEXT = 192
 SCALED = 1 / 127 / math.sqrt(12)
@@ -38,45 +41,74 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("base"), width=128, heads=2, positions=CONTEXT)
+NATIVE = ("avx512", "avxvnni", "avx2", "i8mm", "neon", "c")
+SIZES: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "llama": {"num_hidden_layers": 3, "tie_word_embeddings": False},
+    "qwen2": {"intermediate_size": 96},
+    "qwen3": {"head_dim": 48, "num_attention_heads": 6, "num_key_value_heads": 2},
+}
+"""What the small models have beside `tiny_base`'s own: widths that fill no whole block, an untied head."""
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "gpt2":
+        return tiny_model(folder, width=128, heads=2, positions=CONTEXT)
+    sizes = {
+        "hidden_size": 128,
+        "head_dim": 32,
+        "intermediate_size": 160,
+        "initializer_range": 0.12,
+        **SIZES[request.param],
+    }
+    return tiny_base(folder, request.param, positions=CONTEXT, **sizes)
 
 
 @pytest.fixture(scope="module")
 def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path | None]:
     root = tmp_path_factory.mktemp("voices")
+    family = read_config(base).family
     options: list[dict[str, Any]] = [
         {"rank": 8, "seed": 1},
-        {"rank": 3, "seed": 2, "use_rslora": True, "bias": "all", "alpha_pattern": {"attn.c_proj": 5}},
-        {"rank": 4, "seed": 3, "targets": ["c_fc"], "bias": "lora_only", "lora_bias": True},
+        {"rank": 3, "seed": 2, "use_rslora": True, "alpha_pattern": {family.linear[1]: 5}},
+        {"rank": 4, "seed": 3, "targets": [family.targets[-1]], "lora_bias": True},
     ]
+    if family.name == "gpt2":
+        options[1]["bias"] = "all"
+        options[2]["bias"] = "lora_only"
     return [None, *(tiny_adapter(root / str(index), base, **each) for index, each in enumerate(options))]
 
 
-def model(base: Path, kind: str, threads: int = 1) -> Model:
-    config = read_config(base)
-    with opened(base) as take:
-        if kind != "compiled":
-            return TorchModel(config, take, precision="fp32" if kind == "fp32" else "int8")
-        found = library(base / "cache")
-        if found is None:
-            pytest.skip("no compiler, or a processor without AVX-512 VNNI")
-        return NativeModel(found, config, take, threads=threads)
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where kernels are compiled to, once for all tests here."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+def model(base: Path, kind: str, compiled: Path, threads: int = 1) -> Model:
+    with opened(base, read_config(base)) as checkpoint:
+        if kind in ("fp32", "int8"):
+            return TorchModel(checkpoint, precision="fp32" if kind == "fp32" else "int8")
+        try:
+            found = find_kernels(kind, compiled)
+        except ModelError as error:
+            pytest.skip(str(error))
+        assert found is not None
+        return NativeModel(found, checkpoint, threads=threads)
 
 
 def loras(base: Path, adapters: Sequence[Path | None]) -> list[Lora | None]:
     config = read_config(base)
-    with opened(base) as take:
-        names = [f"h.{n}.{place}" for n in range(config.layers) for place in (*MODULES, "ln_1", "ln_2")]
-        biases = {f"{name}.bias": take(f"{name}.bias") for name in (*names, "ln_f")}
+    with opened(base, config) as checkpoint:
         return [
             read_lora(
                 Adapter(id=path.name, path=path),
                 config,
                 folder_fingerprint(base),
-                biases,
-                lambda site: take(f"h.{site[0]}.{site[1]}.weight").t(),
+                checkpoint.biases(),
+                lambda site: checkpoint.weight(*site),
             )
             if path
             else None
@@ -91,7 +123,7 @@ def random_tokens(base: Path, *lengths: int) -> list[list[int]]:
 
 def true_logits(base: Path, adapter: Path | None, tokens: list[int]) -> Tensor:
     """(T, V) float32 of transformers and peft, one sequence alone."""
-    model: Any = GPT2LMHeadModel.from_pretrained(base)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     model.eval()
@@ -100,9 +132,9 @@ def true_logits(base: Path, adapter: Path | None, tokens: list[int]) -> Tensor:
     return found
 
 
-def test_fp32_logits_are_those_of_transformers_and_peft(base: Path, adapters: list[Path | None]) -> None:
+def test_fp32_logits_equal_transformers_and_peft(base: Path, adapters: list[Path | None], compiled: Path) -> None:
     """The base and three adapters in one batch, at every length up to the context: within 1e-4."""
-    made = model(base, "fp32")
+    made = model(base, "fp32", compiled)
     texts = random_tokens(base, CONTEXT, CONTEXT, 37, 5)
     chunks = [
         Chunk(cache=made.new_cache(CONTEXT), start=0, tokens=tokens, lora=lora, logits=len(tokens))
@@ -114,9 +146,9 @@ def test_fp32_logits_are_those_of_transformers_and_peft(base: Path, adapters: li
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 17, 64, 100, CONTEXT - 1])
-def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | None], cut: int) -> None:
+def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | None], cut: int, compiled: Path) -> None:
     """What was read in another step, by another batch, in a smaller cache: the rest comes out the same to 1e-4."""
-    made = model(base, "fp32")
+    made = model(base, "fp32", compiled)
     texts = random_tokens(base, *[CONTEXT] * 4)
     spoken = loras(base, adapters)
     small = [made.new_cache(cut) for _ in texts]
@@ -133,10 +165,10 @@ def test_fp32_logits_behind_a_reused_prefix(base: Path, adapters: list[Path | No
         torch.testing.assert_close(mine, true_logits(base, adapter, tokens)[-1], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["int8", "compiled"])
-def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str) -> None:
+@pytest.mark.parametrize("kind", ["int8", *NATIVE])
+def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str, compiled: Path) -> None:
     """Rounded weights, activations, keys and values move the logits by a few hundredths of their spread."""
-    exact, made = model(base, "fp32"), model(base, kind)
+    exact, made = model(base, "fp32", compiled), model(base, kind, compiled)
     texts = random_tokens(base, *[64] * 4)
     spoken = loras(base, adapters)
 
@@ -154,11 +186,14 @@ def test_int8_stays_near_fp32(base: Path, adapters: list[Path | None], kind: str
     assert error < 0.15  # this model's weights are large and few, so that errors do not average out as in a real one
 
 
-def test_a_compiled_row_has_the_same_bits_whatever_the_company(base: Path, adapters: list[Path | None]) -> None:
+@pytest.mark.parametrize("kind", NATIVE)
+def test_a_compiled_row_has_the_same_bits_in_any_company(
+    base: Path, adapters: list[Path | None], kind: str, compiled: Path
+) -> None:
     """Alone or in any batch, read at once or in chunks, by one thread or three: not a bit differs."""
     texts = random_tokens(base, 90, 33, 64, 70)
     spoken = loras(base, adapters)
-    one, three = model(base, "compiled"), model(base, "compiled", threads=3)
+    one, three = model(base, kind, compiled), model(base, kind, compiled, threads=3)
     alone = [
         one.forward([Chunk(cache=one.new_cache(90), start=0, tokens=tokens, lora=lora)])[0].clone()
         for tokens, lora in zip(texts, spoken, strict=True)
@@ -219,10 +254,10 @@ def test_fp32_products_do_not_depend_on_the_number_of_rows() -> None:
         Sampling(temperature=1, top_p=0.01),
     ],
 )
-@pytest.mark.parametrize("kind", ["fp32", "compiled"])
-def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["fp32", *NATIVE])
+def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind: str, compiled: Path) -> None:
     """Peaked and flat rows, mixed settings: the token the whole sorted vocabulary would give for the same number."""
-    search = model(base, kind).search
+    search = model(base, kind, compiled).search
     draw = torch.Generator().manual_seed(3)
     for trial in range(20):
         logits = torch.randn(6, 6001, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
@@ -246,9 +281,9 @@ def test_what_is_drawn_follows_the_distribution() -> None:
     assert abs(counts[0] - 0.625) < 0.02
 
 
-def test_caches_are_lent_kept_and_given_up(base: Path) -> None:
+def test_caches_are_lent_kept_and_given_up(base: Path, compiled: Path) -> None:
     """A table of turns: what is held already, what is let go, and never more bytes than allowed."""
-    made = model(base, "fp32")
+    made = model(base, "fp32", compiled)
     pool = KVCachePool(made, limit=3 * made.cache_bytes(64))
     steps: list[tuple[str | None, list[int], int, int | None]] = [
         ("a", [1, 2, 3], 10, 0),  # conversation, prompt, tokens wanted, prompt tokens held
@@ -274,24 +309,27 @@ def test_caches_are_lent_kept_and_given_up(base: Path) -> None:
     assert pool.used == 0
 
 
-def test_without_a_compiler_or_a_processor_torch_computes(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_a_library_torch_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No AVX-512, no compiler, a compiler that fails: no library, a line in the log, nothing left behind."""
-    caplog.set_level("INFO")
-    old = tmp_path / "cpuinfo"
-    old.write_text("processor: 0\nflags\t\t: fpu sse2 avx2\n")
-    assert library(tmp_path / "cache", processor=old) is None
-    assert "need avx512" in caplog.text
-    new = tmp_path / "new"
-    new.write_text("flags : avx512f avx512bw avx512dq avx512vl avx512_vnni f16c\n")
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert library(tmp_path / "cache", processor=new) is None
+    """No compiler, a compiler that fails: `auto` goes on with torch and says what to do, a name is refused."""
+    monkeypatch.setattr(build, "local_compiler", lambda: None)
+    assert find_kernels("auto", tmp_path / "cache") is None
     assert "no C compiler" in caplog.text
+    assert "install gcc, clang or the package ziglang" in caplog.text
+    with pytest.raises(ModelError, match="the c kernels cannot be had"):
+        find_kernels("c", tmp_path / "cache")
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("shutil.which", lambda name: str(broken))
-    assert library(tmp_path / "cache", processor=new) is None
+    monkeypatch.setattr(build, "local_compiler", lambda: [str(broken)])
+    assert find_kernels("auto", tmp_path / "cache") is None
     assert "it is broken" in caplog.text
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_kernels_of_another_processor_are_refused(compiled: Path) -> None:
+    """A kind that this machine cannot run is a sentence, not a crash."""
+    foreign = "neon" if "c" in build.kinds_of("x86_64") and platform.machine() == "x86_64" else "avx512"
+    with pytest.raises(ModelError, match=f"this processor has no {foreign} kernels: set PERSON2_KERNELS to auto"):
+        find_kernels(foreign, compiled)

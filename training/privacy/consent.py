@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import ExportError
+from core.errors import ExportError, reason
 
 KEY_NAME = "people.key"
 KEY_BYTES = 32
@@ -42,7 +42,7 @@ class PeopleKey:
                     file.write(key)
         except OSError as problem:
             raise ExportError(
-                f"The key for people's hashes cannot be used at {path} ({problem.strerror}); make the folder writable."
+                f"The key for people's hashes cannot be used at {path} ({reason(problem)}); make the folder writable."
             ) from problem
         if len(key) != KEY_BYTES:
             raise ExportError(
@@ -77,22 +77,24 @@ def matching(wanted: Iterable[str], directory: Mapping[str, Iterable[str]]) -> t
     """The `platform:id`s a list means, and the entries that mean nobody.
 
     `directory` gives every name of every `platform:id`. An entry is an id, a `platform:id`, or a name in any case with
-    or without `@`. A name that several members bear means all of them only if it is an id; else it means nobody,
-    because one of them did not say yes.
+    or without `@`, with `platform:` in front where members of several platforms bear it. A name that several members
+    bear means nobody, because one of them may not have said yes.
     """
     by_name: dict[str, set[str]] = {}
     by_id: dict[str, set[str]] = {}
     for person, names in directory.items():
         by_id.setdefault(person, set()).add(person)
         by_id.setdefault(person.split(":", 1)[1], set()).add(person)
+        platform = person.split(":", 1)[0]
         for name in names:
-            by_name.setdefault(name.strip().removeprefix("@").casefold(), set()).add(person)
+            known = name.strip().removeprefix("@").casefold()
+            for spelling in (known, f"{platform}:{known}"):
+                by_name.setdefault(spelling, set()).add(person)
     found: set[str] = set()
     missing = []
     for entry in wanted:
-        people = by_id.get(entry) or by_name.get(entry.removeprefix("@").casefold(), set())
-        platforms = {person.split(":", 1)[0] for person in people}
-        if not people or (entry not in by_id and len(people) > len(platforms)):
+        people = by_id.get(entry) or by_name.get(entry.replace(":@", ":").removeprefix("@").casefold(), set())
+        if len(people) != 1:
             missing.append(entry)
         else:
             found |= people

@@ -1,4 +1,4 @@
-"""What just happened, in a bounded table: the newest entries stay, the oldest go. Knows nothing of Slack."""
+"""A bounded table: the newest entries stay, the oldest go. Knows nothing of what it holds."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -17,6 +17,9 @@ class Recent(Generic[V]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._table
+
+    def __len__(self) -> int:
+        return len(self._table)
 
     def put(self, key: Hashable, value: V) -> bool:
         """Note an entry; True if its key is new."""

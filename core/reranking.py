@@ -1,7 +1,7 @@
 """Which of several drawn replies is said: what the prompt says about each, what the draws agree on, less what a reply
 loses by repeating, by calling somebody a name that nobody said, or by being glad of bad news or sorry for good ones.
 
-Pure text and numbers; both generators that can score draw on it, so that they choose alike.
+Pure text and numbers, the same for every generator: one that cannot score its candidates leaves the rest to decide.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.dialogue import Speaker, turns_of, words_of
+from core.generator import Candidate
 from core.generator.feelings import at_odds
 
 REPETITION = 6.0
@@ -54,18 +55,21 @@ _SHORT_FORM = re.compile(r"['’](m|re|s|ve|ll)\b", re.IGNORECASE)
 _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 
-def best(prompt: str, replies: Sequence[str], information: Sequence[float]) -> int:
-    """The index of the reply to be said; the first where two are as good. `information`: nats, one of each reply."""
-    times, told = Counter(replies), _told(prompt)
-    scores = [
-        nats
-        + AGREEMENT * math.log(times[text])
-        - REPETITION * repeats(prompt, text)
-        - STRANGER * calls_a_stranger(told, text)
-        - HEARTLESS * is_heartless(prompt, text)
-        for text, nats in zip(replies, information, strict=True)
-    ]
-    return max(range(len(scores)), key=scores.__getitem__)
+def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that say something, the best first; of equally good ones the one that was drawn first."""
+    speaking = [candidate for candidate in candidates if candidate.text.strip()]
+    times, told = Counter(candidate.text for candidate in speaking), _told(prompt)
+
+    def score(candidate: Candidate) -> float:
+        return (
+            (candidate.information or 0.0)
+            + AGREEMENT * math.log(times[candidate.text])
+            - REPETITION * repeats(prompt, candidate.text)
+            - STRANGER * calls_a_stranger(told, candidate.text)
+            - HEARTLESS * is_heartless(prompt, candidate.text)
+        )
+
+    return sorted(speaking, key=score, reverse=True)
 
 
 def repeats(prompt: str, reply: str) -> bool:
@@ -84,15 +88,9 @@ def calls_a_stranger(told: str, reply: str) -> bool:
 
     Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
     """
-    return _nameless(told, reply) != reply
-
-
-def without_strangers(prompt: str, reply: str) -> str:
-    """A reply less the names that somebody is called by in it and that Person1 never said; Person2's own are Person2's.
-
-    “You too.” for “You too, John.”
-    """
-    return _nameless(_told(prompt), reply)
+    known = _ANYBODY | set(words_of(told))
+    called = [*_CALLED.finditer(reply), *_MET.finditer(reply)]
+    return any(found[2].casefold() not in known for found in called)
 
 
 def is_heartless(prompt: str, reply: str) -> bool:
@@ -104,15 +102,6 @@ def is_heartless(prompt: str, reply: str) -> bool:
 def _told(prompt: str) -> str:
     """What Person1 said in it."""
     return " ".join(turn.text for turn in turns_of(prompt) if turn.speaker is Speaker.PERSON1)
-
-
-def _nameless(told: str, reply: str) -> str:
-    known = _ANYBODY | set(words_of(told))
-
-    def kept(found: re.Match[str]) -> str:
-        return found[0] if found[2].casefold() in known else found[1]
-
-    return _MET.sub(kept, _CALLED.sub(kept, reply))
 
 
 def _stands_in(line: Sequence[str], words: Sequence[str]) -> bool:

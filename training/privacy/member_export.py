@@ -10,10 +10,10 @@ from typing import Any
 from core.adapters import Shelf
 from core.errors import ExportError
 from core.memory import Memory
-from training.consent import PeopleKey
-from training.forgetting import dialogue_files
-from training.manifest import dialogues_of
-from training.runs import runs_with
+from training.data.manifest import dialogues_of
+from training.privacy.consent import PeopleKey
+from training.privacy.forget import dialogue_files
+from training.privacy.run_registry import runs_with
 
 log = logging.getLogger(__name__)
 

@@ -1,17 +1,20 @@
-"""What training leaves under the home: run folders, the talk of retrainings, and the lock that keeps those apart.
+"""What training leaves under the home: run folders, the talk of retrainings, and the locks that keep those apart.
 
 Knows folders and files only, so that a bot may forget somebody without loading torch.
 """
 
-import fcntl
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from core import wholefiles
 from core.adapters import Shelf
-from core.errors import TrainingError
+from core.errors import TrainingError, reason
 
 PLAN = "plan.json"
 """In a run's folder: what it is made of, and whose words it may hold."""
@@ -32,8 +35,69 @@ def runs_with(home: Path, person: str) -> Iterator[Path]:
     """The folders of runs that saw the person's words, whatever became of them: killed, failed, not judged well."""
     for run in sorted((home / "runs").glob("*")):
         papers = [*run.rglob(PLAN), *run.rglob(HEARD)]  # a learning curve has a plan for each of its parts
-        if any(_names(paper, person) for paper in papers):
+        nameless = not papers and any(run.rglob("checkpoint-*"))  # what was written after its plan was deleted
+        if nameless or any(_names(paper, person) for paper in papers):
             yield run
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run's folder while one process trains in it. The lock is the folder's own, so it goes with the folder."""
+
+    run: Path
+    descriptor: int
+
+    @property
+    def stands(self) -> bool:
+        """False once the folder was deleted, or deleted and made anew by somebody else."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), wholefiles.lock_of(self.run).stat())
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Raises TrainingError once the run was taken away, as forgetting somebody does."""
+        if not self.stands:
+            raise TrainingError(
+                f"The run {self.run.name} was deleted while it was under way, as forgetting a member does, so it "
+                "stopped; train again without them."
+            )
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[Claim]:
+    """Make the run's folder and hold it, against every other process. An empty one is gone again at the end.
+
+    Raises TrainingError at once where somebody trains in it, or where it cannot be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = wholefiles.open_lock_of(run)
+    except OSError as error:
+        raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
+    try:
+        if not wholefiles.try_lock(descriptor):
+            raise TrainingError(f"A training called {run.name} is under way; wait for its end, or give another --name.")
+        claim = Claim(run, descriptor)
+        claim.check()
+        try:
+            yield claim
+        finally:
+            if claim.stands:
+                with suppress(OSError):
+                    run.rmdir()  # only where nothing was written
+    finally:
+        os.close(descriptor)
+
+
+def discard(run: Path) -> None:
+    """Delete a run's folder, all at once for whoever looks: a training in it stops at its next step."""
+    gone = run.with_name(f".{run.name[:40]}-{secrets.token_hex(8)}")
+    try:
+        run.rename(gone)
+    except OSError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _names(paper: Path, person: str) -> bool:
@@ -62,16 +126,14 @@ def importing(home: Path) -> Iterator[None]:
     """Held by every import, by several at once."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / IMPORTS).open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        wholefiles.lock_shared(handle.fileno())
         yield
 
 
 def sweep_imports(home: Path) -> bool:
     """Delete what imports that were killed left beside the files they were to write; False while one is under way."""
     with (home / IMPORTS).open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not wholefiles.try_lock(handle.fileno()):
             return False
         for file in imported(home):
             for left in file.parent.iterdir() if file.parent.is_dir() else ():
@@ -94,8 +156,6 @@ def locked(file: Path) -> Iterator[None]:
     """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError("Another retraining is under way; wait for it to end.") from error
+        if not wholefiles.try_lock(handle.fileno()):
+            raise TrainingError("Another retraining is under way; wait for it to end.")
         yield

@@ -5,6 +5,7 @@ dialogue it lists whose hashes are in it, so that forgetting a person deletes th
 """
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -14,9 +15,10 @@ from typing import IO, Any
 
 import msgspec
 
-from core.errors import ExportError
+from core.errors import ExportError, reason
 
 VERSION = 1
+SUFFIX = ".manifest.json"
 
 
 class Person(msgspec.Struct):
@@ -29,36 +31,96 @@ class Person(msgspec.Struct):
 class Manifest(msgspec.Struct):
     """`FILE.manifest.json`. No times and no machine's paths, so that the same import writes the same bytes."""
 
-    version: int
-    attestation: str | None
-    people_file: str | None
-    """SHA-256 of the list of people who said yes."""
-    sources: list[dict[str, Any]]
-    options: dict[str, Any]
-    counts: dict[str, Any]
-    files: dict[str, str]
-    """`out` and `held_out`: file names beside this manifest."""
-    sha256: dict[str, str]
     people: list[Person]
     dialogues: dict[str, list[str]]
     """For `out` and `held_out`, a line a dialogue: indices into `people`, separated by spaces, Person2's first."""
+    version: int = VERSION
+    attestation: str | None = None
+    people_file: str | None = None
+    """SHA-256 of the list of people who said yes."""
+    sources: list[dict[str, Any]] = []
+    options: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    """`out` and `held_out`: file names beside this manifest."""
+    sha256: dict[str, str] = {}
 
 
 def beside(out: Path) -> Path:
-    return out.with_name(f"{out.name}.manifest.json")
+    return out.with_name(f"{out.name}{SUFFIX}")
 
 
 def load(out: Path) -> Manifest:
-    """The manifest of a dialogue file. Raises ExportError."""
-    path = beside(out)
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except FileNotFoundError as missing:
+    """The manifest beside a dialogue file. Raises ExportError where there is none of ours, or a damaged one."""
+    found = _read(beside(out))
+    if found is None:
         raise ExportError(
-            f"{path} is not there, so nobody can tell whose words {out.name} holds; import it again."
-        ) from missing
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise ExportError(f"{path} cannot be read ({problem}); import {out.name} again.") from problem
+            f"{beside(out)} is not there or another program's, so nobody can tell whose words {out.name} holds; "
+            "import it again."
+        )
+    return found
+
+
+def describing(file: Path) -> Manifest | None:
+    """The manifest that tells of a dialogue file: the one beside it or, for the held-out part of an import, the one
+    beside the file that was written with it. None where there is none; those of other programs are passed over.
+
+    Raises ExportError where it is damaged.
+    """
+    own = _read(beside(file))
+    if own is not None:
+        return own
+    for path in sorted(file.parent.glob(f"*{SUFFIX}")):
+        if path != beside(file) and file.name in _text(path):
+            other = _read(path)
+            if other is not None and file.name in other.files.values():
+                return other
+    return None
+
+
+def dialogue_files(folder: Path) -> Iterator[Path]:
+    """Every file under `folder` with a manifest of ours beside it, a damaged one too."""
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        try:
+            ours = _read(path) is not None
+        except ExportError:
+            ours = True
+        if ours:
+            yield path.with_name(path.name.removesuffix(SUFFIX))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _read(path: Path) -> Manifest | None:
+    """None where there is none, or another program's: JSON that names no people and no dialogues, or no JSON at all
+    beside no dialogue file. Raises ExportError for one of ours that is damaged: whose words were taken must never be
+    guessed.
+    """
+    file = path.with_name(path.name.removesuffix(SUFFIX))
+    damaged = f"The manifest {path} says whose words {file.name} holds, and it is damaged"
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise ExportError(f"The manifest {path} cannot be read ({reason(error)}); correct that first.") from error
+    try:
+        found = json.loads(raw)
+    except ValueError as error:
+        if not file.exists():
+            return None
+        raise ExportError(f"{damaged} ({reason(error)}); import {file.name} again.") from error
+    if not isinstance(found, dict) or not {"people", "dialogues"} <= found.keys():
+        return None
+    try:
+        return msgspec.convert(found, Manifest)
+    except msgspec.ValidationError as error:
+        raise ExportError(f"{damaged} ({reason(error)}); import {file.name} again.") from error
 
 
 def write(file: IO[bytes], head: dict[str, Any], people: Iterable[Person], dialogues: dict[str, Iterable[str]]) -> None:

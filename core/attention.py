@@ -1,0 +1,78 @@
+"""The policy with a memory of the last minutes: who spoke, when we did, who asks how much. Bounded, and lost on exit.
+
+Holds what `core.policy` is told: the rules that apply in a channel, the activity in a conversation, chance and time.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+
+from core import policy
+from core.memory import ChannelSettings
+from core.messages import Conversation, Message
+from core.policy import Activity, Decision
+from core.recent import Recent
+
+MINUTE = timedelta(minutes=1)
+
+
+class Attention:
+    def __init__(
+        self, rules: policy.Rules, *, user_rate: int, rng: random.Random, clock: Callable[[], datetime]
+    ) -> None:
+        self._usual = rules
+        self._user_rate = user_rate
+        self._rng = rng
+        self._clock = clock
+        self._activity: Recent[Activity] = Recent()
+        self._asked: Recent[deque[datetime]] = Recent()
+
+    def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
+        return policy.allowed(message, self._rules(chosen))
+
+    def decide(self, message: Message, chosen: ChannelSettings) -> Decision:
+        """Whether to answer a message of which `heard` was told."""
+        activity = self._of(message.conversation)
+        if self._user_rate <= 0:  # without a limit, a bot that talks to us may talk without one
+            activity = replace(activity, rapid=0)
+        local: time = self._clock().astimezone().time()
+        return policy.decide(message, self._rules(chosen), activity, roll=self._rng.random(), local_time=local)
+
+    def heard(self, message: Message) -> None:
+        self._activity.put(message.conversation.key, self._of(message.conversation).heard(message, self._clock()))
+
+    def answers_unasked(self, message: Message) -> None:
+        """An ambient answer is being composed."""
+        activity = self._of(message.conversation)
+        changed = replace(activity, last_ambient=message.sent_at, ambient=activity.ambient + 1)
+        self._activity.put(message.conversation.key, changed)
+
+    def posted(self, conversation: Conversation) -> None:
+        self._activity.put(conversation.key, replace(self._of(conversation), posted_at=self._clock()))
+
+    def too_fast(self, message: Message) -> bool:
+        """Count this question of the member; true when it is over the rate."""
+        if self._user_rate <= 0:
+            return False
+        now, member = self._clock(), (message.conversation.platform, message.author)
+        asked = self._asked.get(member) or deque()
+        while asked and now - asked[0] > MINUTE:
+            asked.popleft()
+        if len(asked) >= self._user_rate:
+            return True
+        asked.append(now)
+        self._asked.put(member, asked)
+        return False
+
+    def _of(self, conversation: Conversation) -> Activity:
+        return self._activity.get(conversation.key) or Activity()
+
+    def _rules(self, chosen: ChannelSettings) -> policy.Rules:
+        rules = self._usual
+        if chosen.allowed is not None:
+            rules = replace(rules, allowed_here=chosen.allowed)
+        if chosen.ambient_chance is not None:
+            rules = replace(rules, ambient_chance=chosen.ambient_chance)
+        return rules

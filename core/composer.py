@@ -1,0 +1,197 @@
+"""What was said → a reply: the context, the prompt, the draws, the one that is kept and stored.
+
+Knows memory and the generator by their faces; whether to answer at all, and in what order, is decided by `core.chat`.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeAlias
+
+from core import dialogue, policy, replies, reranking
+from core.errors import NumericalError
+from core.generator import Adapter, Completion, Generator, Sampling
+from core.memory import ChannelSettings, Memory, Remembered
+from core.messages import Conversation, Kind, Message, Reply
+
+VoiceOf: TypeAlias = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
+"""Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+
+VoiceFailed: TypeAlias = Callable[[Adapter, Exception], Awaitable[None]]
+"""Told of an adapter whose numbers overflow, so that another one speaks."""
+
+WINDOW = 40
+"""Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
+
+ATTEMPTS = 3
+"""Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
+WARMER = 0.3
+"""Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
+choices."""
+
+
+class Composer:
+    def __init__(
+        self,
+        *,
+        memory: Memory,
+        generator: Generator,
+        voice: VoiceOf,
+        voice_failed: VoiceFailed | None = None,
+        sampling: Sampling,
+        rng: random.Random,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._memory = memory
+        self._generator = generator
+        self._voice = voice
+        self._voice_failed = voice_failed
+        self._sampling = sampling
+        self._rng = rng
+        self._clock = clock
+
+    async def compose(
+        self, message: Message, row: int, chosen: ChannelSettings, *, why: policy.Why, replacing: int | None = None
+    ) -> Reply | None:
+        """Answer the stored `message`, in place of the reply `replacing` where there is one, and store the answer.
+
+        None where the message was deleted meanwhile. Raises GeneratorError, AdapterError, StorageError.
+        """
+        context = [said for said in await self._context(message, row) if said.row != replacing]
+        if not any(said.row == row for said in context):
+            return None
+        turns = dialogue.project(said.message for said in context)
+        sampling = self._sampling
+        if chosen.temperature is not None:
+            sampling = replace(sampling, temperature=chosen.temperature)
+        budget = self._generator.context_length - sampling.max_new_tokens
+        kept = await asyncio.to_thread(dialogue.fit, turns, budget=budget, count=self._generator.count_tokens)
+        given = await asyncio.to_thread(self._memory.answers, row) if replacing is not None else []
+        request = _Request(
+            prompt=dialogue.prompt(kept),
+            conversation=message.conversation,
+            voice=chosen.voice,
+            sampling=sampling,
+            # Of the answers given before, only the one replaced may not come back where nothing else comes.
+            said=[*(each.message.text for each in context), *given[-1:]],
+            given=given,
+        )
+        drawn = await self._draw(request)
+        if drawn is None:
+            notice = message.conversation.kind is Kind.CHANNEL
+            return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=notice, question=message)
+        completion = drawn.completion
+        details: dict[str, str | int | float] = {
+            "model": self._generator.status().model,
+            "adapter": completion.adapter or "none",
+            "temperature": round(drawn.temperature, 2),
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "best of": sampling.best_of,
+            "seed": completion.seed,
+            "turns of context": len(kept),
+            "prompt tokens": completion.prompt_tokens,
+            "seconds": round(completion.seconds, 2),
+            "answered because": str(why),
+        }
+        stored = await asyncio.to_thread(
+            self._memory.remember_reply,
+            drawn.text,
+            answers=row,
+            sent_at=self._clock(),
+            adapter=completion.adapter,
+            details=details,
+            replaces=replacing,
+            question=message.id,
+        )
+        if stored is None:
+            return None
+        return Reply(
+            text=drawn.text,
+            answers=message.id,
+            row=stored,
+            adapter=completion.adapter,
+            details=details,
+            question=message,
+        )
+
+    async def _draw(self, request: "_Request") -> "_Drawn | None":
+        """The best candidate that may be posted; drawn again, warmer, where the best was given before or takes a
+        feeling for its opposite, and kept where nothing better comes. None where nothing may be posted."""
+        sampling, kept = request.sampling, None
+        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
+        for _ in range(ATTEMPTS):
+            completion = await self._generate(request, sampling)
+            if completion is None:
+                continue
+            for candidate in reranking.ranked(request.prompt, completion.candidates):
+                text = replies.clean(candidate.text, said=request.said)
+                fits = (not replies.among(text, request.given), not reranking.is_heartless(request.prompt, text))
+                if text and fits > best:
+                    kept, best = _Drawn(text, completion, sampling.temperature), fits
+            if best and all(best):
+                break
+            if request.given or kept is not None:
+                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
+        return kept
+
+    async def _generate(self, request: "_Request", sampling: Sampling) -> Completion | None:
+        """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""
+        adapter = await self._voice(request.conversation, request.voice)
+        try:
+            return await self._generator.generate(
+                request.prompt,
+                sampling=replace(sampling, seed=self._rng.getrandbits(31)),
+                adapter=adapter,
+                conversation=request.conversation.key,
+            )
+        except NumericalError as error:
+            if adapter is None or self._voice_failed is None:
+                raise
+            await self._voice_failed(adapter, error)
+            return None
+
+    async def _context(self, message: Message, row: int) -> list[Remembered]:
+        """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
+
+        A message that opens a thread is said into the channel's talk, so that is its context; later ones have the
+        thread, with the message of the channel it hangs from. One said before the last reset stands alone.
+        """
+        where = message.conversation
+        if message.reply_to is not None and where.kind is Kind.CHANNEL:
+            chain = await asyncio.to_thread(self._memory.chain, row, WINDOW)
+            if len(chain) > 1:
+                return chain
+        talk = await asyncio.to_thread(self._memory.window, where, limit=WINDOW, until=row)
+        if not any(said.row == row for said in talk):
+            return await asyncio.to_thread(self._memory.chain, row, 1)
+        if where.kind is not Kind.THREAD or len(talk) >= WINDOW:
+            return talk
+        if message.id == where.thread:
+            channel = replace(where, thread=None, kind=Kind.CHANNEL)
+            before = await asyncio.to_thread(self._memory.window, channel, limit=WINDOW - len(talk), until=row)
+            return [*before, *talk]
+        root = await asyncio.to_thread(self._memory.root, where)
+        return talk if root is None or any(said.row == root.row for said in talk) else [root, *talk]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is asked of the generator, and what its answer may not be."""
+
+    prompt: str
+    conversation: Conversation
+    voice: str | None
+    """The channel's own choice."""
+    sampling: Sampling
+    said: list[str]
+    given: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    text: str
+    completion: Completion
+    temperature: float

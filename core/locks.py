@@ -1,0 +1,12 @@
+"""One lock a key, first come first served; it is gone when nobody holds or awaits it."""
+
+import asyncio
+from weakref import WeakValueDictionary
+
+
+class Locks:
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, *key: str) -> asyncio.Lock:
+        return self._locks.setdefault("\0".join(key), asyncio.Lock())

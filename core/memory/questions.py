@@ -1,0 +1,128 @@
+"""What the bot was asked, and what became of the answer: posted, still owed, replaced, or never seen by anybody."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from core.memory.rows import Remembered, Unanswered, delete_messages, matching, place_of, remembered
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
+from core.messages import Conversation
+
+
+class Questions(Store):
+    """Messages that an answer was decided on, by the row of the message."""
+
+    def ask(self, row: int, why: str) -> None:
+        """A stored message is to be answered after all; its answer is owed from now on."""
+
+        def owe(session: Session) -> None:
+            if session.get(MessageRow, row) is not None and session.get(QuestionRow, row) is None:
+                session.add(QuestionRow(message_id=row, why=why, owed=1))
+
+        self._write(owe)
+
+    def settle(self, question: int) -> None:
+        """No answer is owed any more: it was posted, or its asker was told why not."""
+        with self._session() as session:
+            session.execute(update(QuestionRow).where(QuestionRow.message_id == question).values(owed=0))
+
+    def newest_row(self) -> int:
+        """The row of what was stored last; 0 where nothing is."""
+        with self._session() as session:
+            return session.scalar(select(func.max(MessageRow.id))) or 0
+
+    def unanswered(self, platform: str, *, since: datetime, until: int, command: str) -> list[Unanswered]:
+        """Questions of a platform, up to row `until`, whose answers an earlier process owed when it ended; oldest
+        first.
+
+        Each is given once: those said before `since` are let go, as is one that was given before and ended that
+        process too. `command` is the rule of those asked by command.
+        """
+        with self._session() as session:
+            rows = session.execute(
+                select(MessageRow, QuestionRow)
+                .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
+                .where(QuestionRow.owed > 0, MessageRow.platform == platform, MessageRow.id <= until)
+                .order_by(MessageRow.id)
+            ).all()
+            found: list[Unanswered] = []
+            for said, question in rows:
+                if question.owed == 1 and said.sent_at >= since:
+                    question.owed = 2
+                    message = remembered(said, place_of(session, said)).message
+                    found.append(Unanswered(row=said.id, message=message, by_command=question.why == command))
+                else:
+                    question.owed = 0
+                    delete_messages(session, self._unseen(session, said.id))
+            return found
+
+    def _unseen(self, session: Session, question: int) -> Sequence[int]:
+        """Replies to a question that were composed and never posted."""
+        posted = exists().where(PostRow.message_id == MessageRow.id)
+        return session.scalars(
+            select(MessageRow.id).where(MessageRow.answers == question, MessageRow.from_bot.is_(True), ~posted)
+        ).all()
+
+    def question_of(self, conversation: Conversation, post: str) -> Remembered | None:
+        """What the reply posted as `post` answers; None if it is no live reply of ours."""
+        with self._session() as session:
+            reply = aliased(MessageRow)
+            found = session.scalar(
+                select(MessageRow)
+                .join(reply, reply.answers == MessageRow.id)
+                .join(PostRow, PostRow.message_id == reply.id)
+                .where(
+                    reply.replaced.is_(False),
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id == post,
+                )
+            )
+            return remembered(found, place_of(session, found)) if found else None
+
+    def newest_question(
+        self, conversation: Conversation, *, author: str | None = None, whole_channel: bool = False
+    ) -> Remembered | None:
+        """The newest question since the last reset, of one member or of anybody; with `whole_channel` also in the
+        channel's threads."""
+        with self._session() as session:
+            query = (
+                select(MessageRow)
+                .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
+                .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                .where(*matching(conversation, whole_channel=whole_channel), MessageRow.epoch == ConversationRow.epoch)
+                .order_by(MessageRow.id.desc())
+                .limit(1)
+            )
+            if author is not None:
+                query = query.where(MessageRow.author == author)
+            found = session.scalar(query)
+            return remembered(found, place_of(session, found)) if found else None
+
+    def live_reply(self, question: int) -> tuple[Remembered, tuple[str, ...]] | None:
+        """The reply that stands for a question and the ids of its posts; None where there is none."""
+        with self._session() as session:
+            reply = session.scalar(
+                select(MessageRow)
+                .where(MessageRow.answers == question, MessageRow.from_bot.is_(True), MessageRow.replaced.is_(False))
+                .order_by(MessageRow.id.desc())
+                .limit(1)
+            )
+            if reply is None:
+                return None
+            posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
+            return remembered(reply, place_of(session, reply)), tuple(posts)
+
+    def withdraw(self, reply: int, *, restored: int | None = None) -> None:
+        """Delete a reply that nobody saw, and owe it no more; the one whose place it took (`restored`) stands again."""
+        with self._session() as session:
+            found = session.get(MessageRow, reply)
+            if found is None or session.scalar(select(exists().where(PostRow.message_id == reply))):
+                return
+            session.execute(update(QuestionRow).where(QuestionRow.message_id == found.answers).values(owed=0))
+            delete_messages(session, [reply])
+            if restored is not None:
+                session.execute(update(MessageRow).where(MessageRow.id == restored).values(replaced=False))

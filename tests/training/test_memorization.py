@@ -1,0 +1,180 @@
+"""What one person said again and again is found when it is learned by heart, named, and left out on request."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from core.adapters import Shelf
+from core.dialogue import Dialogue, Speaker, Turn, write
+from core.errors import DialogueError, TrainingError
+from tests.training.logged import clock
+from tests.training.toys import TALK, dialogue
+from training.base import without_adapter
+from training.dataset import IGNORE, Encoder, collate, encode_rows
+from training.exam import candidate
+from training.finetune import Settings
+from training.learning import MEMORIZED, Learned, learn
+from training.memorization import LeftOut, memorized, passages
+
+ANN, BEN, CAT = "a" * 32, "b" * 32, "c" * 32
+CODE = "the door code is nine four seven two"
+TALKS = [dialogue(*talk) for talk in TALK]
+
+
+def answer(turns: Dialogue, at: int, text: str) -> Dialogue:
+    """The dialogue with another line of Person2's."""
+    return tuple(Turn(Speaker.PERSON2, text) if number == at else turn for number, turn in enumerate(turns))
+
+
+def talk_with(line: str, times: int, *, of: int = 40) -> tuple[list[Dialogue], list[tuple[str, ...]]]:
+    """Forty dialogues; in so many of them Ann answers with the line, and in the others Ben or Cat say what they do."""
+    dialogues: list[Dialogue] = []
+    owners: list[tuple[str, ...]] = []
+    for number in range(of):
+        turns = (Turn(Speaker.PERSON1, f"So {number}: {TALKS[number % 5][0].text}"), *TALKS[number % 5][1:])
+        dialogues.append(answer(turns, 1, line) if number < times else turns)
+        owners.append((ANN if number < times else (BEN, CAT)[number % 2], (CAT, BEN)[number % 2]))
+    return dialogues, owners
+
+
+def found(dialogues: list[Dialogue], owners: Any) -> dict[str, tuple[str, int]]:
+    """Passage → who said it, and in how many places."""
+    return {
+        " ".join(one.words): (one.person[:1], len(one.places))
+        for one in passages(dialogues, owners)
+        if len(one.places) > 1
+    }
+
+
+def test_what_is_tried() -> None:
+    """From five words and three times on, of one person alone, also inside longer turns; what others say too is not."""
+    assert found(*talk_with(CODE, 3)) == {CODE: ("a", 3)}
+    assert found(*talk_with(CODE, 2)) == {}
+    assert found(*talk_with("nine four seven two five", 4)) == {"nine four seven two five": ("a", 4)}
+    assert found(*talk_with("nine four seven two", 9)) == {}
+    dialogues, owners = talk_with(CODE, 4)
+    inside = [
+        answer(turns, 1, f"{word} {CODE} {word}!") if number < 4 else turns
+        for number, (turns, word) in enumerate(zip(dialogues, ["oh", "so", "ah", "er"] * 10, strict=True))
+    ]
+    assert found(inside, owners) == {CODE: ("a", 4)}
+    shared = [*owners]
+    shared[1] = (BEN, CAT)
+    assert found(dialogues, shared) == {}
+
+
+def test_where_nobody_is_told_apart() -> None:
+    """A stock phrase is nobody's secret; a passage with a word that stands nowhere else is tried."""
+    nobody: list[tuple[str, ...]] = [()] * 40
+    assert found(talk_with(CODE, 4)[0], nobody)[CODE] == ("", 4)
+    stock = "i like old films and the sun more"
+    assert stock not in found(talk_with(stock, 4)[0], nobody)
+    assert found(*talk_with(stock, 4)) == {stock: ("a", 4)}
+
+
+def test_rare_turns_are_tried_too() -> None:
+    """One said once, with words that stand nowhere else, comes before any other."""
+    dialogues, owners = talk_with("call Zdenka about the Quillmere deed", 1)
+    first = next(one for one in passages(dialogues, owners) if len(one.places) == 1)
+    assert (" ".join(first.words), first.person) == ("call zdenka about the quillmere deed", ANN)
+
+
+def test_left_out_turns_are_read_and_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Their tokens stay in the row, their labels go, whatever case and stops they are written in."""
+    left_out = LeftOut([tuple(CODE.split())])
+    assert left_out.holds("Well: The door-code is nine, four, seven, TWO!")
+    assert not left_out.holds("the door code is nine four seven")
+    turns = answer(TALKS[0], 1, CODE)
+
+    def row(encoder: Encoder) -> tuple[list[int], int]:
+        batch = collate([encode_rows([turns], encoder, block=96, seed=0)[0]])
+        return batch["input_ids"][0].tolist(), int((batch["labels"] != IGNORE).sum())
+
+    ids, targets = row(Encoder(tokenizer))
+    without = row(Encoder(tokenizer, left_out=left_out.holds))
+    assert without[0] == ids
+    assert without[1] == targets - len(Encoder(tokenizer).text(f" {CODE}\n"))
+
+
+def test_passages_in_a_file(tmp_path: Path) -> None:
+    """Written and read again the same; a file that is none is a sentence."""
+    left_out = LeftOut([("a", "b"), ("c",)])
+    (tmp_path / "out.txt").write_text(left_out.to_text() + "\n")
+    assert LeftOut.read(tmp_path / "out.txt").passages == left_out.passages
+    with pytest.raises(DialogueError, match="cannot be read"):
+        LeftOut.read(tmp_path / "missing.txt")
+
+
+def train(folder: Path, base: Path, name: str, **more: Any) -> Learned:
+    """A real training in which a tiny model learns by heart what it is told often enough."""
+    learned = learn(
+        [folder / "talk.txt"],
+        shelf=Shelf(folder / "adapters"),
+        run=folder / "runs" / name,
+        name=name,
+        base="tiny",
+        base_folder=str(base),
+        command="person2 train talk.txt",
+        clock=clock,
+        settings=replace(
+            Settings(rank=8, epochs=20, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32"),
+            patience=100,
+        ),
+        contexts=more.pop("contexts", 4),
+        **more,
+    )
+    assert learned is not None
+    return learned
+
+
+def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> None:
+    """Ann's door code, said twelve times in forty dialogues: the gate does not pass it, the report names her pseudonym,
+    and left out, by the list that the run wrote or by --drop-memorized, it no longer comes out."""
+    dialogues, owners = talk_with(CODE, 12)
+    (tmp_path / "talk.txt").write_text("".join(write(dialogues)), encoding="utf-8")
+    people = sorted({person for pair in owners for person in pair})
+    lines = [" ".join(str(people.index(person)) for person in pair) for pair in owners]
+    (tmp_path / "talk.txt.manifest.json").write_text(
+        json.dumps({"people": [{"hash": one, "messages": 1} for one in people], "dialogues": {"out": lines}})
+    )
+    learned = train(tmp_path, base, "first")
+    assert learned.judgement is not None
+    (by_heart,) = [one for one in learned.judgement.memorized if one.passage.person == ANN]
+    assert " ".join(by_heart.passage.words) == CODE
+    assert by_heart.out == by_heart.asked == 5
+    assert not learned.judgement.verdict.passed
+    assert "that only aaaaaa said" in str(learned.judgement.verdict)
+    assert "--drop-memorized" in learned.card.notes
+    assert learned.report is not None
+    page = learned.report.read_text()
+    assert "aaaaaa" in page
+    assert CODE in page
+    assert (tmp_path / "runs" / "first" / MEMORIZED).read_text().splitlines().count(CODE) == 1
+
+    again = train(tmp_path, base, "again", left_out=LeftOut.read(tmp_path / "runs" / "first" / MEMORIZED))
+    assert again.judgement is not None
+    assert not [one for one in again.judgement.memorized if one.passage.person == ANN]
+
+    dropped = train(tmp_path, base, "dropped", drop_memorized=True)
+    assert dropped.judgement is not None
+    assert not [one for one in dropped.judgement.memorized if one.passage.person == ANN]
+    judged = candidate(str(base), dropped.adapter.path)
+    assert not memorized(
+        judged.model,
+        judged.encoder,
+        dialogues,
+        [by_heart.passage],
+        seed=1,
+        bare=partial(without_adapter, judged.model),
+    )
+
+
+def test_dropping_needs_the_judging(base: Path, talk: Path, tmp_path: Path) -> None:
+    """Without it nothing is known of what comes out."""
+    with pytest.raises(TrainingError, match="needs the judging"):
+        train(talk.parent, base, "x", contexts=0, drop_memorized=True)

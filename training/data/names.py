@@ -1,0 +1,164 @@
+"""Names of the export's own people in what is said: found once, and written as the tag of whoever's side they are.
+
+Knows the authors of an export, as `platform:id` with the names they bear, and how people write names: `@Name`, `nick:`
+and `nick,` in front of a line, a full name, a name alone. Sides are known only when a dialogue is cut out of the talk,
+so a name first becomes a mark, and the mark a tag. Knows no list of names or words: whether a name is also an everyday
+word ("will", "mark") is told by how the talk itself uses it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from core.dialogue import Speaker
+from training.data.pii import NAME
+
+SHORTEST = 3
+"""Letters of a name that counts though nothing but itself says that it is one; shorter ones are words."""
+MOST_WORDS = 4
+"""Words of a display name that are looked for."""
+ADDRESSED = 0.25
+"""Share of a word's uses that are an address, or capitalised inside a sentence, from which on it is a name."""
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+_SIGNS = re.compile(f"[{_OPEN}{_CLOSE}]")
+_TOKEN = re.compile(r"\S+")
+_HANDLE = re.compile(r"(?<![\w@`/.])@(?!(?:everyone|here|channel)\b)[^\W\d_][\w-]{1,31}(?![\w(`@]|\.\w)")
+_BEFORE = "(\"'“‘*_<["
+_BEHIND = ".,:;!?)\"'”’*_>]…"
+
+
+class Names:
+    """Everybody's names, by their first word."""
+
+    def __init__(self, people: Mapping[str, Iterable[str]]) -> None:
+        """`people`: `platform:id` → the names they bear."""
+        self._bearers: dict[str, dict[tuple[str, ...], set[str]]] = {}
+        for person, names in people.items():
+            for name in names:
+                words = tuple(name.removeprefix("@").casefold().split())
+                if words and len(words) <= MOST_WORDS and any(c.isalpha() for c in words[0]):
+                    self._bearers.setdefault(words[0], {}).setdefault(words, set()).add(person)
+
+    def everyday(self, texts: Iterable[str]) -> frozenset[str]:
+        """Which one-word names these texts use as words: they count as names only where they are addressed."""
+        used: Counter[str] = Counter()
+        named: Counter[str] = Counter()
+        for text in texts:
+            for at, token in enumerate(_TOKEN.findall(text)):
+                bare = token.strip(_BEFORE + _BEHIND + "@")
+                word = bare.casefold()
+                if word in self._bearers:
+                    used[word] += 1
+                    address = token.startswith("@") or (at == 0 and token[-1] in ":,")
+                    named[word] += address or (at > 0 and bare[:1].isupper()) or not bare.isalpha()
+        return frozenset(word for word, count in used.items() if named[word] < ADDRESSED * count)
+
+    def mark(self, text: str, *, everyday: frozenset[str] = frozenset()) -> str:
+        """The text with a mark for every name; `resolve` makes tags of them. Lines are kept."""
+        text = _SIGNS.sub("", text)
+        return "\n".join(self._marked(line, everyday) for line in text.split("\n"))
+
+    def _marked(self, line: str, everyday: frozenset[str]) -> str:
+        tokens = [(found.start(), found.end()) for found in _TOKEN.finditer(line)]
+        out: list[str] = []
+        done = at = 0
+        while at < len(tokens):
+            found = self._at(line, tokens, at, everyday)
+            if found is None:
+                at += 1
+                continue
+            start, end, people, behind, count = found
+            out += [line[done:start], _OPEN, " ".join(sorted(people)), _CLOSE, behind]
+            done = end
+            at += count
+        marked = "".join([*out, line[done:]])
+        return _HANDLE.sub(f"{_OPEN}{_CLOSE}", marked) if "@" in marked else marked
+
+    def _at(
+        self, line: str, tokens: Sequence[tuple[int, int]], at: int, everyday: frozenset[str]
+    ) -> tuple[int, int, set[str], str, int] | None:
+        """The name that begins at a token: where it begins and ends, whose it is, what to write behind, its tokens."""
+        first, end = tokens[at]
+        for start in range(first, end):
+            found = self._from(line, tokens, at, start, everyday)
+            if found is not None or line[start] not in _BEFORE:
+                return found
+        return None
+
+    def _from(
+        self, line: str, tokens: Sequence[tuple[int, int]], at: int, start: int, everyday: frozenset[str]
+    ) -> tuple[int, int, set[str], str, int] | None:
+        end = tokens[at][1]
+        handle = line[start] == "@"
+        begin = start + handle
+        for tail in _tails(line[begin:end]):
+            names = self._bearers.get(line[begin : end - tail].casefold())
+            if names is None:
+                continue
+            for words in sorted(names, key=len, reverse=True):
+                last = self._last(line, tokens, at, words, end - tail)
+                if last is None:
+                    continue
+                stop = last
+                single = len(words) == 1
+                called = at == 0 and _called(line, stop)
+                known = (
+                    handle
+                    or called
+                    or not single
+                    or (
+                        len(words[0]) >= SHORTEST
+                        and words[0] not in everyday
+                        and (at == 0 or not line[begin:stop].islower())
+                    )
+                )
+                if known:
+                    behind = ""
+                    if called and not handle and line[stop : stop + 1] == ":":
+                        stop, behind = stop + 1, ","  # a tag with a colon would open another turn
+                    return start, stop, names[words], behind, len(words)
+        return None
+
+    def _last(
+        self, line: str, tokens: Sequence[tuple[int, int]], at: int, words: tuple[str, ...], first_end: int
+    ) -> int | None:
+        """Where the last of `words` ends, if all of them stand there."""
+        if len(words) == 1:
+            return first_end
+        if first_end != tokens[at][1] or at + len(words) > len(tokens):
+            return None
+        for offset, word in enumerate(words[1:], 1):
+            start, end = tokens[at + offset]
+            token = line[start:end].casefold()
+            if offset < len(words) - 1:
+                if token != word:
+                    return None
+            elif token.startswith(word) and all(c in _BEHIND for c in token[len(word) :]):
+                return start + len(word)
+        return None
+
+
+def _tails(token: str) -> Iterable[int]:
+    """How many characters to leave off behind a token: none, or one more sign after the other."""
+    yield 0
+    for tail in range(1, len(token)):
+        if token[-tail] not in _BEHIND:
+            return
+        yield tail
+
+
+def _called(line: str, stop: int) -> bool:
+    """Whether a name in front of a line that ends at `stop` is an address: `nick:`, `nick,`, `nick -`."""
+    return line[stop : stop + 1] in (":", ",") or re.match(r" (?:[:,-]|->?) ", line[stop : stop + 4]) is not None
+
+
+def resolve(text: str, sides: Mapping[str, Speaker]) -> str:
+    """A marked text with the tag of each person's side, or `[name]` for whoever has none; `sides`: by `platform:id`."""
+
+    def tag(found: re.Match[str]) -> str:
+        here = {sides[person] for person in found[1].split(" ") if person in sides}
+        return str(here.pop()) if len(here) == 1 else NAME
+
+    return _MARK.sub(tag, text) if _OPEN in text else text

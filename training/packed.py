@@ -1,0 +1,207 @@
+"""The parts of a rotary model between its matrix products, for packed rows in bfloat16: fewer passes over memory.
+
+Written out operation by operation, normalising, rotating and attending take a processor longer than all products of a
+small model together. Here each is one function with its own backward pass. Attention looks at one dialogue of a row at
+a time, so that nothing is computed between dialogues, and multiplies in bfloat16 both ways (the library's backward pass
+on a processor is several times slower). What is computed is the same up to bfloat16's rounding; weights are frozen and
+get no gradient. Used for packed rows under autocast alone; everywhere else the library's own forward runs.
+"""
+
+from types import MethodType
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RMSNorm
+
+GROUP = 96
+"""Tokens up to which neighbouring dialogues of a row share one product: many small products cost more than the few
+numbers between dialogues that are computed in vain."""
+
+Groups: TypeAlias = list[tuple[int, int, int, torch.Tensor]]
+"""Row, first token, token behind the last, and what is added to the scores of one head, (n, n): 0 or −∞."""
+
+
+def groups_of(position_ids: torch.Tensor, dtype: torch.dtype) -> Groups:
+    """Stretches of a batch's rows that attend among themselves; a dialogue begins wherever a position is 0.
+
+    `position_ids`: (B, T) int64.
+    """
+    groups: Groups = []
+    width = position_ids.shape[1]
+    for row, positions in enumerate(position_ids):
+        starts = [*torch.nonzero(positions == 0).flatten().tolist(), width]
+        at = 0
+        while at < len(starts) - 1:
+            last = at + 1
+            while last < len(starts) - 1 and starts[last + 1] - starts[at] <= GROUP:
+                last += 1
+            here = slice(starts[at], starts[last])
+            owner = (positions[here] == 0).cumsum(0)
+            place = torch.arange(len(owner), device=owner.device)
+            seen = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
+            hidden = torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, -torch.inf)
+            groups.append((row, here.start, here.stop, hidden))
+            at = last
+    return groups
+
+
+class Attention(torch.autograd.Function):
+    """softmax(q·kᵀ·scale) · v within each group; keys and values are shared by heads where there are fewer of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: Groups, scale: float
+    ) -> torch.Tensor:
+        """`q` (B, H, T, D), `k` and `v` (B, K, T, D) → (B, T, H, D)."""
+        heads, kept, depth = q.shape[1], k.shape[1], q.shape[3]
+        share = heads // kept
+        out = q.new_empty(q.shape[0], q.shape[2], heads, depth)
+        weights: list[torch.Tensor] = []
+        for row, start, end, hidden in groups:
+            size = end - start
+            mine = q[row, :, start:end].reshape(kept, share * size, depth)
+            scores = torch.baddbmm(hidden.repeat(share, 1), mine, k[row, :, start:end].transpose(1, 2), alpha=scale)
+            weight = scores.softmax(-1)
+            found = torch.bmm(weight, v[row, :, start:end])
+            out[row, start:end] = found.view(heads, size, depth).transpose(0, 1)
+            weights.append(weight)
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.groups, ctx.scale = groups, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k, v, *weights = ctx.saved_tensors
+        kept, depth = k.shape[1], q.shape[3]
+        share = q.shape[1] // kept
+        from_above = gradients[0].to(q.dtype)
+        to_q, to_k, to_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (row, start, end, _), weight in zip(ctx.groups, weights, strict=True):
+            size = end - start
+            above = from_above[row, start:end].transpose(0, 1).reshape(kept, share * size, depth)
+            to_v[row, :, start:end] = torch.bmm(weight.transpose(1, 2), above)
+            to_weight = torch.bmm(above, v[row, :, start:end].transpose(1, 2))
+            to_scores = torch._softmax_backward_data(to_weight, weight, -1, weight.dtype).mul_(ctx.scale)
+            to_q[row, :, start:end] = torch.bmm(to_scores, k[row, :, start:end]).view(-1, size, depth)
+            mine = q[row, :, start:end].reshape(kept, share * size, depth)
+            to_k[row, :, start:end] = torch.bmm(to_scores.transpose(1, 2), mine)
+        return to_q, to_k, to_v, None, None
+
+
+class Rotated(torch.autograd.Function):
+    """Each half of a head turned against the other by its token's position; backward it is turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """`x` (B, T, H, D), `cos` and `sin` (B, T, 1, D / 2) → (B, H, T, D), contiguous."""
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin).transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turned(gradients[0].transpose(1, 2), cos, -sin), None, None
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    half = x.shape[-1] // 2
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., half:]).addcmul_(first, sin)
+    return turned
+
+
+class Normed(torch.autograd.Function):
+    """weight · x / √(mean(x²) + ε), in `dtype`; x is summed up in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
+        """`x` (…, D), `weight` (D,) → (…, D)."""
+        size = x.shape[-1]
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = norm.square_().div_(size).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        normed: torch.Tensor = (x * scale).mul_(weight).to(dtype)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        weighted = gradients[0] * weight  # float32, as the weight is
+        along = (weighted * x).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(x.shape[-1])
+        return weighted.mul_(scale).addcmul_(x, along, value=-1).to(x.dtype), None, None, None
+
+
+_NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+_ATTENTIONS = (LlamaAttention, Qwen2Attention, Qwen3Attention)
+
+
+def fuse(model: nn.Module) -> int:
+    """Let the norms and attentions of a rotary model run as here, for packed rows; gives their number.
+
+    A model of another kind stays as it is.
+    """
+    found = [module for module in model.modules() if isinstance(module, (*_NORMS, *_ATTENTIONS))]
+    plan = _Plan()
+    for module in found:
+        layer: Any = module  # torch types what is set on a module as a parameter
+        if isinstance(module, _NORMS):
+            layer.forward = MethodType(_norm, module)
+        else:
+            layer.packing = plan
+            layer.forward = MethodType(_attend, module)
+    return len(found)
+
+
+class _Plan:
+    """The groups of the batch that was seen last, and its rotations: the same for every layer."""
+
+    def __init__(self) -> None:
+        self._for: torch.Tensor | None = None
+        self._found: tuple[Groups, torch.Tensor, torch.Tensor] | None = None
+
+    def of(
+        self, position_ids: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[Groups, torch.Tensor, torch.Tensor]:
+        if self._found is None or self._for is not position_ids:
+            half = cos.shape[-1] // 2
+            turns = [part[..., :half].unsqueeze(2).to(dtype) for part in (cos, sin)]
+            self._for, self._found = position_ids, (groups_of(position_ids, dtype), turns[0], turns[1])
+        return self._found
+
+
+def _half(device: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    dtype = _half(x.device.type)
+    if dtype is None or module.weight.requires_grad:
+        return cast("torch.Tensor", type(module).forward(module, x))
+    with torch.autocast(x.device.type, enabled=False):
+        return cast("torch.Tensor", Normed.apply(x, module.weight, module.variance_epsilon, dtype))  # type: ignore[no-untyped-call]  # so in torch
+
+
+def _attend(module: Any, hidden_states: torch.Tensor, **named: Any) -> tuple[torch.Tensor, None]:
+    device = hidden_states.device.type
+    dtype = _half(device)
+    if dtype is None or not named.get("packed"):
+        return cast("tuple[torch.Tensor, None]", type(module).forward(module, hidden_states, **named))
+    groups, cos, sin = module.packing.of(named["position_ids"], *named["position_embeddings"], dtype)
+    shape = (*hidden_states.shape[:-1], -1, module.head_dim)
+    q, k, v = (part(hidden_states).view(shape) for part in (module.q_proj, module.k_proj, module.v_proj))
+    if hasattr(module, "q_norm"):
+        q, k = module.q_norm(q), module.k_norm(k)
+    with torch.autocast(device, enabled=False):
+        found = Attention.apply(  # type: ignore[no-untyped-call]  # so in torch
+            Rotated.apply(q, cos, sin),  # type: ignore[no-untyped-call]
+            Rotated.apply(k, cos, sin),  # type: ignore[no-untyped-call]
+            v.transpose(1, 2),
+            groups,
+            module.scaling,
+        )
+    return module.o_proj(found.flatten(2)), None
