@@ -11,21 +11,24 @@ from collections.abc import Sequence
 
 from core.dialogue import Speaker, turns_of, words_of
 from core.generator import Candidate
-from core.generator.feelings import at_odds
+from core.sentiment import mismatch
 
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
 said where all repeat, and hardly anywhere else."""
 
-STRANGER = 6.0
+UNKNOWN_NAME = 6.0
 """Nats that a reply loses in which somebody is called by a name that nobody said: the model made it up."""
 
-HEARTLESS = 6.0
+SENTIMENT_MISMATCH = 6.0
 """Nats that a reply loses that takes a feeling for its opposite (`feelings`)."""
 
 AGREEMENT = 1.0
 """Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
 odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
+
+SHOWN, SHOWN_LETTERS = 4, 80
+"""Candidates, and letters of each, that “why?” shows."""
 
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
@@ -57,6 +60,11 @@ _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates that say something, the best first; of equally good ones the one that was drawn first."""
+    return [candidate for candidate, _ in scored(prompt, candidates)]
+
+
+def scored(prompt: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
+    """The same with their scores, in nats."""
     speaking = [candidate for candidate in candidates if candidate.text.strip()]
     times, told = Counter(candidate.text for candidate in speaking), _told(prompt)
 
@@ -65,11 +73,22 @@ def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
             (candidate.information or 0.0)
             + AGREEMENT * math.log(times[candidate.text])
             - REPETITION * repeats(prompt, candidate.text)
-            - STRANGER * calls_a_stranger(told, candidate.text)
-            - HEARTLESS * is_heartless(prompt, candidate.text)
+            - UNKNOWN_NAME * uses_unknown_name(told, candidate.text)
+            - SENTIMENT_MISMATCH * is_sentiment_mismatch(prompt, candidate.text)
         )
 
-    return sorted(speaking, key=score, reverse=True)
+    found = [(candidate, score(candidate)) for candidate in speaking]
+    return sorted(found, key=lambda one: one[1], reverse=True)
+
+
+def described(found: Sequence[tuple[Candidate, float]]) -> str:
+    """What was drawn, as people read it: the best few, each with how often it came and its score in nats."""
+    times = Counter(candidate.text for candidate, _ in found)
+    scores = {candidate.text: score for candidate, score in reversed(found)}
+    shown = sorted(scores.items(), key=lambda one: one[1], reverse=True)[:SHOWN]
+    return "; ".join(
+        f"“{text.strip()[:SHOWN_LETTERS]}” ({times[text]} of {len(found)}, {score:.1f})" for text, score in shown
+    )
 
 
 def repeats(prompt: str, reply: str) -> bool:
@@ -83,7 +102,7 @@ def repeats(prompt: str, reply: str) -> bool:
     return len(set(rows)) < len(rows) or any(map(_stutters, sentences))
 
 
-def calls_a_stranger(told: str, reply: str) -> bool:
+def uses_unknown_name(told: str, reply: str) -> bool:
     """Whether somebody is called by a name that stands nowhere in what was `told`.
 
     Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
@@ -93,10 +112,10 @@ def calls_a_stranger(told: str, reply: str) -> bool:
     return any(found[2].casefold() not in known for found in called)
 
 
-def is_heartless(prompt: str, reply: str) -> bool:
+def is_sentiment_mismatch(prompt: str, reply: str) -> bool:
     """Whether a reply is glad of what the last line is sad about, or sorry for what it is glad of."""
     turns = turns_of(prompt)
-    return bool(turns) and at_odds(turns[-1].text, reply)
+    return bool(turns) and mismatch(turns[-1].text, reply)
 
 
 def _told(prompt: str) -> str:

@@ -199,10 +199,10 @@ async def _discord(settings: Settings) -> Finding:
         return Finding(
             what="Discord", state="look", says="DISCORD_TOKEN is not set; nothing to do if you do not use it."
         )
-    from bots.discord import examine
+    from bots.discord import check_credentials
 
     try:
-        found = await examine(
+        found = await check_credentials(
             settings.discord_token.get_secret_value(),
             api_base=settings.discord_api_base or None,
             proxy=settings.discord_proxy or None,
@@ -213,14 +213,19 @@ async def _discord(settings: Settings) -> Finding:
         return Finding(
             what="Discord",
             state="look",
-            says=f"{found.name} hears only mentions, replies and direct messages: switch on “Message Content "
+            says=f"{found.name} sees only mentions, replies and direct messages: turn on “Message Content "
             f"Intent” at https://discord.com/developers/applications → your application → Bot. Invite: {found.invite}",
         )
     return Finding(what="Discord", state="good", says=f"logged in as {found.name}. Invite: {found.invite}")
 
 
 async def _slack(settings: Settings) -> Finding:
-    if settings.slack_client_id and settings.slack_client_secret and settings.slack_bot_token is None:
+    by_oauth = bool(settings.slack_client_id and settings.slack_client_secret)
+    if by_oauth and settings.slack_bot_token is not None and settings.slack_app_token is None:
+        from bots.slack import BOTH_WAYS
+
+        return Finding(what="Slack", state="bad", says=BOTH_WAYS)
+    if by_oauth and settings.slack_bot_token is None:
         if not settings.slack_signing_secret:
             return Finding(what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth goes over HTTP, signed.")
         says = "workspaces install it at /slack/install while `person2 slack --http` runs"

@@ -2,14 +2,17 @@
 loopback with Discord's rules."""
 
 import asyncio
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from simcord.enums import MessageType
 
-from bots.discord import examine
+from bots.discord import check_credentials
+from bots.discord.markup import parts
 from core.chat import ChatSettings
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from core.memory import open_memory
 from core.messages import Conversation
 from core.notices import BROKEN, TOO_FAST, WORDLESS
@@ -55,6 +58,19 @@ async def test_who_is_answered(server: DiscordServer, ann: Person) -> None:
     assert generator.prompts[-1] == (
         "Person1: nobody is asked in this thread come here\nPerson2: four\nPerson1: no mention is needed now\nPerson2:"
     )
+
+
+async def test_a_follow_up_in_a_new_thread(server: DiscordServer, ann: Person) -> None:
+    """Who goes on talking in a thread while the first answer there is being composed is talking to the bot."""
+    gate = asyncio.Event()
+    generator = FakeGenerator(lines=("one", "two"), gate=gate)
+    async with talking(server, generator):
+        thread = ann.opens_thread("roses")
+        ann.says(f"{ann.bot} why do they droop?", where=thread)
+        await server.until(lambda: generator.prompts)
+        ann.says("I water them daily", where=thread)
+        gate.set()
+        assert await server.posted(2, thread) == ["one", "two"]
 
 
 async def test_forum_posts(server: DiscordServer, ann: Person) -> None:
@@ -143,7 +159,7 @@ async def test_four_thousand_characters(server: DiscordServer, ann: Person) -> N
         ("hello @everyone and @here", "hello everyone and here"),
         ("I <3 you, x < y", "I <3 you, x < y"),
         ("at <t:1767225600:R> look", r"at \<t:1767225600:R> look"),
-        ("||secret|| ~~gone~~", r"\|\|secret\|\| \~\~gone\~\~"),
+        ("it is ~~gone~~", r"it is \~\~gone\~\~"),
     ],
 )
 async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated: str, posted: str) -> None:
@@ -155,6 +171,11 @@ async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated:
     assert not post.ping_user_ids
     assert not post.ping_role_ids
     assert not post.mention_everyone
+
+
+def test_spoilers_are_shown() -> None:
+    """What would be hidden is not."""
+    assert parts("||secret||") == [r"\|\|secret\|\|"]
 
 
 async def test_nobody_is_pinged(server: DiscordServer, ann: Person) -> None:
@@ -171,9 +192,9 @@ async def test_a_long_reply_comes_in_parts(server: DiscordServer, ann: Person) -
     long = " ".join(f"This is sentence number {number}." for number in range(150))
     async with talking(server, FakeGenerator(lines=(long, "yes"))):
         ann.says(f"{ann.bot} tell me everything")
-        parts = await server.posted(3)
-        assert " ".join(parts) == long
-        assert all(len(part) <= 2000 and part.endswith(".") for part in parts)
+        posts = await server.posted(3)
+        assert " ".join(posts) == long
+        assert all(len(part) <= 2000 and part.endswith(".") for part in posts)
         assert [post.reference is not None for post in server.messages()] == [True, False, False]
         ann.says("go on", answering=server.messages()[2].id)
         assert (await server.posted(4))[3] == "yes"
@@ -223,12 +244,14 @@ async def test_what_breaks_is_said_in_one_sentence(
     assert "made of cheese" in caplog.text
 
 
-async def test_a_database_that_fails(server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_database_that_fails(
+    server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """Without a database the asker gets one sentence; who was not talking to the bot gets none."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     async with talking(server, talk=chat(memory=memory)):
-        with memory._engine.begin() as connection:
-            connection.exec_driver_sql("ALTER TABLE messages RENAME TO mislaid")
+        with sqlite3.connect(tmp_path / "person2.db") as connection:
+            connection.execute("ALTER TABLE messages RENAME TO mislaid")
         ann.says("just talking")
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == [BROKEN]
@@ -337,9 +360,9 @@ async def test_an_edit_that_tells_only_the_new_text(server: DiscordServer, ann: 
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person, known: bool) -> None:
+async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person, known: bool, tmp_path: Path) -> None:
     """With a thread goes what was said in it, with a channel its threads, whether discord.py knew them or not."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     thread = ann.opens_thread("roses")
     other = server.backend.create_channel(server.guild.id, "elsewhere").id
     async with talking(server, talk=chat(memory=memory)):
@@ -354,8 +377,8 @@ async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person
 
         space = {"guild_id": str(server.guild.id if known else 1)}
         if not known:
-            with memory._engine.begin() as connection:
-                connection.exec_driver_sql("UPDATE conversations SET space = '1', key = replace(key, space, '1')")
+            with sqlite3.connect(tmp_path / "person2.db") as connection:
+                connection.execute("UPDATE conversations SET space = '1', key = replace(key, space, '1')")
         gone = {"id": str(thread), "parent_id": str(server.channel), "type": 11, **space}
         await server.send("THREAD_DELETE", gone)
         await server.until(lambda: stored() == ["hello", "hello", "here", "there"])
@@ -372,8 +395,8 @@ def _thread(server: DiscordServer, thread: int) -> Conversation:
 
 
 async def test_doctors_look(server: DiscordServer) -> None:
-    """`examine` tells doctor who the token is, where to invite it, and whether it may read messages."""
-    found = await examine(TOKEN, api_base=server.api)
+    """`check_credentials` tells doctor who the token is, where to invite it, and whether it may read messages."""
+    found = await check_credentials(TOKEN, api_base=server.api)
     assert found.name == "Person2"
     assert found.message_content
     assert found.invite == (
@@ -381,9 +404,9 @@ async def test_doctors_look(server: DiscordServer) -> None:
         "&scope=bot+applications.commands&permissions=274877975552"
     )
     server.approved.message_content = False
-    assert not (await examine(TOKEN, api_base=server.api)).message_content
-    with pytest.raises(Refused, match="copy the bot's token anew"):
-        await examine("wrong", api_base=server.api)
+    assert not (await check_credentials(TOKEN, api_base=server.api)).message_content
+    with pytest.raises(PermanentPlatformError, match="copy the bot's token again"):
+        await check_credentials("wrong", api_base=server.api)
 
 
 async def test_order_is_kept(server: DiscordServer, ann: Person) -> None:
@@ -394,5 +417,4 @@ async def test_order_is_kept(server: DiscordServer, ann: Person) -> None:
             ann.says(f"line {number}")
         ann.says(f"{ann.bot} done")
         await server.posted(1)
-        await asyncio.sleep(0)
     assert generator.prompts == ["Person1: " + " ".join(f"line {n}" for n in range(12)) + " done\nPerson2:"]

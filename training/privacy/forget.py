@@ -3,7 +3,7 @@
 Knows where an installation keeps things under its home, and by `IMPORTED` where it wrote dialogue files elsewhere;
 decides nothing about who may ask. The order matters to a training that runs meanwhile: memory and files first, the
 shelf last, so that either the training sees that somebody has gone or the shelf shows what it learned (see
-`training.learning`).
+`training.finetune.pipeline`).
 """
 
 import logging
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
 from core.errors import ExportError, Person2Error, StorageError, TrainingError, reason
 from core.memory import Memory, Removed
 from training.data import manifest
@@ -63,7 +63,9 @@ def _once(files: Iterable[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
+def forget(
+    platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path, base: str | None = None
+) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
     What one of these refuses (a locked database, a file changed by hand, a folder that cannot be written) does not stop

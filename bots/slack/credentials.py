@@ -1,0 +1,54 @@
+"""What Slack says of our tokens, for `doctor`: looks and leaves, listens to nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from slack_sdk.errors import SlackClientError
+
+from bots.slack.errors import NETWORK, discreet, explain
+from bots.slack.manifest import NEEDED, WANTED
+from bots.slack.workspace import REQUEST_SECONDS, base_url, web_client
+from core.errors import PlatformError
+
+BOTH_WAYS = (
+    "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET: keep the token to serve one workspace, "
+    "or the other two to let workspaces install the bot."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    name: str
+    workspace: str
+    missing: Mapping[str, str]
+    """Scopes that the bot token lacks, and what each is for; empty where Slack does not tell the scopes."""
+
+
+async def examine(
+    bot_token: str, *, app_token: str | None = None, api_url: str | None = None, proxy: str | None = None
+) -> Findings:
+    """Ask who we are, what we may do, and whether a socket would be opened. Raises Refused or PlatformError."""
+    url = base_url(api_url)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as session:
+        variable = "SLACK_BOT_TOKEN"
+        try:
+            answer = await web_client(token=bot_token, url=url, proxy=proxy, session=session).auth_test()
+            if app_token:
+                variable = "SLACK_APP_TOKEN"
+                client = web_client(token=app_token, url=url, proxy=proxy, session=session)
+                await client.apps_connections_open(app_token=app_token)
+        except SlackClientError as error:
+            raise explain(error, variable=variable) from error
+        except NETWORK as error:
+            cause = discreet(f"{type(error).__name__}: {error}")
+            raise PlatformError(f"Slack cannot be reached ({cause}); check the network and SLACK_API_URL.") from error
+    headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
+    told = str(headers.get("x-oauth-scopes") or "")
+    scopes = {scope.strip() for scope in told.split(",") if scope.strip()}
+    wanted = {**NEEDED, **WANTED}
+    return Findings(
+        name=str(answer.get("user") or "Person2"),
+        workspace=str(answer.get("team") or ""),
+        missing={scope: why for scope, why in wanted.items() if scopes and scope not in scopes},
+    )

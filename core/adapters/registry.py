@@ -1,0 +1,422 @@
+"""The shelf of LoRA adapters: a card each, which one is current, promote and roll back.
+
+`<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id that speaks,
+replaced atomically) and `history` (what spoke before, oldest first), so that rolling back is promoting an old id.
+Knows peft's file format as far as judging a file goes, but neither torch nor peft: a bot may import this freely.
+
+Readers take no lock and never see half a file. Writers hold a lock file, so two processes may promote at once.
+"""
+
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.adapters.card import CARD, Card, read_card
+from core.adapters.validation import CONFIG, WEIGHTS, check, same_base, weights_sha256
+from core.atomic_io import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
+from core.errors import AdapterError, reason
+from core.generator import Adapter
+
+log = logging.getLogger(__name__)
+
+NONE = "none"
+"""The bare base model, wherever an adapter's id may stand."""
+CURRENT = "current"
+STAGED = ".new-"
+"""What a folder's name begins with while it is being made."""
+MAX_HISTORY = 100
+"""Promotions remembered for rolling back; a bound so that the file stays one read."""
+_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w")
+MAX_HUB_NAME = 96
+"""The hub's own limit on a repo's name (huggingface_hub's validate_repo_id)."""
+MAX_SHOWN = 80
+"""Letters of a name that a sentence repeats."""
+_RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
+
+
+def check_name(name: str) -> None:
+    """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
+    if not _ID.fullmatch(name) or name.lower() in _RESERVED:
+        shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
+        raise AdapterError(
+            f"{shown!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
+        )
+
+
+def _untried(adapter: Adapter) -> None:
+    """What `AdapterRegistry.use` tries where nobody says how."""
+
+
+class AdapterRegistry:
+    """The adapters of one installation, and those that ship with it.
+
+    `bundled` are folders of adapters that came with the program, by the name of their base (`starter` →
+    `models/starter/adapters`): read-only, listed with the others, and current on that base as long as nothing was ever
+    promoted.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        bundled: Mapping[str, Path] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._root = root
+        self._bundled = dict(bundled or {})
+        self._clock = clock
+        self._missed: set[str] = set()
+
+    @property
+    def pointer(self) -> Path:
+        """The file that names the current adapter; a watcher may look at its bytes."""
+        return self._root / CURRENT
+
+    # reading
+
+    def cards(self) -> tuple[Card, ...]:
+        """Every adapter, newest first. One whose card is damaged is left out with a line in the log."""
+        cards: list[Card] = []
+        for folder in self._folders():
+            try:
+                cards.append(read_card(folder))
+            except AdapterError as error:
+                log.warning("adapter %s is left out: %s", folder.name, error)
+        return tuple(sorted(cards, key=lambda card: (card.created_at, card.id), reverse=True))
+
+    def card(self, adapter_id: str) -> Card:
+        """Raises AdapterError when there is none, or when it cannot be read."""
+        return read_card(self.path(adapter_id))
+
+    def path(self, adapter_id: str) -> Path:
+        """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
+        for root in self._roots():
+            if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
+                return root / adapter_id
+        raise AdapterError(
+            f"there is no adapter called {adapter_id!r} on the shelf: `person2 adapters list` shows those there are"
+        )
+
+    def is_bundled(self, adapter_id: str) -> bool:
+        return self.path(adapter_id).parent in self._bundled.values()
+
+    def owns(self, path: Path) -> bool:
+        """Whether this path is, or was, one of an adapter on the shelf."""
+        return path.parent in tuple(self._roots())
+
+    def taken(self, adapter_id: str) -> bool:
+        """Whether no new adapter may be called so; one that is out of service gives its name away."""
+        if not _ID.fullmatch(adapter_id) or not any((root / adapter_id).exists() for root in self._roots()):
+            return False
+        try:
+            return not self.card(adapter_id).withdrawn
+        except AdapterError:
+            return True
+
+    def learned_from(self, person: str) -> tuple[Card, ...]:
+        """The adapters in service that learned the words of this keyed hash."""
+        return tuple(card for card in self.cards() if person in card.people and not card.withdrawn)
+
+    def current(self, *, base: str | None = None) -> Adapter | None:
+        """The adapter that speaks, or None for the bare base; `base` is the base model in use, as typed.
+
+        A promoted adapter that is gone or withdrawn does not speak: the newest clean one before it does.
+        """
+        promoted = self._promoted()
+        if promoted is None:
+            return self._shipped(base)
+        if promoted == NONE:
+            return None
+        if base in self._bundled and self._made_for_another(promoted, base):
+            return self._shipped(base)
+        if self._clean(promoted):
+            return Adapter(id=promoted, path=self.path(promoted))
+        if promoted not in self._missed:  # once, however often a bot looks
+            self._missed.add(promoted)
+            log.warning("the promoted adapter %s is missing or out of service; an older one speaks", promoted)
+        return self._fallback(promoted, base)
+
+    def find(self, spec: str, *, base: str | None = None) -> Adapter | None:
+        """What a person typed → an adapter: `current`, an id, a folder, `none`, or a Hugging Face repo `org/name`.
+
+        The repo is left to the generator, which can fetch it. Raises AdapterError when nothing fits.
+        """
+        spec = spec.strip()
+        if spec in {"", NONE}:
+            return None
+        if spec == CURRENT:
+            return self.current(base=base)
+        if _ID.fullmatch(spec) and any((root / spec / CONFIG).is_file() for root in self._roots()):
+            card = self.card(spec)
+            if card.withdrawn:
+                raise AdapterError(_out_of_service(card))
+            return Adapter(id=spec, path=self.path(spec))
+        folder = Path(spec).expanduser()
+        if _is_folder(folder):
+            check(folder)
+            return Adapter(id=folder.resolve().name, path=folder)
+        if _HUB_NAME.fullmatch(spec) and len(spec) <= MAX_HUB_NAME:
+            return Adapter(id=spec, path=Path(spec))
+        shown = spec if len(spec) <= MAX_SHOWN else f"{spec[:MAX_SHOWN]}…"
+        raise AdapterError(
+            f"there is no adapter called {shown!r}, neither on the shelf nor as a folder:"
+            " `person2 adapters list` shows those there are"
+        )
+
+    # writing
+
+    def add(self, folder: Path, card: Card) -> Adapter:
+        """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
+
+        An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
+        Raises AdapterError when the name is unfit or taken, the files are no adapter that can be used, or they are not
+        the ones that `card.weights_sha256` names. What a process killed in here leaves, the next writer deletes.
+        """
+        check(folder)
+        check_name(card.id)
+        target = self._root / card.id
+        with self._locked():
+            if self.taken(card.id):
+                raise AdapterError(f"there is an adapter called {card.id!r} already: choose another name")
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=STAGED) as scratch:
+                staged = Path(scratch) / card.id
+                shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
+                make_private(Path(scratch))  # a copy keeps the modes of what it is made from
+                found = weights_sha256(staged)
+                if card.weights_sha256 and found != card.weights_sha256:
+                    raise AdapterError(
+                        f"the weights in {folder} are not those that were judged as {card.id!r}: train it again"
+                    )
+                write_atomically(staged / CARD, replace(card, weights_sha256=found).to_json())
+                for path in staged.rglob("*"):
+                    if path.is_file():
+                        flush(path)
+                if target.is_symlink():
+                    target.unlink()
+                elif target.exists():
+                    target.rename(Path(scratch) / "old")
+                staged.rename(target)
+            flush_folder(self._root)
+        return Adapter(id=card.id, path=target)
+
+    def use(
+        self, adapter_id: str, *, by_force: bool = False, trial: Callable[[Adapter], None] = _untried
+    ) -> Adapter | None:
+        """Promote: from now on this one speaks (`none`: the bare base).
+
+        `trial` loads it and lets it say something, and raises when it cannot. Raises AdapterError when the adapter may
+        not speak, and whatever `trial` raises; what spoke before goes on then.
+        """
+        if adapter_id != NONE:
+            trial(self._usable(adapter_id))
+        with self._locked():
+            adapter = self._promote(adapter_id)
+            history = self._history()
+            if not history:  # what spoke before the first promotion, so that it can come back
+                shipped = self._shipped(self.card(adapter_id).base if adapter else next(iter(self._bundled), None))
+                history.append(shipped.id if shipped else NONE)
+            self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
+            if by_force and adapter is not None and not self.is_bundled(adapter_id):
+                card = self.card(adapter_id)
+                self._rewrite(replace(card, promoted_by_force=card.passed is False))
+            return adapter
+
+    def rollback(self) -> Adapter | None:
+        """Promote what spoke before, passing over what can no longer speak; None when that was the bare base. Called
+        again it goes one further back.
+
+        Raises AdapterError when there is nothing before.
+        """
+        with self._locked():
+            history = self._history()
+            spoke = history.pop() if history else None
+            while history and (history[-1] == spoke or not (history[-1] == NONE or self._speaks(history[-1]))):
+                passed_over = history.pop()
+                if passed_over != spoke:
+                    log.warning("%s is passed over: it is out of service, damaged or gone", passed_over)
+            if not history:
+                raise AdapterError(
+                    "there is no earlier adapter to roll back to: `person2 adapters use ID` promotes one"
+                )
+            adapter = self._promote(history[-1])
+            self._write_history(history)
+            return adapter
+
+    def withdraw(self, adapter_id: str, reason: str, *, erase: bool = False) -> Adapter | None:
+        """Take an adapter out of service for good; it stays on the shelf but never speaks again. `erase` deletes its
+        weights, which hold what it learned; the card stays.
+
+        Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
+        spoke before or passed the gate, else the one that ships, else none: nobody's untested experiment.
+        """
+        with self._locked():
+            card = self.card(adapter_id)
+            if self.is_bundled(adapter_id):
+                raise AdapterError(f"{adapter_id!r} ships with the program and learned from no member: choose another")
+            if erase:
+                self._erase(adapter_id)
+            if not card.withdrawn:
+                card = replace(card, withdrawn=" ".join(reason.split()) or "withdrawn")
+                self._rewrite(card)
+            if self._promoted() == adapter_id:
+                heir = self._fallback(adapter_id, card.base)
+                history = [entry for entry in self._history() if entry != adapter_id]
+                self._point(heir.id if heir else NONE)
+                self._write_history([*history, heir.id if heir else NONE])
+        return self.current(base=card.base)
+
+    def heir(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
+        """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
+        return self._fallback(adapter_id, base)
+
+    # inside
+
+    def _roots(self) -> Iterator[Path]:
+        yield self._root
+        yield from self._bundled.values()
+
+    def _folders(self) -> Iterator[Path]:
+        seen: set[str] = set()
+        for root in self._roots():
+            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+                if _ID.fullmatch(folder.name) and (folder / CONFIG).is_file() and folder.name not in seen:
+                    seen.add(folder.name)
+                    yield folder
+
+    def _promoted(self) -> str | None:
+        return read_text(self.pointer).strip() or None
+
+    def _made_for_another(self, adapter_id: str, base: str | None) -> bool:
+        """Whether an adapter was made for another base than this one, which has a voice of its own."""
+        try:
+            return self.card(adapter_id).base != base
+        except AdapterError:
+            return False
+
+    def _clean(self, adapter_id: str) -> bool:
+        try:
+            return not self.card(adapter_id).withdrawn
+        except AdapterError:
+            return False
+
+    def _usable(self, adapter_id: str) -> Adapter:
+        """An adapter that may speak, with the weights its card was written for. Raises AdapterError."""
+        card = self.card(adapter_id)
+        if card.withdrawn:
+            raise AdapterError(_out_of_service(card))
+        path = self.path(adapter_id)
+        check(path)
+        if card.weights_sha256 and weights_sha256(path) != card.weights_sha256:
+            raise AdapterError(
+                f"the weights of {adapter_id!r} are not those its card was written for: copy or train it again"
+            )
+        return Adapter(id=adapter_id, path=path)
+
+    def _speaks(self, adapter_id: str) -> bool:
+        try:
+            self._usable(adapter_id)
+        except AdapterError:
+            return False
+        return True
+
+    def _erase(self, adapter_id: str) -> None:
+        """Delete what an adapter learned. Where its folder is a link, the link goes and what it points to is left."""
+        folder = self.path(adapter_id)
+        if not folder.is_symlink():
+            (folder / WEIGHTS).unlink(missing_ok=True)
+            return
+        log.warning("%s is a link to %s, which is left as it is: delete its weights there", folder, folder.resolve())
+        config, card = (folder / CONFIG).read_bytes(), self.card(adapter_id)
+        folder.unlink()
+        folder.mkdir()
+        (folder / CONFIG).write_bytes(config)
+        write_atomically(folder / CARD, card.to_json())
+
+    def _shipped(self, base: str | None) -> Adapter | None:
+        """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
+        folder = self._bundled.get(base or "")
+        if folder is None:
+            return None
+        named = read_text(folder / CURRENT).strip()
+        cards = [card for card in self.cards() if self.path(card.id).parent == folder and card.id == (named or card.id)]
+        return Adapter(id=cards[0].id, path=self.path(cards[0].id)) if cards else None
+
+    def _fallback(self, lost: str, base: str | None) -> Adapter | None:
+        cards = {card.id: card for card in self.cards() if not card.withdrawn and card.id != lost}
+        try:
+            wanted = self.card(lost).base_fingerprint
+        except AdapterError:
+            wanted = ""
+        spoke = [entry for entry in reversed(self._history()) if entry in cards]
+        passed = [card.id for card in cards.values() if card.passed]
+        for adapter_id in (*spoke, *passed):
+            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._speaks(adapter_id):
+                return Adapter(id=adapter_id, path=self.path(adapter_id))
+        shipped = self._shipped(base)
+        return shipped if shipped and shipped.id != lost else None
+
+    def _promote(self, adapter_id: str) -> Adapter | None:
+        if adapter_id == NONE:
+            self._point(NONE)
+            return None
+        adapter = self._usable(adapter_id)
+        self._point(adapter_id)
+        return adapter
+
+    def _point(self, adapter_id: str) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.pointer, f"{adapter_id}\n")
+
+    def _history(self) -> list[str]:
+        lines = read_text(self._root / "history").splitlines()
+        return [words[-1] for line in lines if (words := line.split())]
+
+    def _write_history(self, entries: Iterable[str]) -> None:
+        """A line each, `2026-11-22T18:00:00+00:00 id`; entries that stay keep the time of their promotion."""
+        known = {line.split()[-1]: line for line in read_text(self._root / "history").splitlines() if line.split()}
+        now = self._clock().isoformat(timespec="seconds")
+        lines = [known.get(entry, f"{now} {entry}") for entry in entries]
+        write_atomically(self._root / "history", "".join(f"{line}\n" for line in lines[-MAX_HISTORY:]))
+
+    def _rewrite(self, card: Card) -> None:
+        write_atomically(self.path(card.id) / CARD, card.to_json())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time, over all processes; the lock dies with its holder."""
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(self._root / ".lock", "a+b", opener=private_opener) as handle:
+                lock(handle.fileno())
+                for left in self._root.glob(f"{STAGED}*"):  # a killed writer's: whoever writes now holds the lock
+                    shutil.rmtree(left, ignore_errors=True)
+                yield  # closing the file gives the lock back
+        except OSError as error:  # shutil.Error is one
+            raise AdapterError(
+                f"the shelf in {self._root} cannot be written ({reason(error)}): check PERSON2_HOME, its permissions"
+                " and the space left"
+            ) from error
+
+    def sweep(self) -> None:
+        """Delete what writers that were killed left of an adapter. Raises AdapterError."""
+        if any(self._root.glob(f"{STAGED}*")):
+            with self._locked():
+                pass
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def _out_of_service(card: Card) -> str:
+    return f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another or train a new one"

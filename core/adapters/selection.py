@@ -1,0 +1,245 @@
+"""Which adapter speaks in a conversation, kept up to date while the bot runs.
+
+Looks at the shelf every second, loads what was promoted beside what speaks, and only then switches: requests never
+wait for it. A bad adapter is refused with one line in the log and the old one goes on, unless that one was withdrawn.
+One that fails in service gives way to the one before it.
+Knows the shelf and the generator's port; neither files' formats nor models.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+from core.adapters import CURRENT, NONE, AdapterRegistry
+from core.adapters.validation import stamp
+from core.errors import AdapterError, Person2Error, Unavailable, reason
+from core.generator import Adapter, Generator
+from core.messages import Conversation
+
+log = logging.getLogger(__name__)
+
+POLL_EVERY = 1.0
+"""Seconds between looks at the shelf: a promotion is to be noticed within five, loading included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """An adapter as it lay on the disk: other weights under the same name are another version."""
+
+    adapter: Adapter
+    stamp: int
+
+
+class AdapterSelection:
+    """`voice_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
+
+    `spec` is what the operator chose (`ADAPTER`): `current` follows promotions, anything else stays. `base` is the base
+    model as it was typed.
+    """
+
+    def __init__(
+        self,
+        shelf: AdapterRegistry,
+        generator: Generator,
+        *,
+        base: str | None = None,
+        spec: str = CURRENT,
+        poll_every: float = POLL_EVERY,
+    ) -> None:
+        self._shelf = shelf
+        self._generator = generator
+        self._base = base
+        self._spec = spec.strip() or NONE
+        self._poll_every = poll_every
+        self._speaking: _Version | None = None
+        self._refused: set[_Version] = set()
+        self._failed: set[_Version] = set()
+        """Versions that loaded and could not speak; other weights under the name are tried anew."""
+        self._complaints: set[str] = set()
+        self._overrides: dict[str, _Version] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def speaking(self) -> Adapter | None:
+        """What speaks where a conversation has no voice of its own; None for the bare base."""
+        return self._speaking.adapter if self._speaking else None
+
+    async def start(self) -> None:
+        """Load what is to speak, then keep looking.
+
+        Raises AdapterError when the operator named an adapter that cannot be used: they should know before anybody
+        talks to the bot. A bad *current* adapter is logged instead, and the base speaks.
+        """
+        if self._spec == CURRENT:
+            await self.look()
+        else:
+            wanted = await asyncio.to_thread(self._wanted)
+            try:
+                if wanted is not None:
+                    await self._generator.load(wanted.adapter)
+            except Unavailable as error:  # a server that comes up later will be asked for it with each reply
+                self._complain(str(error))
+            except Person2Error:
+                raise
+            except Exception as error:  # whatever a damaged adapter makes a library stumble over
+                raise AdapterError(
+                    f"the adapter {self._spec!r} cannot be loaded ({reason(error)}): choose another"
+                ) from error
+            self._speaking = wanted
+        self._task = asyncio.create_task(self._keep_looking(), name="voices")
+
+    async def stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def voice_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
+        """The adapter that speaks in a conversation; None for the bare base.
+
+        `override` is the channel's own choice: an id on the shelf, `none` or `current`. One that cannot be used any
+        more is logged once, and the channel speaks with everybody's voice. Never raises, never a path: members type it.
+        """
+        if override is None or override == CURRENT:
+            return self.speaking
+        if override == NONE:
+            return None
+        try:
+            version = await asyncio.to_thread(self._on_shelf, override)
+            if version in self._failed:
+                return self.speaking
+            if version != self._overrides.get(override):
+                await self._replace(self._overrides.get(override), version)
+                self._overrides[override] = version
+        except Exception as error:
+            self._complain(f"{conversation.key} speaks with the common voice: {_told(error)}")
+            await self._forget_override(override)
+            return self.speaking
+        return version.adapter
+
+    async def failed(self, adapter: Adapter, error: Exception) -> None:
+        """An adapter that speaks somewhere cannot: its numbers overflow. What spoke before it does from now on, until
+        something else is promoted. One line in the log, however many conversations meet it.
+        """
+        version = await asyncio.to_thread(_version, adapter)
+        if version in self._failed:
+            return
+        self._failed.add(version)
+        heir = None
+        if self._speaking == version:
+            heir = await asyncio.to_thread(self._heir, version)
+            self._speaking = heir
+        log.error(
+            "%s cannot speak (%s); %s is active now", adapter.id, error, heir.adapter.id if heir else "the base model"
+        )
+        for override in [name for name, used in self._overrides.items() if used == version]:
+            del self._overrides[override]
+        await self._generator.unload(adapter.id)
+
+    async def look(self) -> None:
+        """Look at the shelf once, and switch if something else is to speak."""
+        try:
+            wanted = await asyncio.to_thread(self._wanted)
+        except (Person2Error, OSError) as error:
+            self._complain(f"the shelf of adapters cannot be used: {error}")
+            await self._silence_if_withdrawn()
+            return
+        if wanted in self._failed:
+            await self._silence_if_withdrawn()
+            return
+        if wanted == self._speaking:
+            self._refused.clear()  # what was refused is told again when somebody promotes it again
+        if wanted == self._speaking or wanted in self._refused:
+            await self._silence_if_withdrawn()
+            return
+        old = self._speaking
+        try:
+            if wanted is not None:
+                await self._replace(old, wanted)
+        except Exception as error:  # whatever a damaged adapter makes a library stumble over
+            line = f"{old.adapter.id if old else 'the base model'} goes on speaking: {_told(error)}"
+            if isinstance(error, Unavailable):  # a server that is down may come up
+                self._complain(line)
+            elif wanted is not None:
+                self._refused.add(wanted)
+                log.warning("%s", line, exc_info=not isinstance(error, Person2Error))
+            await self._silence_if_withdrawn()
+            return
+        self._speaking = wanted
+        self._complaints.clear()
+        self._refused.clear()
+        log.info("%s is active now", wanted.adapter.id if wanted else "the base model")
+        if old is not None and not await asyncio.to_thread(self._in_service, old):
+            await self._generator.unload(old.adapter.id)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_every)
+            try:
+                await self.look()
+            except Exception:
+                log.exception("looking at the shelf failed")
+
+    async def _replace(self, old: _Version | None, new: _Version) -> None:
+        """Load `new`; other weights under the name of `old` take its place once nobody uses it."""
+        if old is not None and old.adapter == new.adapter:
+            await self._generator.unload(old.adapter.id)
+        await self._generator.load(new.adapter)
+
+    async def _silence_if_withdrawn(self) -> None:
+        """An adapter out of service does not go on only because its successor is no better: the base speaks."""
+        old = self._speaking
+        if old is not None and not await asyncio.to_thread(self._in_service, old):
+            log.warning("%s is out of service, and the base model speaks", old.adapter.id)
+            self._speaking = None
+            await self._generator.unload(old.adapter.id)
+
+    async def _forget_override(self, override: str) -> None:
+        version = self._overrides.pop(override, None)
+        if version is not None and version != self._speaking:
+            await self._generator.unload(version.adapter.id)
+
+    # on a thread: these read files
+
+    def _wanted(self) -> _Version | None:
+        if self._spec != CURRENT:
+            found = self._shelf.find(self._spec, base=self._base)
+        else:
+            found = self._shelf.current(base=self._base)
+        return _version(found) if found else None
+
+    def _heir(self, failed: _Version) -> _Version | None:
+        if self._spec != CURRENT:
+            return None
+        heir = self._shelf.heir(failed.adapter.id, base=self._base)
+        version = _version(heir) if heir else None
+        return version if version not in self._failed else None
+
+    def _on_shelf(self, adapter_id: str) -> _Version:
+        card = self._shelf.card(adapter_id)
+        if card.withdrawn:
+            raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another voice")
+        return _version(Adapter(id=adapter_id, path=self._shelf.path(adapter_id)))
+
+    def _in_service(self, version: _Version) -> bool:
+        """Not withdrawn; an adapter from elsewhere has nobody who could withdraw it."""
+        try:
+            return not self._shelf.card(version.adapter.id).withdrawn
+        except AdapterError:
+            return not self._shelf.owns(version.adapter.path)
+
+    def _complain(self, line: str) -> None:
+        """Once for each trouble, not once a second."""
+        if line not in self._complaints:
+            self._complaints.add(line)
+            log.warning("%s", line)
+
+
+def _version(adapter: Adapter) -> _Version:
+    return _Version(adapter, stamp(adapter.path))
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, Person2Error) else f"it cannot be loaded ({reason(error)})"

@@ -1,0 +1,373 @@
+"""A running bot takes over what is promoted: with a generator one can read, and under load with a real tiny model."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import torch
+
+from core.adapters import AdapterRegistry
+from core.adapters.selection import AdapterSelection
+from core.adapters.validation import WEIGHTS, folder_fingerprint
+from core.chat import Chat, ChatSettings
+from core.errors import AdapterError, NumericalError, Unavailable
+from core.generator import Adapter, Completion, Generator, Sampling, engine, transformers
+from core.memory import open_memory
+from core.messages import Conversation
+from tests.core.adapters.test_registry import NOON, adapter, card
+from tests.fakes import FakeGenerator, said
+from tests.models import tiny_adapter, tiny_model
+
+HERE = Conversation(platform="terminal", channel="here")
+
+
+@dataclass(kw_only=True)
+class Listener(FakeGenerator):
+    """Writes down what is loaded and unloaded, and refuses what it is told to."""
+
+    diary: list[str] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)
+    down: bool = False
+    """As a remote server may be."""
+    stumbles: set[str] = field(default_factory=set)
+    """Over these it raises what no generator promises to raise."""
+    overflows: set[str] = field(default_factory=set)
+
+    async def generate(
+        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+    ) -> Completion:
+        if adapter is not None and adapter.id in self.overflows:
+            raise NumericalError("the model's numbers are not finite")
+        return await super().generate(prompt, sampling=sampling, adapter=adapter, conversation=conversation)
+
+    async def load(self, adapter: Adapter) -> None:
+        if adapter.id in self.stumbles:
+            raise ZeroDivisionError("rank 0")
+        if self.down:
+            raise Unavailable("the server cannot be reached: start it")
+        if adapter.id in self.refuses:
+            raise AdapterError(f"the adapter {adapter.id!r} was made for another base: choose another")
+        self.diary.append(f"+{adapter.id}")
+
+    async def unload(self, adapter_id: str) -> None:
+        self.diary.append(f"-{adapter_id}")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> AdapterRegistry:
+    shelf = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
+    made = adapter(tmp_path / "made")
+    for hour, name in enumerate(("one", "two", "three")):
+        shelf.add(made, card(name, hour=hour))
+    return shelf
+
+
+async def spoken(voices: AdapterSelection, override: str | None = None) -> str | None:
+    voice = await voices.voice_for(HERE, override)
+    return voice.id if voice else None
+
+
+async def test_promotions_are_followed(shelf: AdapterRegistry) -> None:
+    """Each look takes over what the shelf says: nothing, one, two, back, the bare base."""
+    generator = Listener()
+    voices = AdapterSelection(shelf, generator)
+    heard = []
+    for change in ("", "one", "two", "back", "back"):
+        if change == "back":
+            shelf.rollback()
+        elif change:
+            shelf.use(change)
+        await voices.look()
+        heard.append(await spoken(voices))
+    assert heard == [None, "one", "two", "one", None]
+    assert generator.diary == ["+one", "+two", "+one"]
+
+
+async def test_the_background_task_follows_by_itself(shelf: AdapterRegistry) -> None:
+    """Started and left alone it notices; stopped it does not; stopping twice is fine."""
+    voices = AdapterSelection(shelf, Listener(), poll_every=0.01)
+    await voices.start()
+    shelf.use("one")
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if await spoken(voices) == "one":
+            break
+    assert await spoken(voices) == "one"
+    await voices.stop()
+    await voices.stop()
+    shelf.use("two")
+    await asyncio.sleep(0.05)
+    assert await spoken(voices) == "one"
+
+
+async def test_a_bad_promotion_is_refused_with_one_line(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old voice goes on, the log has one line however often the shelf is looked at, and the next one is taken."""
+    voices = AdapterSelection(shelf, Listener(refuses={"two"}))
+    shelf.use("one")
+    await voices.look()
+    shelf.use("two")
+    for _ in range(5):
+        await voices.look()
+    assert await spoken(voices) == "one"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "one goes on speaking: the adapter 'two' was made for another base: choose another"
+    ]
+    shelf.use("three")
+    await voices.look()
+    assert await spoken(voices) == "three"
+
+
+async def test_a_refused_adapter_promoted_again_is_told_again(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once mended it is taken, and as long as it is not, each attempt to promote it has its line."""
+    generator = Listener(refuses={"two"})
+    voices = AdapterSelection(shelf, generator)
+    for name in ("one", "two", "one", "two"):
+        shelf.use(name)
+        await voices.look()
+    assert len([line for line in caplog.messages if "goes on speaking" in line]) == 2
+    generator.refuses.clear()
+    for name in ("one", "two"):
+        shelf.use(name)
+        await voices.look()
+    assert await spoken(voices) == "two"
+
+
+async def test_a_server_that_is_down_is_asked_again(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """One line while it is down, and the promotion is taken over once it is up; a named adapter starts all the same."""
+    generator = Listener(down=True)
+    voices = AdapterSelection(shelf, generator)
+    shelf.use("one")
+    for _ in range(3):
+        await voices.look()
+    assert await spoken(voices) is None
+    assert len(caplog.messages) == 1
+    named = AdapterSelection(shelf, generator, spec="two")
+    await named.start()
+    assert await spoken(named) == "two"
+    await named.stop()
+    generator.down = False
+    await voices.look()
+    assert await spoken(voices) == "one"
+
+
+async def test_a_withdrawn_voice_falls_silent(shelf: AdapterRegistry) -> None:
+    """Its heir takes over and its weights leave the memory; if the heir is no good, the base speaks."""
+    generator = Listener()
+    voices = AdapterSelection(shelf, generator)
+    for name in ("one", "two", "three"):
+        shelf.use(name)
+        await voices.look()
+    shelf.withdraw("three", "forgotten")
+    await voices.look()
+    assert await spoken(voices) == "two"
+    assert generator.diary[-2:] == ["+two", "-three"]
+    generator.refuses.add("one")
+    shelf.withdraw("two", "forgotten")
+    await voices.look()
+    assert await spoken(voices) is None
+    assert generator.diary[-1] == "-two"
+
+
+async def test_new_weights_under_the_old_name_are_loaded(shelf: AdapterRegistry) -> None:
+    """An adapter trained again in place is another adapter."""
+    generator = Listener()
+    voices = AdapterSelection(shelf, generator)
+    shelf.use("one")
+    await voices.look()
+    os.utime(shelf.path("one") / WEIGHTS, ns=(1, 1))
+    await voices.look()
+    assert generator.diary == ["+one", "-one", "+one"]
+
+
+async def test_what_the_operator_named_stays(shelf: AdapterRegistry) -> None:
+    """ADAPTER=two does not follow promotions; one that cannot be used stops the start with a sentence."""
+    voices = AdapterSelection(shelf, Listener(), spec="two")
+    await voices.start()
+    shelf.use("one")
+    await voices.look()
+    assert await spoken(voices) == "two"
+    assert await spoken(voices, "current") == "two"
+    await voices.stop()
+    with pytest.raises(AdapterError, match="no adapter called 'four'"):
+        await AdapterSelection(shelf, Listener(), spec="four").start()
+    with pytest.raises(AdapterError, match="another base"):
+        await AdapterSelection(shelf, Listener(refuses={"one"}), spec="one").start()
+    bare = AdapterSelection(shelf, Listener(), spec="none")
+    await bare.start()
+    assert await spoken(bare) is None
+    await bare.stop()
+    shelf.withdraw("two", "forgotten")
+    await voices.look()
+    assert await spoken(voices) is None
+
+
+async def test_a_channel_may_have_its_own_voice(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """An id, `none`, `current`; one that is gone, unsafe or refused speaks as the others do, with one line."""
+    generator = Listener(refuses={"three"})
+    voices = AdapterSelection(shelf, generator)
+    shelf.use("one")
+    await voices.look()
+    table = {"two": "two", "none": None, "current": "one", None: "one"}
+    assert {override: await spoken(voices, override) for override in table} == table
+    assert await spoken(voices, "two") == "two"
+    assert generator.diary == ["+one", "+two"]
+    for bad in ("four", "three", "../one", "/etc", "org/name", ""):
+        assert [await spoken(voices, bad) for _ in range(3)] == ["one"] * 3
+        assert len([line for line in caplog.messages if "common voice" in line]) == 1
+        caplog.clear()
+    shelf.withdraw("two", "forgotten")
+    assert await spoken(voices, "two") == "one"
+    assert generator.diary[-1] == "-two"
+
+
+async def test_whatever_fails_in_loading_is_a_refusal(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault that no check foresaw is told once, the old voice goes on, and a bot that names it does not start."""
+    generator = Listener(stumbles={"two"})
+    voices = AdapterSelection(shelf, generator)
+    for name in ("one", "two"):
+        shelf.use(name)
+        for _ in range(4):
+            await voices.look()
+    assert await spoken(voices) == "one"
+    assert [await spoken(voices, "two") for _ in range(3)] == ["one"] * 3
+    assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
+        "one goes on speaking: it cannot be loaded (rank 0)",
+        f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
+    ]
+    with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
+        await AdapterSelection(shelf, generator, spec="two").start()
+
+
+async def test_a_voice_that_overflows_in_service_gives_way(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Members get their answer from the voice before, the log has one line, and what is promoted next is taken."""
+    generator = Listener(overflows={"two"}, speak=lambda prompt: f"reply {len(prompt)}")
+    voices = AdapterSelection(shelf, generator)
+    for name in ("one", "two"):
+        shelf.use(name)
+        await voices.look()
+    chat = Chat(
+        memory=open_memory("sqlite://"),
+        generator=generator,
+        voice=voices.voice_for,
+        voice_failed=voices.failed,
+        settings=ChatSettings(),
+    )
+    for channel, text in (("a", "hello there"), ("b", "how are you today")):
+        heard = await chat.hear(said(text, channel=channel))
+        assert heard is not None
+        assert (heard.adapter, heard.notice) == ("one", False)
+        await voices.look()
+    assert [line for line in caplog.messages if "two" in line] == [
+        "two cannot speak (the model's numbers are not finite); one is active now"
+    ]
+    assert await spoken(voices, "two") == "one"
+    shelf.use("three")
+    await voices.look()
+    assert await spoken(voices) == "three"
+
+
+async def test_where_nothing_is_left_the_base_speaks(shelf: AdapterRegistry) -> None:
+    """The only voice overflows: the base goes on."""
+    generator = Listener(overflows={"one"})
+    voices = AdapterSelection(shelf, generator, spec="one")
+    await voices.start()
+    found = await voices.voice_for(HERE)
+    assert found is not None
+    await voices.failed(found, NumericalError("not finite"))
+    assert await spoken(voices) is None
+    await voices.look()
+    assert await spoken(voices) is None
+    await voices.stop()
+
+
+async def test_a_damaged_pointer_or_a_missing_shelf(tmp_path: Path) -> None:
+    """No folder, a pointer full of rubbish: the base speaks and nothing is raised."""
+    shelf = AdapterRegistry(tmp_path / "nowhere")
+    voices = AdapterSelection(shelf, Listener())
+    await voices.look()
+    assert await spoken(voices) is None
+    shelf.pointer.parent.mkdir()
+    shelf.pointer.write_bytes(b"\xff\xfe\x00rubbish")
+    await voices.look()
+    assert await spoken(voices) is None
+
+
+@asynccontextmanager
+async def crowd(voices: AdapterSelection, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
+    """People who talk without a pause; each reply is kept as (voice, text, seconds). Failures are raised at the end."""
+    generator = voices._generator
+    replies: list[tuple[str, str, float]] = []
+    done = asyncio.Event()
+
+    async def talk() -> None:
+        while not done.is_set():
+            voice = await voices.voice_for(HERE)
+            began = monotonic()
+            made = await generator.generate("hi", sampling=Sampling(temperature=0, max_new_tokens=8), adapter=voice)
+            replies.append((made.adapter or "none", made.text, monotonic() - began))
+
+    tasks = [asyncio.create_task(talk()) for _ in range(people)]
+    try:
+        yield replies
+    finally:
+        done.set()
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("build", [transformers.load, engine.load], ids=["transformers", "engine"])
+async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, build: Callable[..., Generator]) -> None:
+    """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
+    torch.set_num_threads(1)
+    base = tiny_model(tmp_path / "base")
+    shelf = AdapterRegistry(tmp_path / "adapters")
+    for seed, name in enumerate(("a", "b", "c", "damaged")):
+        made = tiny_adapter(tmp_path / name, base, seed=seed + 1)
+        shelf.add(made, card(name, base_fingerprint=folder_fingerprint(base)))
+    foreign = tiny_model(tmp_path / "other", width=48)
+    made = tiny_adapter(tmp_path / "foreign", foreign)
+    shelf.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
+    weights = shelf.path("damaged") / WEIGHTS
+    generator = build(base, max_batch=4)
+    voices = AdapterSelection(shelf, generator, poll_every=0.02)
+    await voices.start()
+
+    async def until(name: str) -> None:
+        began = len(replies)
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if any(voice == name for voice, _, _ in replies[began:]):
+                return
+        raise AssertionError(f"{name} never spoke")
+
+    async with crowd(voices, 8) as replies:
+        await until("none")
+        for name in ("a", "b", "c"):
+            shelf.use(name)
+            await until(name)
+        shelf.use("damaged")
+        weights.write_bytes(weights.read_bytes()[:-50])
+        await until("c")
+        shelf.use("foreign")
+        await until("c")
+        shelf.use("b")
+        await until("b")
+        shelf.withdraw("b", "forgotten")
+        await until("c")
+    await voices.stop()
+    await generator.close()
+    by_voice = {voice: {text for said, text, _ in replies if said == voice} for voice in ("none", "a", "b", "c")}
+    assert all(len(texts) == 1 for texts in by_voice.values()), "a voice was mixed with another"
+    assert len(set.union(*by_voice.values())) == 4
+    assert {voice for voice, _, _ in replies} == set(by_voice)
