@@ -6,7 +6,7 @@ Knows chat, memory and the shelf by their faces; knows no slash-command payload,
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -354,6 +354,9 @@ _WORDS = {
     "reset": ("anyone", "admins"),
 }
 """Settings that are one of a few words."""
+
+SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, "allowed": ("yes", "no")}
+"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
 
 _MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""

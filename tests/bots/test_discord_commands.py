@@ -71,6 +71,22 @@ async def test_admins_change_settings(server: DiscordServer, ann: Person, eve: P
         assert ann.may_use("person2")
 
 
+async def test_members_and_roles_that_are_left_out(server: DiscordServer, ann: Person, eve: Person) -> None:
+    """An admin names them by a mention, as everybody does on Discord."""
+    muted = server.backend.create_role(server.guild.id, "muted").id
+    ben, carl = server.person("Ben"), server.person("Carl", roles=[muted])
+    async with talking(server):
+        for named in (f"<@{ben.id}>", f"<@&{muted}>"):
+            changed = await eve.uses("person2 settings", name="ignore", value=named)
+            assert "no longer listen" in await changed.answer()
+        for person in (ben, carl, ann):
+            person.says(f"{ann.bot} hello")
+        await server.posted(1)
+        asked = await carl.uses("person2 ask", question="hello?")
+        assert (await asked.answer()).startswith("(only you) ")
+        assert server.posts() == ["hello"]
+
+
 async def test_settings_of_ones_own_direct_messages(server: DiscordServer, ann: Person) -> None:
     """In a direct message everybody is at home."""
     async with talking(server):
@@ -84,6 +100,8 @@ async def test_suggestions(server: DiscordServer, eve: Person) -> None:
         assert await eve.types("person2 voice", "name", "") == ["current", "none", "garden"]
         assert await eve.types("person2 voice", "name", "gar") == ["garden"]
         assert await eve.types("person2 settings", "value", "", name="allowed") == ["yes", "no", "default"]
+        assert await eve.types("person2 settings", "value", "", name="reset") == ["anyone", "admins", "default"]
+        assert await eve.types("person2 settings", "value", "", name="temperature") == ["default"]
         assert await eve.types("person2 settings", "value", "n", name="voice") == ["current", "none", "garden"]
 
 
