@@ -54,6 +54,8 @@ class ChatSettings:
     rules: policy.Rules = field(default_factory=policy.Rules)
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
+    persona: str = ""
+    """Who the bot is, where a channel does not say it otherwise (`core.generator.persona`)."""
 
 
 class Chat:
@@ -81,6 +83,7 @@ class Chat:
             voice=voice,
             voice_failed=voice_failed,
             sampling=settings.sampling,
+            persona=settings.persona,
             rng=self._rng,
             clock=clock,
         )

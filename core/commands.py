@@ -16,6 +16,7 @@ from core import notices
 from core.chat import Chat
 from core.dialogue import one_line
 from core.failures import log_failure
+from core.generator.persona import LONGEST
 from core.handover import Attachment as Attachment  # for the bots, which know commands only
 from core.handover import attachment_of
 from core.memory import ChannelSettings
@@ -251,7 +252,8 @@ class Commands:
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
         if not name:
             return Answer(text=f"Settings here: {_described(chosen)}.")
-        name, value = name.casefold(), value.strip().casefold()
+        name = name.casefold()
+        value = value.strip() if name == "persona" else value.strip().casefold()
         if name not in _FIELDS:
             return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(_FIELDS)}.")
         if not value:
@@ -301,6 +303,7 @@ _FIELDS = {
     "voice": "voice",
     "temperature": "temperature",
     "retention": "retention_days",
+    "persona": "persona",
 }
 """The words for a channel's settings, and the fields of ChannelSettings they stand for."""
 
@@ -315,7 +318,7 @@ def _model_name(name: str) -> str:
 
 def _setting(name: str, value: str) -> float | int | bool | str | None:
     """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
-    if value == "default" or (name == "voice" and value == "current"):
+    if value.casefold() == "default" or (name == "voice" and value == "current"):
         return None
     match name:
         case "ambient":
@@ -327,6 +330,10 @@ def _setting(name: str, value: str) -> float | int | bool | str | None:
             if days != int(days):
                 raise ValueError(meaning)
             return int(days)
+        case "persona":
+            if len(value) > LONGEST:
+                raise ValueError(f"a persona has at most {LONGEST} characters.")
+            return "" if value.casefold() == "none" else value
         case "allowed":
             if value not in {"yes", "no"}:
                 raise ValueError("allowed is yes, no or default.")
@@ -350,6 +357,8 @@ def _described(chosen: ChannelSettings, *names: str) -> str:
         value = getattr(chosen, _FIELDS[name])
         if value is None:
             return "current" if name == "voice" else "default"
+        if name == "persona":
+            return f"“{one_line(value)[:60]}”" if value else "none"
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
     return ", ".join(f"{name} {shown(name)}" for name in names or _FIELDS)

@@ -21,6 +21,7 @@ from core.errors import AdapterError, NumericalError, SettingsError, StorageErro
 from core.generator import Adapter, Generator, Sampling
 from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
+from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
 from core.voices import Voices
@@ -182,7 +183,10 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             voice=voices.voice_for,
             voice_failed=voices.failed,
             settings=ChatSettings(
-                sampling=_fitting(sampling(settings), generator), rules=settings.rules, user_rate=settings.user_rate
+                sampling=_fitting(sampling(settings), generator),
+                rules=settings.rules,
+                user_rate=settings.user_rate,
+                persona=read_persona(settings.persona),
             ),
             clock=now,
             rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

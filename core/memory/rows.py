@@ -58,6 +58,7 @@ class ChannelSettings:
     voice: str | None = None
     temperature: float | None = None
     retention_days: int | None = None
+    persona: str | None = None
 
 
 def conversation_row(session: Session, where: Conversation) -> ConversationRow:
@@ -140,6 +141,7 @@ def choices(row: ChannelRow) -> ChannelSettings:
         voice=row.voice,
         temperature=row.temperature,
         retention_days=row.retention_days,
+        persona=row.persona,
     )
 
 

@@ -167,3 +167,4 @@ class ChannelRow(Table):
     voice: Mapped[str | None] = mapped_column(String(200))
     temperature: Mapped[float | None]
     retention_days: Mapped[int | None]
+    persona: Mapped[str | None] = mapped_column(Text)

@@ -273,3 +273,14 @@ async def test_threads_and_their_channel_have_contexts_of_their_own() -> None:
     channel = Conversation(platform="test", channel="c1")
     await talk.hear(replace(said("outside", mentions_bot=True), conversation=channel))
     assert model.prompts[-1] == "Person1: outside\nPerson2:"
+
+
+async def test_a_channel_may_have_a_persona_of_its_own() -> None:
+    """The operator's elsewhere, the channel's own there, none where it says so."""
+    model = FakeGenerator()
+    talk = chat(model, settings=ChatSettings(persona="You are Nemo."))
+    message = said("hi")
+    for persona, shown in ((None, "You are Nemo."), ("You are Ahab.", "You are Ahab."), ("", "")):
+        talk.memory.change_settings(message.conversation, persona=persona)
+        await talk.hear(said("hi"))
+        assert model.personas[-1] == shown
