@@ -29,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
 from core.attention import Attention
+from core.bursts import Bursts
 from core.composer import Composer, VoiceFailed, VoiceOf
 from core.generator import Generator, Sampling
 from core.locks import Locks
@@ -56,6 +57,8 @@ class ChatSettings:
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
     """Who the bot is, where a channel does not say it otherwise (`core.generator.persona`)."""
+    burst: float = 0.0
+    """Seconds without another message of theirs after which somebody is answered; 0 answers each message at once."""
 
 
 class Chat:
@@ -91,6 +94,7 @@ class Chat:
         self._pending = self._responder.pending
         self._lookups = Lookups(memory)
         self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
+        self._bursts = Bursts(settings.burst)
         self._locks = Locks()
         self._removed: Recent[None] = Recent()
         """Messages deleted on the platform, in case the deletion overtakes the message."""
@@ -128,6 +132,8 @@ class Chat:
             decision = self._attention.decide(message, chosen)
             if decision.why is Why.EMPTY:
                 return self._wordless(message, chosen)
+            if decision.why is Why.NO_DIRECT and not self.draining:
+                return self._responder.notice(notices.NO_DIRECT, message)
             if not decision.remember:
                 return None
             if decision.answer and _says_reset(message):
@@ -139,11 +145,18 @@ class Chat:
             return None
         if heard is not None:
             heard()
+        burst = self._bursts.take(message, decision)
         if complete is not None:
             message = await self._lookups.complete(message, row, complete)
-        why = decision.why
+        why: Why = decision.why
         if not decision.answer and await self._answers_us_after_all(message, row):
             why = Why.REPLY
+        elif burst is not None:
+            if not await burst.ends_with(message):
+                return await self._responder.give_up(row, None)  # answered with what came after
+            if not decision.answer:
+                why = burst.why
+                await asyncio.to_thread(self.memory.ask, row, str(why))
         elif not decision.answer:
             return None
         if why is Why.AMBIENT:
@@ -184,9 +197,16 @@ class Chat:
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
 
-    async def ask(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
+    async def ask(
+        self,
+        message: Message,
+        *,
+        thinking: Thinking = nullcontext,
+        heard: Callable[[], object] | None = None,
+        complete: Callable[[], Awaitable[Message]] | None = None,
+    ) -> Reply | None:
         """Answer a question put by command: no policy but the allowlist and the rate. None for a redelivered one, and
-        for one deleted meanwhile. Raises StorageError."""
+        for one deleted meanwhile. `heard` and `complete` are those of `hear`. Raises StorageError."""
         if not dialogue.one_line(message.text):
             return Reply(text=notices.NO_QUESTION, notice=True)
         async with self._ingest(message.conversation):
@@ -197,6 +217,10 @@ class Chat:
             row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
             return None
+        if heard is not None:
+            heard()
+        if complete is not None:
+            message = await self._lookups.complete(message, row, complete)
         if self.draining:
             return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
         if self._attention.too_fast(message):
@@ -238,7 +262,8 @@ class Chat:
                 found = await asyncio.to_thread(self.memory.question_of, where, post)
         if found is None:
             return Reply(text=notices.NOTHING_ASKED if post is None else notices.NOT_MINE, notice=True), ()
-        if found.message.author != asker.author and not admin and where.kind is not Kind.DIRECT:
+        anyone = admin or chosen.again_by == "anyone" or where.kind is Kind.DIRECT
+        if found.message.author != asker.author and not anyone:
             return Reply(text=notices.NOT_YOURS, notice=True), ()
         if self.draining:
             return Reply(text=notices.RESTARTING, notice=True), ()
@@ -246,6 +271,14 @@ class Chat:
             return Reply(text=notices.TOO_FAST, notice=True), ()
         reply, replaced = await self._responder.again(found, chosen, thinking=thinking)
         return reply or Reply(text=notices.DELETED, notice=True), replaced
+
+    def known_as(self, platform: str, name: str) -> None:
+        """The name under which a platform shows the bot: where a channel wants it, it answers to that."""
+        self._attention.known_as(platform, name)
+
+    def typing(self, conversation: Conversation, member: str) -> None:
+        """A member is typing: what they said a moment ago waits for the rest."""
+        self._bursts.typing(conversation, member)
 
     # After a restart, and before one
 
@@ -320,6 +353,11 @@ class Chat:
         await self._pending.settled(conversation)
         return await asyncio.to_thread(self.memory.remove_place, conversation)
 
+    async def moved(self, conversation: Conversation, channel: str) -> None:
+        """Follow a channel to the new id that the platform gave it, with its threads and settings."""
+        async with self._ingest(conversation):
+            await asyncio.to_thread(self.memory.move_channel, conversation, channel)
+
     async def feedback(
         self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None
     ) -> bool:
@@ -370,7 +408,7 @@ class Chat:
     async def _answers_us_after_all(self, message: Message, row: int) -> bool:
         """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""
         where, post = message.conversation, message.reply_to
-        if post is None or not self._pending.posting(where) or await self.reply_of(where, post) is None:
+        if post is None or await self.reply_of(where, post) is None:
             return False
         await asyncio.to_thread(self.memory.ask, row, str(Why.REPLY))
         return True

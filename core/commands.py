@@ -21,6 +21,7 @@ from core.handover import Attachment as Attachment  # for the bots, which know c
 from core.handover import attachment_of
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
+from core.policy import Answers
 from core.responder import Thinking
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,10 @@ COMMANDS: tuple[Command, ...] = (
         summary="Show or change this channel's settings",
         argument="[NAME VALUE]",
         admin=True,
-        choices=("ambient", "allowed", "voice", "temperature", "retention"),
+        choices=(
+            *("answers", "ambient", "cool-down", "allowed", "ignore", "unignore", "again", "reset"),
+            *("voice", "temperature", "retention"),
+        ),
     ),
     Command(name="status", summary="Model, voice, queue and uptime"),
     Command(name="help", summary="What Person2 can do"),
@@ -82,6 +86,10 @@ class Invocation:
     whole_channel: bool = False
     """The platform takes commands in channels only, never in a thread: they mean the channel with its threads."""
     thinking: Thinking = nullcontext
+    heard: Callable[[], object] | None = None
+    """Called once a question is stored."""
+    complete: Callable[[], Awaitable[Message]] | None = None
+    """Gives a question with the names that take a while to look up, after it was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +175,12 @@ class Commands:
     async def _ask(self, invocation: Invocation) -> Answer:
         if not one_line(invocation.argument):
             return Answer(text=self.help_text())
-        reply = await self.chat.ask(invocation.message, thinking=invocation.thinking)
+        reply = await self.chat.ask(
+            invocation.message,
+            thinking=invocation.thinking,
+            heard=invocation.heard,
+            complete=invocation.complete,
+        )
         if reply is None:
             return Answer()
         return Answer(reply=reply, private=reply.notice)
@@ -184,6 +197,9 @@ class Commands:
 
     async def _reset(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
+        chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
+        if chosen.reset_by == "admins" and not invocation.admin:
+            return Answer(text="Only members who may manage this channel can reset it.")
         await self.chat.reset(where, whole_channel=invocation.whole_channel)
         if where.kind is Kind.THREAD:
             return Answer(text=notices.LEFT, private=False)
@@ -254,6 +270,8 @@ class Commands:
             return Answer(text=f"Settings here: {_described(chosen)}.")
         name = name.casefold()
         value = value.strip() if name == "persona" else value.strip().casefold()
+        if name in {"ignore", "unignore"} and value not in {"", "default"}:
+            return await self._ignore(invocation, chosen, value, ignore=name == "ignore")
         if name not in _FIELDS:
             return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(_FIELDS)}.")
         if not value:
@@ -266,6 +284,16 @@ class Commands:
             return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
         chosen = await self._change(invocation, **{_FIELDS[name]: setting})
         return Answer(text=f"Changed. Settings here: {_described(chosen)}.")
+
+    async def _ignore(self, invocation: Invocation, chosen: ChannelSettings, who: str, *, ignore: bool) -> Answer:
+        found = _MEMBER.fullmatch(who)
+        if found is None:
+            return Answer(text="Mention the member or role, or give their id.")
+        one = f"@{found['role']}" if found["role"] else (found["member"] or found["id"])
+        others = [each for each in (chosen.ignored or "").split() if each.casefold() != one]
+        listed = " ".join([*others, one.upper() if found["member"] and one[0] in "uw" else one] if ignore else others)
+        await self._change(invocation, ignored=listed or None)
+        return Answer(text=f"I {'no longer listen to' if ignore else 'listen again to'} {who} here.")
 
     async def _change(self, invocation: Invocation, **change: object) -> ChannelSettings:
         where = invocation.message.conversation
@@ -298,14 +326,29 @@ class Commands:
 
 
 _FIELDS = {
+    "answers": "answers",
     "ambient": "ambient_chance",
+    "cool-down": "cool_down",
     "allowed": "allowed",
+    "ignore": "ignored",
+    "again": "again_by",
+    "reset": "reset_by",
     "voice": "voice",
     "temperature": "temperature",
     "retention": "retention_days",
     "persona": "persona",
 }
 """The words for a channel's settings, and the fields of ChannelSettings they stand for."""
+
+_WORDS = {
+    "answers": tuple(str(each) for each in Answers),
+    "again": ("own", "anyone"),
+    "reset": ("anyone", "admins"),
+}
+"""Settings that are one of a few words."""
+
+_MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
+"""A mention of a role or a member as Discord and Slack write them, or an id."""
 
 _PATHS = frozenset({"model", "adapter"})
 """Details of a reply that may hold a path of the operator's."""
@@ -320,7 +363,15 @@ def _setting(name: str, value: str) -> float | int | bool | str | None:
     """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
     if value.casefold() == "default" or (name == "voice" and value == "current"):
         return None
+    if name in _WORDS:
+        if value not in _WORDS[name]:
+            raise ValueError(f"{name} is {', '.join(_WORDS[name])} or default.")
+        return value
     match name:
+        case "ignore":
+            raise ValueError("Mention the member or role, or give their id.")
+        case "cool-down":
+            return _number(value, 0, 10_000, "cool-down is a number of minutes, 0 or more.")
         case "ambient":
             return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
         case "temperature":

@@ -57,9 +57,9 @@ class PostHealth:
         now = self._clock()
         oldest = max(min(self._under_way.values(), default=now), self._succeeded_at)
         if self._under_way and now - oldest > STUCK_SECONDS:
-            return f"a post has been waiting for {now - oldest:.0f} s"
+            return f"cannot post (a post has been waiting for {now - oldest:.0f} s)"
         if self._failures >= FAILURES and now - self._failed_at < RECENT_SECONDS:
-            return f"the last {self._failures} posts failed"
+            return f"cannot post (the last {self._failures} posts failed)"
         return None
 
     def _got_through(self) -> None:

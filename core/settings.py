@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     slack_http_port: int = Field(default=3000, ge=0, le=65535, description="Port that HTTP mode listens on")
     slack_http_path: str = Field(default="/slack/events", description="Path of the request URL")
     slack_visible_commands: bool = Field(default=True, description="Answers to /person2 ask are visible to the channel")
+    slack_buttons: bool = Field(default=False, description="Put 👍 👎 under replies on Slack")
 
     temperature: float | None = Field(
         default=None, ge=0, le=2, description="0 is greedy, 1 as the model learned, 2 wild; the model's own when empty"

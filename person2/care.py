@@ -199,10 +199,10 @@ async def _discord(settings: Settings) -> Finding:
         return Finding(
             what="Discord", state="look", says="DISCORD_TOKEN is not set; nothing to do if you do not use it."
         )
-    from bots.discord import examine
+    from bots.discord import check_credentials
 
     try:
-        found = await examine(
+        found = await check_credentials(
             settings.discord_token.get_secret_value(),
             api_base=settings.discord_api_base or None,
             proxy=settings.discord_proxy or None,
@@ -220,7 +220,12 @@ async def _discord(settings: Settings) -> Finding:
 
 
 async def _slack(settings: Settings) -> Finding:
-    if settings.slack_client_id and settings.slack_client_secret and settings.slack_bot_token is None:
+    by_oauth = bool(settings.slack_client_id and settings.slack_client_secret)
+    if by_oauth and settings.slack_bot_token is not None and settings.slack_app_token is None:
+        from bots.slack import BOTH_WAYS
+
+        return Finding(what="Slack", state="bad", says=BOTH_WAYS)
+    if by_oauth and settings.slack_bot_token is None:
         if not settings.slack_signing_secret:
             return Finding(what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth goes over HTTP, signed.")
         says = "workspaces install it at /slack/install while `person2 slack --http` runs"

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.wholefiles import try_lock
+from core.atomic_io import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Source:
     ready: Callable[[], bool]
     """Whether its platform can reach it now."""
     trouble: Callable[[], str | None] = lambda: None
-    """Why its posts do not get through, None while they do."""
+    """What is wrong with what it hears or posts, as a verb and its object; None while all is well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,10 @@ class Heartbeat:
                 f"{self.name}: the last heartbeat was {self.age:.0f} s ago; "
                 "read the bot's log, and start it again if it hangs or has ended."
             )
+        if self.trouble:
+            return f"{self.name}: {'connected, but ' if self.ready else ''}{self.trouble}; read the bot's log."
         if not self.ready:
             return f"{self.name}: the bot is not connected; read its log."
-        if self.trouble:
-            return f"{self.name}: connected, but cannot post ({self.trouble}); read the bot's log."
         return None
 
 
@@ -124,7 +124,7 @@ async def beat(
 
 def _status(sources: Iterable[Source], *, connected: bool) -> str:
     trouble = next((found for source in sources if (found := source.trouble())), None)
-    return f"cannot post: {trouble}" if trouble else "connected" if connected else "connecting"
+    return trouble or ("connected" if connected else "connecting")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from core.chat import Chat
-from core.errors import Person2Error
+from core.errors import Person2Error, SettingsError
 from core.settings import Settings
 from person2.healthcheck import Source, beat
 from person2.logs import set_up_logging
@@ -154,7 +154,10 @@ def slack_manifest(
     """Print the app manifest to paste at api.slack.com/apps."""
     from bots.slack import manifest
 
-    sys.stdout.write(manifest(url))
+    try:
+        sys.stdout.write(manifest(url))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from error
 
 
 @app.command(epilog="Example: `person2 run`")
@@ -234,6 +237,10 @@ def _by_oauth(settings: Settings) -> bool:
 
 def _needed_by_slack(settings: Settings, *, http: bool) -> tuple[str, ...]:
     if http and _by_oauth(settings):
+        if settings.slack_bot_token is not None:
+            from bots.slack import BOTH_WAYS
+
+            raise SettingsError(BOTH_WAYS)
         return "slack_client_id", "slack_client_secret", "slack_signing_secret"
     return "slack_bot_token", "slack_signing_secret" if http else "slack_app_token"
 
@@ -263,8 +270,9 @@ def _slack(house: House, *, http: bool) -> Running:
         port=settings.slack_http_port,
         path=settings.slack_http_path,
         visible_commands=settings.slack_visible_commands,
+        buttons=settings.slack_buttons,
     )
-    return Running(run=bot.run, health=Source(name="slack", ready=bot.ready.is_set, trouble=bot.post_health.trouble))
+    return Running(run=bot.run, health=Source(name="slack", ready=bot.ready.is_set, trouble=bot.trouble))
 
 
 def _login() -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from core import dialogue
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
+from core.adapters.selection import AdapterSelection
+from core.atomic_io import make_private
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, SettingsError, StorageError
@@ -24,8 +26,6 @@ from core.generator.defaults import SAMPLING, sampling_of
 from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
-from core.voices import Voices
-from core.wholefiles import make_private
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class House:
 
     settings: Settings
     memory: Memory
-    shelf: Shelf
+    shelf: AdapterRegistry
     generator: Generator
     chat: Chat
     commands: Commands
@@ -83,14 +83,14 @@ def sampling(settings: Settings) -> Sampling:
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
-def open_shelf(settings: Settings) -> Shelf:
-    return Shelf(
+def open_shelf(settings: Settings) -> AdapterRegistry:
+    return AdapterRegistry(
         settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
     )
 
 
 def trial(settings: Settings) -> Callable[[Adapter], None]:
-    """For `Shelf.use`: the generator that a bot would use loads the adapter and says a word with it.
+    """For `AdapterRegistry.use`: the generator that a bot would use loads the adapter and says a word with it.
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
@@ -174,7 +174,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = Voices(shelf, generator, base=settings.base_model, spec=settings.adapter)
+        voices = AdapterSelection(shelf, generator, base=settings.base_model, spec=settings.adapter)
         await voices.start()
         stack.push_async_callback(voices.stop)
         chat = Chat(
@@ -208,7 +208,7 @@ def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
     return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
 
 
-def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
+def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
     from training.privacy.forget import forget as forget_everywhere
 
@@ -216,7 +216,9 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
 
 
-def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
+def stored_of_member(
+    settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str
+) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
     from training.privacy.member_export import stored_of
 

@@ -4,6 +4,7 @@ are good once, `oauth.v2.access`, and removal. Speaks Slack's documented protoco
 https://docs.slack.dev/authentication/installing-with-oauth
 """
 
+import asyncio
 import itertools
 from base64 import b64decode
 from dataclasses import replace
@@ -34,6 +35,11 @@ class SlackOfMany(SlackServer):
         """Seconds that a token lives, where the app rotates its tokens."""
         self.refreshable: dict[str, Team] = {}
         """By refresh token; each is good once."""
+        self.organisation = ""
+        """Where it is set, who allows the app does so for this whole organisation."""
+        self.slow: set[str] = set()
+        """Refresh tokens whose exchange waits for `exchanges`."""
+        self.exchanges = asyncio.Event()
         self._codes: dict[str, Team] = {}
         self._numbers = itertools.count(1)
 
@@ -62,6 +68,8 @@ class SlackOfMany(SlackServer):
         if known != f"{CLIENT_ID}:{CLIENT_SECRET}":
             return web.json_response({"ok": False, "error": "bad_client_secret"})
         if form.get("grant_type") == "refresh_token":
+            if str(form.get("refresh_token")) in self.slow:
+                await self.exchanges.wait()
             team = self.refreshable.pop(str(form.get("refresh_token")), None)
             if team is None:
                 return web.json_response({"ok": False, "error": "invalid_refresh_token"})
@@ -86,10 +94,10 @@ class SlackOfMany(SlackServer):
                 "scope": SCOPES,
                 "bot_user_id": team.bot_user,
                 "app_id": APP,
-                "team": {"id": team.id, "name": f"<{team.id}>"},
-                "enterprise": None,
+                "team": None if self.organisation else {"id": team.id, "name": f"<{team.id}>"},
+                "enterprise": {"id": self.organisation, "name": "Org"} if self.organisation else None,
                 "authed_user": {"id": "UANN"},
-                "is_enterprise_install": False,
+                "is_enterprise_install": bool(self.organisation),
                 **rotation,
             }
         )
@@ -99,6 +107,12 @@ class SlackOfMany(SlackServer):
         self.installed.pop(team.token, None)
         for event in events:
             await self.event(event, team=team)
+
+    def authorization(self, team: Team) -> Json:
+        if not self.organisation:
+            return super().authorization(team)
+        known = {"enterprise_id": self.organisation, "team_id": None, "is_enterprise_install": True}
+        return {**super().authorization(team), **known}
 
     def _refuses(self, method: str, token: str) -> str:
         return "" if token in self.installed else "account_inactive"

@@ -1,7 +1,9 @@
 """A small Slack on loopback: the Web API methods a bot uses, Socket Mode with acknowledgements and redelivery, signed
-HTTP deliveries with retries, and response URLs that wear out. Speaks Slack's documented protocol; knows no bot.
+HTTP deliveries with retries, response URLs that wear out, and Slack's rate limits. Speaks Slack's documented protocol;
+knows no bot.
 
-People type with `says`, `commands`, `reacts`, …; what the bot posts stands in `posts`. Faults are ordered with `fail`.
+People type with `says`, `commands`, `reacts`, …; what the bot posts stands in `posts`. Faults are ordered with `fail`,
+limits with `limits`.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import math
 import re
 import time
 from collections import defaultdict
@@ -25,8 +28,8 @@ APP_TOKEN = "xapp-1-loopback-secret"
 SIGNING_SECRET = "loopback-signing-secret"
 TEAM, BOT_USER, BOT_ID, APP = "T0001", "UBOT00001", "B0001", "A0001"
 SCOPES = (
-    "app_mentions:read,channels:history,chat:write,commands,files:write,groups:history,im:history,im:write,"
-    "mpim:history,reactions:read,users:read"
+    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,commands,files:write,groups:history,"
+    "groups:read,im:history,im:write,mpim:history,reactions:read,users:read"
 )
 
 WAIT = 30.0
@@ -46,6 +49,7 @@ class Post:
     only_for: str | None = None
     """The member who alone sees it; None for everybody."""
     blocks: list[Json] = field(default_factory=list)
+    metadata: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,66 @@ class Fault:
     status: int = 200
     error: str = "internal_error"
     headers: dict[str, str] = field(default_factory=dict)
+    after: bool = False
+    """The call is carried out, and only its answer is lost."""
+    breaks: bool = False
+    """The line breaks instead of an answer."""
+
+
+@dataclass(kw_only=True)
+class Bucket:
+    """A rate limit: so many calls at once, and then as many a second as `rate`."""
+
+    rate: float
+    burst: float
+    level: float = 0.0
+    at: float = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next call; 0 counts this one."""
+        self.level = max(0.0, self.level - (now - self.at) * self.rate)
+        self.at = now
+        if self.level + 1 > self.burst:
+            return (self.level + 1 - self.burst) / self.rate
+        self.level += 1
+        return 0.0
+
+
+@dataclass(kw_only=True)
+class Limits:
+    """Slack's rate limits (https://docs.slack.dev/apis/web-api/rate-limits), which all allow for short bursts; `faster`
+    divides every wait."""
+
+    faster: float = 1.0
+    tiers: dict[str, float] = field(
+        default_factory=lambda: {
+            "users.info": 100,
+            "chat.update": 50,
+            "chat.delete": 50,
+            "chat.postEphemeral": 100,
+            "conversations.history": 50,
+            "conversations.replies": 50,
+            "conversations.open": 50,
+            "assistant.threads.setStatus": 600,
+            "assistant.threads.setSuggestedPrompts": 100,
+            "views.publish": 100,
+        }
+    )
+    """Calls a minute by method: tiers 3 and 4, and one that is special."""
+    workspace_per_minute: float = 600
+    """Posts in all channels of a workspace together: "several hundred messages per minute"."""
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+
+    def wait(self, method: str, arguments: Json, now: float) -> float:
+        """Seconds that this call must wait; 0 where it may pass."""
+        if method == "chat.postMessage":
+            channel = self._bucket(f"in {arguments.get('channel')}", rate=1.0, burst=1.0)
+            return channel.wait(now) or self._bucket("posts", self.workspace_per_minute / 60, burst=50).wait(now)
+        per_minute = self.tiers.get(method)
+        return self._bucket(method, per_minute / 60, burst=per_minute / 5).wait(now) if per_minute else 0.0
+
+    def _bucket(self, name: str, rate: float, burst: float) -> Bucket:
+        return self.buckets.setdefault(name, Bucket(rate=rate * self.faster, burst=burst))
 
 
 class SlackServer:
@@ -82,11 +146,23 @@ class SlackServer:
         self.callers: list[str] = []
         """The token of each of these calls."""
         self.statuses: list[str] = []
+        self.prompts: list[Json] = []
+        """Suggested prompts."""
         self.views: list[Json] = []
         self.files: dict[str, bytes] = {}
         self.users = {"UANN": "Ann", "UBEN": "Ben", BOT_USER: "person2"}
         self.admins: set[str] = set()
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.refusing = ""
+        """While it is set, every call is refused with this error and status 503."""
+        self.limits: Limits | None = None
+        self.limited: list[str] = []
+        """Methods that were answered with 429."""
+        self.outside: set[str] = set()
+        """Channels that the bot is not in."""
+        self.keeps_metadata = True
+        self.hanging: set[str] = set()
+        """Methods that never answer."""
         self.sockets: list[web.WebSocketResponse] = []
         self.connections = 0
         self.acks: dict[str, Json] = {}
@@ -116,6 +192,8 @@ class SlackServer:
         """Methods that this server does not have: it answers with a page, not with JSON."""
         self.reduce: Callable[[Json], Json] = lambda body: body
         """What becomes of each payload on its way to the bot: servers leave out what they do not have."""
+        self.tells_of_blocks = True
+        """Whether posts are told of with their blocks, as Slack does."""
         self.tells_of_responses = True
         """Whether a post made through a response URL is told of by an event, as Slack does where it may."""
         self._telling: set[asyncio.Task[Json]] = set()
@@ -186,9 +264,13 @@ class SlackServer:
             "type": "event_callback",
             "event_id": event_id or f"Ev{next(self._ids):06}",
             "event_time": int(time.time()),
-            "authorizations": [{"team_id": team.id, "user_id": team.bot_user, "is_bot": True}],
+            "authorizations": [self.authorization(team)],
         }
         return await self.deliver("events_api", body, retry=retry)
+
+    def authorization(self, team: Team) -> Json:
+        """For whom an event is delivered."""
+        return {"team_id": team.id, "user_id": team.bot_user, "is_bot": True, "is_enterprise_install": False}
 
     async def commands(
         self,
@@ -303,6 +385,21 @@ class SlackServer:
             await asyncio.sleep(0.05)
         raise AssertionError("the bot did not acknowledge")
 
+    async def offers(self, event: Json, *, team: Team = HOME) -> Json | None:
+        """Hand an event to the bot once; None where it is not acknowledged."""
+        body = {
+            "team_id": team.id,
+            "api_app_id": APP,
+            "event": event,
+            "type": "event_callback",
+            "event_id": f"Ev{next(self._ids):06}",
+        }
+        return await (self._by_socket if self.transport == "socket" else self._by_http)("events_api", body, 0)
+
+    async def offers_anything(self, kind: str, body: Json) -> Json | None:
+        """Hand any payload to the bot once; None where it is not acknowledged."""
+        return await (self._by_socket if self.transport == "socket" else self._by_http)(kind, body, 0)
+
     async def _by_socket(self, kind: str, body: Json, attempt: int) -> Json | None:
         await self.until(lambda: any(not socket.closed for socket in self.sockets), WAIT)
         envelope_id = f"env-{next(self._ids)}"
@@ -326,13 +423,16 @@ class SlackServer:
         if kind == "events_api":
             content, content_type = json.dumps(body), "application/json"
         elif kind == "slash_commands":
-            content, content_type = urlencode(body), "application/x-www-form-urlencoded"
+            content, content_type = urlencode(body, errors="replace"), "application/x-www-form-urlencoded"
         else:
             content, content_type = urlencode({"payload": json.dumps(body)}), "application/x-www-form-urlencoded"
         headers = {"Content-Type": content_type}
         if attempt:
             headers |= {"X-Slack-Retry-Num": str(attempt), "X-Slack-Retry-Reason": "http_timeout"}
-        status, text = await self.sends(content, headers=headers)
+        try:
+            status, text = await self.sends(content, headers=headers)
+        except aiohttp.ClientError:
+            return None
         if status != 200:
             return None
         return json.loads(text) if text.startswith("{") else {"text": text} if text else {}
@@ -400,18 +500,46 @@ class SlackServer:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ") or arguments.get("token", "")
         self.calls.append((method, arguments))
         self.callers.append(token)
-        if self.faults[method]:
-            fault = self.faults[method].pop(0)
+        if method in self.hanging:
+            await asyncio.sleep(3600)
+        if self.refusing:
             await self._notify()
-            return web.json_response({"ok": False, "error": fault.error}, status=fault.status, headers=fault.headers)
+            return web.json_response({"ok": False, "error": self.refusing}, status=503)
+        fault = self.faults[method].pop(0) if self.faults[method] else None
+        if fault is not None and not fault.after:
+            await self._notify()
+            return await self._fails(request, fault)
         if method in self.unknown:
             return web.Response(status=404, text="<h1>Not Found</h1>", content_type="text/html")
-        wrong = self._refuses(method, token)
+        wrong = self._refuses(method, token) or self._not_in_channel(method, arguments)
         if wrong:
+            await self._notify()
             return web.json_response({"ok": False, "error": wrong})
+        wait = self.limits.wait(method, arguments, time.monotonic()) if self.limits is not None else 0.0
+        if wait:
+            self.limited.append(method)
+            assert self.limits is not None
+            seconds = max(math.ceil(wait * self.limits.faster), 1) / self.limits.faster  # Slack says whole seconds
+            headers = {"Retry-After": f"{seconds:g}"}
+            return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=headers)
         answer = getattr(self, f"_{method.replace('.', '_')}", self._unknown_method)(arguments)
         await self._notify()
+        if fault is not None:
+            return await self._fails(request, fault)
         return web.json_response({"ok": True, **answer}, headers={"X-OAuth-Scopes": SCOPES})
+
+    async def _fails(self, request: web.Request, fault: Fault) -> web.Response:
+        if fault.breaks:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"ok": False, "error": fault.error}, status=fault.status, headers=fault.headers)
+
+    def _not_in_channel(self, method: str, arguments: Json) -> str:
+        return (
+            "not_in_channel"
+            if method.startswith(("chat.", "conv")) and arguments.get("channel") in self.outside
+            else ""
+        )
 
     def _refuses(self, method: str, token: str) -> str:
         """Why a token may not call a method; empty where it may."""
@@ -438,7 +566,12 @@ class SlackServer:
 
     def _chat_postMessage(self, arguments: Json) -> Json:  # noqa: N802 - Slack's name
         post = Post(
-            channel=arguments["channel"], text=arguments["text"], ts=self.ts(), thread=arguments.get("thread_ts")
+            channel=arguments["channel"],
+            text=arguments["text"],
+            ts=self.ts(),
+            thread=arguments.get("thread_ts"),
+            blocks=_json(arguments.get("blocks")) or [],
+            metadata=_json(arguments.get("metadata")) or {} if self.keeps_metadata else {},
         )
         self.posts.append(post)
         return {"channel": post.channel, "ts": post.ts, "message": {"text": post.text, "ts": post.ts, "bot_id": BOT_ID}}
@@ -476,6 +609,10 @@ class SlackServer:
         self.statuses.append(arguments["status"])
         return {}
 
+    def _assistant_threads_setSuggestedPrompts(self, arguments: Json) -> Json:  # noqa: N802 - Slack's name
+        self.prompts += arguments["prompts"]
+        return {}
+
     def _conversations_open(self, arguments: Json) -> Json:
         return {"channel": {"id": f"D{arguments['users']}"}}
 
@@ -511,16 +648,35 @@ class SlackServer:
         self.posts.append(post)
         await self._notify()
         if visible and self.tells_of_responses:
-            telling = asyncio.create_task(self.event({"type": "message", "channel": post.channel, **self._shown(post)}))
+            telling = asyncio.create_task(self.tells_of(post))
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
         return web.Response(text="ok")
 
+    async def tells_of(self, post: Post) -> Json:
+        """The event of a post of the bot's."""
+        return await self.event({"type": "message", "channel": post.channel, **self._shown(post)})
+
     def _shown(self, post: Post) -> Json:
         """A post as Slack tells of it: links marked up, emoji by name."""
         text = re.sub(r"https?://\S+", r"<\g<0>>", post.text).replace("🙂", ":slightly_smiling_face:")
-        return {"subtype": "bot_message", "bot_id": BOT_ID, "text": text, "ts": post.ts}
+        shown: Json = {"subtype": "bot_message", "bot_id": BOT_ID, "text": text, "ts": post.ts}
+        return {**shown, "blocks": post.blocks} if self.tells_of_blocks else shown
 
     def _conversations_history(self, arguments: Json) -> Json:
-        shown = [self._shown(post) for post in self.posts if post.channel == arguments["channel"] and post.ts]
-        return {"messages": [{"type": "message", **said} for said in reversed(shown)]}
+        return {"messages": self._told(arguments)[::-1]}
+
+    def _conversations_replies(self, arguments: Json) -> Json:
+        return {"messages": self._told(arguments, thread=arguments["ts"])}
+
+    def _told(self, arguments: Json, thread: str | None = None) -> list[Json]:
+        return [
+            {"type": "message", **self._shown(post), **({"metadata": post.metadata} if post.metadata else {})}
+            for post in self.posts
+            if post.channel == arguments["channel"] and post.ts > arguments.get("oldest", "") and post.thread == thread
+        ]
+
+
+def _json(value: Any) -> Any:
+    """An argument that a form carries as text."""
+    return json.loads(value) if isinstance(value, str) else value

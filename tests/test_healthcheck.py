@@ -57,7 +57,7 @@ async def test_a_heartbeat_says_what_the_bot_knows(tmp_path: Path) -> None:
         assert first.fault == "discord: the bot is not connected; read its log."
         state["ready"] = True
         await until(lambda: heartbeats(home)[0].fault is None)
-        state["trouble"] = "the last 3 posts failed"
+        state["trouble"] = "cannot post (the last 3 posts failed)"
         await until(lambda: "cannot post (the last 3 posts failed)" in str(heartbeats(home)[0].fault))
         assert (folder(home) / "discord.json").stat().st_mode & 0o777 == 0o600
     assert heartbeats(home) == []
@@ -129,7 +129,7 @@ def test_the_check_says_what_it_found(
     discord.write_text(json.dumps({"ready": True, "trouble": None}))
     alive()
     assert capsys.readouterr().out.startswith("OK, last heartbeat ")
-    slack.write_text(json.dumps({"ready": True, "trouble": "a post has been waiting for 130 s"}))
+    slack.write_text(json.dumps({"ready": True, "trouble": "cannot post (a post has been waiting for 130 s)"}))
     with pytest.raises(Unavailable, match=r"^slack: connected, but cannot post"):
         alive()
     alive("discord")

@@ -1,140 +1,298 @@
-"""Slack's payloads → `core` values. Pure: names and what memory knows are passed in; knows no client.
+"""What Slack's events ask for: messages are heard and answered, edits, deletions and thumbs taken over.
 
-Which conversation a message belongs to:
-
-- a direct message: the conversation with that member; a thread inside it is a conversation of its own;
-- a channel message that mentions the bot opens a thread: the conversation is that thread from its first message on
-  (Slack's thread id is the `ts` of its first message), so follow-ups find it;
-- any other channel message: the channel's common talk.
+Everything goes through `core.chat.Chat`; what a payload means is said in `messages`, how words are posted in `sending`.
+Slack waits for the acknowledgement, which waits until what was said is stored and for nothing else.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
 
-from bots.slack import markup
-from core.messages import Conversation, Kind, Message
+from bots.slack import home, markup, messages, sending
+from bots.slack.commands import CommandHandlers
+from bots.slack.errors import reason
+from bots.slack.intake import Intake, Stored, Tell, Work, acknowledged
+from bots.slack.payloads import Payload, identifier, part, string
+from bots.slack.people import People
+from bots.slack.sending import UNREACHABLE, Status
+from bots.slack.workspace import Workspace
+from core.chat import Chat
+from core.commands import Commands
+from core.memory import Unanswered
+from core.messages import Kind, Message, Reply
+from core.policy import Why
+from core.recent import Recent
 
-PLATFORM = "slack"
+log = logging.getLogger(__name__)
 
-Payload = Mapping[str, Any]
-"""A JSON object as Slack sends it; any field but those named required by Slack may be missing."""
+NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, or ask me here."
+"""What an asker reads in their direct messages."""
 
-HEARD_SUBTYPES = frozenset({None, "file_share", "thread_broadcast"})
-"""Subtypes that are still somebody saying something; all others are notes about messages, or bots
-(https://docs.slack.dev/reference/events/message)."""
-
-SLACKBOT = "USLACKBOT"
-
-
-def heard(event: Payload, *, bot_user: str) -> bool:
-    """Whether a member other than the bot itself says something here."""
-    user = event.get("user")
-    return (
-        event.get("type") in {"message", "app_mention"}
-        and event.get("subtype") in HEARD_SUBTYPES
-        and not event.get("bot_id")
-        and not event.get("hidden")
-        and bool(user and event.get("channel") and event.get("ts"))
-        and user not in {bot_user, SLACKBOT}
-    )
-
-
-def ours(event: Payload, *, bot_user: str, bot_id: str) -> bool:
-    """Whether a message may be a post of this bot: a server may tell only one of its two ids, and one that never said
-    ours may name any."""
-    said_by = event.get("bot_id")
-    return bool(said_by and said_by == (bot_id or said_by)) or bool(bot_user and event.get("user") == bot_user)
+PROMPTS = (
+    ("Just talk", "Hi! How are you today?"),
+    ("Ask for an opinion", "What would you cook for four people tonight?"),
+    ("Hear a joke", "Tell me a joke."),
+)
+"""Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
 
-def place(channel: str, *, space: str, thread: str | None = None, channel_type: str = "") -> Conversation:
-    """A channel, a thread of it, or a direct message; Slack's ids of direct messages begin with D."""
-    if channel_type in {"im", "app_home"} or (not channel_type and channel.startswith("D")):
-        kind = Kind.DIRECT
-    else:
-        kind = Kind.CHANNEL if thread is None else Kind.THREAD
-    return Conversation(platform=PLATFORM, space=space, channel=channel, thread=thread, kind=kind)
+class EventHandlers:
+    """Answers for every workspace of one bot process."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        commands: Commands,
+        answers: CommandHandlers,
+        *,
+        intake: Intake,
+        people: People,
+        buttons: bool = False,
+    ) -> None:
+        self._chat = chat
+        self._commands = commands
+        self._answers = answers
+        self._intake = intake
+        self._people = people
+        self._buttons = buttons
+        self._wordings: Recent[str] = Recent()
+        """What edited messages were changed to last."""
+        self._thumbs: Recent[frozenset[bool]] = Recent()
+        """Thumbs a member has on a post; taking one back must not take the other."""
+
+    def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
+        """An Events API payload; the future is done once it may be acknowledged, None where it asks for nothing."""
+        event = part(body, "event")
+        keys: list[Hashable] = []
+        if event_id := identifier(body, "event_id"):
+            keys.append(("event", event_id))
+        tell: Tell | None = None
+        if event.get("type") in ("message", "app_mention"):
+            work = self._message_work(workspace, event)
+            if work is not None and messages.heard(event, bot_user=workspace.bot_user):
+                # A mention comes twice, as `message` and as `app_mention`.
+                keys.append(("message", workspace.team, identifier(event, "channel"), identifier(event, "ts")))
+                tell = self._asker(workspace, event)
+        else:
+            work = self._other_work(workspace, event)
+        return None if work is None else self._intake.take(keys, work, tell)
+
+    def _message_work(self, workspace: Workspace, event: Payload) -> Work | None:
+        said = part(event, "message")
+        match event.get("subtype"):
+            case "message_changed" if said.get("subtype") == "tombstone":  # the deleted first message of a thread
+                return lambda _: self._deleted(workspace, event, identifier(said, "ts"))
+            case "message_changed":
+                return lambda stored: self._edited(workspace, event, stored)
+            case "message_deleted":
+                ts = identifier(event, "deleted_ts") or identifier(event, "previous_message", "ts")
+                return lambda _: self._deleted(workspace, event, ts)
+            case _ if messages.heard(event, bot_user=workspace.bot_user):
+                return lambda stored: self._heard(workspace, event, stored)
+            case _ if messages.ours(event, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
+                return lambda _: self._answers.own_post(workspace, event)
+            case _:
+                return None
+
+    def _other_work(self, workspace: Workspace, event: Payload) -> Work | None:
+        channel = identifier(event, "channel")
+        match event.get("type"):
+            case "reaction_added" | "reaction_removed":
+                return lambda _: self._reacted(workspace, event)
+            case "channel_deleted" | "group_deleted" if channel:
+                return lambda _: self._closed(workspace, channel)
+            case "channel_id_changed":
+                return lambda _: self._moved(workspace, event)
+            case "app_home_opened" if event.get("tab", "home") == "home" and identifier(event, "user"):
+                return _at_once(lambda: home.show(workspace, self._chat, self._commands, identifier(event, "user")))
+            case "assistant_thread_started":
+                return _at_once(lambda: self._suggest(workspace, event))
+            case _:
+                return None
+
+    # Messages
+
+    async def _heard(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
+        message = self._read(workspace, event)
+        if message is None:
+            return
+        status = Status(workspace, message.conversation.channel, message.conversation.thread)
+        reply = await self._chat.hear(
+            message,
+            thinking=lambda: status,
+            heard=stored,
+            complete=self._completing(workspace, event, message),
+        )
+        stored()  # also where there was nothing to store
+        await self._say(workspace, message, reply, status)
+
+    def _read(self, workspace: Workspace, event: Payload) -> Message | None:
+        """The event as a Message with the names known by now."""
+        return messages.to_message(
+            event,
+            space=workspace.team,
+            bot_user=workspace.bot_user,
+            bot_name=workspace.bot_name,
+            names=self._people.names(workspace, _people_in(workspace, event)),
+        )
+
+    def _completing(
+        self, workspace: Workspace, event: Payload, message: Message
+    ) -> Callable[[], Awaitable[Message]] | None:
+        """What gives the message with all names, looked up after it was stored; None where they are known."""
+        users = _people_in(workspace, event)
+        if self._people.are_known(workspace, users):
+            return None
+
+        async def complete() -> Message:
+            await self._people.look_up(workspace, users)
+            return self._read(workspace, event) or message
+
+        return complete
+
+    async def _say(self, workspace: Workspace, message: Message, reply: Reply | None, status: Status) -> None:
+        """Post a reply and note where it stands; tell the asker alone where it cannot be posted."""
+        where = message.conversation
+        if reply is None or reply.notice:
+            await status.clear()
+            if reply is not None:
+                await self._tell(workspace, message, reply.text)
+            return
+        try:
+            posts = await sending.post(
+                workspace,
+                where.channel,
+                reply.text,
+                thread=where.thread,
+                after=message.id,
+                buttons=self._buttons,
+                uncertain=reply.resumed,
+            )
+        except Exception as error:
+            # One that was cancelled is not noted as lost: the next process gives it.
+            await self._chat.posted(reply, where, ())
+            await status.clear()
+            if isinstance(error, UNREACHABLE) and reply.details.get("answered because") != Why.AMBIENT:
+                await self._tell_elsewhere(workspace, message.author)
+            raise
+        await self._chat.posted(reply, where, posts)
+
+    async def _tell(self, workspace: Workspace, message: Message, sentence: str) -> None:
+        """A sentence for the author of a message alone."""
+        where = message.conversation
+        if where.kind is Kind.DIRECT:
+            seconds = workspace.outbox.patience.notice_seconds
+            await sending.post(workspace, where.channel, sentence, thread=where.thread, seconds=seconds)
+            return
+        # A whisper in a thread shows only where the thread already stands.
+        thread = where.thread if where.thread != message.id else None
+        await sending.whisper(workspace, where.channel, message.author, sentence, thread=thread)
+
+    async def _tell_elsewhere(self, workspace: Workspace, user: str) -> None:
+        try:
+            await sending.tell_directly(workspace, user, NOT_POSTED)
+        except UNREACHABLE as error:
+            log.info("nor could the asker be told: %s", reason(error))
+
+    def _asker(self, workspace: Workspace, event: Payload) -> Tell | None:
+        """How to tell the author of a message that something broke; None where they were not talking to the bot."""
+        message = self._read(workspace, event)
+        if message is None or not (message.mentions_bot or message.conversation.kind is Kind.DIRECT):
+            return None
+        return lambda sentence: self._tell(workspace, message, sentence)
+
+    async def _edited(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
+        said = {
+            **part(event, "message"),
+            "type": "message",
+            "channel": event.get("channel"),
+            "channel_type": event.get("channel_type"),
+        }
+        previous = part(event, "previous_message")
+        if previous and messages.words(said) == messages.words(previous):
+            return  # an unfurled link, a new reply: not the words
+        message = self._read(workspace, said)
+        if message is None:
+            return
+        where = message.conversation
+        self._wordings.put((where.channel, message.id), message.text)
+        status = Status(workspace, where.channel, where.thread)
+        reply = await self._chat.edited(message, thinking=lambda: acknowledged(stored, status))
+        stored()
+        complete = self._completing(workspace, said, message)
+        if complete is not None:
+            named = await complete()
+            if named.text != message.text == self._wordings.get((where.channel, message.id)):
+                await self._chat.reworded(where, message.id, named.text)
+        await self._say(workspace, message, reply, status)
+
+    async def resume(self, workspace: Workspace, question: Unanswered) -> None:
+        """Answer what an earlier process left unanswered."""
+        message = question.message
+        status = Status(workspace, message.conversation.channel, message.conversation.thread)
+        reply = await self._chat.resume(question, thinking=lambda: status)
+        if question.by_command and reply is not None:
+            await self._answers.resumed(workspace, message, reply)
+            return
+        await self._say(workspace, message, reply, status)
+
+    async def _deleted(self, workspace: Workspace, event: Payload, ts: str) -> None:
+        channel = identifier(event, "channel")
+        if channel and ts:
+            await self._chat.removed(messages.place(channel, space=workspace.team), [ts])
+
+    async def _closed(self, workspace: Workspace, channel: str) -> None:
+        """A channel was deleted, and with it all that was said there."""
+        await self._chat.closed(messages.place(channel, space=workspace.team))
+
+    async def _moved(self, workspace: Workspace, event: Payload) -> None:
+        """A channel goes on under another id (https://docs.slack.dev/reference/events/channel_id_changed)."""
+        old, new = identifier(event, "old_channel_id"), identifier(event, "new_channel_id")
+        if old and new:
+            await self._chat.moved(messages.place(old, space=workspace.team), new)
+
+    async def _reacted(self, workspace: Workspace, event: Payload) -> None:
+        liked, user = messages.thumb(string(event, "reaction")), identifier(event, "user")
+        item = part(event, "item")
+        channel, ts = identifier(item, "channel"), identifier(item, "ts")
+        if liked is None or not (user and channel and ts) or user == workspace.bot_user:
+            return
+        key = (channel, ts, user)
+        thumbs = self._thumbs.get(key) or frozenset()
+        if event.get("type") == "reaction_added":
+            self._thumbs.put(key, thumbs | {liked})
+            verdict: bool | None = liked
+        else:
+            left = thumbs - {liked}
+            self._thumbs.put(key, left)
+            verdict = next(iter(left), None)
+        # What a removal takes back is only its own thumb: after a restart we do not know of the other.
+        await self._chat.feedback(messages.place(channel, space=workspace.team), ts, user, verdict, was=liked)
+
+    async def _suggest(self, workspace: Workspace, event: Payload) -> None:
+        """Suggested prompts for a conversation that a member opened beside their work."""
+        thread = part(event, "assistant_thread")
+        channel, ts = identifier(thread, "channel_id"), identifier(thread, "thread_ts")
+        if channel and ts:
+            client = await workspace.api()
+            await client.assistant_threads_setSuggestedPrompts(
+                channel_id=channel,
+                thread_ts=ts,
+                prompts=[{"title": title, "message": message} for title, message in PROMPTS],
+            )
 
 
-def conversation(event: Payload, *, space: str, bot_user: str) -> Conversation:
-    """Where a heard message belongs (see the top of this file)."""
-    channel, ts = str(event["channel"]), str(event["ts"])
-    thread = event.get("thread_ts") or None
-    if thread == ts and not addressed(event, bot_user=bot_user):
-        thread = None  # a first message that has replies by now, sent again
-    where = place(channel, space=space, thread=thread, channel_type=str(event.get("channel_type") or ""))
-    if where.kind is Kind.CHANNEL and addressed(event, bot_user=bot_user):
-        return place(channel, space=space, thread=ts, channel_type=str(event.get("channel_type") or ""))
-    return where
+def _people_in(workspace: Workspace, event: Payload) -> tuple[str, ...]:
+    """Ids of the author and of whom a message names, each once."""
+    users = dict.fromkeys((identifier(event, "user"), *markup.mentioned(messages.words(event))))
+    return tuple(user for user in users if user not in {"", workspace.bot_user})
 
 
-def addressed(event: Payload, *, bot_user: str) -> bool:
-    return event.get("type") == "app_mention" or markup.mentions(str(event.get("text") or ""), bot_user)
+def _at_once(work: Callable[[], Awaitable[None]]) -> Work:
+    """Work that has nothing to store."""
 
+    async def run(stored: Stored) -> None:
+        stored()
+        await work()
 
-def to_message(
-    event: Payload,
-    *,
-    space: str,
-    bot_user: str,
-    bot_name: str = "Person2",
-    names: Mapping[str, str] | None = None,
-    joined_thread: bool = False,
-) -> Message | None:
-    """A `message` or `app_mention` event as a Message; None for what is nobody speaking (the bot itself, other bots,
-    notes about messages).
-
-    `names` gives display names by member id; without them Slack's own `|name` labels and `user_profile` serve.
-    """
-    if not heard(event, bot_user=bot_user):
-        return None
-    author, ts = str(event["user"]), str(event["ts"])
-    thread = event.get("thread_ts")
-    return Message(
-        conversation=conversation(event, space=space, bot_user=bot_user),
-        id=ts,
-        author=author,
-        author_name=(names or {}).get(author) or profile_name(event.get("user_profile")) or markup.SOMEONE,
-        text=markup.to_words(str(event.get("text") or ""), names=names, bot_user=bot_user, bot_name=bot_name),
-        sent_at=moment(ts),
-        reply_to=str(thread) if thread and thread != ts else None,
-        mentions_bot=addressed(event, bot_user=bot_user),
-        replies_to_bot=bool(bot_user) and event.get("parent_user_id") == bot_user,
-        joined_thread=joined_thread,
-    )
-
-
-def profile_name(profile: Payload | None) -> str:
-    """The name a member chose, from a profile object; empty where it has none."""
-    profile = profile or {}
-    return str(profile.get("display_name") or profile.get("real_name") or profile.get("name") or "")
-
-
-def moment(ts: str) -> datetime:
-    """A Slack timestamp: seconds since 1970 and a counter, `1700000000.000100`."""
-    return datetime.fromtimestamp(float(ts), UTC)
-
-
-def thumb(reaction: str) -> bool | None:
-    """👍 is True, 👎 is False, whatever their skin tone; None for any other reaction."""
-    return {"+1": True, "thumbsup": True, "-1": False, "thumbsdown": False}.get(reaction.partition("::")[0])
-
-
-def bot_of(body: Payload) -> str:
-    """The bot's member id, where a payload says for whom it was delivered."""
-    for authorization in body.get("authorizations") or ():
-        if authorization.get("is_bot") and authorization.get("user_id"):
-            return str(authorization["user_id"])
-    return ""
-
-
-def team_of(body: Payload) -> str:
-    """The workspace a payload is for; empty where it does not say."""
-    team = body.get("team")
-    own = body.get("team_id") or (team.get("id") if isinstance(team, Mapping) else team)
-    if own:
-        return str(own)
-    for authorization in body.get("authorizations") or ():
-        if authorization.get("team_id"):
-            return str(authorization["team_id"])
-    return ""
+    return run

@@ -1,8 +1,13 @@
-"""The App Home tab: short help, the consent switch, how many thumbs the bot got. Pure: facts in, a view out."""
+"""The App Home tab: short help, the consent switch, how many thumbs the bot got."""
 
+import asyncio
 from typing import Any
 
 from bots.slack import markup
+from bots.slack.messages import PLATFORM
+from bots.slack.workspace import Workspace
+from core.chat import Chat
+from core.commands import Commands
 
 CONSENT_YES = "consent_yes"
 CONSENT_NO = "consent_no"
@@ -15,8 +20,17 @@ _STATES = {
 }
 
 
+async def show(workspace: Workspace, chat: Chat, commands: Commands, user: str) -> None:
+    """Show a member their tab as it is now."""
+    consent = await asyncio.to_thread(chat.memory.consent, PLATFORM, user)
+    liked, disliked = await asyncio.to_thread(chat.memory.feedback_counts, PLATFORM, workspace.team)
+    shown = view(help_text=commands.help_text(), consent=consent, liked=liked, disliked=disliked)
+    client = await workspace.api()
+    await client.views_publish(user_id=user, view=shown)
+
+
 def view(*, help_text: str, consent: bool | None, liked: int, disliked: int) -> dict[str, Any]:
-    """A view for `views.publish`."""
+    """A view for `views.publish`. Pure."""
     return {
         "type": "home",
         "blocks": [

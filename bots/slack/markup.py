@@ -4,13 +4,18 @@ https://docs.slack.dev/messaging/formatting-message-text
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from bots.slack import payloads
+from bots.slack.payloads import Payload, part, string
 from core import replies
 
 MESSAGE_LIMIT = 4_000
 """Characters a message should have at most ("for best results", https://docs.slack.dev/reference/methods/chat.postMessage);
 Slack cuts texts beyond 40,000 off."""
+
+NESTING = 10
+"""Blocks within blocks that are read; Slack's own are at most four deep."""
 
 _TOKEN = re.compile(r"<([^<>\n]*)>")
 _MENTION = re.compile(r"<@([^|<>\s]+)(?:\|[^<>]*)?>")
@@ -38,13 +43,14 @@ def to_words(
 ) -> str:
     """What a person reads: names for ids, labels for links, characters for entities.
 
-    A mention of the bot that opens or ends the text only says who is meant and is left out; elsewhere it is a name.
+    A mention of the bot that opens or ends the text only says who is meant and is left out, so a bare mention has no
+    words; elsewhere it is a name.
     """
     known = {**(names or {}), **({bot_user: bot_name} if bot_user else {})}
     if bot_user:
         own = rf"<@{re.escape(bot_user)}(?:\|[^<>]*)?>"
-        stripped = re.sub(rf"^\s*(?:{own}[\s,:;]*)+|(?:[\s,]*{own})+\s*$", "", text)
-        text = stripped if stripped.strip() else text
+        # A colon is punctuation only before a space: `:tada:` keeps its own.
+        text = re.sub(rf"^\s*(?:{own}\s*(?:[,;]|:(?=\s|$))*\s*)+|(?:[\s,]*{own})+\s*$", "", text)
     return unescape(_TOKEN.sub(lambda found: _token(found[1], known), text))
 
 
@@ -78,6 +84,46 @@ _SHORTCODE = re.compile(r":[\w+'-]+:")
 def folded(text: str) -> str:
     """What identifies a post of ours when it comes back: Slack rewrites links, emoji and entities on the way."""
     return " ".join(re.findall(r"\w+", _SHORTCODE.sub(" ", to_words(text)).casefold()))
+
+
+def of_blocks(blocks: Iterable[Payload]) -> str:
+    """The words in Block Kit's blocks, as markup: rich text as clients send it, sections, headers and contexts
+    (https://docs.slack.dev/reference/block-kit/blocks)."""
+    return "\n".join(filter(None, (_block(block, depth=0) for block in blocks)))
+
+
+def _block(block: Payload, *, depth: int) -> str:
+    if depth > NESTING:
+        return ""
+    inner = [_block(each, depth=depth + 1) for each in payloads.parts(block, "elements")]
+    match block.get("type"):
+        case "rich_text" | "rich_text_list":
+            return "\n".join(filter(None, inner))
+        case "rich_text_section" | "rich_text_quote" | "rich_text_preformatted":
+            return "".join(inner)
+        case "context":
+            return " ".join(filter(None, inner))
+        case "section" | "header":
+            fields = [_block(each, depth=depth + 1) for each in payloads.parts(block, "fields")]
+            return "\n".join(filter(None, (_block(part(block, "text"), depth=depth + 1), *fields)))
+        case "mrkdwn":
+            return string(block, "text")
+        case "text" | "plain_text":
+            return escape(string(block, "text"))
+        case "link":
+            return escape(string(block, "text") or string(block, "url"))
+        case "emoji":
+            return f":{escape(string(block, 'name'))}:"
+        case "user":
+            return f"<@{string(block, 'user_id')}>"
+        case "channel":
+            return f"<#{string(block, 'channel_id')}>"
+        case "usergroup":
+            return f"<!subteam^{string(block, 'usergroup_id')}>"
+        case "broadcast":
+            return f"<!{string(block, 'range')}>"
+        case _:
+            return ""
 
 
 def parts(text: str, *, limit: int = MESSAGE_LIMIT) -> list[str]:

@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from slack_sdk.errors import SlackClientError
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from bots.slack.events import profile_name
-from bots.slack.refusals import NETWORK, code
+from bots.slack.errors import NETWORK, reason
+from bots.slack.messages import profile_name
+from bots.slack.outbox import NotPosted
+from bots.slack.payloads import Payload, part, string
 from bots.slack.workspace import Workspace
+from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +22,14 @@ FRESH_SECONDS = 600.0
 """How long a name or rank is believed; `users.info` is a tier-4 method, 100 calls a minute
 (https://docs.slack.dev/reference/methods/users.info)."""
 
+FAILED_SECONDS = 60.0
+"""How long a failed lookup is not tried again."""
+
 LOOKUP_SECONDS = 3.0
 """Longest wait for a name: an answer without it is better than a late one."""
+
+LIMIT_SECONDS = 300.0
+"""Longest wait for a rate limit to pass, for what needs no hurry."""
 
 KNOWN = 5_000
 """Members remembered at once."""
@@ -36,32 +45,76 @@ class Person:
 class People:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._known: OrderedDict[tuple[str, str], tuple[float, Person]] = OrderedDict()
+        self._known: Recent[tuple[float, Person]] = Recent(KNOWN)
+        """Until when a member is believed to be so."""
+        self._asking: dict[tuple[str, str], asyncio.Task[Person]] = {}
+
+    def names(self, workspace: Workspace, users: Iterable[str]) -> dict[str, str]:
+        """Display names of those known by now; nobody is asked."""
+        found = {user: self._known.get((workspace.team, user)) for user in users}
+        return {user: known[1].name for user, known in found.items() if known and known[1].name}
+
+    def are_known(self, workspace: Workspace, users: Iterable[str]) -> bool:
+        """Whether asking for these would tell nothing new."""
+        return all(self._fresh(workspace, user) is not None for user in users)
+
+    async def look_up(self, workspace: Workspace, users: Iterable[str]) -> None:
+        """Ask for those not known. Returns after `LOOKUP_SECONDS` at the latest; what is learned later serves later."""
+        unknown = [user for user in users if self._fresh(workspace, user) is None]
+        asked = [asyncio.ensure_future(self._ask(workspace, user)) for user in unknown]
+        if asked:
+            await asyncio.wait(asked, timeout=LOOKUP_SECONDS)
 
     async def person(self, workspace: Workspace, user: str) -> Person:
-        """The member, or a nameless one where Slack does not tell."""
-        key = (workspace.team, user)
-        found = self._known.get(key)
-        if found is not None and self._monotonic() - found[0] < FRESH_SECONDS:
-            return found[1]
-        person = await self._ask(workspace, user)
-        self._known[key] = (self._monotonic(), person)
-        while len(self._known) > KNOWN:
-            self._known.popitem(last=False)
-        return person
-
-    async def names(self, workspace: Workspace, users: tuple[str, ...]) -> dict[str, str]:
-        """Display names of those Slack knows."""
-        people = await asyncio.gather(*(self.person(workspace, user) for user in users))
-        return {user: person.name for user, person in zip(users, people, strict=True) if person.name}
-
-    async def _ask(self, workspace: Workspace, user: str) -> Person:
+        """The member, or a nameless one where Slack does not tell in time."""
+        known = self._fresh(workspace, user)
+        if known is not None:
+            return known
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                response = await workspace.client.users_info(user=user)
-        except (SlackClientError, *NETWORK) as error:
-            log.info("no name for a member: users.info said %s", code(error) or type(error).__name__)
+                return await self._ask(workspace, user)
+        except TimeoutError:
             return Person()
-        member = response.get("user") or {}
-        name = profile_name(member.get("profile")) or str(member.get("real_name") or member.get("name") or "")
-        return Person(name, bool(member.get("is_admin") or member.get("is_owner") or member.get("is_primary_owner")))
+
+    def _fresh(self, workspace: Workspace, user: str) -> Person | None:
+        found = self._known.get((workspace.team, user))
+        return found[1] if found is not None and self._monotonic() < found[0] else None
+
+    async def _ask(self, workspace: Workspace, user: str) -> Person:
+        """One lookup at a time for each member, shared by all who wait for it."""
+        key = (workspace.team, user)
+        if key not in self._asking:
+            task = asyncio.create_task(self._request(workspace, user))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(self._asking[key])
+
+    async def _request(self, workspace: Workspace, user: str) -> Person:
+        async def send() -> AsyncSlackResponse:
+            client = await workspace.api()
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                return await client.users_info(user=user)
+
+        try:
+            response = await workspace.outbox.call("users.info", send, seconds=LIMIT_SECONDS, once=True)
+        except (SlackClientError, NotPosted, *NETWORK) as error:
+            log.info("no name for a member: users.info said %s", reason(error))
+            person, seconds = Person(), FAILED_SECONDS
+        else:
+            person, seconds = _person(part(response.data, "user")), FRESH_SECONDS
+        before = self._known.get((workspace.team, user))
+        if not person.name and before is not None:
+            person = before[1]  # a name that is a little old is better than none
+        self._known.put((workspace.team, user), (self._monotonic() + seconds, person))
+        return person
+
+    async def close(self) -> None:
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _person(member: Payload) -> Person:
+    name = profile_name(part(member, "profile")) or string(member, "real_name") or string(member, "name")
+    return Person(name, any(member.get(rank) is True for rank in ("is_admin", "is_owner", "is_primary_owner")))

@@ -1,6 +1,6 @@
 """Socket Mode: keep one WebSocket to Slack alive, and put a new one in place before the old one goes.
 
-Knows slack-bolt's app and slack_sdk's socket client; knows no event. slack_sdk's own reconnection retries a used-up
+Knows slack_sdk's socket client; knows no event. slack_sdk's own reconnection retries a used-up
 socket URL for ever, swallows permanent refusals and closes the old socket before the new one stands
 (slackapi/python-slack-sdk issues 1446 and 1922), so its client serves here for exactly one connection each.
 
@@ -8,7 +8,6 @@ https://docs.slack.dev/apis/events-api/using-socket-mode
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -17,19 +16,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
-from slack_bolt.adapter.socket_mode.async_internals import run_async_bolt_app, send_async_response
-from slack_bolt.app.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack.refusals import NETWORK, discreet, refusal
+from bots.slack.dispatch import NotStored, Receive
+from bots.slack.errors import NETWORK, discreet, explain
 from bots.slack.workspace import library_log, proxy_for
 from core.errors import Refused
 
 log = logging.getLogger(__name__)
+
+
+LARGEST_MESSAGE = 4 * 1024 * 1024
+"""Bytes of a WebSocket message; Slack's are far smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ class Connection(SocketModeClient):
             heartbeat=self.ping_interval,
             proxy=self.proxy,
             timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-            max_msg_size=0,
+            max_msg_size=LARGEST_MESSAGE,
         )
         self.message_receiver = asyncio.ensure_future(self.receive_messages())
 
@@ -89,11 +92,11 @@ class Connection(SocketModeClient):
 
 
 class SocketMode:
-    """Runs an app over Socket Mode until cancelled."""
+    """Receives over Socket Mode until cancelled."""
 
     def __init__(
         self,
-        app: AsyncApp,
+        receive: Receive,
         *,
         app_token: str,
         client: AsyncWebClient,
@@ -101,16 +104,16 @@ class SocketMode:
         pace: Pace | None = None,
         connected: Callable[[], None] = lambda: None,
         lost: Callable[[], None] = lambda: None,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self._app = app
+        self._receive = receive
         self._app_token = app_token
         self._client = client
         self._proxy = proxy
         self._pace = pace or Pace()
         self._connected = connected
         self._lost = lost
-        self._dice = dice or random.Random()  # noqa: S311 - jitter, no secret
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._farewells: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -154,7 +157,7 @@ class SocketMode:
         try:
             response = await self._client.apps_connections_open(app_token=self._app_token)
         except SlackClientError as error:
-            problem = refusal(error, variable="SLACK_APP_TOKEN")
+            problem = explain(error, variable="SLACK_APP_TOKEN")
             if isinstance(problem, Refused):
                 raise problem from error
             raise
@@ -177,12 +180,15 @@ class SocketMode:
         return connection
 
     async def _handle(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
-        """What slack-bolt's own Socket Mode handlers do: dispatch, then acknowledge with the response."""
-        started = time.time()
-        response = await run_async_bolt_app(self._app, request)
+        """Take a payload in, then acknowledge it."""
         try:
-            await send_async_response(client, request, response, started)
-        except (ConnectionError, json.JSONDecodeError) as error:
+            await self._receive(request.payload)
+        except NotStored:
+            log.warning("what Slack sent could not be stored: it is to come again")
+            return
+        try:
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+        except (ConnectionError, SlackClientError, aiohttp.ClientError) as error:
             # Slack sends the envelope again on the next socket, and its event id is known by then.
             log.info("an acknowledgement was lost with its socket: %s", type(error).__name__)
 
@@ -200,7 +206,7 @@ class SocketMode:
 
     async def _pause(self, failures: int) -> None:
         longest = min(self._pace.longest_backoff, self._pace.first_backoff * 2.0 ** min(failures - 1, 16))
-        await asyncio.sleep(longest * (0.5 + self._dice.random() / 2))
+        await asyncio.sleep(longest * (0.5 + self._rng.random() / 2))
 
 
 async def _close(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """A workspace the bot is installed in, and the Web client that speaks there; knows proxies and retries, no event."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -13,7 +14,9 @@ from slack_sdk.http_retry.builtin_async_handlers import (
 )
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack.refusals import discreet
+from bots.slack.errors import discreet
+from bots.slack.outbox import Outbox
+from core.recent import Recent
 
 SLACK_API = "https://slack.com/api/"
 
@@ -21,7 +24,8 @@ REQUEST_SECONDS = 30
 """slack_sdk's own default for one request."""
 
 RETRIES = 3
-"""Further attempts at a request that was rate-limited, broke off or met a server error."""
+"""Further attempts at a request of ours that was rate-limited, broke off or met a server error; what is said in a
+workspace goes through its outbox, which is more patient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,17 @@ class Workspace:
     bot_id: str = ""
     bot_name: str = "Person2"
     client: AsyncWebClient = field(repr=False)
+    """Makes one attempt at each call; `api` gives it with a token that is good."""
+    outbox: Outbox = field(default_factory=Outbox, repr=False)
+    posts: Recent[None] = field(default_factory=Recent, repr=False)
+    """Channel and timestamp of what was posted lately."""
+    renewed: Callable[[], Awaitable[object]] | None = field(default=None, repr=False)
+    """Waits until an expired token has been exchanged, where tokens expire."""
+
+    async def api(self) -> AsyncWebClient:
+        if self.renewed is not None:
+            await self.renewed()
+        return self.client
 
 
 class Discreet(logging.Filter):
@@ -79,9 +94,14 @@ def proxy_for(url: str, proxy: str | None) -> str | None:
 
 
 def web_client(
-    *, token: str | None, url: str, proxy: str | None, session: aiohttp.ClientSession | None = None
+    *,
+    token: str | None,
+    url: str,
+    proxy: str | None,
+    session: aiohttp.ClientSession | None = None,
+    retries: int = RETRIES,
 ) -> AsyncWebClient:
-    """A client that waits out rate limits and tries again after server errors and broken lines."""
+    """A client that, with `retries`, waits out rate limits and tries again after server errors and broken lines."""
     client = AsyncWebClient(
         token=token,
         base_url=url,
@@ -89,10 +109,12 @@ def web_client(
         session=session,
         logger=library_log(),
         retry_handlers=[
-            AsyncConnectionErrorRetryHandler(max_retry_count=RETRIES),
-            AsyncRateLimitErrorRetryHandler(max_retry_count=RETRIES),
-            AsyncServerErrorRetryHandler(max_retry_count=RETRIES),
-        ],
+            AsyncConnectionErrorRetryHandler(max_retry_count=retries),
+            AsyncRateLimitErrorRetryHandler(max_retry_count=retries),
+            AsyncServerErrorRetryHandler(max_retry_count=retries),
+        ]
+        if retries
+        else [],
     )
     client.proxy = proxy_for(url, proxy)
     return client

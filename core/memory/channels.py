@@ -4,17 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
     ChannelSettings,
     Removed,
     channel_row,
     choices,
+    conversation_of,
+    matching,
 )
 from core.memory.store import Store
-from core.memory.tables import ChannelRow, ConversationRow, MessageRow
+from core.memory.tables import ChannelRow, ConversationRow, MessageRow, PostRow
 from core.messages import Conversation
 
 
@@ -40,6 +42,48 @@ class Channels(Store):
             return chosen
 
         return self._write(apply)
+
+    def move_channel(self, old: Conversation, channel: str) -> None:
+        """Follow a channel to its new id: all that was said and chosen there is there from now on.
+
+        What the platform told under both ids stays as it is under the new one.
+        """
+
+        def apply(session: Session) -> None:
+            for row in session.scalars(select(ConversationRow).where(*matching(old, whole_channel=True))).all():
+                where = replace(conversation_of(row), channel=channel)
+                known = session.scalar(select(ConversationRow).where(ConversationRow.key == where.key))
+                if known is None:
+                    row.channel, row.key = channel, where.key
+                else:
+                    here = MessageRow.conversation_id == row.id
+                    session.execute(update(MessageRow).where(here).values(conversation_id=known.id, epoch=known.epoch))
+                    session.delete(row)
+                session.flush()
+            said, posted = aliased(MessageRow), aliased(PostRow)
+            told_twice = select(said.id).where(
+                said.platform == old.platform, said.channel == channel, said.message_id == MessageRow.message_id
+            )
+            posted_twice = select(posted.id).where(
+                posted.platform == old.platform, posted.channel == channel, posted.post_id == PostRow.post_id
+            )
+            session.execute(
+                update(MessageRow)
+                .where(MessageRow.platform == old.platform, MessageRow.channel == old.channel, ~told_twice.exists())
+                .values(channel=channel)
+                .execution_options(synchronize_session=False)
+            )
+            session.execute(
+                update(PostRow)
+                .where(PostRow.platform == old.platform, PostRow.channel == old.channel, ~posted_twice.exists())
+                .values(channel=channel)
+                .execution_options(synchronize_session=False)
+            )
+            chosen = channel_row(session, old)
+            if chosen is not None and channel_row(session, replace(old, channel=channel)) is None:
+                chosen.channel = channel
+
+        self._write(apply)
 
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""

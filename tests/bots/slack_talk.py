@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bots.slack import SlackBot
+from bots.slack.outbox import Patience
 from bots.slack.socket_mode import Pace
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
@@ -20,6 +21,9 @@ from tests.slack_server import SlackServer
 
 QUICK = Pace(look_seconds=0.02, linger_seconds=0.2, first_backoff=0.05, longest_backoff=0.2)
 """The bot's patience, scaled down; but a busy machine is no silent line."""
+
+HASTY = Patience(post_seconds=0.0, first_backoff=0.05, longest_backoff=0.2)
+"""A bot that does not pace itself: a server without limits needs none."""
 
 
 @dataclass(kw_only=True)
@@ -37,11 +41,15 @@ class Talk:
         return self.generator.prompts
 
 
-def build(slack: SlackServer, chat: Chat, clock: Clock, **options: Any) -> SlackBot:
-    """A bot for that server, reached by its transport."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def build(slack: SlackServer, chat: Chat, clock: Clock, **options: Any) -> SlackBot:
+    """A bot for that server, reached by its transport."""
+    port = free_port()
     slack.request_url = f"http://127.0.0.1:{port}/slack/events"
     commands = Commands(chat=chat, started_at=datetime(2026, 1, 1, tzinfo=UTC), clock=clock)
     chosen: dict[str, Any] = {
@@ -52,6 +60,7 @@ def build(slack: SlackServer, chat: Chat, clock: Clock, **options: Any) -> Slack
         "http": slack.transport == "http",
         "port": port,
         "pace": QUICK,
+        "patience": HASTY,
     }
     return SlackBot(chat, commands, **{**chosen, **options})
 

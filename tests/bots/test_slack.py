@@ -10,6 +10,7 @@ import pytest
 from core.chat import ChatSettings
 from core.errors import Overloaded
 from core.memory import open_memory
+from core.notices import BROKEN
 from tests.bots.slack_talk import talk
 from tests.fakes import FakeGenerator
 from tests.slack_server import BOT_ID, BOT_USER, TEAM
@@ -319,16 +320,16 @@ async def test_a_crowd_is_told_to_wait(transport: str) -> None:
 async def test_a_broken_database_is_one_sentence(
     transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where memory fails, who spoke to the bot gets one sentence, the log the traceback, and others nothing."""
+    """Where memory fails, who spoke to the bot gets one sentence without the operator's side, the log the cause,
+    and others nothing; Slack is told to send it again."""
     path = tmp_path / "person2.db"
     async with talk(transport, memory=open_memory(f"sqlite:///{path}")) as t:
         with sqlite3.connect(path) as database:
             database.execute("ALTER TABLE messages DROP COLUMN text")
-        await t.slack.says("not to you")
-        await t.slack.says(f"{ME} my diary")
+        said = {"type": "message", "user": "UANN", "channel": "C1", "channel_type": "channel"}
+        assert await t.slack.offers({**said, "text": "not to you", "ts": "1.1"}) is None
+        assert await t.slack.offers({**said, "text": f"{ME} my diary", "ts": "2.1"}) is None
         post = await t.slack.post(1)
-        assert (post.only_for, post.text.count("\n")) == ("UANN", 0)
-        assert "The database failed" in post.text
-        await t.slack.quiet()
-        assert "Traceback" in caplog.text
+        assert (post.only_for, post.text) == ("UANN", BROKEN)
+        assert "The database failed" in caplog.text
         assert "diary" not in caplog.text  # a statement's values are people's words

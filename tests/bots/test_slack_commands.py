@@ -20,7 +20,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 async def test_ask_is_answered_to_the_channel(transport: str) -> None:
-    """`ask` is acknowledged at once and answered through the response URL, with the question above the answer."""
+    """`ask` is acknowledged at once and answered with a post, with the question above the answer."""
     async with talk(transport, "forty-two") as t:
         assert await t.slack.commands("ask what is the answer?") == {}
         post = await t.slack.post(1)
@@ -141,6 +141,7 @@ async def test_again_after_ask(transport: str, told: bool) -> None:
     """An answer said through a response URL is replaced like any other, whether Slack tells of the post or not."""
     async with talk(transport, "a <b> 🙂 joke https://x.example", "another", "a third") as t:
         t.slack.tells_of_responses = told
+        t.slack.fail("chat.postMessage", Fault(error="not_in_channel"))
         await t.slack.commands("ask a joke?")
         post = await t.slack.post(1)
         for words in ("another", "a third"):
@@ -212,6 +213,7 @@ async def test_an_answer_by_command_can_be_liked(transport: str, told: bool) -> 
     """A reply said through a response URL learns its timestamp when Slack tells of the post, or by looking for it."""
     async with talk(transport, "a <b> joke") as t:
         t.slack.tells_of_responses = told
+        t.slack.fail("chat.postMessage", Fault(error="not_in_channel"))
         await t.slack.commands("ask a joke?")
         await t.slack.reacts("+1", await t.slack.post(1))
         await t.slack.until_known(lambda: t.memory.feedback_counts("slack") == (1, 0))

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ async def many(
     """A bot without a bot token, a Slack of two workspaces, and a browser."""
     slack = SlackOfMany(RED, BLUE)
     oauth = OAuth(client_id=CLIENT_ID, client_secret=secret, redirect_url=redirect_url, state_seconds=state_seconds)
-    async with talk("http", *lines, server=slack, bot_token="", app_token=None, oauth=oauth, **options) as t:
+    async with talk(
+        "http", *lines, server=slack, **{"bot_token": "", "app_token": None, "oauth": oauth, **options}
+    ) as t:
         browser = Browser(slack)
         try:
             yield t, slack, browser
@@ -145,6 +148,65 @@ async def test_a_token_that_cannot_be_exchanged_yet_is_used_on() -> None:
         await slack.says("hi", channel="D1", team=RED)
         await slack.post(1)
         assert slack.posters() == [RED.token]
+
+
+async def test_an_acknowledgement_waits_for_no_exchange() -> None:
+    """While Slack takes its time over an exchange, events are stored and acknowledged, and answered with the old token;
+    another workspace's exchange does not wait for it."""
+    async with many("one", "two") as (t, slack, browser):
+        slack.lifetime = 3600
+        await browser.installs(RED)
+        await browser.installs(BLUE)
+        slack.slow = {f"xoxe-1-{RED.token}"}
+        await slack.says("hi", channel="D1", team=RED)
+        assert max(slack.ack_seconds) < 2
+        await slack.post(1)
+        await slack.says("hi", channel="D2", team=BLUE)
+        await slack.until(lambda: f"{BLUE.token}-next" in slack.installed)
+        await slack.post(2)
+        assert slack.posters()[0] == RED.token
+        slack.exchanges.set()
+        await slack.until(lambda: f"{RED.token}-next" in slack.installed)
+        await slack.until_known(lambda: f"{RED.token}-next" in _tokens(t))
+
+
+async def test_an_expired_token_is_waited_for_after_the_acknowledgement() -> None:
+    """A bot that comes back after its token expired stores what is said, and answers it with the next token."""
+    async with many("one") as (_, slack, browser):
+        slack.lifetime = -60
+        await browser.installs(RED)
+        slack.slow = {f"xoxe-1-{RED.token}"}
+        slack.installed.clear()  # what has expired is refused
+        await slack.says("hi", channel="D1", team=RED)
+        slack.installed[RED.token] = RED
+        slack.exchanges.set()
+        await slack.post(1)
+        assert slack.posters() == [f"{RED.token}-next"]
+
+
+async def test_a_refused_exchange_is_not_tried_with_every_event() -> None:
+    """Slack refuses the exchange: the next try is a minute later, however many events come."""
+    async with many("one") as (_, slack, browser):
+        slack.lifetime = 3600
+        await browser.installs(RED)
+        slack.refreshable.clear()
+        for number in range(10):
+            await slack.says("hi", channel=f"D{number}", team=RED)
+        await slack.post(10)
+        grants = [call.get("grant_type") for call in slack.called("oauth.v2.access")]
+        assert grants.count("refresh_token") == 1
+
+
+async def test_an_organisation_installs_it_for_all_its_workspaces() -> None:
+    """One token of an organisation answers in each of its workspaces, whose talk is kept apart."""
+    async with many("one", "two") as (t, slack, browser):
+        slack.organisation = "EORG"
+        await browser.installs(RED)
+        for team in ("T1", "T2"):
+            await slack.says("hi", channel=f"D{team}", team=replace(RED, id=team))
+        await slack.post(2)
+        assert slack.posters() == [RED.token] * 2
+        assert {item.message.conversation.space for item in t.memory.everything()} == {"T1", "T2"}
 
 
 async def test_only_the_browser_that_began_can_finish() -> None:
@@ -303,7 +365,12 @@ async def test_the_redirect_url_can_be_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"), [({"http": False}, "only over HTTP"), ({"signing_secret": ""}, "SLACK_SIGN")]
+    ("options", "sentence"),
+    [
+        ({"http": False}, "only over HTTP"),
+        ({"signing_secret": ""}, "SLACK_SIGN"),
+        ({"bot_token": "xoxb-1"}, "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID"),
+    ],
 )
 async def test_what_is_missing_is_said(options: dict[str, Any], sentence: str) -> None:
     """Over a socket nobody can install anything; HTTP needs its signing secret here too."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack import manifest, markup, refusals, to_message
+from bots.slack import errors, manifest, markup, to_message
+from bots.slack.manifest import NEEDED, WANTED
 from bots.slack.workspace import base_url
 from core.messages import Conversation, Kind
 
@@ -16,7 +17,11 @@ WORDS = [
     ("hello", "hello"),
     ("<@UBOT> hello", "hello"),
     ("<@UBOT>: hello <@UBOT>", "hello"),
-    ("<@UBOT|person2>", "@Person2"),
+    ("<@UBOT|person2>", ""),
+    ("<@UBOT>", ""),
+    ("<@UBOT> :tada:", ":tada:"),
+    ("<@UBOT>:tada: and", ":tada: and"),
+    ("<@UBOT> : well", "well"),
     ("is <@UBOT> here?", "is @Person2 here?"),
     ("<@UANN> <@UGONE|carl> <@UGONE>", "@Ann @carl @someone"),
     ("<#C1|general> <#C2>", "#general #channel"),
@@ -91,7 +96,99 @@ def test_the_manifest_fits_the_transport() -> None:
     assert "https://" not in manifest()
     assert by_http["settings"]["socket_mode_enabled"] is False
     assert manifest("https://bot.example/slack/events").count('"https://bot.example/slack/events"') == 3
-    assert by_http["oauth_config"] == by_socket["oauth_config"]
+    assert by_http["oauth_config"]["scopes"] == by_socket["oauth_config"]["scopes"]
+    assert by_http["oauth_config"]["redirect_urls"] == ["https://bot.example/slack/oauth_redirect"]
+
+
+@pytest.mark.parametrize(
+    "url", ["notaurl", "http://bot.example/slack/events", "https://", "https://bot.example/?a=b", "ftp://bot.example"]
+)
+def test_a_manifest_for_no_address_is_refused(url: str) -> None:
+    """Slack calls public https addresses; anything else is one sentence."""
+    with pytest.raises(ValueError, match="https://"):
+        manifest(url)
+
+
+def test_scopes_that_are_asked_for_are_explained() -> None:
+    """`doctor` says what each scope is for, and what may be declined is among them."""
+    scopes = json.loads(manifest())["oauth_config"]["scopes"]
+    assert set(scopes["bot"]) == {*NEEDED, *WANTED}
+    assert set(scopes["bot_optional"]) < set(WANTED)
+
+
+RICH = [
+    {
+        "type": "rich_text",
+        "elements": [
+            {
+                "type": "rich_text_section",
+                "elements": [
+                    {"type": "user", "user_id": "UBOT"},
+                    {"type": "text", "text": " a < b in "},
+                    {"type": "channel", "channel_id": "C2"},
+                    {"type": "link", "url": "https://a.example", "text": "there"},
+                    {"type": "emoji", "name": "tada"},
+                ],
+            },
+            {
+                "type": "rich_text_list",
+                "elements": [
+                    {"type": "rich_text_section", "elements": [{"type": "text", "text": "one"}]},
+                    {"type": "rich_text_section", "elements": [{"type": "text", "text": "two"}]},
+                ],
+            },
+        ],
+    },
+    {
+        "type": "section",
+        "text": {"type": "mrkdwn", "text": "a *section*"},
+        "fields": [{"type": "plain_text", "text": "f"}],
+    },
+    {"type": "context", "elements": [{"type": "mrkdwn", "text": "by"}, {"type": "mrkdwn", "text": "<@UANN>"}]},
+    {"type": "divider"},
+]
+SAID_OTHERWISE: list[tuple[str, dict[str, Any], str]] = [
+    ("blocks alone", {"text": "", "blocks": RICH}, "a < b in #channelthere:tada:\none\ntwo\na *section*\nf\nby @Ann"),
+    ("text and blocks", {"text": "as text", "blocks": RICH}, "as text"),
+    ("a forwarded message", {"text": "", "attachments": [{"is_share": True, "text": "look <@UANN>"}]}, "look @Ann"),
+    (
+        "a forwarded message in blocks",
+        {"text": "see", "attachments": [{"is_share": True, "message_blocks": [{"message": {"blocks": RICH[2:3]}}]}]},
+        "see\nby @Ann",
+    ),
+    ("an unfurled link", {"text": "see", "attachments": [{"text": "not my words", "is_msg_unfurl": True}]}, "see"),
+    ("a snippet", {"text": "", "files": [{"mode": "snippet", "preview": "if a < b:"}]}, "if a < b:"),
+    ("a picture", {"text": "", "files": [{"mode": "hosted", "name": "cat.png"}]}, ""),
+]
+
+
+@pytest.mark.parametrize(("case", "more", "words"), SAID_OTHERWISE, ids=[row[0] for row in SAID_OTHERWISE])
+def test_words_are_found_wherever_they_are(case: str, more: dict[str, Any], words: str) -> None:
+    """Blocks, forwarded messages and text snippets are words; what Slack unfurls is not."""
+    message = to_message({**SAID, **more}, space="T1", bot_user="UBOT", names={"UANN": "Ann"})
+    assert message is not None
+    assert message.text == words
+
+
+def test_blocks_can_mention_the_bot() -> None:
+    """Who is addressed in blocks is addressed."""
+    message = to_message({**SAID, "text": "", "blocks": RICH}, space="T1", bot_user="UBOT")
+    assert message is not None
+    assert (message.mentions_bot, message.conversation.thread) == (True, TS)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*SAID, "blocks", "attachments", "files"), ANYTHING)))
+def test_any_event_is_read_or_let_go(event: dict[str, Any]) -> None:
+    """No field of a message event is relied on to be what Slack's documentation says."""
+    to_message({"type": "message", **event}, space="T1", bot_user="UBOT")
+    to_message({**SAID, **event}, space="T1", bot_user="UBOT")
 
 
 ADDRESSES = [
@@ -112,6 +209,4 @@ def test_where_the_web_api_lives(given_url: str | None, url: str) -> None:
 def test_secrets_are_masked() -> None:
     """Whatever a library wants to say of tokens, tickets and response URLs."""
     said = "xoxb-1-a.b xapp-1-A wss://x/link?ticket=abc-1&app_id=A https://hooks.slack.com/commands/T1/2/xyz done"
-    assert (
-        refusals.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"
-    )
+    assert errors.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"

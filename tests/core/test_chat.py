@@ -11,7 +11,7 @@ from core.chat import ChatSettings
 from core.composer import ATTEMPTS, WARMER
 from core.errors import AdapterError, GeneratorError, Overloaded, StorageError, Unavailable
 from core.messages import Conversation, Kind, Message, Reply
-from core.notices import BROKEN, CROWDED, NO_MODEL, TOO_FAST
+from core.notices import BROKEN, CROWDED, NO_DIRECT, NO_MODEL, NOT_ALLOWED, TOO_FAST
 from core.policy import Rules
 from core.replies import LOST_FOR_WORDS
 from tests.fakes import Clock, FakeGenerator, chat, said
@@ -284,3 +284,35 @@ async def test_a_channel_may_have_a_persona_of_its_own() -> None:
         talk.memory.change_settings(message.conversation, persona=persona)
         await talk.hear(said("hi"))
         assert model.personas[-1] == shown
+
+
+async def test_where_the_channel_wants_it_the_bot_answers_to_its_name() -> None:
+    """The platform's name for it, once a bot told it; commands alone where the channel wants that."""
+    talk = chat(settings=ChatSettings(rules=Rules(names=frozenset({"Person2"}))))
+    talk.known_as("test", "Robo")
+    where = said("x", kind=Kind.CHANNEL).conversation
+    heard = {}
+    for answers in ("mention", "name", "all", "off"):
+        talk.memory.change_settings(where, answers=answers)
+        lines = [said(text, kind=Kind.CHANNEL) for text in ("robo?", "person2!", "robots")]
+        lines.append(said("hi", kind=Kind.CHANNEL, mentions_bot=True))
+        heard[answers] = [await talk.hear(line) is not None for line in lines]
+    assert heard == {
+        "mention": [False, False, False, True],
+        "name": [True, True, False, True],
+        "all": [True, True, True, True],
+        "off": [False, False, False, False],
+    }
+    assert await talk.ask(said("anyone?", kind=Kind.CHANNEL)) is not None
+
+
+async def test_direct_messages_may_be_off_and_members_ignored() -> None:
+    """Who writes directly is told so; who is ignored is neither answered nor stored."""
+    talk = chat(settings=ChatSettings(rules=Rules(direct_messages=False, ignored=frozenset({"bob"}))))
+    reply = await talk.hear(said("hi"))
+    assert reply is not None
+    assert (reply.text, reply.notice) == (NO_DIRECT, True)
+    ignored = said("hi", author="bob", kind=Kind.CHANNEL, mentions_bot=True)
+    assert await talk.hear(ignored) is None
+    assert await talk.ask(replace(ignored, id="asked")) == Reply(text=NOT_ALLOWED, notice=True)
+    assert talk.memory.window(ignored.conversation, limit=5) == []

@@ -35,7 +35,7 @@ def test_failures_in_a_row_are_trouble_until_one_gets_through() -> None:
         post(health, OSError("down"))
     assert health.trouble() is None
     post(health, OSError("down"))
-    assert health.trouble() == f"the last {FAILURES} posts failed"
+    assert health.trouble() == f"cannot post (the last {FAILURES} posts failed)"
     ticks.now += RECENT_SECONDS + 1
     assert health.trouble() is None
     post(health, OSError("down"))
@@ -58,7 +58,7 @@ def test_a_post_that_never_ends_is_trouble_unless_others_get_through() -> None:
     health = PostHealth(clock=ticks)
     with health.attempt():
         ticks.now += STUCK_SECONDS + 1
-        assert health.trouble() == f"a post has been waiting for {STUCK_SECONDS + 1:.0f} s"
+        assert health.trouble() == f"cannot post (a post has been waiting for {STUCK_SECONDS + 1:.0f} s)"
         post(health)
         assert health.trouble() is None
         ticks.now += STUCK_SECONDS + 1

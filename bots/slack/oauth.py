@@ -1,7 +1,7 @@
 """Many workspaces: each installs the app over OAuth, and its token is kept in the bot's own database.
 
-Knows slack_sdk's installation and state stores, wrapped in threads, and slack-bolt's OAuth flow; knows no event but a
-workspace's farewell. Of an installation only the bot's part is kept: nobody needs to know who pressed the button.
+Knows slack_sdk's installation and state stores, wrapped in threads, and slack-bolt's OAuth flow; knows no event but
+those that remove the bot. Of an installation only the bot's part is kept: nobody needs to know who pressed the button.
 
 slack_sdk's asynchronous stores want an asynchronous driver for every database; the synchronous ones share ours. Both
 load SQLAlchemy's asyncio part, so they are imported only where workspaces install the bot.
@@ -10,30 +10,29 @@ load SQLAlchemy's asyncio part, so they are imported only where workspaces insta
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from html import escape
 from urllib.parse import urljoin
 
 import aiohttp
-from slack_bolt.authorization import AuthorizeResult
-from slack_bolt.authorization.async_authorize import AsyncAuthorize
-from slack_bolt.context.async_context import AsyncBoltContext
 from slack_bolt.error import BoltError
 from slack_bolt.oauth.async_callback_options import AsyncCallbackOptions, AsyncFailureArgs, AsyncSuccessArgs
 from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.oauth.async_oauth_settings import AsyncOAuthSettings
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
-from slack_sdk.errors import SlackTokenRotationError
+from slack_sdk.errors import SlackClientError, SlackTokenRotationError
 from slack_sdk.oauth.installation_store import Bot, Installation
 from slack_sdk.oauth.installation_store.async_installation_store import AsyncInstallationStore
 from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
 from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 
-from bots.slack.events import Payload
-from bots.slack.manifest import NEEDED, WANTED
-from bots.slack.refusals import NETWORK, discreet
+from bots.slack.errors import NETWORK, discreet
+from bots.slack.manifest import NEEDED, REDIRECT_PATH, WANTED
+from bots.slack.outbox import Outbox
+from bots.slack.payloads import Payload, identifier, part, parts, team_of
 from bots.slack.workspace import Workspace, library_log, web_client
 from core.errors import Person2Error, StorageError
 from core.memory import Memory
@@ -41,7 +40,6 @@ from core.memory import Memory
 log = logging.getLogger(__name__)
 
 INSTALL_PATH = "/slack/install"
-REDIRECT_PATH = "/slack/oauth_redirect"
 
 STATE_SECONDS = 600
 """How long an installation that was begun may take; slack_sdk's own default."""
@@ -50,7 +48,9 @@ ROTATE_MINUTES = 120
 """So long before it expires a token is exchanged, where the app rotates its tokens; they live for twelve hours
 (https://docs.slack.dev/authentication/using-token-rotation)."""
 
-NOT_INSTALLED = "Person2 is not installed in this workspace any more: ask an administrator to install it again."
+FIRST_PAUSE = 60.0
+LONGEST_PAUSE = 60 * 60.0
+"""Seconds before an exchange that failed is tried again: each time twice as long."""
 
 _FAILURES = {
     "access_denied": "The installation was cancelled; nothing was installed.",
@@ -73,19 +73,41 @@ class OAuth:
     state_seconds: int = STATE_SECONDS
 
 
-class Installations(AsyncAuthorize):
+@dataclass(slots=True, kw_only=True)
+class Installed:
+    """One workspace, as it was stored last, and the exchange of its token."""
+
+    bot: Bot
+    workspace: Workspace
+    exchanging: asyncio.Task[None] | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    """By the clock on the wall: when the exchange is tried again after it failed."""
+
+
+class Installations:
     """Which workspaces the bot is installed in: lets workspaces in, tells who sent a request, lets them go."""
 
     def __init__(
-        self, oauth: OAuth, memory: Memory, *, url: str, proxy: str | None, session: aiohttp.ClientSession
+        self,
+        oauth: OAuth,
+        memory: Memory,
+        *,
+        url: str,
+        proxy: str | None,
+        session: aiohttp.ClientSession,
+        outbox: Callable[[], Outbox] = Outbox,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._url = url
         self._proxy = proxy
         self._session = session
+        self._outbox = outbox
+        self._clock = clock
         self._store = _Store(oauth.client_id, memory)
+        self._installed: dict[tuple[str, str], Installed] = {}
         client = web_client(token=None, url=url, proxy=proxy, session=session)
         self._rotator = AsyncTokenRotator(client_id=oauth.client_id, client_secret=oauth.client_secret, client=client)
-        self._rotating = asyncio.Lock()
         self.flow = _Flow(
             client=client,
             logger=library_log(),
@@ -107,86 +129,120 @@ class Installations(AsyncAuthorize):
             ),
         )
 
-    async def __call__(
-        self,
-        *,
-        context: AsyncBoltContext,
-        enterprise_id: str | None,
-        team_id: str | None,
-        user_id: str | None,
-        actor_enterprise_id: str | None = None,
-        actor_team_id: str | None = None,
-        actor_user_id: str | None = None,
-    ) -> AuthorizeResult | None:
-        """Whose token answers a request; None for a workspace without the bot. Asks the database, never Slack: an
-        acknowledgement must not wait for `auth.test`."""
+    async def of(self, body: Payload) -> Workspace | None:
+        """The workspace a payload came from. Asks the database, never Slack: an acknowledgement must wait neither for
+        `auth.test` nor for the exchange of a token. Raises StorageError."""
+        enterprise, team, whole_org = _sender(body)
+        return await self._find(enterprise, None if whole_org else team, space=team_of(body) or team or enterprise)
+
+    async def in_space(self, space: str) -> Workspace | None:
+        """The workspace of this id, whose organisation is not told. Raises StorageError."""
+        return await self._find(await self._store.enterprise_of(space), space, space=space)
+
+    async def _find(self, enterprise: str, team: str | None, *, space: str) -> Workspace | None:
         bot = await self._store.async_find_bot(
-            enterprise_id=enterprise_id, team_id=team_id, is_enterprise_install=context.is_enterprise_install
+            enterprise_id=enterprise or None, team_id=team or None, is_enterprise_install=team is None
         )
+        key = (enterprise, team or "")
         if bot is None:
+            self._installed.pop(key, None)
             return None
-        if _expires(bot):
-            bot = await self._rotated(bot)
-        return AuthorizeResult(
-            enterprise_id=enterprise_id,
-            team_id=team_id,
-            bot_user_id=bot.bot_user_id,
-            bot_id=bot.bot_id,
-            bot_token=bot.bot_token,
-        )
-
-    async def _rotated(self, bot: Bot) -> Bot:
-        """The workspace's next token, where the app rotates them; once, however many requests come meanwhile. The old
-        one is good until it expires, so a fault is no hurry."""
-        async with self._rotating:
-            found = await self._store.async_find_bot(
-                enterprise_id=bot.enterprise_id, team_id=bot.team_id, is_enterprise_install=bot.is_enterprise_install
+        installed = self._installed.get(key)
+        if installed is None or installed.bot.bot_user_id != bot.bot_user_id:
+            client = web_client(token=bot.bot_token, url=self._url, proxy=self._proxy, session=self._session, retries=0)
+            workspace = Workspace(
+                team=space,
+                bot_user=bot.bot_user_id or "",
+                bot_id=bot.bot_id or "",
+                client=client,
+                outbox=self._outbox(),
+                renewed=lambda: self._renewed(key),
             )
-            bot = found or bot
-            if not _expires(bot):
-                return bot
-            try:
-                fresh = await self._rotator.perform_bot_token_rotation(
-                    bot=bot, minutes_before_expiration=ROTATE_MINUTES
-                )
-            except (SlackTokenRotationError, *NETWORK) as error:
-                log.warning("Slack did not exchange a token: %s", discreet(f"{type(error).__name__}: {error}"))
-                return bot
-            if fresh is None:
-                return bot
-            await self._store.async_save_bot(fresh)
-            log.info("exchanged the token of the Slack workspace %s", bot.team_id or bot.enterprise_id)
-            return fresh
+            installed = self._installed[key] = Installed(bot=bot, workspace=workspace)
+        self._take_over(installed, bot)
+        self._exchange(installed)
+        # An organisation's token speaks in each of its workspaces.
+        return installed.workspace if installed.workspace.team == space else replace(installed.workspace, team=space)
 
-    def workspace(self, context: AsyncBoltContext) -> Workspace:
-        """The workspace of an authorised request."""
-        known = context.authorize_result or AuthorizeResult(enterprise_id=None, team_id=None)
-        return Workspace(
-            team=context.team_id or context.enterprise_id or "",
-            bot_user=known.bot_user_id or "",
-            bot_id=known.bot_id or "",
-            client=web_client(token=known.bot_token, url=self._url, proxy=self._proxy, session=self._session),
-        )
+    def _take_over(self, installed: Installed, bot: Bot) -> None:
+        """What is stored holds; a token that was installed anew gets a new try."""
+        if installed.bot.bot_refresh_token != bot.bot_refresh_token:
+            installed.failures, installed.retry_at = 0, 0.0
+        installed.bot = bot
+        installed.workspace.client.token = bot.bot_token
 
-    async def parted(self, context: AsyncBoltContext, body: Payload) -> bool:
+    def _exchange(self, installed: Installed) -> None:
+        """Where the token expires soon, begin its exchange; one at a time for each workspace."""
+        running = installed.exchanging is not None and not installed.exchanging.done()
+        if not running and self._expires(installed.bot) and self._clock() >= installed.retry_at:
+            installed.exchanging = asyncio.create_task(self._exchanged(installed))
+
+    async def _exchanged(self, installed: Installed) -> None:
+        """The old token is good until it expires, so a fault is no hurry: it is tried again ever more seldom."""
+        bot = installed.bot
+        name = bot.team_id or bot.enterprise_id
+        try:
+            fresh = await self._rotator.perform_bot_token_rotation(bot=bot, minutes_before_expiration=ROTATE_MINUTES)
+            if fresh is not None:
+                await self._store.async_save_bot(fresh)
+        except (SlackTokenRotationError, SlackClientError, StorageError, *NETWORK) as error:
+            installed.failures += 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(installed.failures - 1, 16))
+            installed.retry_at = self._clock() + pause
+            cause = discreet(f"{type(error).__name__}: {getattr(error, 'api_error', error)}".splitlines()[0])
+            log.warning("Slack did not exchange the token of %s (%s): trying again in %.0f s", name, cause, pause)
+            return
+        if fresh is not None:
+            installed.failures = 0
+            self._take_over(installed, fresh)
+            log.info("exchanged the token of the Slack workspace %s", name)
+
+    async def _renewed(self, key: tuple[str, str]) -> None:
+        """Wait for an exchange only where the old token is of no use any more."""
+        installed = self._installed.get(key)
+        if installed is None:
+            return
+        self._exchange(installed)
+        until = installed.bot.bot_token_expires_at
+        if installed.exchanging is not None and until is not None and until <= self._clock():
+            await asyncio.shield(installed.exchanging)
+
+    def _expires(self, bot: Bot) -> bool:
+        until = bot.bot_token_expires_at
+        return bot.bot_refresh_token is not None and until is not None and until < self._clock() + ROTATE_MINUTES * 60
+
+    async def uninstalled(self, body: Payload) -> bool:
         """Whether this event takes the bot out of a workspace; its token is deleted then."""
-        event: Payload = body.get("event") or {}
+        event = part(body, "event")
+        tokens = part(event, "tokens").get("bot")
         match event.get("type"):
             case "app_uninstalled":
                 pass
-            case "tokens_revoked" if (event.get("tokens") or {}).get("bot"):
+            case "tokens_revoked" if tokens:
                 pass
             case kind:
                 return kind == "tokens_revoked"
-        team = None if context.is_enterprise_install else context.team_id
-        await self._store.async_delete_bot(enterprise_id=context.enterprise_id, team_id=team)
-        log.info("removed from the Slack workspace %s", team or context.enterprise_id)
+        enterprise, team, whole_org = _sender(body)
+        await self._store.async_delete_bot(enterprise_id=enterprise or None, team_id=None if whole_org else team)
+        self._installed.pop((enterprise, "" if whole_org else team), None)
+        log.info("removed from the Slack workspace %s", team or enterprise)
         return True
 
 
-def _expires(bot: Bot) -> bool:
-    until = bot.bot_token_expires_at
-    return bot.bot_refresh_token is not None and until is not None and until < time.time() + ROTATE_MINUTES * 60
+def _sender(body: Payload) -> tuple[str, str, bool]:
+    """Organisation and workspace that installed the bot a payload is for, and whether the whole organisation did.
+
+    In channels that workspaces share, the first authorization says so, and the ids beside it say who spoke
+    (https://docs.slack.dev/apis/events-api, “Authorizations”).
+    """
+    authorization = next(iter(parts(body, "authorizations")), {})
+    enterprise = (
+        identifier(authorization, "enterprise_id")
+        or identifier(body, "enterprise_id")
+        or identifier(body, "enterprise", "id")
+    )
+    whole_org = (authorization or body).get("is_enterprise_install") in (True, "true")
+    return enterprise, identifier(authorization, "team_id") or team_of(body), whole_org
 
 
 class _Store(AsyncInstallationStore):
@@ -229,6 +285,16 @@ class _Store(AsyncInstallationStore):
             return self._bots.find_bot(
                 enterprise_id=enterprise_id, team_id=team_id, is_enterprise_install=is_enterprise_install
             )
+
+    async def enterprise_of(self, team: str) -> str:
+        """The organisation of a workspace that installed the bot; empty for none."""
+        return await asyncio.to_thread(self._enterprise_of, team)
+
+    def _enterprise_of(self, team: str) -> str:
+        table = self._bots.bots
+        with self._memory.borrowed() as engine, engine.connect() as connection:
+            row = connection.execute(table.select().where(table.c.team_id == team).limit(1)).mappings().first()
+            return str(row["enterprise_id"] or "") if row else ""
 
     def _delete(self, enterprise_id: str | None, team_id: str | None) -> None:
         with self._memory.borrowed():

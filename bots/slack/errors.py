@@ -51,13 +51,20 @@ def code(error: BaseException) -> str:
     return str(data.get("error") or "") if isinstance(data, dict) else ""
 
 
+def reason(error: BaseException) -> str:
+    """What went wrong in a word or two, for the log: Slack's code, the HTTP status, or what the line did."""
+    if isinstance(error, SlackClientError):
+        return code(error) or (f"HTTP {status(error)}" if status(error) else type(error).__name__)
+    return discreet(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
 def status(error: BaseException) -> int:
     """The HTTP status of a refused request; 0 where there is none."""
     response = getattr(error, "response", None)
     return int(getattr(response, "status_code", 0) or getattr(response, "status", 0) or 0)
 
 
-def refusal(error: SlackClientError, *, variable: str) -> PlatformError:
+def explain(error: BaseException, *, variable: str) -> PlatformError:
     """One sentence for an error of the Web API: Refused where trying again cannot help."""
     name = code(error)
     app = variable == "SLACK_APP_TOKEN"

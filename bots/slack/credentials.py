@@ -6,10 +6,15 @@ from dataclasses import dataclass
 import aiohttp
 from slack_sdk.errors import SlackClientError
 
+from bots.slack.errors import NETWORK, discreet, explain
 from bots.slack.manifest import NEEDED, WANTED
-from bots.slack.refusals import NETWORK, discreet, refusal
 from bots.slack.workspace import REQUEST_SECONDS, base_url, web_client
 from core.errors import PlatformError
+
+BOTH_WAYS = (
+    "SLACK_BOT_TOKEN is set beside SLACK_CLIENT_ID and SLACK_CLIENT_SECRET: keep the token to serve one workspace, "
+    "or the other two to let workspaces install the bot."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,7 @@ async def examine(
                 client = web_client(token=app_token, url=url, proxy=proxy, session=session)
                 await client.apps_connections_open(app_token=app_token)
         except SlackClientError as error:
-            raise refusal(error, variable=variable) from error
+            raise explain(error, variable=variable) from error
         except NETWORK as error:
             cause = discreet(f"{type(error).__name__}: {error}")
             raise PlatformError(f"Slack cannot be reached ({cause}); check the network and SLACK_API_URL.") from error

@@ -1,0 +1,380 @@
+"""Slash commands, the shortcut and buttons: run, and answered as a post, through the response URL, a whisper or a file.
+
+An answer for everybody is posted where the bot is a member, so that its timestamp is known. Elsewhere it goes through
+the response URL, of which Slack tells no timestamp: the post is found again by the id of its block.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import aiohttp
+from slack_sdk.errors import SlackClientError
+
+from bots.slack import home, markup, messages, sending
+from bots.slack.errors import reason
+from bots.slack.intake import Intake, Stored, Tell, acknowledged
+from bots.slack.payloads import Payload, identifier, part, parts, string
+from bots.slack.people import People
+from bots.slack.sending import UNREACHABLE, Question, ResponseUrl, Status
+from bots.slack.workspace import Workspace
+from core import commands as table
+from core.chat import Chat
+from core.commands import Answer, Commands, Invocation
+from core.messages import Conversation, Message, Reply
+
+log = logging.getLogger(__name__)
+
+ANOTHER_ANSWER = "another_answer"
+"""Callback id of the message shortcut; the manifest names it too."""
+
+COMMAND = "command-"
+"""How the ids begin of what was asked by command: nobody sees the question unless the answer shows it."""
+
+ECHO_SECONDS = 1.0
+"""How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
+
+CANNOT_POST = "I couldn't post my answer here. Please try again in a few minutes."
+TOO_LARGE = "It is too much for a message, and I may not send files here: ask my operator, who can export it for you."
+
+LARGEST_WHISPER = 8_000
+"""Characters of somebody's data that are whispered where no file can be sent: two posts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Awaited:
+    """A reply said through a response URL, whose timestamp is still to be learned."""
+
+    reply: Reply
+    where: Conversation
+    block_id: str
+    folded: str
+    known: "asyncio.Future[str]"
+
+
+class CommandHandlers:
+    """Runs what members ask for by command, for every workspace of one bot process."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        commands: Commands,
+        *,
+        intake: Intake,
+        people: People,
+        visible: bool = True,
+        buttons: bool = False,
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._chat = chat
+        self._commands = commands
+        self._intake = intake
+        self._people = people
+        self._visible = visible
+        self._buttons = buttons
+        self._proxy = proxy
+        self._session = session
+        self._awaited: dict[tuple[str, str, str], Awaited] = {}
+        """By workspace, channel and block id, for a second or so."""
+
+    # Taking in
+
+    def take_command(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
+        """A slash command; the future is done once it may be acknowledged."""
+        channel, user = identifier(body, "channel_id"), identifier(body, "user_id")
+        if not (channel and user):
+            return None
+        url = self._response_url(body)
+        return self._intake.take(
+            _keys(body),
+            lambda stored: self._command(workspace, body, url, stored),
+            self._teller(workspace, channel, user, url),
+        )
+
+    def take_interaction(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
+        """A message shortcut or a button; None for what is none of ours."""
+        user = identifier(body, "user", "id")
+        action = next(iter(parts(body, "actions")), {})
+        match body.get("type"), action.get("action_id"):
+            case "message_action", _ if user and identifier(body, "channel", "id"):
+                url = self._response_url(body)
+                tell = self._teller(workspace, identifier(body, "channel", "id"), user, url)
+                return self._intake.take(_keys(body), lambda stored: self._another(workspace, body, url, stored), tell)
+            case "block_actions", home.CONSENT_YES | home.CONSENT_NO if user:
+                given = action.get("action_id") == home.CONSENT_YES
+                return self._intake.take(_keys(body), lambda _: self._consented(workspace, user, given=given))
+            case "block_actions", sending.FEEDBACK if user:
+                liked = action.get("value") == "good"
+                return self._intake.take(_keys(body), lambda _: self._judged(workspace, body, user, liked=liked))
+            case _:
+                return None
+
+    async def _command(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
+        user, channel, text = identifier(body, "user_id"), identifier(body, "channel_id"), string(body, "text")
+        people = (user, *markup.mentioned(text))
+        name, _ = table.parse(text)
+        if name != "ask":  # a question is stored at once; all else may wait for who asks, and for names
+            await self._people.look_up(workspace, people)
+        where = messages.place(channel, space=workspace.team)
+
+        def read() -> tuple[str, Message]:
+            """The command's name and what is said to it, with the names known by now."""
+            names = self._people.names(workspace, people)
+            words = markup.to_words(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
+            name, argument = table.parse(words)
+            author_name = names.get(user) or string(body, "user_name")
+            return name, self._spoken(where, body, user, author_name, argument)
+
+        async def complete() -> Message:
+            await self._people.look_up(workspace, people)
+            return replace(read()[1], id=message.id)
+
+        name, message = read()
+        invocation = Invocation(
+            name=name,
+            argument=message.text,
+            message=message,
+            admin=name != "ask" and (await self._people.person(workspace, user)).admin,
+            whole_channel=True,  # Slack takes no commands in threads
+            thinking=lambda: acknowledged(stored),
+            heard=stored,
+            complete=complete,
+        )
+        await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
+
+    async def _another(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
+        user, said = identifier(body, "user", "id"), part(body, "message")
+        thread = identifier(said, "thread_ts") or None
+        where = messages.place(identifier(body, "channel", "id"), space=workspace.team, thread=thread)
+        status = Status(workspace, where.channel, where.thread)
+        invocation = Invocation(
+            name="again",
+            message=self._spoken(where, body, user, string(body, "user", "name"), ""),
+            admin=(await self._people.person(workspace, user)).admin,
+            post=identifier(said, "ts"),
+            thinking=lambda: acknowledged(stored, status),
+        )
+        await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
+        await status.clear()
+
+    async def _consented(self, workspace: Workspace, user: str, *, given: bool) -> None:
+        where = messages.place(user, space=workspace.team, channel_type="im")
+        word = "yes" if given else "no"
+        await self._commands.run(
+            Invocation(name="consent", argument=word, message=self._spoken(where, {}, user, "", f"consent {word}"))
+        )
+        await home.show(workspace, self._chat, self._commands, user)
+
+    async def _judged(self, workspace: Workspace, body: Payload, user: str, *, liked: bool) -> None:
+        channel = identifier(body, "container", "channel_id") or identifier(body, "channel", "id")
+        ts = identifier(body, "container", "message_ts") or identifier(body, "message", "ts")
+        if channel and ts:
+            await self._chat.feedback(messages.place(channel, space=workspace.team), ts, user, liked)
+
+    def _spoken(self, where: Conversation, body: Payload, user: str, name: str, words: str) -> Message:
+        """A command as something said; its trigger id names it, so a redelivered one is the same message."""
+        return Message(
+            conversation=where,
+            id=f"{COMMAND}{identifier(body, 'trigger_id') or secrets.token_hex(8)}"[:100],
+            author=user,
+            author_name=name or markup.SOMEONE,
+            text=words,
+            sent_at=self._commands.clock(),
+        )
+
+    def _teller(self, workspace: Workspace, channel: str, user: str, url: ResponseUrl) -> Tell:
+        async def tell(sentence: str) -> None:
+            if not await url.send(markup.escape(sentence), visible=False):
+                await sending.whisper(workspace, channel, user, sentence)
+
+        return tell
+
+    def _response_url(self, body: Payload) -> ResponseUrl:
+        return ResponseUrl(string(body, "response_url"), proxy=self._proxy, session=self._session)
+
+    # Answering
+
+    async def _deliver(self, workspace: Workspace, invocation: Invocation, answer: Answer, url: ResponseUrl) -> None:
+        if answer.silent:
+            return
+        reply, asked = answer.reply, invocation.message
+        try:
+            if reply is not None and answer.replaces:
+                await self._replace(workspace, asked, reply, answer.replaces)
+            elif answer.attachment is not None:
+                await self._hand_over(workspace, asked, answer, url)
+            elif answer.private or not self._visible:
+                text = answer.text if reply is None else reply.text
+                await self._say_alone(workspace, asked, text, url)
+                if reply is not None:
+                    await self._chat.posted(reply, asked.conversation, (), stands=True)
+            else:
+                await self._say(workspace, asked, answer, url)
+        except Exception as error:
+            # One that was cancelled is not noted as lost: the next process gives it.
+            if reply is not None:
+                await self._chat.posted(reply, asked.conversation, ())
+            if isinstance(error, UNREACHABLE):
+                await self._teller(workspace, asked.conversation.channel, asked.author, url)(CANNOT_POST)
+            raise
+
+    async def resumed(self, workspace: Workspace, asked: Message, reply: Reply) -> None:
+        """The answer to a command of an earlier process, whose response URL went with it."""
+        await self._deliver(
+            workspace,
+            Invocation(name="ask", argument=asked.text, message=asked),
+            Answer(reply=reply, private=reply.notice),
+            ResponseUrl(""),
+        )
+
+    async def _replace(self, workspace: Workspace, asked: Message, reply: Reply, posts: tuple[str, ...]) -> None:
+        question = reply.question or asked
+        by_command = question.id.startswith(COMMAND)
+        standing = await sending.replace(
+            workspace,
+            asked.conversation.channel,
+            posts,
+            reply.text,
+            thread=question.conversation.thread,
+            question=Question(author_name=question.author_name, text=question.text) if by_command else None,
+            buttons=self._buttons,
+        )
+        await self._chat.posted(reply, asked.conversation, standing)
+
+    async def _say(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
+        """To everybody: as a post, else through the response URL, else to the asker alone."""
+        where, reply = asked.conversation, answer.reply
+        text = answer.text if reply is None else reply.text
+        question = reply.question or asked if reply is not None else None
+        shown = None
+        if question is not None and question.id.startswith(COMMAND):
+            shown = Question(author_name=question.author_name, text=question.text)
+        thread = question.conversation.thread if question is not None else where.thread
+        try:
+            posts = await sending.post(
+                workspace,
+                where.channel,
+                text,
+                thread=thread,
+                question=shown,
+                buttons=self._buttons and reply is not None,
+                uncertain=reply is not None and reply.resumed,
+            )
+        except SlackClientError as error:
+            log.info("no post in a channel the bot is not in: %s", reason(error))
+        else:
+            if reply is not None:
+                await self._chat.posted(reply, where, posts)
+            return
+        found = await self._respond(workspace, where, reply, text, shown, url)
+        if found is None:
+            await self._say_alone(workspace, asked, text, url)
+            if reply is not None:
+                await self._chat.posted(reply, where, (), stands=True)
+        elif reply is not None:
+            await self._chat.posted(reply, where, found, stands=True)
+
+    async def _respond(
+        self,
+        workspace: Workspace,
+        where: Conversation,
+        reply: Reply | None,
+        text: str,
+        question: Question | None,
+        url: ResponseUrl,
+    ) -> list[str] | None:
+        """Through the response URL, for everybody: the timestamps learned; None where Slack no longer takes it."""
+        awaited: list[Awaited] = []
+        for number, piece in enumerate(markup.parts(text)):
+            block_id = f"person2-{secrets.token_hex(8)}"
+            blocks = sending.as_blocks(
+                piece,
+                question=question if number == 0 else None,
+                buttons=self._buttons and reply is not None,
+                block_id=block_id,
+            )
+            if reply is not None:
+                known = asyncio.get_running_loop().create_future()
+                awaited.append(
+                    Awaited(reply=reply, where=where, block_id=block_id, folded=markup.folded(piece), known=known)
+                )
+                self._awaited[workspace.team, where.channel, block_id] = awaited[-1]
+            if not await url.send(piece, visible=True, blocks=blocks):
+                if awaited:
+                    self._awaited.pop((workspace.team, where.channel, awaited.pop().block_id), None)
+                if number == 0:
+                    return None
+                log.warning("a long answer ends early: the response URL is used up")
+                break
+        return await self._timestamps(workspace, where, awaited)
+
+    async def _timestamps(self, workspace: Workspace, where: Conversation, awaited: list[Awaited]) -> list[str]:
+        """Where replies stand that were said through a response URL: told by the events of their posts, or else looked
+        for. Those not found are left out."""
+        if not awaited:
+            return []
+        await asyncio.wait({each.known for each in awaited}, timeout=ECHO_SECONDS)
+        found = {each.block_id: each.known.result() for each in awaited if each.known.done()}
+        missing = [each.block_id for each in awaited if each.block_id not in found]
+        for block_id in missing:
+            self._awaited.pop((workspace.team, where.channel, block_id), None)
+        if missing:
+            try:
+                posts = await sending.look_for(workspace, where.channel, missing)
+            except UNREACHABLE as error:
+                log.info("a reply by command cannot be found: %s", reason(error))
+            else:
+                return [*found.values(), *posts]
+        return list(found.values())
+
+    async def own_post(self, workspace: Workspace, event: Payload) -> None:
+        """Our own words come by: those said through a response URL learn their timestamp here.
+
+        A server that leaves the blocks out is understood where only one reply of this text is awaited in the channel.
+        """
+        channel, ts = identifier(event, "channel"), identifier(event, "ts")
+        if not (channel and ts) or (channel, ts) in workspace.posts:
+            return
+        keys = [(workspace.team, channel, string(block, "block_id")) for block in parts(event, "blocks")]
+        found = next((self._awaited.pop(key) for key in keys if key in self._awaited), None)
+        if found is None and not keys:
+            folded = markup.folded(string(event, "text"))
+            alike = [
+                (key, each)
+                for key, each in self._awaited.items()
+                if key[:2] == (workspace.team, channel) and each.folded == folded
+            ]
+            if len(alike) == 1:
+                found = alike[0][1]
+                del self._awaited[alike[0][0]]
+        if found is not None and not found.known.done():
+            workspace.posts.put((channel, ts), None)
+            found.known.set_result(ts)
+
+    async def _say_alone(self, workspace: Workspace, asked: Message, text: str, url: ResponseUrl) -> None:
+        """To the asker: through the response URL as long as Slack takes it, else as a whisper."""
+        pieces = markup.parts(text)
+        for number, piece in enumerate(pieces):
+            if not await url.send(piece, visible=False):
+                rest = markup.unescape("\n".join(pieces[number:]))
+                where = asked.conversation
+                await sending.whisper(workspace, where.channel, asked.author, rest, thread=where.thread)
+                return
+
+    async def _hand_over(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
+        """A member's data: as a file, or as text where it is short."""
+        assert answer.attachment is not None  # noqa: S101 - asked before
+        if await sending.hand_over(workspace, asked.author, answer.text, answer.attachment):
+            text = "I sent it to you as a file, in our direct messages."
+        else:
+            data = answer.attachment.data.decode()
+            text = f"{answer.text}\n{data}" if len(data) <= LARGEST_WHISPER else f"{answer.text} {TOO_LARGE}"
+        await self._say_alone(workspace, asked, text, url)
+
+
+def _keys(body: Payload) -> list[Hashable]:
+    trigger = identifier(body, "trigger_id")
+    return [("trigger", trigger)] if trigger else []

@@ -1,0 +1,118 @@
+"""Taking payloads in: each is worked on once, and may be acknowledged when what it says is stored.
+
+Knows ids and tasks; knows no event. Slack delivers again what was not acknowledged, and sometimes what was.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from bots.slack.errors import reason
+from bots.slack.sending import UNREACHABLE
+from core.errors import Person2Error, StorageError
+from core.failures import log_failure
+from core.notices import BROKEN
+from core.recent import Recent
+
+log = logging.getLogger(__name__)
+
+Stored = Callable[[], object]
+"""Called once what a payload says is stored."""
+
+Work = Callable[[Stored], Coroutine[Any, Any, None]]
+"""What is to be done for a payload; when it ends, the payload counts as stored."""
+
+Tell = Callable[[str], Awaitable[object]]
+"""Says one sentence to the member concerned."""
+
+
+class Intake:
+    def __init__(self, *, watch: Callable[[BaseException], object] = lambda error: None) -> None:
+        self._watch = watch
+        """Is shown every error of Slack's: a token that died ends the bot."""
+        self._known: Recent[asyncio.Future[None]] = Recent()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, keys: Iterable[Hashable], work: Work, tell: Tell | None = None) -> "asyncio.Future[None]":
+        """Begin the work, unless one of `keys` is known: then the future of that payload is given.
+
+        The future is done once the payload may be acknowledged. It fails with StorageError where nothing could be
+        stored, and the next delivery of the payload begins anew.
+        """
+        names = tuple(keys)
+        for name in names:
+            known = self._known.get(name)
+            if known is not None:
+                return known
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stored.add_done_callback(_seen)
+        for name in names:
+            self._known.put(name, stored)
+        task = asyncio.create_task(self._run(work, stored, names, tell))
+        self._tasks.add(task)  # the event loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return stored
+
+    async def close(self, seconds: float) -> None:
+        """Let the work in progress finish for a while, then stop it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(
+        self, work: Work, stored: "asyncio.Future[None]", names: tuple[Hashable, ...], tell: Tell | None
+    ) -> None:
+        def done() -> None:
+            if not stored.done():
+                stored.set_result(None)
+
+        try:
+            await work(done)
+        except StorageError as error:
+            log_failure(log, error, "no answer on Slack")
+            if not stored.done():
+                for name in names:
+                    self._known.pop(name)
+                stored.set_exception(error)
+            await self._tell(tell)
+        except UNREACHABLE as error:
+            log.error("Slack did not take an answer: %s", reason(error))  # noqa: TRY400 - its traceback is the library's
+            self._watch(error)
+        except Person2Error as error:
+            log_failure(log, error, "no answer on Slack")
+            await self._tell(tell)
+        except Exception as error:
+            log_failure(log, error, "no answer on Slack")
+            await self._tell(tell)
+        finally:
+            done()
+
+    async def _tell(self, tell: Tell | None) -> None:
+        """The member reads one sentence that says nothing of the operator's side; the log has the rest."""
+        if tell is None:
+            return
+        try:
+            await tell(BROKEN)
+        except UNREACHABLE as error:
+            log.warning("nor could the member be told: %s", reason(error))
+            self._watch(error)
+
+
+def _seen(stored: "asyncio.Future[None]") -> None:
+    """A failure nobody waits for any more is no fault of the event loop's."""
+    if not stored.cancelled():
+        stored.exception()
+
+
+@asynccontextmanager
+async def acknowledged(
+    stored: Stored, thinking: AbstractAsyncContextManager[object] | None = None
+) -> AsyncIterator[None]:
+    """What a platform shows while a reply is composed: by then whatever is answered has been stored."""
+    stored()
+    async with thinking or nullcontext():
+        yield

@@ -1,0 +1,278 @@
+"""Calls of Slack's Web API at the pace that Slack allows: one queue a workspace and channel, patient with refusals.
+
+Knows slack_sdk's errors; knows no words and no event. Slack takes about one post a second in a channel, and limits
+every method for each app and workspace; a 429 says for how long to wait (https://docs.slack.dev/apis/web-api/rate-limits).
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import aiohttp
+from slack_sdk.errors import SlackClientError
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+
+from bots.slack.errors import NETWORK, code, reason, status
+from core.errors import PlatformError
+from core.health import PostHealth
+
+POST_SECONDS = 1.0
+"""Between two posts in a channel: “one message per second per channel”."""
+
+PATIENCE_SECONDS = 30 * 60.0
+"""How long a reply may wait for its turn, a rate limit or an outage before it is given up."""
+
+NOTICE_PATIENCE_SECONDS = 2 * 60.0
+"""The same for a notice, which is worth nothing later."""
+
+WAITING = 200
+"""Posts that may wait for one channel; more than three minutes of talk at Slack's pace."""
+
+LANES = 1_000
+"""Channels whose pace is remembered; those at rest are dropped beyond this."""
+
+IN_FLIGHT = 8
+"""Calls of one method at once in a workspace: when Slack refuses the whole workspace, so many are refused."""
+
+SERVER_ERRORS = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
+"""Slack's codes for a fault of its own (https://docs.slack.dev/reference/methods/chat.postMessage, “Errors”)."""
+
+SERVER_ERROR_TRIES = 5
+"""Attempts at a call that Slack itself fails at: some message may be beyond it, and others wait behind."""
+
+FIRST_SECONDS = 0.05
+SLOWEST_SECONDS = 1.0
+SLOWING = 1.5
+EASING = 0.995
+"""The pause between two calls of a method that Slack found to be called too often: it grows with each refusal, and
+shrinks with each call that is taken, so that a call in some eighty is refused where there is always more to be said."""
+
+IDLE_SECONDS = 60.0
+"""After so long without a call the pause is forgotten."""
+
+
+class NotPosted(PlatformError):
+    """Slack took a call neither now nor in the time that it was worth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long things are waited for; tests scale it down."""
+
+    post_seconds: float = POST_SECONDS
+    reply_seconds: float = PATIENCE_SECONDS
+    notice_seconds: float = NOTICE_PATIENCE_SECONDS
+    first_backoff: float = 0.5
+    longest_backoff: float = 30.0
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One channel's queue, first come first served."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+    free_at: float = 0.0
+    """When the next call may be made, by the event loop's clock."""
+
+
+@dataclass(eq=False, slots=True)
+class Method:
+    """What one method of the Web API bears in this workspace."""
+
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
+    free_at: float = 0.0
+    spacing: float = 0.0
+    """Seconds between two calls; 0 until Slack refuses the workspace and not only one channel."""
+    failures: int = 0
+    """Attempts in a row that found no Slack."""
+    refused: tuple[str, float] = ("", 0.0)
+    """The channel refused last, and until when."""
+
+
+class Outbox:
+    """The queues of one workspace."""
+
+    def __init__(
+        self, *, patience: Patience | None = None, health: PostHealth | None = None, rng: random.Random | None = None
+    ) -> None:
+        self.patience = patience or Patience()
+        self._health = health or PostHealth()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._lanes: dict[str, Lane] = {}
+        self._methods: dict[str, Method] = {}
+
+    def busy(self, channel: str) -> bool:
+        """Whether something waits for its turn in this channel."""
+        lane = self._lanes.get(channel)
+        return lane is not None and lane.waiting > 1
+
+    async def post(
+        self,
+        channel: str,
+        send: Callable[[], Awaitable[AsyncSlackResponse]],
+        *,
+        posted: Callable[[], Awaitable[str | None]],
+        seconds: float | None = None,
+        uncertain: bool = False,
+    ) -> str:
+        """Make one post in its turn; its timestamp.
+
+        After an attempt whose outcome is unknown, `posted` looks whether it stands already; before the first one, too,
+        where an earlier process may have made it (`uncertain`). Raises NotPosted, and SlackClientError where Slack
+        refuses it for good.
+        """
+        lane = self._lane(channel)
+        if lane.waiting >= WAITING:
+            raise NotPosted("too many posts wait for this channel.")
+        lane.waiting += 1
+        with self._health.attempt(refusals=(SlackClientError,)):
+            try:
+                deadline = self._now() + (self.patience.reply_seconds if seconds is None else seconds)
+                async with lane.turn:
+                    try:
+                        return await self._attempts(
+                            "chat.postMessage", send, deadline, channel, lane, posted, unknown=uncertain
+                        )
+                    finally:
+                        lane.free_at = max(lane.free_at, self._now() + self.patience.post_seconds)
+            finally:
+                lane.waiting -= 1
+
+    async def call(
+        self,
+        method: str,
+        send: Callable[[], Awaitable[AsyncSlackResponse]],
+        *,
+        seconds: float | None = None,
+        once: bool = False,
+    ) -> AsyncSlackResponse:
+        """Any other call; one that must not be made twice (`once`) is not tried again where it may have arrived.
+
+        Raises SlackClientError where Slack refuses it for good, and NotPosted.
+        """
+        deadline = self._now() + (self.patience.notice_seconds if seconds is None else seconds)
+        answers: list[AsyncSlackResponse] = []
+
+        async def keep() -> AsyncSlackResponse:
+            answers.append(await send())
+            return answers[-1]
+
+        await self._attempts(method, keep, deadline, "", Lane(), None, once=once)
+        return answers[-1]
+
+    async def _attempts(
+        self,
+        name: str,
+        send: Callable[[], Awaitable[AsyncSlackResponse]],
+        deadline: float,
+        channel: str,
+        lane: Lane,
+        posted: Callable[[], Awaitable[str | None]] | None,
+        *,
+        once: bool = False,
+        unknown: bool = False,
+    ) -> str:
+        method = self._methods.setdefault(name, Method())
+        tries = 0
+        while True:
+            await self._until(deadline, lane)
+            async with method.slots:
+                await self._until(deadline, lane, method)
+                try:
+                    if unknown and posted is not None:
+                        stands = await posted()
+                        if stands is not None:
+                            return stands
+                        unknown = False
+                    if self._now() - method.free_at > IDLE_SECONDS:
+                        method.spacing = 0.0
+                    method.free_at = max(method.free_at, self._now() + method.spacing)
+                    answer = await send()
+                except (SlackClientError, *NETWORK) as error:
+                    tries += 1
+                    unknown = unknown or _may_have_arrived(error)
+                    if not self._worth_trying_again(error, method, channel, lane, tries):
+                        raise
+                    if (once and unknown) or self._now() > deadline:
+                        raise NotPosted(f"Slack did not take {name} ({reason(error)}).") from error
+                else:
+                    method.failures = 0
+                    method.spacing *= EASING
+                    return str(answer.get("ts") or "")
+
+    def _worth_trying_again(self, error: BaseException, method: Method, channel: str, lane: Lane, tries: int) -> bool:
+        """Note what a refusal means for the queues; False where trying again cannot help."""
+        now = self._now()
+        if limited(error):
+            until = now + retry_after(error)
+            lane.free_at = max(lane.free_at, until)
+            before, since = method.refused
+            if not channel or (before not in {"", channel} and since > now):
+                # Not this channel alone: too many calls of this workspace. Those refused together slow it down once.
+                if method.free_at <= now:
+                    method.spacing = min(max(method.spacing * SLOWING, FIRST_SECONDS), SLOWEST_SECONDS)
+                method.free_at = max(method.free_at, until)
+            method.refused = (channel, until)
+            return True
+        if is_server_error(error) and status(error) < 500:
+            lane.free_at = now + self._backoff(tries)
+            return tries < SERVER_ERROR_TRIES
+        if isinstance(error, NETWORK) or status(error) >= 500:
+            method.failures += 1
+            method.free_at = max(method.free_at, now + self._backoff(method.failures))
+            return True
+        return False
+
+    def _backoff(self, failures: int) -> float:
+        longest = min(self.patience.longest_backoff, self.patience.first_backoff * 2.0 ** min(failures - 1, 16))
+        return longest * (0.5 + self._rng.random() / 2)
+
+    async def _until(self, deadline: float, *queues: Lane | Method) -> None:
+        """Wait for the turn; raises NotPosted where it comes too late."""
+        while (free_at := max(queue.free_at for queue in queues)) > (now := self._now()):
+            if free_at > deadline:
+                raise NotPosted("Slack's limits leave no room for a call in the time that it is worth.")
+            await asyncio.sleep(free_at - now)
+
+    def _lane(self, channel: str) -> Lane:
+        if len(self._lanes) > LANES:
+            now = self._now()
+            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.waiting or lane.free_at > now}
+        return self._lanes.setdefault(channel, Lane())
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def is_server_error(error: BaseException) -> bool:
+    """Whether Slack says that the fault is its own, or answers with something other than its JSON."""
+    return code(error) in SERVER_ERRORS or (status(error) == 200 and not code(error))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same call may succeed a little later."""
+    return isinstance(error, NETWORK) or limited(error) or is_server_error(error) or status(error) >= 500
+
+
+def limited(error: BaseException) -> bool:
+    """Whether Slack refuses for the time being because of its rate limits."""
+    return status(error) == 429 or code(error) in {"ratelimited", "rate_limited"}
+
+
+def retry_after(error: BaseException) -> float:
+    """Seconds that Slack asks to wait; one where it does not say."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    told = next((value for name, value in headers.items() if name.lower() == "retry-after"), "1")
+    with suppress(ValueError, TypeError):
+        return min(max(float(told), 0.05), PATIENCE_SECONDS)
+    return 1.0
+
+
+def _may_have_arrived(error: BaseException) -> bool:
+    """Whether a call may have been carried out although it failed: everything but a refusal or a line never opened."""
+    if isinstance(error, SlackClientError):
+        return status(error) >= 500 or is_server_error(error)
+    return not isinstance(error, aiohttp.ClientConnectorError)

@@ -1,0 +1,427 @@
+"""Words out: posts, whispers, response URLs, edits, files. Escapes and splits everything; knows no event, no policy.
+
+What is said in a workspace goes through its `outbox`, which keeps Slack's pace.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from slack_sdk.errors import SlackClientError
+from slack_sdk.http_retry.builtin_async_handlers import (
+    AsyncConnectionErrorRetryHandler,
+    AsyncRateLimitErrorRetryHandler,
+)
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+from slack_sdk.webhook.async_client import AsyncWebhookClient
+
+from bots.slack import markup, messages
+from bots.slack.errors import NETWORK, reason
+from bots.slack.outbox import NotPosted, is_passing
+from bots.slack.payloads import identifier, parts, string
+from bots.slack.workspace import Workspace, library_log, proxy_for
+from core.commands import Attachment
+
+log = logging.getLogger(__name__)
+
+RESPONSE_URL_USES = 5
+RESPONSE_URL_SECONDS = 30 * 60.0
+"""How often and how long a `response_url` may be used
+(https://docs.slack.dev/interactivity/handling-user-interaction#message_responses)."""
+
+CONTEXT_LIMIT = 2_000
+"""Characters of a context block's text element (https://docs.slack.dev/reference/block-kit/composition-objects/text-object
+allows 3,000; escaping needs room)."""
+
+SECTION_LIMIT = 3_000
+"""Characters of a section block's text (https://docs.slack.dev/reference/block-kit/blocks/section-block)."""
+
+LOOK_BACK = 50
+"""Messages looked through for a post of ours."""
+
+MARK = "person2_reply"
+"""Type of the metadata by which a post of ours is found again (https://docs.slack.dev/messaging/message-metadata)."""
+
+FEEDBACK = "feedback"
+"""Action id of the thumbs under an answer."""
+
+UNREACHABLE = (SlackClientError, NotPosted, *NETWORK)
+
+Block = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question put by command, which nobody sees unless the answer shows it."""
+
+    author_name: str
+    text: str
+
+
+class ResponseUrl:
+    """The answer address of one slash command or shortcut, good for a few uses and half an hour."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        proxy: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._proxy = proxy
+        self._session = session
+        self._monotonic = monotonic
+        self._uses = RESPONSE_URL_USES if url.startswith(("https://", "http://")) else 0
+        self._until = monotonic() + RESPONSE_URL_SECONDS
+
+    async def send(self, text: str, *, visible: bool, blocks: Sequence[Block] | None = None) -> bool:
+        """Say escaped `text` to the asker, or to the channel; False where Slack no longer takes it here."""
+        if self._uses < 1 or self._monotonic() > self._until:
+            return False
+        self._uses -= 1
+        client = AsyncWebhookClient(
+            self._url,
+            session=self._session,
+            logger=library_log(),
+            retry_handlers=[AsyncConnectionErrorRetryHandler(), AsyncRateLimitErrorRetryHandler(max_retry_count=2)],
+        )
+        client.proxy = proxy_for(self._url, self._proxy)
+        body: dict[str, Any] = {"text": text, "response_type": "in_channel" if visible else "ephemeral"}
+        if blocks:
+            body["blocks"] = list(blocks)
+        try:
+            response = await client.send_dict({**body, "replace_original": False})
+        except (*UNREACHABLE, ValueError) as error:  # ValueError: no such address
+            log.warning("a response URL cannot be reached: %s", type(error).__name__)
+            return False
+        if response.status_code != 200:
+            log.info("a response URL is used up or expired: HTTP %s", response.status_code)
+            return False
+        return True
+
+
+async def post(
+    workspace: Workspace,
+    channel: str,
+    text: str,
+    *,
+    thread: str | None = None,
+    after: str | None = None,
+    question: Question | None = None,
+    buttons: bool = False,
+    seconds: float | None = None,
+    uncertain: bool = False,
+) -> list[str]:
+    """Post plain `text` in parts; their timestamps. The first shows the `question` above it, the last has thumbs.
+
+    `after` is the message that is answered: no post of this text is older. Where it is `uncertain`, an earlier process
+    may have posted it already. Raises what the outbox raises where not even the first part can be posted; a later one
+    that fails ends it.
+    """
+    posted: list[str] = []
+    pieces = markup.parts(text)
+    for number, piece in enumerate(pieces, 1):
+        blocks = as_blocks(piece, question=question if number == 1 else None, buttons=buttons and number == len(pieces))
+        try:
+            posted.append(
+                await _post(workspace, channel, piece, thread, after, blocks, seconds=seconds, uncertain=uncertain)
+            )
+        except UNREACHABLE as error:
+            if not posted:
+                raise
+            log.warning("a long answer ends early: %s", reason(error))
+            break
+    return [ts for ts in posted if ts]
+
+
+async def _post(
+    workspace: Workspace,
+    channel: str,
+    piece: str,
+    thread: str | None,
+    after: str | None,
+    blocks: list[Block] | None,
+    *,
+    seconds: float | None,
+    uncertain: bool,
+) -> str:
+    mark = secrets.token_hex(8)
+
+    async def send() -> AsyncSlackResponse:
+        client = await workspace.api()
+        return await client.chat_postMessage(
+            channel=channel,
+            text=piece,
+            thread_ts=thread,
+            blocks=blocks,
+            metadata={"event_type": MARK, "event_payload": {"id": mark}},
+            parse="none",
+            link_names=False,
+            unfurl_links=False,
+        )
+
+    async def posted() -> str | None:
+        return await _standing(workspace, channel, piece, thread, after, mark)
+
+    ts = await workspace.outbox.post(channel, send, posted=posted, seconds=seconds, uncertain=uncertain)
+    workspace.posts.put((channel, ts), None)
+    return ts
+
+
+async def _standing(
+    workspace: Workspace, channel: str, piece: str, thread: str | None, after: str | None, mark: str
+) -> str | None:
+    """The timestamp of a post whose making nobody confirmed; None where it does not stand, or nobody tells.
+
+    It bears our mark; where an earlier process posted it, or a server keeps no metadata, it is a post of this text that
+    is later than what it answers and that is no other post we know.
+    """
+    client = await workspace.api()
+    try:
+        if thread is None:
+            found = await client.conversations_history(
+                channel=channel, oldest=after, limit=LOOK_BACK, include_all_metadata=True
+            )
+        else:
+            found = await client.conversations_replies(
+                channel=channel, ts=thread, oldest=after, limit=LOOK_BACK, include_all_metadata=True
+            )
+    except SlackClientError as error:
+        if is_passing(error):
+            raise
+        log.info("whether a post stands cannot be looked up: %s", reason(error))
+        return None
+    for said in parts(found.data, "messages"):
+        ts = identifier(said, "ts")
+        if not ts or not messages.ours(said, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
+            continue
+        if string(said, "metadata", "event_payload", "id") == mark:
+            return ts
+        if (
+            after
+            and messages.is_later(ts, after)
+            and (channel, ts) not in workspace.posts
+            and markup.folded(string(said, "text")) == markup.folded(piece)
+        ):
+            return ts
+    return None
+
+
+async def look_for(workspace: Workspace, channel: str, block_ids: Sequence[str]) -> list[str]:
+    """Timestamps of our newest posts in a channel that have these blocks; those not found are left out."""
+    client = await workspace.api()
+    response = await client.conversations_history(channel=channel, limit=LOOK_BACK)
+    found = {
+        string(block, "block_id"): identifier(said, "ts")
+        for said in parts(response.data, "messages")
+        for block in parts(said, "blocks")
+    }
+    return [found[each] for each in block_ids if found.get(each)]
+
+
+async def whisper(workspace: Workspace, channel: str, user: str, text: str, *, thread: str | None = None) -> None:
+    """Say plain `text` to one member of a channel; by direct message where that cannot be done there."""
+    for piece in markup.parts(text):
+
+        async def send(piece: str = piece) -> AsyncSlackResponse:
+            client = await workspace.api()
+            return await client.chat_postEphemeral(
+                channel=channel, user=user, text=piece, thread_ts=thread, parse="none", link_names=False
+            )
+
+        try:
+            await workspace.outbox.call("chat.postEphemeral", send, once=True)
+        except SlackClientError as error:
+            log.info("no whisper in the channel (%s), a direct message instead", reason(error))
+            await tell_directly(workspace, user, markup.unescape(piece))
+
+
+async def tell_directly(workspace: Workspace, user: str, text: str) -> None:
+    """Say plain `text` to a member in their direct messages."""
+    seconds = workspace.outbox.patience.notice_seconds
+    await post(workspace, await _direct(workspace, user), text, seconds=seconds)
+
+
+async def _direct(workspace: Workspace, user: str) -> str:
+    """The channel of a member's direct messages; Slack takes their id for it too, where it cannot be asked."""
+    client = await workspace.api()
+    try:
+        opened = await client.conversations_open(users=user)
+    except SlackClientError:
+        return user
+    return identifier(opened.data, "channel", "id") or user
+
+
+async def replace(
+    workspace: Workspace,
+    channel: str,
+    posts: Sequence[str],
+    text: str,
+    *,
+    thread: str | None = None,
+    question: Question | None = None,
+    buttons: bool = False,
+) -> list[str]:
+    """Put `text` in the place of `posts`: edit as many as it has parts, delete the rest, add what is missing."""
+    pieces = markup.parts(text)
+    standing: list[str] = []
+    for number, (old, piece) in enumerate(zip(posts, pieces, strict=False), 1):
+        blocks = as_blocks(piece, question=question if number == 1 else None, buttons=buttons and number == len(pieces))
+        if await _edit(workspace, channel, old, piece, blocks):
+            standing.append(old)
+        else:
+            standing += await post(
+                workspace, channel, markup.unescape(piece), thread=thread, question=question if number == 1 else None
+            )
+    for piece in pieces[len(posts) :]:
+        standing += await post(workspace, channel, markup.unescape(piece), thread=thread)
+    for old in posts[len(pieces) :]:
+        await delete(workspace, channel, old)
+    return standing
+
+
+async def _edit(workspace: Workspace, channel: str, ts: str, piece: str, blocks: list[Block] | None) -> bool:
+    """False where the post can no longer be edited."""
+
+    async def send() -> AsyncSlackResponse:
+        client = await workspace.api()
+        # Slack removes the blocks that a new text comes without; other servers keep them unless told.
+        return await client.chat_update(
+            channel=channel, ts=ts, text=piece, blocks=blocks or [], parse="none", link_names=False
+        )
+
+    try:
+        await workspace.outbox.call("chat.update", send, seconds=workspace.outbox.patience.reply_seconds)
+    except SlackClientError as error:
+        log.info("a post cannot be edited (%s), a new one instead", reason(error))
+        return False
+    return True
+
+
+async def delete(workspace: Workspace, channel: str, ts: str) -> None:
+    """Take a post of ours away; one that cannot be deleted stays."""
+
+    async def send() -> AsyncSlackResponse:
+        client = await workspace.api()
+        return await client.chat_delete(channel=channel, ts=ts)
+
+    try:
+        await workspace.outbox.call("chat.delete", send)
+    except UNREACHABLE as error:
+        log.info("a post cannot be deleted: %s", reason(error))
+
+
+async def hand_over(workspace: Workspace, user: str, text: str, attachment: Attachment) -> bool:
+    """Send a file to a member's direct messages; False where the app may not."""
+
+    async def send() -> AsyncSlackResponse:
+        client = await workspace.api()
+        opened = await client.conversations_open(users=user)
+        return await client.files_upload_v2(
+            channel=identifier(opened.data, "channel", "id"),
+            filename=attachment.name,
+            title=attachment.name,
+            content=attachment.data,
+            initial_comment=markup.escape(text),
+        )
+
+    try:
+        await workspace.outbox.call("files.completeUploadExternal", send, once=True)
+    except UNREACHABLE as error:
+        log.warning("a file could not be handed over: %s", reason(error))
+        return False
+    return True
+
+
+def as_blocks(
+    piece: str, *, question: Question | None = None, buttons: bool = False, block_id: str | None = None
+) -> list[Block] | None:
+    """The blocks of an (escaped) answer that shows its question above it or thumbs below; None where a text will do.
+
+    `block_id` names the answer's own block, so that a post can be found by it.
+    """
+    if question is None and not buttons and block_id is None:
+        return None
+    blocks: list[Block] = []
+    if question is not None and question.text:
+        name, said = markup.escape(question.author_name), markup.escape(question.text[: CONTEXT_LIMIT // 5])
+        blocks.append(
+            {"type": "context", "elements": [{"type": "mrkdwn", "text": f"{name}: {said}", "verbatim": True}]}
+        )
+    for number, words in enumerate(markup.parts(markup.unescape(piece), limit=SECTION_LIMIT)):
+        section: Block = {"type": "section", "text": {"type": "mrkdwn", "text": words, "verbatim": True}}
+        blocks.append({**section, "block_id": block_id} if block_id and number == 0 else section)
+    if buttons:
+        blocks.append(
+            {
+                "type": "context_actions",
+                "elements": [
+                    {
+                        "type": "feedback_buttons",
+                        "action_id": FEEDBACK,
+                        "positive_button": {"text": {"type": "plain_text", "text": "👍"}, "value": "good"},
+                        "negative_button": {"text": {"type": "plain_text", "text": "👎"}, "value": "bad"},
+                    }
+                ],
+            }
+        )
+    return blocks
+
+
+LOADING = ("is reading along…", "is thinking…", "is looking for words…")
+"""What takes turns beside the status while a reply is composed."""
+
+STATUS_SECONDS = 1.0
+"""How long a reply waits for its status to arrive: one that comes after it would stay for two minutes."""
+
+
+class Status:
+    """“is thinking…” under a thread while a reply is composed: an async context manager; failures are ignored.
+
+    `assistant.threads.setStatus` needs only `chat:write`, works in any thread and ends with the bot's next post there
+    (https://docs.slack.dev/changelog/2026/03/05/set-status-scope-update).
+    """
+
+    def __init__(self, workspace: Workspace, channel: str, thread: str | None) -> None:
+        self._workspace = workspace
+        self._channel = channel
+        self._thread = thread
+        self._shown: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        # Where posts queue up already, another call would only take their room.
+        if self._thread is not None and not self._workspace.outbox.busy(self._channel):
+            self._shown = asyncio.create_task(self._show("is thinking…"))
+
+    async def __aexit__(self, *raised: object) -> None:
+        if self._shown is not None:
+            await asyncio.wait({self._shown}, timeout=STATUS_SECONDS)
+            self._shown.cancel()
+            await asyncio.gather(self._shown, return_exceptions=True)
+
+    async def clear(self) -> None:
+        """Needed only where no post follows."""
+        if self._shown is not None:
+            await self._show("")
+
+    async def _show(self, words: str) -> None:
+        async def send() -> AsyncSlackResponse:
+            client = await self._workspace.api()
+            return await client.assistant_threads_setStatus(
+                channel_id=self._channel,
+                thread_ts=str(self._thread),
+                status=words,
+                loading_messages=list(LOADING) if words else None,
+            )
+
+        try:
+            await self._workspace.outbox.call("assistant.threads.setStatus", send, seconds=0.0)
+        except UNREACHABLE as error:
+            log.debug("no status in a thread: %s", reason(error))
