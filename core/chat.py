@@ -29,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
 from core.attention import Attention
+from core.blocked_words import BlockedWords
 from core.bursts import Bursts
 from core.composer import Composer, VoiceFailed, VoiceOf
 from core.generator import Generator, Sampling
@@ -53,6 +54,8 @@ RESET = "reset"
 class ChatSettings:
     sampling: Sampling = field(default_factory=Sampling)
     rules: policy.Rules = field(default_factory=policy.Rules)
+    blocked: BlockedWords | None = None
+    """What must not be said."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
@@ -87,6 +90,7 @@ class Chat:
             voice_failed=voice_failed,
             sampling=settings.sampling,
             persona=settings.persona,
+            blocked=settings.blocked,
             rng=self._rng,
             clock=clock,
         )
@@ -309,6 +313,18 @@ class Chat:
         return await self._pending.drained(seconds)
 
     # What becomes of it
+
+    async def newest_reply(self, asker: Message, *, whole_channel: bool = False) -> int | None:
+        """The row of the reply to a member's newest question here; None where there is none."""
+        where, own = asker.conversation, asker.author
+        await self._pending.settled(where)
+
+        def find() -> int | None:
+            asked = self.memory.newest_question(where, author=own, whole_channel=whole_channel)
+            live = self.memory.live_reply(asked.row) if asked is not None else None
+            return live[0].row if live is not None else None
+
+        return await asyncio.to_thread(find)
 
     async def posted(
         self, reply: Reply, conversation: Conversation, posts: Sequence[str], *, stands: bool | None = None

@@ -44,6 +44,7 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
     Command(name="again", summary="Another answer to your last question here, in place of the first"),
+    Command(name="why", summary="How my last answer to you came about"),
     Command(name="reset", summary="Begin a new conversation here; in a thread also: leave it"),
     Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
     Command(
@@ -130,6 +131,8 @@ class Commands:
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
     stored: Callable[[str, str], dict[str, Any]] | None = None
     """All that is stored of (platform, member), training files included; what memory knows alone where None."""
+    learned_from: Callable[[str], int | None] = lambda adapter: None
+    """How many people's words an adapter learned from; None where nothing is known of it."""
     prefix: str = "/person2 "
     """How a member types a command here, for help texts."""
     _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
@@ -138,6 +141,7 @@ class Commands:
         self._table = {
             "ask": self._ask,
             "again": self._again,
+            "why": self._why,
             "reset": self._reset,
             "voice": self._voice,
             "consent": self._consent,
@@ -310,14 +314,21 @@ class Commands:
         )
 
     async def why(self, invocation: Invocation) -> Answer:
-        """How the answer posted as `invocation.post` was made; menus call this, it is no word of the table."""
+        """How the answer posted as `invocation.post` was made, or the last one to the asker here."""
         return await self._answered("why", self._why, invocation)
 
     async def _why(self, invocation: Invocation) -> Answer:
-        row = await self.chat.reply_of(invocation.message.conversation, invocation.post or "")
+        where = invocation.message.conversation
+        if invocation.post is not None:
+            row = await self.chat.reply_of(where, invocation.post)
+        else:
+            row = await self.chat.newest_reply(invocation.message, whole_channel=invocation.whole_channel)
         details = await asyncio.to_thread(self.chat.memory.details, row) if row is not None else {}
         if not details:
             return Answer(text="That isn't an answer of mine that I remember.")
+        consent = await asyncio.to_thread(self.learned_from, str(details.get("adapter", "none")))
+        if consent is not None:
+            details = {**details, "learned from": f"{consent} people who agreed"}
         shown = {name: _model_name(str(value)) if name in _PATHS else value for name, value in details.items()}
         return Answer(text="\n".join(f"{name}: {value}" for name, value in shown.items()))
 

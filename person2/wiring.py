@@ -17,6 +17,7 @@ from core import dialogue
 from core.adapters import AdapterRegistry
 from core.adapters.selection import AdapterSelection
 from core.atomic_io import make_private
+from core.blocked_words import read as read_blocked_words
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, SettingsError, StorageError
@@ -165,8 +166,11 @@ def _has_gpu() -> bool:
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None) -> AsyncIterator[House]:
-    """Build everything once, and take it down in order. Raises Person2Error with what is wrong."""
+async def open_house(
+    settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None, bursts: bool = True
+) -> AsyncIterator[House]:
+    """Build everything once, and take it down in order; without `bursts` each line is answered at once. Raises
+    Person2Error with what is wrong."""
     memory = await asyncio.to_thread(open_memory, settings.database)
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
@@ -185,7 +189,9 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             settings=ChatSettings(
                 sampling=_fitting(sampling(settings), generator),
                 rules=settings.rules,
+                blocked=read_blocked_words(settings.person2_blocked_words) if settings.person2_blocked_words else None,
                 user_rate=settings.user_rate,
+                burst=settings.person2_burst_seconds if bursts else 0.0,
                 persona=read_persona(settings.persona),
             ),
             clock=now,
@@ -198,9 +204,15 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
+            learned_from=lambda adapter: _people_behind(shelf, adapter),
             prefix=prefix,
         )
         yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+
+
+def _people_behind(shelf: AdapterRegistry, adapter: str) -> int | None:
+    """How many people's words an adapter learned from; None where it has no card here."""
+    return next((len(card.people) for card in shelf.cards() if card.id == adapter), None)
 
 
 def _fitting(drawn: Sampling, generator: Generator) -> Sampling:

@@ -323,8 +323,8 @@ class Client(GatewayClient):
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         log.info(
-            "removed from the server %s: what was said there stays stored until its members have it forgotten "
-            "(`person2 forget`) or RETENTION_DAYS pass",
+            "the bot was removed from server %s; what was said there stays stored until it is forgotten "
+            "(`person2 forget`) or RETENTION_DAYS have passed",
             guild.id,
         )
 
@@ -334,6 +334,6 @@ class Client(GatewayClient):
 
     async def _misused(self, interaction: Interaction, error: app_commands.AppCommandError) -> None:
         """A command that we no longer have, still shown by a member's client until it hears of the new ones."""
-        log.warning("a command could not be used: %s", error)
+        log.warning("a command that no longer exists was used: %s", error)
         if interaction.type is discord.InteractionType.application_command:
             await self._handle.interactions.command(interaction, "help", "")

@@ -59,7 +59,7 @@ async def test_admins_change_settings(server: DiscordServer, ann: Person, eve: P
     """Who may manage the channel changes it, by the subcommand or by the command Discord hides from the others."""
     async with talking(server):
         shown = await eve.uses(settings)
-        assert (await shown.answer()).startswith("(only you) Settings here: ambient default")
+        assert (await shown.answer()).startswith("(only you) Settings here: answers default")
         changed = await eve.uses(settings, name="temperature", value="0.3")
         assert "temperature 0.3" in await changed.answer()
         wrong = await eve.uses(settings, name="ambient", value="often")

@@ -185,3 +185,17 @@ async def test_reset_is_for_admins_where_they_want_it_so(commands: Commands) -> 
     await run(commands, "settings reset admins", admin=True)
     assert (await run(commands, "reset")).text == "Only members who may manage this channel can reset it."
     assert "fresh start" in (await run(commands, "reset", admin=True)).text
+
+
+async def test_why_tells_what_was_drawn_and_from_whom_it_was_learned() -> None:
+    """Of the last answer to whoever asks: the candidates with their scores, and how many people agreed."""
+    clock = Clock()
+    talk = chat(FakeGenerator(lines=["yes|no|yes"]), clock=clock)
+    commands = Commands(chat=talk, clock=clock, started_at=clock.now, learned_from=lambda adapter: 7)
+    assert "That isn't an answer of mine" in (await run(commands, "why")).text
+    asked = await run(commands, "ask is it open?")
+    assert asked.reply is not None
+    await talk.posted(asked.reply, said("x", kind=Kind.CHANNEL).conversation, ["p1"])
+    about = (await run(commands, "why")).text
+    assert "drawn: “yes” (2 of 3, 0.7); “no” (1 of 3, 0.0)" in about
+    assert "learned from: 7 people who agreed" in about
