@@ -34,7 +34,7 @@ class Settings(BaseSettings):
         default="starter", description="starter, smollm2, a hub name such as gpt2, a folder or a .gguf file"
     )
     adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
-    persona: str = Field(
+    person2_persona: str = Field(
         default="",
         description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
         " front",

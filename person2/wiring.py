@@ -192,7 +192,7 @@ async def open_house(
                 blocked=read_blocked_words(settings.person2_blocked_words) if settings.person2_blocked_words else None,
                 user_rate=settings.user_rate,
                 burst=settings.person2_burst_seconds if bursts else 0.0,
-                persona=read_persona(settings.persona),
+                persona=read_persona(settings.person2_persona),
             ),
             clock=now,
             rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

@@ -24,10 +24,10 @@ def read_persona(setting: str) -> str:
         text = path.read_text(encoding="utf-8") if named else setting
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"PERSONA names {path}, which cannot be read ({reason(error)}): give a UTF-8 file"
+            f"PERSON2_PERSONA names {path}, which cannot be read ({reason(error)}): give a UTF-8 file"
         ) from error
     if len(text) > LONGEST:
-        raise SettingsError(f"PERSONA has {len(text)} characters: {LONGEST} are the most")
+        raise SettingsError(f"PERSON2_PERSONA has {len(text)} characters: {LONGEST} are the most")
     return text.strip()
 
 
