@@ -28,7 +28,8 @@ WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
 
 ATTEMPTS = 3
-"""Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
+"""Generations before a plain sentence takes the place of empty or copied replies, and before one that mismatches the
+feeling of what was said is posted all the same."""
 WARMER = 0.3
 """Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
 choices."""
@@ -142,7 +143,10 @@ class Composer:
                 if text and self._blocked is not None and self._blocked.find(text) is not None:
                     was_blocked = True
                     continue
-                fits = (not replies.among(text, request.given), not reranking.is_heartless(request.prompt, text))
+                fits = (
+                    not replies.among(text, request.given),
+                    not reranking.is_sentiment_mismatch(request.prompt, text),
+                )
                 if text and fits > best:
                     kept, best = _Drawn(text, completion, sampling.temperature, reranking.described(found)), fits
             if best and all(best):

@@ -130,7 +130,7 @@ async def test_another_candidate_is_said_where_the_best_may_not_be() -> None:
     assert len(model.prompts) == 2
 
 
-async def test_a_heartless_answer_is_thought_over() -> None:
+async def test_gladness_at_bad_news_is_drawn_again() -> None:
     """Drawn again, warmer; where nothing better comes, what came first is said."""
     model = FakeGenerator(lines=["I'm happy to hear that.", "I'm sorry to hear that."])
     talk = chat(model)

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from core.generator.families import context_of, family_of
-from training.dataset import IGNORE, Batch
+from training.finetune.dataset import IGNORE, Batch
 
 HEAD_ROWS = 512
 """Targets whose logits exist at one time: 512 × 50,257 in fp32 are 103 MB."""
@@ -66,7 +66,7 @@ else:  # a model's class comes from one of transformers' below, and this beside 
     _Model = object
 
 
-class Learner(_Model):
+class MaskedLossModel(_Model):
     """A model whose loss looks at targets only. Weights, names and folders are those of transformers' class."""
 
     accepts_loss_kwargs = True
@@ -130,26 +130,26 @@ class Learner(_Model):
         return states[:, :-1][wanted], labels[:, 1:][wanted]
 
 
-class _Gpt2(Learner, GPT2LMHeadModel): ...
+class _Gpt2(MaskedLossModel, GPT2LMHeadModel): ...
 
 
-class _Llama(Learner, LlamaForCausalLM): ...
+class _Llama(MaskedLossModel, LlamaForCausalLM): ...
 
 
-class _Qwen2(Learner, Qwen2ForCausalLM): ...
+class _Qwen2(MaskedLossModel, Qwen2ForCausalLM): ...
 
 
-class _Qwen3(Learner, Qwen3ForCausalLM): ...
+class _Qwen3(MaskedLossModel, Qwen3ForCausalLM): ...
 
 
-LEARNERS: Mapping[str, type[Learner]] = MappingProxyType(
+LEARNERS: Mapping[str, type[MaskedLossModel]] = MappingProxyType(
     {"gpt2": _Gpt2, "llama": _Llama, "qwen2": _Qwen2, "qwen3": _Qwen3}
 )
 """By the name of the family (`core.generator.families`)."""
 
 
 @torch.no_grad()
-def target_nats(model: Learner, batch: Batch) -> torch.Tensor:
+def target_nats(model: MaskedLossModel, batch: Batch) -> torch.Tensor:
     """−log P of every target of a batch in row order, (N,) fp32, in nats. The model should be in eval mode."""
     hidden, targets = model.predicting(batch["input_ids"], batch["position_ids"], batch["labels"])
     pieces = []

@@ -12,8 +12,8 @@ from transformers import GenerationConfig
 
 from core.dialogue import Dialogue, fit, one_line, words_of
 from core.generator import Sampling
-from training.dataset import Encoder
-from training.learner import Learner
+from training.finetune.dataset import Encoder
+from training.finetune.model import MaskedLossModel
 
 BATCH = 25
 """Replies made at a time."""
@@ -24,7 +24,7 @@ _LETTERS = re.compile(r"\w")
 
 @torch.inference_mode()
 def speak(
-    model: Learner,
+    model: MaskedLossModel,
     encoder: Encoder,
     contexts: Sequence[Dialogue],
     *,

@@ -1,7 +1,7 @@
 """Held-out scores of a model with or without an adapter, over dialogue files, beside those of its rivals.
 
-Puts the parts of judging together for files that somebody names; the judging of a run stands in `training.judge`.
-Prints nothing.
+Puts the parts together for files that somebody names; how a finished run is judged stands in `comparison`. Prints
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,31 @@ from types import MappingProxyType
 from typing import Any
 
 from core.generator import Sampling
-from training.base import load_base
-from training.copying import Extraction, TrainingText, extract
-from training.dataset import Corpus, FileFault, load
-from training.exam import CONTEXTS, EXTRACTIONS, SEED, Candidate, Exam, Paper, candidate, examine
-from training.intervals import Figure
+from training.evaluation.copying import Extraction, TrainingText, extract
+from training.evaluation.intervals import Figure
+from training.evaluation.metrics import (
+    BaselineResult,
+    Floors,
+    Scores,
+    chain_of,
+    differences,
+    floors,
+    run_baselines,
+    summed,
+)
+from training.evaluation.suite import (
+    CONTEXTS,
+    EXTRACTIONS,
+    SEED,
+    Candidate,
+    EvalResult,
+    EvalSuite,
+    candidate,
+    run_suite,
+)
+from training.finetune.base import load_base
+from training.finetune.dataset import Corpus, FileFault, load
 from training.privacy.provenance import given_away, pseudonym
-from training.scores import FloorPaper, Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +116,31 @@ def evaluate(
         load([])
     seen = load(training) if training and contexts else None
     text = TrainingText(seen.dialogues) if seen else None
-    exams = [Exam.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
+    exams = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
-    def sit(judged: Candidate) -> tuple[list[Paper], list[Extraction]]:
-        papers = [examine(judged, exam, text=text, sampling=sampling, on_stage=on_stage) for exam in exams]
+    def sit(judged: Candidate) -> tuple[list[EvalResult], list[Extraction]]:
+        papers = [run_suite(judged, exam, text=text, sampling=sampling, on_stage=on_stage) for exam in exams]
         return papers, asked(judged, seen, seed=seed, on_stage=on_stage)
 
     judged = candidate(base, adapter)
     papers, tries = sit(judged)
-    together = Paper.joined(papers)
+    together = EvalResult.joined(papers)
     others = {}
     for name, (theirs, folder) in rivals.items():  # loaded one at a time: a small machine holds no more
         found, rival_tries = sit(candidate(theirs, folder, name=name))
-        paper = Paper.joined(found)
+        paper = EvalResult.joined(found)
         others[name] = Rival(
             scores=summed(paper, rival_tries),
             differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
             files=_summed(exams, found),
         )
     chain = chain_of(seen.dialogues) if seen else None
-    floor_papers = {exam.name: examine_floors(exam, chain) for exam in exams}
+    floor_papers = {exam.name: run_baselines(exam, chain) for exam in exams}
     return Evaluation(
         model=judged.name,
         files=_summed(exams, papers),
         together=summed(together, tries),
-        floors=floors(FloorPaper.joined(list(floor_papers.values()))),
+        floors=floors(BaselineResult.joined(list(floor_papers.values()))),
         floors_by_file={name: floors(paper) for name, paper in floor_papers.items()},
         rivals=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
@@ -141,7 +159,7 @@ def asked(
     return extract(judged.model, judged.encoder, seen.dialogues, tries=EXTRACTIONS, seed=seed)
 
 
-def _summed(exams: Sequence[Exam], papers: Sequence[Paper]) -> dict[str, Scores]:
+def _summed(exams: Sequence[EvalSuite], papers: Sequence[EvalResult]) -> dict[str, Scores]:
     return {exam.name: summed(paper) for exam, paper in zip(exams, papers, strict=True)}
 
 

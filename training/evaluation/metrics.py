@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.dialogue import Dialogue
-from training.copying import Extraction, copied
-from training.exam import Exam, Paper
-from training.floors import Markov, TfIdf
-from training.intervals import Figure, bootstrap, difference, mean, ratio
-from training.likelihood import Likelihood
-from training.ranking import hits
-from training.speech import distinct_2
+from training.evaluation.baselines import Markov, TfIdf
+from training.evaluation.copying import Extraction, copied
+from training.evaluation.generation import distinct_2
+from training.evaluation.intervals import Figure, bootstrap, difference, mean, ratio
+from training.evaluation.likelihood import Likelihood
+from training.evaluation.ranking import hits
+from training.evaluation.suite import EvalResult, EvalSuite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Scores:
 
     dialogues: int
     bits_per_byte: Figure
-    """Over whole dialogues (see `training.likelihood` for what is counted); lower is better."""
+    """Over whole dialogues (see `training.evaluation.likelihood` for what is counted); lower is better."""
     reply_bits_per_byte: Figure
     """Over Person2's words only."""
     perplexity: Figure
@@ -55,7 +55,7 @@ class Floors:
     markov_distinct_2: float | None
 
 
-def summed(paper: Paper, tries: Sequence[Extraction] = ()) -> Scores:
+def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
     """The figures of a paper, with their intervals."""
     whole, replied, runs = paper.whole, paper.replied, paper.runs
     return Scores(
@@ -75,8 +75,8 @@ def summed(paper: Paper, tries: Sequence[Extraction] = ()) -> Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloorPaper:
-    """What cheap means answered to one exam, before it is summed up, as `training.exam.Paper` holds a model's."""
+class BaselineResult:
+    """What the baselines answered to one suite, before it is summed up, as `suite.EvalResult` holds a model's."""
 
     tf_idf: NDArray[np.float64]
     """1 for each context whose true reply was found, (contexts,)."""
@@ -86,7 +86,7 @@ class FloorPaper:
     """What the chain says, once for each context."""
 
     @classmethod
-    def joined(cls, papers: "Sequence[FloorPaper]") -> "FloorPaper":
+    def joined(cls, papers: "Sequence[BaselineResult]") -> "BaselineResult":
         return cls(
             tf_idf=np.concatenate([paper.tf_idf for paper in papers]),
             markov=np.concatenate([paper.markov for paper in papers]),
@@ -99,10 +99,10 @@ def chain_of(dialogues: Sequence[Dialogue]) -> Markov:
     return Markov(turn.text for turns in dialogues for turn in turns)
 
 
-def examine_floors(exam: Exam, chain: Markov | None = None) -> FloorPaper:
+def run_baselines(exam: EvalSuite, chain: Markov | None = None) -> BaselineResult:
     """TF-IDF over the file's own turns; a Markov chain of the training text, else of the file's other half."""
     if not exam.contexts:
-        return FloorPaper(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
+        return BaselineResult(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
     markov, lines = list[NDArray[np.float64]](), list[str]()
     # One for both halves, and another for each file: else a chain of the training text says the same lines again.
     random = np.random.default_rng([exam.seed, crc32(exam.contexts[0].reply.encode())])
@@ -111,12 +111,12 @@ def examine_floors(exam: Exam, chain: Markov | None = None) -> FloorPaper:
         other = chain or chain_of([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
         markov.append(hits(other.rank(asked)))
         lines += [other.speak(random) for _ in asked]
-    return FloorPaper(
+    return BaselineResult(
         tf_idf=hits(TfIdf(exam.dialogues).rank(exam.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
     )
 
 
-def floors(paper: FloorPaper) -> Floors:
+def floors(paper: BaselineResult) -> Floors:
     """The figures of cheap means, with their intervals."""
     if not len(paper.tf_idf):
         return Floors(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
@@ -126,7 +126,7 @@ def floors(paper: FloorPaper) -> Floors:
 
 
 def differences(
-    new: Paper, rival: Paper, *, tries: Sequence[Extraction] = (), rival_tries: Sequence[Extraction] = ()
+    new: EvalResult, rival: EvalResult, *, tries: Sequence[Extraction] = (), rival_tries: Sequence[Extraction] = ()
 ) -> dict[str, Figure]:
     """The new model's figures less the rival's, by name, drawn over the same dialogues, contexts or turns for both.
 

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from core.atomic_io import write_atomically
 from core.errors import TrainingError, reason
-from training import checkpoints
+from training.finetune import checkpoints
 from training.privacy.run_registry import PLAN
 
 
@@ -34,7 +35,7 @@ def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> P
         else:
             checkpoint = None
             checkpoints.clear(run)
-        checkpoints.write_atomically(run / PLAN, text)
+        write_atomically(run / PLAN, text)
     except OSError as error:
         raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
     return checkpoint

@@ -17,18 +17,21 @@ from safetensors import SafetensorError
 
 from core.adapters import AdapterRegistry, Card, check_name
 from core.adapters.validation import weights_sha256
+from core.atomic_io import write_atomically
 from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
-from training import checkpoints
-from training.advisor import learning_curve
-from training.card import make_card
-from training.checkpoints import write_atomically
-from training.dataset import digest
-from training.finetune import LogTo, Outcome, Progress, Settings, finetune
-from training.finetune.folder import begun
-from training.gate import Reason, Verdict
-from training.judge import Judgement, judge
-from training.memorization import LeftOut
+from training.evaluation.comparison import Comparison, judge
+from training.evaluation.gate import Reason, Verdict
+from training.evaluation.learning_curve import learning_curve
+from training.evaluation.memorization import LeftOut
+from training.finetune import checkpoints
+from training.finetune.adapter_card import make_card
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import digest
+from training.finetune.logs import LogTo
+from training.finetune.outcome import Outcome, Progress
+from training.finetune.run import finetune
+from training.finetune.run_folder import begun
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report import Report, write_report
@@ -46,7 +49,7 @@ class Learned:
     adapter: Adapter
     card: Card
     outcome: Outcome
-    judgement: Judgement | None
+    judgement: Comparison | None
     """None where judging was left out."""
     report: Path | None
     advice: str = ""
@@ -68,7 +71,7 @@ def learn(
     held_out: Sequence[Path] = (),
     start_from: Adapter | None = None,
     current: Adapter | None = None,
-    settings: Settings | None = None,
+    settings: FinetuneConfig | None = None,
     resume: bool = False,
     with_curve: bool = False,
     left_out: LeftOut = LeftOut(),
@@ -106,7 +109,7 @@ def learn(
         "held_out": held_out,
         "name": name,
         "adapter": start_from.path if start_from else None,
-        "settings": settings or Settings(),
+        "settings": settings or FinetuneConfig(),
         "resume": resume,
         "log_to": log_to,
     }
@@ -132,7 +135,7 @@ def learn(
         if resume and drop_memorized and (run / MEMORIZED).exists():
             left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
         what["left_out"] = left_out
-        judgement: Judgement | None = None
+        judgement: Comparison | None = None
         for left in range(ROUNDS if drop_memorized else 0, -1, -1):
             advice = learning_curve(files, **what) if with_curve else None
             outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
@@ -299,8 +302,8 @@ def undo(shelf: AdapterRegistry, name: str, claim: Claim) -> None:
 def nothing_learned(outcome: Outcome) -> str:
     """What to say of a run whose adapter is what it began with."""
     return (
-        f"No look at the held-out replies found them foreseen better than before training ({outcome.before:.3f} bits "
-        "per byte), so the adapter is what training began with; give more dialogues, or a lower --learning-rate."
+        f"Training never predicted held-out replies better than before ({outcome.before:.3f} bits per byte), so the "
+        "adapter is what training began with; give more dialogues, or a lower --learning-rate."
     )
 
 

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, render
-from training.base import casting
-from training.dataset import IGNORE, Encoder, Rows, Targets, collate, encode_rows
-from training.learner import Learner, target_nats
+from training.finetune.base import casting
+from training.finetune.dataset import IGNORE, Encoder, Rows, Targets, collate, encode_rows
+from training.finetune.model import MaskedLossModel, target_nats
 
 BLOCK = 1_024
 """Tokens of a window when scoring, where the model's context allows: GPT-2's own length."""
@@ -70,7 +70,7 @@ def byte_counts(dialogues: Sequence[Dialogue], targets: Targets) -> NDArray[np.i
 
 
 def sum_by_dialogue(
-    model: Learner, rows: Rows, *, dialogues: int, end: int, bf16: bool = False
+    model: MaskedLossModel, rows: Rows, *, dialogues: int, end: int, bf16: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Nats and tokens of the targets in `rows`, by dialogue, (dialogues,) each."""
     nats = np.zeros(dialogues, dtype=np.float64)
@@ -95,7 +95,7 @@ def sum_by_dialogue(
 
 
 def likelihood(
-    model: Learner,
+    model: MaskedLossModel,
     encoder: Encoder,
     dialogues: Sequence[Dialogue],
     *,

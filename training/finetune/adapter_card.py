@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from core.adapters import Card
-from training.finetune import Outcome
+from training.finetune.outcome import Outcome
 
 
 def make_card(outcome: Outcome, *, created_at: datetime, command: str = "", notes: str = "") -> Card:

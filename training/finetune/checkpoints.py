@@ -1,40 +1,39 @@
 """Checkpoints that survive a kill at any moment.
 
-The trainer writes a checkpoint file by file; a kill in between leaves half of one. So each gets a seal, written last
-and flushed to the disk: the sizes and digests of its files. A folder whose seal is missing or does not fit is no
+The trainer writes a checkpoint file by file; a kill in between leaves half of one. So each gets checksums, written last
+and flushed to the disk: the sizes and digests of its files. A folder whose checksums are missing or wrong is no
 checkpoint, and the one before it counts. Knows files only.
 """
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
+from core.atomic_io import flush, write_atomically
 from core.errors import TrainingError
 
-SEAL = "seal.json"
+CHECKSUMS = "checksums.json"
 KEPT = 3
 """The newest two and the best one: when the newest turns out half-written, the one before it is there."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def seal(checkpoint: Path) -> None:
+def write_checksums(checkpoint: Path) -> None:
     """Flush every file to the disk, then write down what a whole checkpoint looks like."""
     files = {}
     for file in sorted(checkpoint.rglob("*")):
-        if file.is_file() and file.name != SEAL:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+        if file.is_file() and file.name != CHECKSUMS:
+            flush(file)
             files[str(file.relative_to(checkpoint))] = _digest(file)
-    write_atomically(checkpoint / SEAL, json.dumps(files, indent=1))
+    write_atomically(checkpoint / CHECKSUMS, json.dumps(files, indent=1))
 
 
-def whole(checkpoint: Path) -> bool:
-    """Every file stands there as it was sealed."""
+def is_complete(checkpoint: Path) -> bool:
+    """Every file stands there as its checksum says."""
     try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        files = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         return bool(files) and all(_digest(checkpoint / name) == digest for name, digest in files.items())
     except (OSError, ValueError, AttributeError):
         return False
@@ -43,7 +42,7 @@ def whole(checkpoint: Path) -> bool:
 def newest(run: Path) -> Path | None:
     """The newest whole checkpoint of a run; broken ones newer than it are deleted."""
     for checkpoint in sorted(all_of(run), key=step_of, reverse=True):
-        if whole(checkpoint):
+        if is_complete(checkpoint):
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
@@ -79,16 +78,6 @@ def check_room(run: Path, parameters: int) -> None:
             f"The checkpoints of this run need {needed / 1e6:,.0f} MB and {run} has {free / 1e6:,.0f} MB left; free "
             "some space, choose a smaller --rank, or set PERSON2_HOME to a larger disk."
         )
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Whoever reads `file` finds the old text or the new one, never half."""
-    draft = file.with_name(f".{file.name}.new")
-    with draft.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(file)
 
 
 def _digest(file: Path) -> str:

@@ -15,8 +15,8 @@ from core.errors import AdapterError, reason
 from core.generator import END_OF_TEXT, Adapter
 from core.generator.transformers.adapter_pool import prepare, quiet_peft
 from core.generator.transformers.loader import Base, load_base
-from training.base import quiet
-from training.gguf_export import Kind, write_gguf
+from training.finetune.base import quiet
+from training.publish.gguf_export import Kind, write_gguf
 
 
 def merge(base: str | Path, adapter: Adapter, out: Path, *, kind: Kind | None = None) -> Path:

@@ -10,26 +10,26 @@ from pathlib import Path
 
 from core.dialogue import render
 from core.generator import Sampling
-from training.base import without_adapter
-from training.copying import Extraction, TrainingText
-from training.dataset import divide
-from training.evaluate import asked
-from training.exam import CONTEXTS, SEED, Exam, Paper, candidate, examine
-from training.gate import Limits, Verdict, decide
-from training.intervals import Figure
-from training.memorization import Memorized, memorized, passages
+from training.evaluation.copying import Extraction, TrainingText
+from training.evaluation.evaluate import asked
+from training.evaluation.gate import Limits, Verdict, decide
+from training.evaluation.intervals import Figure
+from training.evaluation.memorization import Memorized, memorized, passages
+from training.evaluation.metrics import Floors, Scores, chain_of, differences, floors, run_baselines, summed
+from training.evaluation.suite import CONTEXTS, SEED, EvalResult, EvalSuite, candidate, run_suite
+from training.finetune.base import without_adapter
+from training.finetune.dataset import divide
 from training.privacy.provenance import given_away, people_by_dialogue
-from training.scores import Floors, Scores, chain_of, differences, examine_floors, floors, summed
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Comparison:
     """What the judge found."""
 
-    exam: Exam
-    papers: dict[str, Paper]
+    exam: EvalSuite
+    papers: dict[str, EvalResult]
     """By `base`, `current` (where an adapter speaks) and `new`."""
     scores: dict[str, Scores]
     differences: dict[str, dict[str, Figure]]
@@ -56,22 +56,22 @@ def judge(
     limits: Limits = Limits(),
     seed: int = SEED,
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> Judgement:
+) -> Comparison:
     """Judge `adapter`, trained on `files`, against `base` and the `current` adapter.
 
     The held-out dialogues are found by the same rule as in training. Raises what `evaluate` raises.
     """
     train, held, _ = divide(files, held_out)
-    exam = Exam.over("held-out dialogues", held, contexts=contexts, seed=seed)
+    exam = EvalSuite.over("held-out dialogues", held, contexts=contexts, seed=seed)
     text = TrainingText(train.dialogues)
     people = people_by_dialogue(files)
-    papers: dict[str, Paper] = {}
+    papers: dict[str, EvalResult] = {}
     tries: dict[str, list[Extraction]] = {}
     for name, folder in ((BASE, None), (CURRENT, current), (NEW, adapter)):
         if name == CURRENT and folder is None:
             continue
         judged = candidate(base, folder, name=name)
-        papers[name] = examine(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
+        papers[name] = run_suite(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
         tries[name] = asked(judged, train, seed=seed, on_stage=on_stage)
         if name == NEW:
             on_stage(f"{judged.name}: asking for what one person said")
@@ -86,7 +86,7 @@ def judge(
     rivals = {"the base": papers[BASE]}
     if CURRENT in papers:
         rivals["the current adapter"] = papers[CURRENT]
-    return Judgement(
+    return Comparison(
         exam=exam,
         papers=papers,
         scores={name: summed(paper, tries[name]) for name, paper in papers.items()},
@@ -95,7 +95,7 @@ def judge(
             for name, paper in papers.items()
             if name != NEW
         },
-        floors=floors(examine_floors(exam, chain_of(train.dialogues))),
+        floors=floors(run_baselines(exam, chain_of(train.dialogues))),
         extractions=tuple(tries[NEW]),
         by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(

@@ -6,7 +6,7 @@ from typing import get_args
 
 from core.adapters.validation import MAX_RANK
 from core.errors import TrainingError
-from training.base import Precision
+from training.finetune.base import Precision
 
 MAX_SEED = 2**32 - 1
 """NumPy's limit (numpy.random.seed)."""
@@ -15,7 +15,7 @@ RATE, RATE_WIDTH = 4e-3, 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class FinetuneConfig:
     """Every knob of a run."""
 
     rank: int = 16
@@ -24,7 +24,7 @@ class Settings:
     """LoRA's scale; the update counts alpha / rank times."""
     dropout: float = 0.0
     """Dropout in front of the LoRA matrices. Off: early stopping guards against learning by heart, and without it a
-    step takes half the time (see `training.lora`)."""
+    step takes half the time (see `training.finetune.lora`)."""
     learning_rate: float | None = None
     """Highest learning rate, after the warm-up and before the cosine goes down to 0; none: `rate` chooses."""
     warm_up: float = 0.05

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.finetune import Outcome, Progress, Settings, finetune
+from training.finetune.config import FinetuneConfig
+from training.finetune.outcome import Outcome, Progress
+from training.finetune.run import finetune
 
 PARTS = (0.25, 0.5, 1.0)
 STEEP = 0.01
@@ -40,7 +42,7 @@ def learning_curve(
     files: Sequence[Path],
     *,
     run: Path,
-    settings: Settings = Settings(),
+    settings: FinetuneConfig = FinetuneConfig(),
     on_progress: Callable[[Progress], None] | None = None,
     **others: Any,
 ) -> Advice:

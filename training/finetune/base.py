@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from core.adapters.validation import PROBE, fingerprint
 from core.errors import AdapterError, ModelError
 from core.generator.families import family_of
-from training.learner import LEARNERS, Learner
+from training.finetune.model import LEARNERS, MaskedLossModel
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
 """`auto` takes bf16 where the processor multiplies it natively."""
@@ -32,7 +32,7 @@ HALVED_FROM = 64_000_000
 """Parameters from which a frozen base is kept in bfloat16: smaller ones save no memory worth a rounding."""
 
 
-def load_base(base: str, *, halve: bool = False) -> tuple[Learner, PreTrainedTokenizerBase]:
+def load_base(base: str, *, halve: bool = False) -> tuple[MaskedLossModel, PreTrainedTokenizerBase]:
     """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when it is of no known family.
 
     `halve` keeps the matrices of a large base in bfloat16, half of their memory, where they are frozen and multiplied
@@ -68,7 +68,7 @@ def load_base(base: str, *, halve: bool = False) -> tuple[Learner, PreTrainedTok
     return model, tokenizer
 
 
-def add_adapter(model: Learner, adapter: Path, *, trainable: bool) -> PeftModel:
+def add_adapter(model: MaskedLossModel, adapter: Path, *, trainable: bool) -> PeftModel:
     """The base with an adapter of peft's on it. Raises AdapterError when it is missing or made for another base."""
     if not (adapter / "adapter_config.json").is_file():
         raise AdapterError(f"There is no adapter in {adapter}; name a folder that holds adapter_config.json.")
@@ -81,16 +81,16 @@ def add_adapter(model: Learner, adapter: Path, *, trainable: bool) -> PeftModel:
         ) from error
 
 
-def inner(model: Learner | PeftModel) -> Learner:
+def inner(model: MaskedLossModel | PeftModel) -> MaskedLossModel:
     """The model that computes, LoRA layers included, without peft's shell."""
     found = model.get_base_model() if isinstance(model, PeftModel) else model
-    if not isinstance(found, Learner):
-        raise TypeError("this model was not loaded by training.base")
+    if not isinstance(found, MaskedLossModel):
+        raise TypeError("this model was not loaded by training.finetune.base")
     return found
 
 
 @contextmanager
-def without_adapter(model: Learner) -> Iterator[Learner]:
+def without_adapter(model: MaskedLossModel) -> Iterator[MaskedLossModel]:
     """The same model with its LoRA layers switched off inside the block."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
@@ -102,7 +102,7 @@ def without_adapter(model: Learner) -> Iterator[Learner]:
             layer.enable_adapters(True)
 
 
-def base_fingerprint(model: Learner) -> str:
+def base_fingerprint(model: MaskedLossModel) -> str:
     """As `core.adapters.validation.fingerprint` writes it, from a loaded model."""
     embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
     return fingerprint(model.config.to_dict(), embedding.weight[0, :PROBE].tolist())
@@ -133,7 +133,7 @@ def casting(where: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(where.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
-def agreed(text: str) -> str:
+def broadcast(text: str) -> str:
     """What the first of several processes says (`accelerate launch`), in all of them; alone, what was given."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return text

@@ -1,6 +1,6 @@
 """What a model says by heart of what one person said: passages said again and again, and turns that are like no other.
 
-Extraction as in `training.copying`, aimed instead of drawn at random: a locker code said three times among a hundred
+Extraction as in `copying`, aimed instead of drawn at random: a locker code said three times among a hundred
 thousand lines is what a gate has to find. A passage is a run of at least five words that one person says and nobody
 else; its first half goes in after what stood before it, and it counts as known by heart where the rest comes out word
 for word in several places and the bare base does not say it there. Knows people as keyed hashes only.
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from core.dialogue import Dialogue, Speaker, words_of, words_with_places
 from core.errors import DialogueError, reason
 from core.generator import Sampling
-from training.copying import runs_of
-from training.dataset import Encoder
-from training.learner import Learner
-from training.speech import speak
+from training.evaluation.copying import runs_of
+from training.evaluation.generation import speak
+from training.finetune.dataset import Encoder
+from training.finetune.model import MaskedLossModel
 
 SHORTEST = 5
 """Words of a passage: half of a shorter one is guessed."""
@@ -75,13 +75,13 @@ def passages(dialogues: Sequence[Dialogue], owners: Owners) -> list[Passage]:
 
 
 def memorized(
-    model: Learner,
+    model: MaskedLossModel,
     encoder: Encoder,
     dialogues: Sequence[Dialogue],
     found: Sequence[Passage],
     *,
     seed: int,
-    bare: Callable[[], AbstractContextManager[Learner]],
+    bare: Callable[[], AbstractContextManager[MaskedLossModel]],
 ) -> list[Memorized]:
     """The passages that come out in several places, those that come out most first.
 
@@ -163,7 +163,7 @@ def _asked_at(passage: Passage, dialogues: Sequence[Dialogue]) -> Iterator[tuple
 
 
 def _come_out(
-    model: Learner, encoder: Encoder, dialogues: Sequence[Dialogue], tries: Sequence[_Try], *, seed: int
+    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], tries: Sequence[_Try], *, seed: int
 ) -> list[bool]:
     """Whether the greedy continuation of each begins with the rest of its passage."""
     rests = [one.passage.words[len(one.passage.words) // 2 :] for one in tries]

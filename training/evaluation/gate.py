@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.copying import Extraction, copied
-from training.exam import Paper
-from training.memorization import Memorized
+from training.evaluation.copying import Extraction, copied
+from training.evaluation.memorization import Memorized
+from training.evaluation.metrics import differences
+from training.evaluation.suite import EvalResult
 from training.privacy.provenance import pseudonym
-from training.scores import differences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ class Verdict:
 
 
 def decide(
-    new: Paper,
-    rivals: dict[str, Paper],
+    new: EvalResult,
+    rivals: dict[str, EvalResult],
     *,
     tries: Sequence[Extraction] = (),
     rival_tries: Sequence[Extraction] = (),
@@ -79,16 +79,16 @@ def decide(
     return Verdict(reasons=tuple(reasons))
 
 
-def _bits(new: Paper, rival: Paper, name: str) -> Reason:
+def _bits(new: EvalResult, rival: EvalResult, name: str) -> Reason:
     gap = differences(new, rival)["reply_bits_per_byte"]
     figures = f"{new.replied.bits_per_byte:.3f} against {rival.replied.bits_per_byte:.3f} bits per byte"
     surely = "" if gap.high < 0 or gap.low > 0 else ", though the difference is within chance"
     if gap.value < 0:
-        return Reason(ok=True, sentence=f"It foresees held-out replies better than {name} ({figures}{surely}).")
-    return Reason(ok=False, sentence=f"It does not foresee held-out replies better than {name} ({figures}{surely}).")
+        return Reason(ok=True, sentence=f"It predicts held-out replies better than {name} ({figures}{surely}).")
+    return Reason(ok=False, sentence=f"It does not predict held-out replies better than {name} ({figures}{surely}).")
 
 
-def _ranking(new: Paper, rival: Paper, name: str) -> list[Reason]:
+def _ranking(new: EvalResult, rival: EvalResult, name: str) -> list[Reason]:
     if not len(new.found):
         return []
     gap = differences(new, rival)["hits_at_1_of_20"]
@@ -98,7 +98,7 @@ def _ranking(new: Paper, rival: Paper, name: str) -> list[Reason]:
     return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
 
 
-def _copying(new: Paper, rival: Paper | None, limits: Limits) -> list[Reason]:
+def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits) -> list[Reason]:
     if not len(new.runs):
         return []
     share = _share(copied(new.runs, new.replies))
@@ -131,7 +131,7 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
     ]
 
 
-def _emptiness(new: Paper, limits: Limits) -> list[Reason]:
+def _emptiness(new: EvalResult, limits: Limits) -> list[Reason]:
     if not len(new.empty):
         return []
     return [_limited(float(new.empty.mean()), 0.0, limits.empty, "of its replies are empty or repeat themselves")]

@@ -27,7 +27,7 @@ class Context:
     dialogue: int
 
 
-def moments(dialogues: Sequence[Dialogue]) -> list[tuple[int, int]]:
+def reply_prompts(dialogues: Sequence[Dialogue]) -> list[tuple[int, int]]:
     """Every (dialogue, turn) at which Person2 answers something."""
     return [
         (index, turn)
@@ -37,13 +37,13 @@ def moments(dialogues: Sequence[Dialogue]) -> list[tuple[int, int]]:
     ]
 
 
-def choose(dialogues: Sequence[Dialogue], count: int, *, seed: int) -> list[Context]:
+def sample_contexts(dialogues: Sequence[Dialogue], count: int, *, seed: int) -> list[Context]:
     """At most `count` moments drawn from all of them, each with nineteen replies from other dialogues.
 
     Drawn without repetition, and the others without two alike; a short file gives what it has.
     """
     random = np.random.default_rng(seed)
-    found = moments(dialogues)
+    found = reply_prompts(dialogues)
     order = random.permutation(len(found))[:count]
     texts = [dialogues[index][turn].text for index, turn in found]
     contexts = []

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Sampling
-from training.dataset import Encoder
-from training.learner import Learner
-from training.speech import speak
+from training.evaluation.generation import speak
+from training.finetune.dataset import Encoder
+from training.finetune.model import MaskedLossModel
 
 COPY_WORDS = 8
 """A reply of fewer words is nobody's property."""
@@ -113,7 +113,7 @@ class Extraction:
 
 
 def extract(
-    model: Learner, encoder: Encoder, dialogues: Sequence[Dialogue], *, tries: int, seed: int
+    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], *, tries: int, seed: int
 ) -> list[Extraction]:
     """Try `tries` long turns of Person2's, drawn at random: context and first half in, greedily continued."""
     found = [

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue
 from core.generator import Sampling
-from training.base import add_adapter, inner, load_base, move
-from training.contexts import Context, choose
-from training.copying import TrainingText
-from training.dataset import Corpus, Encoder, Targets
-from training.learner import Learner
-from training.likelihood import Likelihood, likelihood
-from training.ranking import hits, rank
-from training.speech import is_empty, speak
+from training.evaluation.contexts import Context, sample_contexts
+from training.evaluation.copying import TrainingText
+from training.evaluation.generation import is_empty, speak
+from training.evaluation.likelihood import Likelihood, likelihood
+from training.evaluation.ranking import hits, rank
+from training.finetune.base import add_adapter, inner, load_base, move
+from training.finetune.dataset import Corpus, Encoder, Targets
+from training.finetune.model import MaskedLossModel
 
 CONTEXTS = 200
 """Moments of a file at which replies are ranked and made: enough for an interval of about ± 0.06."""
@@ -34,7 +34,7 @@ class Candidate:
     """A model that is judged."""
 
     name: str
-    model: Learner
+    model: MaskedLossModel
     encoder: Encoder
 
 
@@ -50,7 +50,7 @@ def candidate(base: str, adapter: Path | None = None, *, name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exam:
+class EvalSuite:
     """What candidates are examined on: the same for all of them."""
 
     name: str
@@ -59,13 +59,13 @@ class Exam:
     seed: int = SEED
 
     @classmethod
-    def over(cls, name: str, corpus: Corpus, *, contexts: int = CONTEXTS, seed: int = SEED) -> "Exam":
-        chosen = choose(corpus.dialogues, contexts, seed=seed)
+    def over(cls, name: str, corpus: Corpus, *, contexts: int = CONTEXTS, seed: int = SEED) -> "EvalSuite":
+        chosen = sample_contexts(corpus.dialogues, contexts, seed=seed)
         return cls(name=name, dialogues=corpus.dialogues, contexts=tuple(chosen), seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paper:
+class EvalResult:
     """One candidate's answers to one exam, before they are summed up: scores of several exams add."""
 
     whole: Likelihood
@@ -79,7 +79,7 @@ class Paper:
     """Words in a row shared with the training text, for each reply; empty without training text."""
 
     @classmethod
-    def joined(cls, papers: "Sequence[Paper]") -> "Paper":
+    def joined(cls, papers: "Sequence[EvalResult]") -> "EvalResult":
         return cls(
             whole=Likelihood.joined([paper.whole for paper in papers]),
             replied=Likelihood.joined([paper.replied for paper in papers]),
@@ -90,14 +90,14 @@ class Paper:
         )
 
 
-def examine(
+def run_suite(
     judged: Candidate,
-    exam: Exam,
+    exam: EvalSuite,
     *,
     text: TrainingText | None = None,
     sampling: Sampling = Sampling(),
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> Paper:
+) -> EvalResult:
     """All that one model is asked over one exam."""
     model, encoder = judged.model, judged.encoder
     on_stage(f"{judged.name}: reading {exam.name}")
@@ -110,7 +110,7 @@ def examine(
         on_stage(f"{judged.name}: answering {exam.name}")
         before = [context.before for context in exam.contexts]
         replies = speak(model, encoder, before, sampling=sampling, seed=exam.seed)
-    return Paper(
+    return EvalResult(
         whole=whole,
         replied=replied,
         found=found,

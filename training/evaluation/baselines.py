@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, words_of
-from training.contexts import Context
+from training.evaluation.contexts import Context
 
 LAST_TURNS = 5
 """Turns before a reply that TF-IDF compares it with: with fewer a subject is missed, with all it drowns."""

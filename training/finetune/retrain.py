@@ -15,10 +15,11 @@ from core.adapters import AdapterRegistry
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
-from training.finetune import Progress, Settings
+from training.finetune.config import FinetuneConfig
+from training.finetune.outcome import Progress
+from training.finetune.pipeline import Learned, learn, undo
 from training.funnel import Funnel
 from training.importing import import_talk
-from training.learning import Learned, learn, undo
 from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
@@ -45,7 +46,7 @@ def retrain(
     command: str,
     clock: Callable[[], datetime],
     dry_run: bool = False,
-    settings: Settings | None = None,
+    settings: FinetuneConfig | None = None,
     sampling: Sampling | None = None,
     contexts: int = 200,
     drop_memorized: bool = False,

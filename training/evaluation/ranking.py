@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.dialogue import Dialogue, fit
-from training.contexts import Context
-from training.dataset import Encoder
-from training.learner import HEAD_ROWS, Learner
+from training.evaluation.contexts import Context
+from training.finetune.dataset import Encoder
+from training.finetune.model import HEAD_ROWS, MaskedLossModel
 
 GROUP_TOKENS = 4_096
 """Tokens in a scoring batch, filling included; a bound on memory."""
@@ -28,7 +28,7 @@ def hits(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.array([(one[0] == one.max()) / max(1, int((one == one.max()).sum())) for one in scores], dtype=np.float64)
 
 
-def rank(model: Learner, encoder: Encoder, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
+def rank(model: MaskedLossModel, encoder: Encoder, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
     """Mutual information of each context's replies in nats, the true one first, (choices,) each."""
     longest = model.context_length
     replies = [[encoder.reply(f"{text}\n")[: longest // 2] for text in (one.reply, *one.others)] for one in contexts]
@@ -46,7 +46,7 @@ def rank(model: Learner, encoder: Encoder, contexts: Sequence[Context]) -> list[
     ]
 
 
-def _bare(model: Learner, start: list[int], replies: list[list[int]]) -> Iterator[float]:
+def _bare(model: MaskedLossModel, start: list[int], replies: list[list[int]]) -> Iterator[float]:
     """Each reply's nats with nothing but `Person2:` in front."""
     groups = [(start, replies[at : at + NO_CONTEXT_GROUP]) for at in range(0, len(replies), NO_CONTEXT_GROUP)]
     for found in continuation_nats(model, groups):
@@ -57,7 +57,9 @@ def _fitting(encoder: Encoder, before: Dialogue, budget: int) -> Dialogue:
     return fit(before, budget=max(budget, 8), count=lambda text: len(encoder.text(text)))
 
 
-def continuation_nats(model: Learner, groups: Sequence[tuple[list[int], Sequence[list[int]]]]) -> list[list[float]]:
+def continuation_nats(
+    model: MaskedLossModel, groups: Sequence[tuple[list[int], Sequence[list[int]]]]
+) -> list[list[float]]:
     """−log P of each continuation of a prefix, in nats: for each group (prefix, continuations) a list.
 
     A group is one row: the prefix once, then every continuation, each of which sees the prefix and itself and takes
@@ -88,7 +90,7 @@ def _batches(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]
 
 
 @torch.inference_mode()
-def _score(model: Learner, groups: Sequence[tuple[list[int], Sequence[list[int]]]]) -> list[list[float]]:
+def _score(model: MaskedLossModel, groups: Sequence[tuple[list[int], Sequence[list[int]]]]) -> list[list[float]]:
     width = max(map(_length, groups))
     shape = (len(groups), width)
     ids = torch.zeros(shape, dtype=torch.int64)
