@@ -6,7 +6,7 @@ Knows chat, memory and the shelf by their faces; knows no slash-command payload,
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -53,8 +53,8 @@ COMMANDS: tuple[Command, ...] = (
         argument="[yes|no]",
         choices=("yes", "no", "show"),
     ),
-    Command(name="forget-me", summary="Delete everything stored of you", argument="[yes]"),
-    Command(name="my-data", summary="Get everything stored of you, as a file only you see"),
+    Command(name="forget-me", summary="Delete everything stored about you", argument="[yes]"),
+    Command(name="my-data", summary="Get everything stored about you, as a file only you see"),
     Command(
         name="settings",
         summary="Show or change this channel's settings",
@@ -215,7 +215,7 @@ class Commands:
         voices = ("current", "none", *await asyncio.to_thread(self.voices))
         wanted = one_line(invocation.argument)
         if not wanted:
-            return Answer(text=f"Voice here: {chosen.voice or 'current'}. On the shelf: {', '.join(voices)}.")
+            return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(voices)}.")
         if where.kind is not Kind.DIRECT and not invocation.admin:
             return Answer(text="Only members who may manage this channel can choose its voice.")
         if wanted not in voices:
@@ -247,7 +247,7 @@ class Commands:
         platform, member = invocation.message.conversation.platform, invocation.message.author
         if invocation.argument.strip().casefold() != "yes":
             return Answer(
-                text="This deletes everything stored of you, my answers to you included, and cannot be undone. "
+                text="This deletes everything stored about you, my answers to you included, and cannot be undone. "
                 f"To go ahead: `{self.prefix}forget-me yes`"
             )
         if self.forget is not None:
@@ -262,7 +262,7 @@ class Commands:
         stored = await asyncio.to_thread(self.stored or self.chat.memory.export, platform, member)
         dialogues = len(stored.get("dialogues", ()))
         attachment, about_it = await asyncio.to_thread(attachment_of, stored)
-        text = f"Everything stored of you: {len(stored['messages'])} messages"
+        text = f"Everything stored about you: {len(stored['messages'])} messages"
         text += f" and {dialogues} training dialogues." if dialogues else "."
         return Answer(text=f"{text} {about_it}".strip(), attachment=attachment)
 
@@ -357,6 +357,9 @@ _WORDS = {
     "reset": ("anyone", "admins"),
 }
 """Settings that are one of a few words."""
+
+SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, "allowed": ("yes", "no")}
+"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
 
 _MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""
