@@ -40,11 +40,19 @@ class Listener(FakeGenerator):
     overflows: set[str] = field(default_factory=set)
 
     async def generate(
-        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+        self,
+        prompt: str,
+        *,
+        sampling: Sampling,
+        adapter: Adapter | None = None,
+        conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         if adapter is not None and adapter.id in self.overflows:
             raise NumericalError("the model's numbers are not finite")
-        return await super().generate(prompt, sampling=sampling, adapter=adapter, conversation=conversation)
+        return await super().generate(
+            prompt, sampling=sampling, adapter=adapter, conversation=conversation, persona=persona
+        )
 
     async def load(self, adapter: Adapter) -> None:
         if adapter.id in self.stumbles:
