@@ -1,8 +1,8 @@
-"""Which replies share a feeling, and which take it for its opposite."""
+"""Which replies share a sentiment, and which take it for its opposite."""
 
 import pytest
 
-from core.generator.feelings import at_odds, feeling
+from core.sentiment import mismatch, sentiment
 
 GLAD, SORRY = " I'm happy to hear that.", " Oh no! I'm sorry to hear that."
 
@@ -24,19 +24,19 @@ GLAD, SORRY = " I'm happy to hear that.", " Oh no! I'm sorry to hear that."
     ],
 )
 def test_gladness_and_sorrow_fit_what_was_said(line: str, glad_is_wrong: bool, sorry_is_wrong: bool) -> None:
-    assert at_odds(line, GLAD) is glad_is_wrong
-    assert at_odds(line, SORRY) is sorry_is_wrong
+    assert mismatch(line, GLAD) is glad_is_wrong
+    assert mismatch(line, SORRY) is sorry_is_wrong
 
 
 @pytest.mark.parametrize("reply", [" What happened?", " I see.", " What kind of car?", ""])
 def test_what_is_neither_fits_everywhere(reply: str) -> None:
-    assert not any(at_odds(line, reply) for line in ("I had a terrible day.", "I won the race.", "I live in Chicago."))
+    assert not any(mismatch(line, reply) for line in ("I had a terrible day.", "I won the race.", "I live in Chicago."))
 
 
 def test_a_long_reply_may_be_sorry_and_glad() -> None:
     long = " I'm sorry to hear that your day was bad, and it's wonderful that you tell me. Shall we talk until you"
-    assert not at_odds("I had a terrible day.", f"{long} feel better?")
-    assert at_odds("I had a terrible day.", " That's wonderful!")
+    assert not mismatch("I had a terrible day.", f"{long} feel better?")
+    assert mismatch("I had a terrible day.", " That's wonderful!")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_long_reply_may_be_sorry_and_glad() -> None:
     ],
 )
 def test_comfort_is_at_odds_with_joy_alone(reply: str) -> None:
-    assert at_odds("I had a wonderful day.", reply)
-    assert not at_odds("I had a terrible day.", reply)
+    assert mismatch("I had a wonderful day.", reply)
+    assert not mismatch("I had a terrible day.", reply)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,14 @@ def test_comfort_is_at_odds_with_joy_alone(reply: str) -> None:
     ],
 )
 def test_joy_is_at_odds_with_sorrow_alone(reply: str) -> None:
-    assert at_odds("My dog died.", reply)
-    assert not any(at_odds(line, reply) for line in ("I won the race.", "I had a wonderful day.", "I live in Chicago."))
+    assert mismatch("My dog died.", reply)
+    assert not any(
+        mismatch(line, reply) for line in ("I won the race.", "I had a wonderful day.", "I live in Chicago.")
+    )
 
 
 def test_a_feeling_is_a_number_from_misery_to_joy() -> None:
-    miserable, weak, happy = map(feeling, ("This is horrible, I hate it!", "I can't pay my rent.", "What a happy day!"))
+    miserable, weak, happy = map(
+        sentiment, ("This is horrible, I hate it!", "I can't pay my rent.", "What a happy day!")
+    )
     assert -1 <= miserable < -0.5 < 0 < weak < 0.1 < 0.5 < happy <= 1

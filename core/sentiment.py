@@ -3,6 +3,10 @@
 A small model has read of few feelings and meets the others with whatever stands nearest. What somebody feels is told by
 VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and degree, from their words alone: "I passed!" says
 nothing there, and of what says nothing, or is a question, any reply will do. English only; elsewhere it says nothing.
+
+Worth its dependency: of eighty first lines of good and bad news the starter met 13 and 12 (two seeds, eight candidates)
+with the wrong feeling where candidates were chosen without it, 4 and 6 with it
+(`python -m models.starter.recipe.news`).
 """
 
 import re
@@ -31,16 +35,16 @@ _SORRY = re.compile(
 )
 
 
-def at_odds(line: str, reply: str) -> bool:
+def mismatch(line: str, reply: str) -> bool:
     """Whether a reply is glad of what somebody is sad about, or sorry for what they are glad of."""
     glad, sorry = _GLAD.search(reply), _SORRY.search(reply)
     if "?" in line or len(reply.split()) > SHORT or not (glad or sorry):
         return False
-    felt = feeling(line)
+    felt = sentiment(line)
     return (felt <= -FELT and glad is not None) or (felt >= FELT and sorry is not None)
 
 
-def feeling(line: str) -> float:
+def sentiment(line: str) -> float:
     """How somebody feels who says a line, by its words: from -1, miserable, to 1, overjoyed."""
     felt: float = _analyzer().polarity_scores(line)["compound"]
     return felt
