@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -21,7 +22,7 @@ from training.evaluation.intervals import Figure
 VARIABLES = ("ink", "soft", "line", "base", "current", "new")
 """Colours of the style sheet."""
 _COLOURS = {name: f"#0{number}0{number}0{number}" for number, name in enumerate(VARIABLES, 1)}
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "person2", "font.size": 9, "axes.axisbelow": True}
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "person2", "font.size": 9, "axes.axisbelow": True}
 _WIDTH = 5.0
 """Inches of 72 points; the page scales it to its column."""
 
@@ -48,7 +49,16 @@ def lines(curves: Sequence[Line], *, title: str, x_label: str, marks: Sequence[t
             )
         for y, word in marks:
             axes.axhline(y, color=_COLOURS["soft"], linewidth=0.8, linestyle=(0, (4, 4)))
-            axes.annotate(word, (1, y), (0, 3), ("axes fraction", "data"), "offset points", ha="right", **_words())
+            axes.annotate(
+                word,
+                (1, y),
+                (0, 3),
+                ("axes fraction", "data"),
+                "offset points",
+                ha="right",
+                color=_COLOURS["soft"],
+                fontsize=8,
+            )
         axes.set_xlim(left=0)
         axes.set_xlabel(x_label, loc="right", color=_COLOURS["soft"])
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -75,10 +85,6 @@ def whiskers(rows: Sequence[tuple[str, Figure]], *, title: str, shares: bool = F
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.grid(axis="x", color=_COLOURS["line"], linewidth=0.8)
         return _svg(canvas, title)
-
-
-def _words() -> dict[str, object]:
-    return {"color": _COLOURS["soft"], "fontsize": 8}
 
 
 def _axes(height: float) -> tuple[Canvas, Axes]:
