@@ -78,6 +78,8 @@ def evaluate(
         out.print(_by_file(result, name=name))
     if result["extracted_by_person"]:
         out.print(_people(result["extracted_by_person"]))
+    if result["memorized"]:
+        out.print(_memorized(result["memorized"]))
     floors = {name: value for name, value in result["floors"].items() if value is not None}
     if floors:
         out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
@@ -138,6 +140,13 @@ def _people(people: dict[str, dict[str, int]]) -> Table:
     table = Table("person", "turns tried", "came out", title="training turns given away, by who wrote them")
     for person, counts in people.items():
         table.add_row(person, str(counts["tried"]), str(counts["out"]))
+    return table
+
+
+def _memorized(passages: list[dict[str, Any]]) -> Table:
+    table = Table("person", "words", "said", "asked in", "came out in", title="passages of one person that come out")
+    for one in passages:
+        table.add_row(one["person"] or "–", *(str(one[column]) for column in ("words", "said", "asked", "out")))
     return table
 
 

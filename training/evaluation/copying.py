@@ -5,6 +5,7 @@ and it counts when the second half comes out word for word. Works on lower-case 
 nothing. Knows no platform and no names: people are numbered by whoever calls.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,10 +33,10 @@ class TrainingText:
 
     def __init__(self, dialogues: Iterable[Dialogue]) -> None:
         self._numbers: dict[str, int] = {}
-        line: list[int] = []
+        line = array("I")
         for turns in dialogues:
             for turn in turns:
-                line += [self._numbers.setdefault(word, len(self._numbers) + 1) for word in words_of(turn.text)]
+                line.extend(self._numbers.setdefault(word, len(self._numbers) + 1) for word in words_of(turn.text))
                 line.append(0)
         self._line = np.array(line, dtype=np.uint64)
 

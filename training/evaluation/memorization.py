@@ -6,6 +6,7 @@ else; its first half goes in after what stood before it, and it counts as known 
 for word in several places and the bare base does not say it there. Knows people as keyed hashes only.
 """
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -188,8 +189,7 @@ class _Words:
         self.people: list[str] = [""]
         numbers: dict[str, int] = {}
         who = {"": 0}
-        line: list[int] = []
-        owner: list[int] = []
+        line, owner = array("I"), array("I")
         self.turns: list[tuple[int, int]] = []
         """(dialogue, turn) of each turn on the line."""
         self.starts: list[int] = []
@@ -205,8 +205,8 @@ class _Words:
                 self.turns.append((index, at if turn.speaker is Speaker.PERSON2 and at else NOBODY))
                 self.starts.append(len(line))
                 words = [numbers.setdefault(word, len(numbers) + 1) for word in words_of(turn.text)]
-                line += [*words, 0]
-                owner += [who[person]] * (len(words) + 1)
+                line.extend([*words, 0])
+                owner.extend([who[person]] * (len(words) + 1))
         self.line: NDArray[np.uint64] = np.array(line, dtype=np.uint64)
         self.owner: NDArray[np.int64] = np.array(owner, dtype=np.int64)
         self.words = ["", *numbers]
