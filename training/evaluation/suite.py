@@ -18,7 +18,7 @@ from training.evaluation.copying import TrainingText
 from training.evaluation.generation import is_empty, speak
 from training.evaluation.likelihood import Likelihood, likelihood
 from training.evaluation.ranking import hits, rank
-from training.finetune.base import add_adapter, inner, load_base, move
+from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
 from training.finetune.dataset import Corpus, Encoder, Targets
 from training.finetune.model import MaskedLossModel
 
@@ -73,6 +73,8 @@ class EvalResult:
     found: NDArray[np.float64]
     """1 for each context whose true reply was found, (contexts,)."""
     replies: tuple[str, ...]
+    people: tuple[str, ...]
+    """What people answered there, one for each of `replies`."""
     empty: NDArray[np.float64]
     """1 for each reply that is empty or repeats, (contexts,)."""
     runs: NDArray[np.int64]
@@ -85,6 +87,7 @@ class EvalResult:
             replied=Likelihood.joined([paper.replied for paper in papers]),
             found=np.concatenate([paper.found for paper in papers]),
             replies=tuple(reply for paper in papers for reply in paper.replies),
+            people=tuple(reply for paper in papers for reply in paper.people),
             empty=np.concatenate([paper.empty for paper in papers]),
             runs=np.concatenate([paper.runs for paper in papers]),
         )
@@ -106,15 +109,19 @@ def run_suite(
     found, replies = np.zeros(0), list[str]()
     if exam.contexts:
         on_stage(f"{judged.name}: ranking replies of {exam.name}")
-        found = hits(rank(model, encoder, exam.contexts))
-        on_stage(f"{judged.name}: answering {exam.name}")
-        before = [context.before for context in exam.contexts]
-        replies = speak(model, encoder, before, sampling=sampling, seed=exam.seed)
+        # Products in bfloat16 where they are native: several times as quick, and a choice among twenty does not hang
+        # on the last digits. Bits per byte, which do, are taken in float32.
+        with casting(model.device, wants_bf16("auto", model.device)):
+            found = hits(rank(model, encoder, exam.contexts))
+            on_stage(f"{judged.name}: answering {exam.name}")
+            before = [context.before for context in exam.contexts]
+            replies = speak(model, encoder, before, sampling=sampling, seed=exam.seed)
     return EvalResult(
         whole=whole,
         replied=replied,
         found=found,
         replies=tuple(replies),
+        people=tuple(context.reply for context in exam.contexts),
         empty=np.array(
             [is_empty(reply, context.before) for reply, context in zip(replies, exam.contexts, strict=True)],
             dtype=np.float64,
