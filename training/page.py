@@ -56,7 +56,7 @@ th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--
 .figures{margin:.5rem 0 .3rem}.figures th,.figures td{border:0;padding:.1rem .6rem .1rem 0;font-size:.86rem}
 .figures th{font-weight:600;white-space:nowrap;width:38%}.figures th:not(.who){font-weight:400;color:var(--soft)}
 .figures td:last-child{color:var(--soft);text-align:right;padding-right:0;white-space:nowrap}
-.funnel .n{text-align:right}.funnel .bar{width:50%}
+.stats .n{text-align:right}.stats .bar{width:50%}
 .bar span{display:block;height:.75rem;border-radius:.2rem;min-width:2px}
 .bar .base{background:var(--base)}.bar .new{background:var(--new)}.bar .lost{background:var(--line)}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.7rem;padding:.9rem 1rem;white-space:pre-wrap;
@@ -64,5 +64,5 @@ overflow-wrap:anywhere;font-size:.88rem}
 dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.3rem 1.2rem;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media (max-width:480px){main{padding:1.5rem .9rem 3rem}.figure{font-size:1.12rem}.tick,.label{font-size:16px}
-.funnel .bar{width:32%}}
+.stats .bar{width:32%}}
 """

@@ -36,7 +36,7 @@ class Report:
     created_at: datetime
     seconds: float
     """Training and judging together."""
-    funnel: dict[str, int] = field(default_factory=dict)
+    stats: dict[str, int] = field(default_factory=dict)
     advice: str = ""
     learning_curve: tuple[CurvePoint, ...] = ()
 
@@ -264,7 +264,7 @@ _STAGES = ("messages read", "messages used", "dialogues", "turns", "people")
 
 
 def _funnel(report: Report) -> str:
-    counts = report.funnel
+    counts = report.stats
     read = counts.get("messages read", 0)
     if not read:
         return ""

@@ -190,7 +190,7 @@ def learn(
                     command=command,
                     created_at=made_at,
                     seconds=time.monotonic() - began,
-                    funnel=funnel_of(files),
+                    stats=funnel_of(files),
                     advice=advice.sentence if advice else "",
                     learning_curve=advice.points if advice else (),
                 ),
