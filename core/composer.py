@@ -44,6 +44,7 @@ class Composer:
         voice: VoiceOf,
         voice_failed: VoiceFailed | None = None,
         sampling: Sampling,
+        persona: str = "",
         blocked: BlockedWords | None = None,
         rng: random.Random,
         clock: Callable[[], datetime],
@@ -53,6 +54,7 @@ class Composer:
         self._voice = voice
         self._voice_failed = voice_failed
         self._sampling = sampling
+        self._persona = persona
         self._blocked = blocked
         self._rng = rng
         self._clock = clock
@@ -79,6 +81,7 @@ class Composer:
             conversation=message.conversation,
             voice=chosen.voice,
             sampling=sampling,
+            persona=self._persona if chosen.persona is None else chosen.persona,
             # Of the answers given before, only the one replaced may not come back where nothing else comes.
             said=[*(each.message.text for each in context), *given[-1:]],
             given=given,
@@ -163,6 +166,7 @@ class Composer:
                 sampling=replace(sampling, seed=self._rng.getrandbits(31)),
                 adapter=adapter,
                 conversation=request.conversation.key,
+                persona=request.persona,
             )
         except NumericalError as error:
             if adapter is None or self._voice_failed is None:
@@ -203,6 +207,7 @@ class _Request:
     voice: str | None
     """The channel's own choice."""
     sampling: Sampling
+    persona: str
     said: list[str]
     given: list[str]
     asker: str

@@ -51,6 +51,9 @@ def import_(
         list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
     ] = None,
     code: Annotated[str, typer.Option(help="Code blocks: short, keep or drop.")] = "short",
+    columns: Annotated[
+        str, typer.Option(help="Of CSV files: author=…,time=…,text=… and, where there are some, channel=…,id=….")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
@@ -58,6 +61,7 @@ def import_(
     from training.importing import Options, import_talk
     from training.privacy.own_log import learnable
     from training.privacy.run_registry import importing, remember_import
+    from training.workers import stoppable
 
     settings = configured()
     files = [Path(source) for source in sources if source != "log"]
@@ -73,9 +77,10 @@ def import_(
         block_list=_lines(block_list),
         languages=tuple(language or ()),
         code=_code_blocks(code),
+        columns=columns,
     )
     remember_import(settings.person2_home, target, *([held_out] if held_out else []))
-    with importing(settings.person2_home), Bar("importing") as bar:
+    with stoppable(), importing(settings.person2_home), Bar("importing") as bar:
         funnel = import_talk(
             files,
             out=target,

@@ -50,6 +50,7 @@ def intents(*, message_content: bool) -> discord.Intents:
     chosen.guilds = True
     chosen.messages = True
     chosen.reactions = True
+    chosen.typing = True  # who is typing has not finished: what they said a moment ago waits for the rest
     chosen.message_content = message_content
     return chosen
 

@@ -32,13 +32,13 @@ def eve(server: DiscordServer) -> Person:
         ("ask", {"question": "How are you?"}, "> How are you?\nhello"),
         ("again", {}, "(only you) You haven't asked me anything here yet."),
         ("reset", {}, "A fresh start: I will answer without what was said before."),
-        ("voice", {}, "(only you) Voice here: current. On the shelf: current, none, garden."),
+        ("voice", {}, "(only you) Voice here: current. Available: current, none, garden."),
         ("voice", {"name": "garden"}, "(only you) Only members who may manage this channel can choose its voice."),
         ("consent", {"choice": "yes"}, "(only you) Thank you: from now on I may learn from what you write."),
         ("consent", {}, "(only you) You haven't said yes or no. I learn only from people who said yes:"),
-        ("forget-me", {}, "(only you) This deletes everything stored of you, my answers to you included"),
+        ("forget-me", {}, "(only you) This deletes everything stored about you, my answers to you included"),
         ("forget-me", {"choice": "yes"}, "(only you) Done: 0 of your messages and 0 of my answers are deleted."),
-        ("my-data", {}, "(only you) Everything stored of you: 0 messages."),
+        ("my-data", {}, "(only you) Everything stored about you: 0 messages."),
         ("settings", {}, "(only you) Only members who may manage this channel can do that."),
         ("status", {}, "(only you) Model fake;"),
         ("help", {}, "(only you) Mention me, reply to me, write to me directly, or use a command:"),
@@ -134,7 +134,7 @@ async def test_my_data(server: DiscordServer, ann: Person) -> None:
         ann.says(f"{ann.bot} hello")
         await server.posted(1)
         used = await ann.uses("person2 my-data")
-        assert await used.answer() == "(only you) Everything stored of you: 1 messages."
+        assert await used.answer() == "(only you) Everything stored about you: 1 messages."
         [file] = used.answers[0].attachments
         stored = json.loads(server.backend.cdn.get(file["url"]) or b"")
     assert file["filename"] == "person2-my-data.json"

@@ -276,6 +276,17 @@ async def test_threads_and_their_channel_have_contexts_of_their_own() -> None:
     assert model.prompts[-1] == "Person1: outside\nPerson2:"
 
 
+async def test_a_channel_may_have_a_persona_of_its_own() -> None:
+    """The operator's elsewhere, the channel's own there, none where it says so."""
+    model = FakeGenerator()
+    talk = chat(model, settings=ChatSettings(persona="You are Nemo."))
+    message = said("hi")
+    for persona, shown in ((None, "You are Nemo."), ("You are Ahab.", "You are Ahab."), ("", "")):
+        talk.memory.change_settings(message.conversation, persona=persona)
+        await talk.hear(said("hi"))
+        assert model.personas[-1] == shown
+
+
 async def test_where_the_channel_wants_it_the_bot_answers_to_its_name() -> None:
     """The platform's name for it, once a bot told it; commands alone where the channel wants that."""
     talk = chat(settings=ChatSettings(rules=Rules(names=frozenset({"Person2"}))))
