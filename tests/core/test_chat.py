@@ -260,7 +260,8 @@ async def test_the_reply_is_stored_with_what_made_it() -> None:
 async def test_a_failing_database_is_an_error_not_silence() -> None:
     """The bot's boundary gets a StorageError with a sentence to show."""
     talk = chat()
-    talk.memory._engine.dispose()  # an in-memory database is gone with its connection
+    with talk.memory.borrowed() as engine:
+        engine.dispose()  # an in-memory database is gone with its connection
     with pytest.raises(StorageError):
         await talk.hear(said("hi"))
 

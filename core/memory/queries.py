@@ -17,15 +17,18 @@ from core.memory.tables import ConversationRow, MessageRow, PostRow
 from core.messages import Conversation
 
 
-class Recall(Store):
+class Queries:
     """Recall for prompts, for buttons and for training."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def window(self, conversation: Conversation, *, limit: int, until: int | None = None) -> list[Remembered]:
         """The newest `limit` messages since the last reset, oldest first; up to and with row `until` and no later.
 
         An answer stands right after its question, whenever it was finished; replaced answers are left out.
         """
-        with self._session() as session:
+        with self._store.session() as session:
             found = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             if found is None:
                 return []
@@ -46,7 +49,7 @@ class Recall(Store):
 
     def chain(self, row: int, limit: int) -> list[Remembered]:
         """The message `row` and what it answers, back to the start of the reply chain; oldest first."""
-        with self._session() as session:
+        with self._store.session() as session:
             found: list[MessageRow] = []
             current = session.get(MessageRow, row)
             epoch = current.epoch if current else 0
@@ -75,7 +78,7 @@ class Recall(Store):
     def root(self, conversation: Conversation) -> Remembered | None:
         """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
         and the thread was not reset."""
-        with self._session() as session:
+        with self._store.session() as session:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             if thread is None or thread.epoch > 0:
                 return None
@@ -98,25 +101,25 @@ class Recall(Store):
 
     def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is not a post of ours."""
-        with self._session() as session:
+        with self._store.session() as session:
             found = post_row(session, conversation, post)
             return found.message_id if found else None
 
     def details(self, row: int) -> dict[str, str | int | float]:
         """How a reply was made (for “why?”); empty for an unknown row."""
-        with self._session() as session:
+        with self._store.session() as session:
             found = session.get(MessageRow, row)
             return dict(found.details or {}) if found else {}
 
     def answers(self, question: int) -> list[str]:
         """What the bot answered to the message in a row, replaced answers among it, oldest first."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(MessageRow.text).where(MessageRow.answers == question, MessageRow.from_bot.is_(True))
             return list(session.scalars(query.order_by(MessageRow.id)))
 
     def in_thread(self, conversation: Conversation) -> bool:
         """Whether the bot has spoken in this conversation since its last reset: then it takes part in the thread."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = (
                 select(MessageRow.id)
                 .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
@@ -133,7 +136,7 @@ class Recall(Store):
         """Every stored message but replaced replies, oldest first, in flat memory; `person2 import log` reads this."""
         last = 0
         while True:
-            with self._session() as session:
+            with self._store.session() as session:
                 rows = session.execute(
                     select(MessageRow, ConversationRow)
                     .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)

@@ -22,8 +22,11 @@ from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation, Message
 
 
-class Talk(Store):
+class Messages:
     """Messages of people, replies of the bot."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def remember(self, message: Message, *, why: str | None = None, owed: bool = False) -> int | None:
         """Store what was said; the new row, or None if this message is already stored (redelivered).
@@ -31,7 +34,7 @@ class Talk(Store):
         `why` is the rule by which it is to be answered, None where it is not; `owed` whether that answer is still to
         be given when the process ends before it could.
         """
-        return self._write(lambda session: self._insert(session, message, why=why, owed=owed))
+        return self._store.write(lambda session: self._insert(session, message, why=why, owed=owed))
 
     def _insert(self, session: Session, message: Message, *, why: str | None, owed: bool) -> int | None:
         where = message.conversation
@@ -67,7 +70,7 @@ class Talk(Store):
     def complete(self, row: int, said: str, message: Message) -> None:
         """Take over the names in a message that was stored as `said` before they were known; an edit that came
         meanwhile stays."""
-        with self._session() as session:
+        with self._store.session() as session:
             session.execute(
                 update(MessageRow)
                 .where(MessageRow.id == row)
@@ -121,7 +124,7 @@ class Talk(Store):
             session.flush()
             return row.id
 
-        return self._write(store)
+        return self._store.write(store)
 
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
         """Note the platform's ids of a posted reply, which is owed no more. Ids already noted stay, but for those of a
@@ -143,7 +146,7 @@ class Talk(Store):
                 elif session.get_one(MessageRow, found.message_id).replaced:
                     found.message_id = row
 
-        self._write(note)
+        self._store.write(note)
 
     def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Start a new epoch, with `whole_channel` in the channel's threads too: what was said stays stored but is no
@@ -154,11 +157,11 @@ class Talk(Store):
             here = matching(conversation, whole_channel=whole_channel)
             session.execute(update(ConversationRow).where(*here).values(epoch=ConversationRow.epoch + 1))
 
-        self._write(begin)
+        self._store.write(begin)
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
         """Take over an edited message; False if it is not stored."""
-        with self._session() as session:
+        with self._store.session() as session:
             changed = session.execute(
                 update(MessageRow)
                 .where(
@@ -194,7 +197,7 @@ class Talk(Store):
                 row.conversation_id, row.epoch = conversation.id, conversation.epoch
             return row.id, asked
 
-        return self._write(take_over)
+        return self._store.write(take_over)
 
     def remove(self, conversation: Conversation, message_ids: Sequence[str]) -> Removed:
         """Delete messages that were deleted on the platform; a deleted post of ours takes the stored reply with it.
@@ -207,26 +210,26 @@ class Talk(Store):
         for start in range(0, len(message_ids), CHUNK):
             some = message_ids[start : start + CHUNK]
             replies = select(PostRow.message_id).where(*posted, PostRow.post_id.in_(some))
-            removed += self._delete(MessageRow.id.in_(replies))
-            removed += self._delete(*here, MessageRow.message_id.in_(some))
+            removed += self._store.delete(MessageRow.id.in_(replies))
+            removed += self._store.delete(*here, MessageRow.message_id.in_(some))
         if removed != Removed():
-            self._scrub()
+            self._store.scrub()
         return removed
 
     def remove_place(self, conversation: Conversation) -> Removed:
         """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
         thread = conversation.thread is not None
         removed = Removed()
-        for some in self._places(*matching(conversation, whole_channel=not thread)):
-            removed += self._delete(MessageRow.conversation_id.in_(some))
-            with self._session() as session:
+        for some in self._store.places(*matching(conversation, whole_channel=not thread)):
+            removed += self._store.delete(MessageRow.conversation_id.in_(some))
+            with self._store.session() as session:
                 left = select(MessageRow.id).where(MessageRow.conversation_id == ConversationRow.id).exists()
                 session.execute(delete(ConversationRow).where(ConversationRow.id.in_(some), ~left))
         if not thread:
-            with self._session() as session:
+            with self._store.session() as session:
                 chosen = channel_row(session, conversation)
                 if chosen is not None:
                     session.delete(chosen)
         if removed != Removed():
-            self._scrub()
+            self._store.scrub()
         return removed

@@ -15,8 +15,11 @@ from core.memory.tables import ConversationRow, FeedbackRow, MessageRow
 from core.messages import Conversation
 
 
-class Votes(Store):
+class Feedback:
     """👍 and 👎, one a member and reply."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def feedback(
         self,
@@ -56,11 +59,11 @@ class Votes(Store):
                 )
             return True
 
-        return self._write(vote)
+        return self._store.write(vote)
 
     def feedback_counts(self, platform: str, space: str | None = None) -> tuple[int, int]:
         """How many 👍 and 👎 were given, on a platform or in one of its spaces."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(FeedbackRow.liked, func.count()).where(FeedbackRow.platform == platform)
             if space is not None:
                 query = (
@@ -73,7 +76,7 @@ class Votes(Store):
 
     def judged(self) -> tuple[list[str], list[str]]:
         """Message ids of the bot's replies that members liked, and that they disliked; one dislike outweighs likes."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(MessageRow.message_id, func.count(FeedbackRow.id).filter(FeedbackRow.liked.is_(False))).join(
                 FeedbackRow, FeedbackRow.message_id == MessageRow.id
             )
@@ -84,7 +87,7 @@ class Votes(Store):
         """Message ids of what these replies (by message id) answered."""
         question = aliased(MessageRow)
         found: set[str] = set()
-        with self._session() as session:
+        with self._store.session() as session:
             for start in range(0, len(replies), CHUNK):
                 query = (
                     select(question.message_id)
