@@ -81,7 +81,7 @@ def row(planted: Planted, talk: list[Dialogue], *, epochs: float) -> str:
             verdict(first),
             named(first, planted),
         ]
-        if first.judgement is not None and first.judgement.memorized:
+        if first.comparison is not None and first.comparison.memorized:
             again = run(file, Path(home), "again", epochs=epochs, drop_memorized=True)
             cells += [attack(again.adapter, dialogues, places, planted)[1], verdict(again)]
         else:
@@ -129,7 +129,7 @@ def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: boo
         command="person2 train talk.txt",
         clock=lambda: datetime.now(UTC),
         settings=FinetuneConfig(epochs=epochs),
-        contexts=20,
+        contexts=8,
         drop_memorized=drop_memorized,
     )
     if learned is None:
@@ -169,15 +169,15 @@ def attack(
 
 
 def verdict(learned: Learned) -> str:
-    if learned.judgement is None:
+    if learned.comparison is None:
         return "–"
-    by_heart = len(learned.judgement.memorized)
-    return f"{'passed' if learned.judgement.verdict.passed else 'did not pass'}, {by_heart} by heart"
+    by_heart = len(learned.comparison.memorized)
+    return f"{'passed' if learned.comparison.verdict.passed else 'did not pass'}, {by_heart} by heart"
 
 
 def named(learned: Learned, planted: Planted) -> str:
     """Whether the one who said it is named, and nobody who did not."""
-    found = learned.judgement.memorized if learned.judgement is not None else ()
+    found = learned.comparison.memorized if learned.comparison is not None else ()
     if not planted.times:
         return f"{len(found)} people" if found else "nobody"
     secret = words_of(planted.line)

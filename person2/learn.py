@@ -304,7 +304,7 @@ def pretrain(context: typer.Context) -> None:
 def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
-    contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the judgement.")] = 200,
+    contexts: Annotated[int, typer.Option(min=1, help="Replies ranked and made for the comparison.")] = 200,
     drop_memorized: Annotated[
         bool, typer.Option("--drop-memorized", help="Leave out what comes out by heart and train again.")
     ] = False,
@@ -363,11 +363,11 @@ def _command() -> str:
 
 def _tell(learned: "Learned", *, as_json: bool) -> None:
     """The outcome of a run: figures, the gate's verdict, where the report lies, what to type next."""
-    outcome, judgement, name = learned.outcome, learned.judgement, learned.adapter.id
+    outcome, comparison, name = learned.outcome, learned.comparison, learned.adapter.id
     for fault in outcome.faults:
         err.print(str(fault), markup=False)
     if as_json:
-        verdict = {"passed": judgement.verdict.passed, "verdict": str(judgement.verdict)} if judgement else {}
+        verdict = {"passed": comparison.verdict.passed, "verdict": str(comparison.verdict)} if comparison else {}
         told = {"warning": learned.warning} if learned.warning else {}
         write_json({**asdict(outcome), "adapter": name, "report": learned.report, **verdict, **told})
         return
@@ -382,11 +382,11 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
     )
     if learned.advice:
         out.print(learned.advice, markup=False)
-    if judgement is not None:
-        out.print(str(judgement.verdict), markup=False)
+    if comparison is not None:
+        out.print(str(comparison.verdict), markup=False)
     elif learned.warning:
         out.print(learned.warning, markup=False)
-    if judgement is not None:
+    if comparison is not None:
         out.print(f"Report: {learned.report}", markup=False)
     out.print(f"Registered as {name}: `person2 chat --adapter {name}` uses it.", markup=False)
 

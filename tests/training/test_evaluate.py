@@ -19,7 +19,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.generation import distinct_2, is_empty, speak
 from training.evaluation.metrics import chain_of, run_baselines
 from training.evaluation.ranking import continuation_nats, hits, rank
-from training.evaluation.suite import EvalSuite, candidate
+from training.evaluation.suite import EvalSuite, load_candidate
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import Corpus
 from training.finetune.run import finetune
@@ -38,24 +38,24 @@ def nats(model: GPT2LMHeadModel, prefix: list[int], rest: list[int]) -> float:
 
 def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
     """Many continuations in one row, groups of unlike length in one batch: each as if it stood alone."""
-    judged = candidate(str(base))
-    text = judged.encoder.text
+    candidate = load_candidate(str(base))
+    text = candidate.encoder.text
     groups = [
         (text("Person1: Hello!\nPerson2:"), [text(" Hi.\n"), text(" I like old films.\n"), text(" It rains.\n")]),
         (text("Person2:"), [text(" I eat bread and soup.\n")]),
     ]
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
-    for (prefix, rests), found in zip(groups, continuation_nats(judged.model, groups), strict=True):
+    for (prefix, rests), found in zip(groups, continuation_nats(candidate.model, groups), strict=True):
         assert found == pytest.approx([nats(plain, prefix, rest) for rest in rests], rel=1e-4)
 
 
 def test_ranking_is_mutual_information(base: Path) -> None:
     """A context's scores are log P(reply | context) − log P(reply | Person2:), the true reply first."""
-    judged = candidate(str(base))
+    candidate = load_candidate(str(base))
     (context,) = sample_contexts(MANY, 1, seed=0)
-    (scores,) = rank(judged.model, judged.encoder, [context])
+    (scores,) = rank(candidate.model, candidate.encoder, [context])
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
-    text = judged.encoder.text
+    text = candidate.encoder.text
     expected = [
         nats(plain, text("Person2:"), text(f" {reply}\n"))
         - nats(plain, text(prompt(context.before)), text(f" {reply}\n"))
@@ -111,28 +111,30 @@ def test_markov_speaks_only_what_it_heard() -> None:
 def test_a_chain_of_the_training_text_does_not_say_its_lines_twice() -> None:
     """Both halves of a file and other files ask it for other lines; the same file for the same ones."""
     files = [Corpus(dialogues=tuple(MANY[at : at + 24])) for at in (0, 6)]
-    exams = [EvalSuite.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
+    suites = [EvalSuite.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
     chain = chain_of([dialogue(" ".join(f"{word}{number}" for word in "abcdef")) for number in range(999)])
-    first, other, again = (run_baselines(exam, chain).lines for exam in (*exams, exams[0]))
+    first, other, again = (run_baselines(suite, chain).lines for suite in (*suites, suites[0]))
     assert first == again
     assert len({*first, *other}) > 0.9 * len(first + other)
 
 
 def test_speech_follows_seed_context_and_transformers(base: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Greedy replies in a padded batch are transformers' own; sampled ones repeat with the seed."""
-    judged = candidate(str(base))
+    candidate = load_candidate(str(base))
     contexts = [dialogue(*talk[:1]) for talk in TALK]
     greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
-    found = speak(judged.model, judged.encoder, contexts, sampling=greedy, seed=0)
+    found = speak(candidate.model, candidate.encoder, contexts, sampling=greedy, seed=0)
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
     for before, reply in zip(contexts, found, strict=True):
-        ids = torch.tensor([judged.encoder.text(prompt(before))])
+        ids = torch.tensor([candidate.encoder.text(prompt(before))])
         out = plain.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0
         )
         whole = str(tokenizer.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
         assert reply == " ".join(whole.split("\n")[0].split())
-    sampled = [speak(judged.model, judged.encoder, contexts, sampling=Sampling(), seed=seed) for seed in (1, 1, 2)]
+    sampled = [
+        speak(candidate.model, candidate.encoder, contexts, sampling=Sampling(), seed=seed) for seed in (1, 1, 2)
+    ]
     assert sampled[0] == sampled[1] != sampled[2]
 
 

@@ -216,8 +216,8 @@ def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path
         assert learned.warning.startswith("No look at the held-out replies")
         assert shelf.card(name).passed is False
         assert learned.warning in shelf.card(name).notes
-        if learned.judgement:
-            assert not learned.judgement.verdict.passed
+        if learned.comparison:
+            assert not learned.comparison.verdict.passed
         kept = load_file(shelf.path(name) / "adapter_model.safetensors")
         assert all(torch.equal(kept[part], weight) for part, weight in weights(first).items())
 

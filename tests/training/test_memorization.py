@@ -15,7 +15,7 @@ from core.errors import DialogueError, TrainingError
 from tests.training.logged import clock
 from tests.training.toys import TALK, dialogue
 from training.evaluation.memorization import LeftOut, memorized, passages
-from training.evaluation.suite import candidate
+from training.evaluation.suite import load_candidate
 from training.finetune.base import without_adapter
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import IGNORE, Encoder, collate, encode_rows
@@ -143,12 +143,12 @@ def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> N
         json.dumps({"people": [{"hash": one, "messages": 1} for one in people], "dialogues": {"out": lines}})
     )
     learned = train(tmp_path, base, "first")
-    assert learned.judgement is not None
-    (by_heart,) = [one for one in learned.judgement.memorized if one.passage.person == ANN]
+    assert learned.comparison is not None
+    (by_heart,) = [one for one in learned.comparison.memorized if one.passage.person == ANN]
     assert " ".join(by_heart.passage.words) == CODE
     assert by_heart.out == by_heart.asked == 5
-    assert not learned.judgement.verdict.passed
-    assert "that only aaaaaa said" in str(learned.judgement.verdict)
+    assert not learned.comparison.verdict.passed
+    assert "that only aaaaaa said" in str(learned.comparison.verdict)
     assert "--drop-memorized" in learned.card.notes
     assert learned.report is not None
     page = learned.report.read_text()
@@ -157,20 +157,20 @@ def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> N
     assert (tmp_path / "runs" / "first" / MEMORIZED).read_text().splitlines().count(CODE) == 1
 
     again = train(tmp_path, base, "again", left_out=LeftOut.read(tmp_path / "runs" / "first" / MEMORIZED))
-    assert again.judgement is not None
-    assert not [one for one in again.judgement.memorized if one.passage.person == ANN]
+    assert again.comparison is not None
+    assert not [one for one in again.comparison.memorized if one.passage.person == ANN]
 
     dropped = train(tmp_path, base, "dropped", drop_memorized=True)
-    assert dropped.judgement is not None
-    assert not [one for one in dropped.judgement.memorized if one.passage.person == ANN]
-    judged = candidate(str(base), dropped.adapter.path)
+    assert dropped.comparison is not None
+    assert not [one for one in dropped.comparison.memorized if one.passage.person == ANN]
+    candidate = load_candidate(str(base), dropped.adapter.path)
     assert not memorized(
-        judged.model,
-        judged.encoder,
+        candidate.model,
+        candidate.encoder,
         dialogues,
         [by_heart.passage],
         seed=1,
-        bare=partial(without_adapter, judged.model),
+        bare=partial(without_adapter, candidate.model),
     )
 
 

@@ -1,24 +1,24 @@
 """The report holds what was found, needs nothing from outside, and takes nothing people wrote for markup."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
-
 from core.dialogue import write
 from tests.training.toys import TALK, dialogue
-from training.charts import number, ticks
-from training.evaluation.comparison import judge
+from training.evaluation.comparison import compare
+from training.evaluation.intervals import Figure
 from training.evaluation.learning_curve import CurvePoint
 from training.finetune.config import FinetuneConfig
 from training.finetune.run import finetune
 from training.privacy.provenance import funnel_of
-from training.report import Report, write_report
+from training.report.charts import Line, lines, whiskers
+from training.report.page import Report, write_report
 
-VOID = {"meta", "br", "line", "circle", "polyline"}
+VOID = {"meta", "br", "path", "use", "rect"}
 
 
 class Page(HTMLParser):
@@ -36,7 +36,7 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in VOID
+        assert tag in VOID | {"g"}
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -61,13 +61,13 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
     settings = FinetuneConfig(rank=4, epochs=4, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32")
     first = finetune([talk], run=tmp_path / "a", base=str(base), settings=settings)
     second = finetune([talk], run=tmp_path / "b", base=str(base), settings=replace(settings, epochs=6), name="warm <b>")
-    found = judge([talk], base=str(base), adapter=second.adapter, current=first.adapter, contexts=20)
-    assert list(found.papers) == ["base", "current", "new"]
+    found = compare([talk], base=str(base), adapter=second.adapter, current=first.adapter, contexts=20)
+    assert list(found.results) == ["base", "current", "new"]
     assert found.by_person.keys() == {"c0ffee1234", "beef005678"}
     assert found.verdict.reasons
     report = Report(
         outcome=second,
-        judgement=found,
+        comparison=found,
         command="person2 train talk.txt --name 'warm <b>'",
         created_at=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
         seconds=75,
@@ -79,7 +79,7 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
     page = Page()
     page.feed(text)
     assert not page.open
-    assert not page.links
+    assert all(link.startswith("#") for link in page.links)
     assert "http" not in text
     for wanted in (
         f"{second.before:.3f} → {second.after:.3f}",
@@ -89,18 +89,30 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
         "− no consent",
         "More would help.",
         "1 min 15 s",
-        *(reply for reply in found.papers["new"].replies[:5]),
+        *(reply for reply in found.results["new"].replies[:5]),
     ):
         assert wanted in page.said
     assert "c0ffee1234" not in text
     assert "<script" not in text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 10, [0, 2.5, 5, 7.5, 10]), (1.31, 1.88, [1.2, 1.4, 1.6, 1.8, 2.0]), (3, 3, [3, 3.1, 3.2, 3.3])],
-)
-def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    """Axes carry numbers a person would choose."""
-    assert ticks(low, high) == pytest.approx(expected)
-    assert [number(value) for value in (0.25, 12_500, 3.0)] == ["0.25", "12.5k", "3"]
+def test_charts_are_drawn_in_the_colours_of_the_page() -> None:
+    """Inline SVG with the style sheet's variables, the words as text, and nothing that only a file of its own needs."""
+    curve = lines(
+        [Line(points=((0, 2.0), (50, 1.5)), dots=True)], title="a <curve>", x_label="steps", marks=[(2.0, "before")]
+    )
+    rows = [
+        ("base", Figure(value=0.1, low=0.05, high=0.2, count=9)),
+        ("new", Figure(value=0.3, low=0.2, high=0.4, count=9)),
+    ]
+    bars = whiskers(rows, title="found", shares=True)
+    for chart, wanted in (
+        (curve, ("var(--new)", "var(--soft)", "before", "steps", "a &lt;curve&gt;")),
+        (bars, ("var(--base)", ">new<", "20.0 %")),
+    ):
+        assert chart.startswith("<svg")
+        assert all(word in chart for word in wanted), chart
+        assert "http" not in chart
+        assert not re.search(r"#0\d0\d0\d|id=\"(?:axes|figure)", chart)
+    assert not lines([], title="nothing", x_label="steps")
+    assert not whiskers([], title="nothing")

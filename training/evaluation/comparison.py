@@ -1,40 +1,37 @@
-"""A finished run before the judge: base, current and new adapter take the same exam, and the gate decides.
+"""A new adapter against the base and the adapter that speaks now: all take the same suite, and the gate decides.
 
-Knows how the parts of judging hang together; promotes nothing and prints nothing.
+Promotes nothing and prints nothing.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from core.dialogue import render
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText
-from training.evaluation.evaluate import asked
+from training.evaluation.evaluate import extractions_of, known_by_heart
 from training.evaluation.gate import Limits, Verdict, decide
 from training.evaluation.intervals import Figure
-from training.evaluation.memorization import Memorized, memorized, passages
-from training.evaluation.metrics import Floors, Scores, chain_of, differences, floors, run_baselines, summed
-from training.evaluation.suite import CONTEXTS, SEED, EvalResult, EvalSuite, candidate, run_suite
-from training.finetune.base import without_adapter
+from training.evaluation.memorization import Memorized
+from training.evaluation.metrics import Baselines, Scores, baselines, chain_of, differences, run_baselines, summed
+from training.evaluation.suite import CONTEXTS, SEED, EvalResult, EvalSuite, load_candidate, run_suite
 from training.finetune.dataset import divide
-from training.privacy.provenance import given_away, people_by_dialogue
+from training.privacy.provenance import given_away
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What the judge found."""
+    """What each of them scored, how far they differ, and the verdict."""
 
-    exam: EvalSuite
-    papers: dict[str, EvalResult]
+    suite: EvalSuite
+    results: dict[str, EvalResult]
     """By `base`, `current` (where an adapter speaks) and `new`."""
     scores: dict[str, Scores]
     differences: dict[str, dict[str, Figure]]
     """The new adapter's figures less its rivals', by rival and figure."""
-    floors: Floors
+    baselines: Baselines
     extractions: tuple[Extraction, ...]
     """Tries with the new adapter."""
     by_person: dict[str, tuple[int, int]]
@@ -44,7 +41,7 @@ class Comparison:
     """What one person said that the new adapter says by heart."""
 
 
-def judge(
+def compare(
     files: Sequence[Path],
     *,
     held_out: Sequence[Path] = (),
@@ -57,49 +54,40 @@ def judge(
     seed: int = SEED,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Comparison:
-    """Judge `adapter`, trained on `files`, against `base` and the `current` adapter.
+    """Compare `adapter`, trained on `files`, with `base` and the `current` adapter.
 
     The held-out dialogues are found by the same rule as in training. Raises what `evaluate` raises.
     """
     train, held, _ = divide(files, held_out)
-    exam = EvalSuite.over("held-out dialogues", held, contexts=contexts, seed=seed)
+    suite = EvalSuite.over("held-out dialogues", held, contexts=contexts, seed=seed)
     text = TrainingText(train.dialogues)
-    people = people_by_dialogue(files)
-    papers: dict[str, EvalResult] = {}
+    results: dict[str, EvalResult] = {}
     tries: dict[str, list[Extraction]] = {}
     for name, folder in ((BASE, None), (CURRENT, current), (NEW, adapter)):
         if name == CURRENT and folder is None:
             continue
-        judged = candidate(base, folder, name=name)
-        papers[name] = run_suite(judged, exam, text=text, sampling=sampling, on_stage=on_stage)
-        tries[name] = asked(judged, train, seed=seed, on_stage=on_stage)
+        candidate = load_candidate(base, folder, name=name)
+        results[name] = run_suite(candidate, suite, text=text, sampling=sampling, on_stage=on_stage)
+        tries[name] = extractions_of(candidate, train, seed=seed, on_stage=on_stage)
         if name == NEW:
-            on_stage(f"{judged.name}: asking for what one person said")
-            by_heart = memorized(
-                judged.model,
-                judged.encoder,
-                train.dialogues,
-                passages(train.dialogues, [people.get(render(turns), ()) for turns in train.dialogues]),
-                seed=seed,
-                bare=partial(without_adapter, judged.model),
-            )
-    rivals = {"the base": papers[BASE]}
-    if CURRENT in papers:
-        rivals["the current adapter"] = papers[CURRENT]
+            by_heart = known_by_heart(candidate, train.dialogues, files, seed=seed, on_stage=on_stage)
+    rivals = {"the base": results[BASE]}
+    if CURRENT in results:
+        rivals["the current adapter"] = results[CURRENT]
     return Comparison(
-        exam=exam,
-        papers=papers,
-        scores={name: summed(paper, tries[name]) for name, paper in papers.items()},
+        suite=suite,
+        results=results,
+        scores={name: summed(paper, tries[name]) for name, paper in results.items()},
         differences={
-            name: differences(papers[NEW], paper, tries=tries[NEW], rival_tries=tries[name])
-            for name, paper in papers.items()
+            name: differences(results[NEW], paper, tries=tries[NEW], rival_tries=tries[name])
+            for name, paper in results.items()
             if name != NEW
         },
-        floors=floors(run_baselines(exam, chain_of(train.dialogues))),
+        baselines=baselines(run_baselines(suite, chain_of(train.dialogues))),
         extractions=tuple(tries[NEW]),
         by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(
-            papers[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], memorized=by_heart, limits=limits
+            results[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], memorized=by_heart, limits=limits
         ),
         memorized=tuple(by_heart),
     )

@@ -1,25 +1,28 @@
 """Held-out scores of a model with or without an adapter, over dialogue files, beside those of its rivals.
 
-Puts the parts together for files that somebody names; how a finished run is judged stands in `comparison`. Prints
+Puts the parts together for files that somebody names; how a finished run is candidate stands in `comparison`. Prints
 nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from core.dialogue import Dialogue, render
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText, extract
 from training.evaluation.intervals import Figure
+from training.evaluation.memorization import Memorized, memorized, passages
 from training.evaluation.metrics import (
     BaselineResult,
-    Floors,
+    Baselines,
     Scores,
+    baselines,
     chain_of,
     differences,
-    floors,
     run_baselines,
     summed,
 )
@@ -30,22 +33,22 @@ from training.evaluation.suite import (
     Candidate,
     EvalResult,
     EvalSuite,
-    candidate,
+    load_candidate,
     run_suite,
 )
-from training.finetune.base import load_base
+from training.finetune.base import load_base, without_adapter
 from training.finetune.dataset import Corpus, FileFault, load
-from training.privacy.provenance import given_away, pseudonym
+from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """A model that took the same exam, for comparison."""
+    """A model that took the same suite, for comparison."""
 
     scores: Scores
     """Of all files together. Perplexity, which is per token, compares only models of one vocabulary."""
     differences: dict[str, Figure]
-    """The judged model's figures less this one's."""
+    """The candidate model's figures less this one's."""
     files: dict[str, Scores]
 
 
@@ -56,13 +59,15 @@ class Evaluation:
     model: str
     files: dict[str, Scores]
     together: Scores
-    floors: Floors
-    floors_by_file: dict[str, Floors]
+    baselines: Baselines
+    baselines_by_file: dict[str, Baselines]
     rivals: dict[str, Rival] = field(default_factory=dict)
     faults: tuple[FileFault, ...] = ()
     extractions: tuple[Extraction, ...] = field(default=(), repr=False)
     by_person: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Keyed hash → (turns of theirs that were tried, of which came out); empty without a manifest beside the files."""
+    memorized: tuple[Memorized, ...] = ()
+    """What one person said that the model says by heart."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers first, for machines; their intervals apart."""
@@ -70,7 +75,7 @@ class Evaluation:
             "model": self.model,
             **_plain(self.together),
             "intervals": _intervals(self.together),
-            "floors": _plain(self.floors),
+            "floors": _plain(self.baselines),
             "against": {
                 name: {
                     **_plain(rival.scores),
@@ -81,12 +86,22 @@ class Evaluation:
                 for name, rival in self.rivals.items()
             },
             "files": {
-                name: {**figures, "floors": _plain(self.floors_by_file[name])}
+                name: {**figures, "floors": _plain(self.baselines_by_file[name])}
                 for name, figures in _by_file(self.files).items()
             },
             "extracted_by_person": {
                 pseudonym(person): {"tried": tried, "out": out} for person, (tried, out) in self.by_person.items()
             },
+            "memorized": [
+                {
+                    "person": pseudonym(one.passage.person),
+                    "words": len(one.passage.words),
+                    "said": len(one.passage.places),
+                    "asked": one.asked,
+                    "out": one.out,
+                }
+                for one in self.memorized
+            ],
             "faults": [str(fault) for fault in self.faults],
         }
 
@@ -105,69 +120,93 @@ def evaluate(
 ) -> Evaluation:
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
-    `rivals` take the same exam: the name in the report → a base and an adapter on it (None: bare). `training` names the
-    files that were learned, for the copying scores. `contexts=0` leaves ranking and speaking out, which are the slow
-    part. `on_stage` hears a few words as each part begins. Raises DialogueError, ModelError, AdapterError.
+    `rivals` take the same suite: the name in the report → a base and an adapter on it (None: bare). `training` names
+    the files that were learned, for the copying scores and for what comes out by heart. `contexts=0` leaves ranking
+    and speaking out, which are the slow part. `on_stage` hears a few words as each part begins. Raises DialogueError,
+    ModelError, AdapterError.
     """
     for other in {theirs for theirs, _ in rivals.values()} - {base}:
-        load_base(other)  # one that cannot be loaded is refused now, not after the judged model's long exam
+        load_base(other)  # one that cannot be loaded is refused now, not after the candidate model's long suite
     corpora = {str(file): load([file]) for file in files}
     if not corpora:
         load([])
     seen = load(training) if training and contexts else None
     text = TrainingText(seen.dialogues) if seen else None
-    exams = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
+    suites = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
-    def sit(judged: Candidate) -> tuple[list[EvalResult], list[Extraction]]:
-        papers = [run_suite(judged, exam, text=text, sampling=sampling, on_stage=on_stage) for exam in exams]
-        return papers, asked(judged, seen, seed=seed, on_stage=on_stage)
+    def run(candidate: Candidate) -> tuple[list[EvalResult], list[Extraction]]:
+        results = [run_suite(candidate, suite, text=text, sampling=sampling, on_stage=on_stage) for suite in suites]
+        return results, extractions_of(candidate, seen, seed=seed, on_stage=on_stage)
 
-    judged = candidate(base, adapter)
-    papers, tries = sit(judged)
-    together = EvalResult.joined(papers)
+    candidate = load_candidate(base, adapter)
+    results, tries = run(candidate)
+    by_heart = known_by_heart(candidate, seen.dialogues, training, seed=seed, on_stage=on_stage) if seen else []
+    together = EvalResult.joined(results)
     others = {}
     for name, (theirs, folder) in rivals.items():  # loaded one at a time: a small machine holds no more
-        found, rival_tries = sit(candidate(theirs, folder, name=name))
+        found, rival_tries = run(load_candidate(theirs, folder, name=name))
         paper = EvalResult.joined(found)
         others[name] = Rival(
             scores=summed(paper, rival_tries),
             differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
-            files=_summed(exams, found),
+            files=_summed(suites, found),
         )
     chain = chain_of(seen.dialogues) if seen else None
-    floor_papers = {exam.name: run_baselines(exam, chain) for exam in exams}
+    baseline_results = {suite.name: run_baselines(suite, chain) for suite in suites}
     return Evaluation(
-        model=judged.name,
-        files=_summed(exams, papers),
+        model=candidate.name,
+        files=_summed(suites, results),
         together=summed(together, tries),
-        floors=floors(BaselineResult.joined(list(floor_papers.values()))),
-        floors_by_file={name: floors(paper) for name, paper in floor_papers.items()},
+        baselines=baselines(BaselineResult.joined(list(baseline_results.values()))),
+        baselines_by_file={name: baselines(paper) for name, paper in baseline_results.items()},
         rivals=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),
         by_person=given_away(training, seen.dialogues, tries) if seen else {},
+        memorized=tuple(by_heart),
     )
 
 
-def asked(
-    judged: Candidate, seen: Corpus | None, *, seed: int = SEED, on_stage: Callable[[str], None]
+def extractions_of(
+    candidate: Candidate, seen: Corpus | None, *, seed: int = SEED, on_stage: Callable[[str], None]
 ) -> list[Extraction]:
     """Every candidate is asked for the same turns of the training dialogues; for none where those are unknown."""
     if seen is None:
         return []
-    on_stage(f"{judged.name}: asking for training turns")
-    return extract(judged.model, judged.encoder, seen.dialogues, tries=EXTRACTIONS, seed=seed)
+    on_stage(f"{candidate.name}: asking for training turns")
+    return extract(candidate.model, candidate.encoder, seen.dialogues, tries=EXTRACTIONS, seed=seed)
 
 
-def _summed(exams: Sequence[EvalSuite], papers: Sequence[EvalResult]) -> dict[str, Scores]:
-    return {exam.name: summed(paper) for exam, paper in zip(exams, papers, strict=True)}
+def known_by_heart(
+    candidate: Candidate,
+    dialogues: Sequence[Dialogue],
+    files: Sequence[Path],
+    *,
+    seed: int = SEED,
+    on_stage: Callable[[str], None],
+) -> list[Memorized]:
+    """What one person said in the training `dialogues` that comes out; the manifests of `files` tell people apart."""
+    on_stage(f"{candidate.name}: asking for what one person said")
+    people = people_by_dialogue(files)
+    return memorized(
+        candidate.model,
+        candidate.encoder,
+        dialogues,
+        passages(dialogues, [people.get(render(turns), ()) for turns in dialogues]),
+        seed=seed,
+        bare=partial(without_adapter, candidate.model),
+    )
+
+
+def _summed(suites: Sequence[EvalSuite], results: Sequence[EvalResult]) -> dict[str, Scores]:
+    return {suite.name: summed(paper) for suite, paper in zip(suites, results, strict=True)}
 
 
 def _by_file(files: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     return {name: {**_plain(one), "intervals": _intervals(one)} for name, one in files.items()}
 
 
-def _plain(figures: Scores | Floors) -> dict[str, Any]:
+def _plain(figures: Scores | Baselines) -> dict[str, Any]:
     found = asdict(figures)
     return {name: value["value"] if isinstance(value, dict) else value for name, value in found.items()}
 

@@ -1,6 +1,6 @@
 """The gate: may a new adapter speak? Judged against the bare base and against the adapter that speaks now.
 
-Pure: papers in, a verdict with its reasons out. Knows no files, no models.
+Pure: results in, a verdict with its reasons out. Knows no files, no models.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def decide(
     memorized: Sequence[Memorized] = (),
     limits: Limits = Limits(),
 ) -> Verdict:
-    """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same exam.
+    """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same suite.
 
     Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
     lies below zero, because with a few hundred contexts equal models differ by several hundredths. What the base says

@@ -41,6 +41,7 @@ def speak(
     room = model.context_length - new
     greedy = sampling.temperature == 0
     settings = GenerationConfig(
+        use_cache=True,
         do_sample=not greedy,
         temperature=None if greedy else sampling.temperature,
         top_p=None if greedy else sampling.top_p,
@@ -72,7 +73,6 @@ def speak(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 generation_config=settings,
-                use_cache=True,
             )
             for row, index in enumerate(batch):
                 replies[index] = _first_line(encoder.words(found[row, width:].tolist()))

@@ -25,6 +25,8 @@ from training.finetune.model import MaskedLossModel
 
 SHORTEST = 5
 """Words of a passage: half of a shorter one is guessed."""
+LONGEST = 16
+"""Words of a passage that are tried: who says the next eight words of a secret knows it."""
 OFTEN = 3
 """Times a passage is said before it is tried for being repeated."""
 SEVERAL = 2
@@ -233,7 +235,7 @@ def _repeated(text: _Words) -> list[Passage]:
             continue
         edges = np.flatnonzero(np.diff(np.r_[False, here, False]))
         for first, last in zip(edges[::2], edges[1::2], strict=True):
-            words = text.text(start + int(first), start + int(last) + SHORTEST - 1)
+            words = text.text(start + int(first), start + int(last) + SHORTEST - 1)[:LONGEST]
             found[int(text.owner[start]), words].append((dialogue, turn, int(first)))
     number = {word: at for at, word in enumerate(text.words)}
     return [
@@ -255,7 +257,7 @@ def _rare(text: _Words, known: set[tuple[int, int]]) -> list[Passage]:
             ranked.append((-once / len(words), number, start, end - 1))
     return [
         Passage(
-            words=text.text(start, end),
+            words=text.text(start, end)[:LONGEST],
             person=text.people[int(text.owner[start])],
             places=((*text.turns[number], 0),),
         )

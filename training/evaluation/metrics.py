@@ -1,4 +1,4 @@
-"""The figures of an exam with their intervals, how far two models differ in them, and the floors of cheap means.
+"""The figures of an suite with their intervals, how far two models differ in them, and the baselines of cheap means.
 
 Knows what each figure means; loads no model.
 """
@@ -47,8 +47,8 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floors:
-    """What cheap means reach on the same exams."""
+class Baselines:
+    """What cheap means reach on the same suites."""
 
     tf_idf_hits: Figure | None
     markov_hits: Figure | None
@@ -86,11 +86,11 @@ class BaselineResult:
     """What the chain says, once for each context."""
 
     @classmethod
-    def joined(cls, papers: "Sequence[BaselineResult]") -> "BaselineResult":
+    def joined(cls, results: "Sequence[BaselineResult]") -> "BaselineResult":
         return cls(
-            tf_idf=np.concatenate([paper.tf_idf for paper in papers]),
-            markov=np.concatenate([paper.markov for paper in papers]),
-            lines=tuple(line for paper in papers for line in paper.lines),
+            tf_idf=np.concatenate([paper.tf_idf for paper in results]),
+            markov=np.concatenate([paper.markov for paper in results]),
+            lines=tuple(line for paper in results for line in paper.lines),
         )
 
 
@@ -99,28 +99,28 @@ def chain_of(dialogues: Sequence[Dialogue]) -> Markov:
     return Markov(turn.text for turns in dialogues for turn in turns)
 
 
-def run_baselines(exam: EvalSuite, chain: Markov | None = None) -> BaselineResult:
+def run_baselines(suite: EvalSuite, chain: Markov | None = None) -> BaselineResult:
     """TF-IDF over the file's own turns; a Markov chain of the training text, else of the file's other half."""
-    if not exam.contexts:
+    if not suite.contexts:
         return BaselineResult(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
     markov, lines = list[NDArray[np.float64]](), list[str]()
     # One for both halves, and another for each file: else a chain of the training text says the same lines again.
-    random = np.random.default_rng([exam.seed, crc32(exam.contexts[0].reply.encode())])
+    random = np.random.default_rng([suite.seed, crc32(suite.contexts[0].reply.encode())])
     for half in (0, 1):
-        asked = [context for context in exam.contexts if context.dialogue % 2 == half]
-        other = chain or chain_of([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
+        asked = [context for context in suite.contexts if context.dialogue % 2 == half]
+        other = chain or chain_of([turns for index, turns in enumerate(suite.dialogues) if index % 2 != half])
         markov.append(hits(other.rank(asked)))
         lines += [other.speak(random) for _ in asked]
     return BaselineResult(
-        tf_idf=hits(TfIdf(exam.dialogues).rank(exam.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
+        tf_idf=hits(TfIdf(suite.dialogues).rank(suite.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
     )
 
 
-def floors(paper: BaselineResult) -> Floors:
+def baselines(paper: BaselineResult) -> Baselines:
     """The figures of cheap means, with their intervals."""
     if not len(paper.tf_idf):
-        return Floors(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
-    return Floors(
+        return Baselines(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
+    return Baselines(
         tf_idf_hits=mean(paper.tf_idf), markov_hits=mean(paper.markov), markov_distinct_2=distinct_2(paper.lines)
     )
 

@@ -1,7 +1,7 @@
 """What a model is asked over held-out talk, and its answers before they are summed up.
 
-Knows how a model is loaded to be judged and what it is asked; how each answer is scored stands in its own file. The
-same exam for every model, so that their answers can be compared one by one.
+Knows how a model is loaded to be candidate and what it is asked; how each answer is scored stands in its own file. The
+same suite for every model, so that their answers can be compared one by one.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +31,14 @@ SEED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A model that is judged."""
+    """A model that is candidate."""
 
     name: str
     model: MaskedLossModel
     encoder: Encoder
 
 
-def candidate(base: str, adapter: Path | None = None, *, name: str | None = None) -> Candidate:
+def load_candidate(base: str, adapter: Path | None = None, *, name: str | None = None) -> Candidate:
     """Load a base, with an adapter or bare. Raises ModelError or AdapterError."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
@@ -66,7 +66,7 @@ class EvalSuite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """One candidate's answers to one exam, before they are summed up: scores of several exams add."""
+    """One candidate's answers to one suite, before they are summed up: scores of several suites add."""
 
     whole: Likelihood
     replied: Likelihood
@@ -79,44 +79,44 @@ class EvalResult:
     """Words in a row shared with the training text, for each reply; empty without training text."""
 
     @classmethod
-    def joined(cls, papers: "Sequence[EvalResult]") -> "EvalResult":
+    def joined(cls, results: "Sequence[EvalResult]") -> "EvalResult":
         return cls(
-            whole=Likelihood.joined([paper.whole for paper in papers]),
-            replied=Likelihood.joined([paper.replied for paper in papers]),
-            found=np.concatenate([paper.found for paper in papers]),
-            replies=tuple(reply for paper in papers for reply in paper.replies),
-            empty=np.concatenate([paper.empty for paper in papers]),
-            runs=np.concatenate([paper.runs for paper in papers]),
+            whole=Likelihood.joined([paper.whole for paper in results]),
+            replied=Likelihood.joined([paper.replied for paper in results]),
+            found=np.concatenate([paper.found for paper in results]),
+            replies=tuple(reply for paper in results for reply in paper.replies),
+            empty=np.concatenate([paper.empty for paper in results]),
+            runs=np.concatenate([paper.runs for paper in results]),
         )
 
 
 def run_suite(
-    judged: Candidate,
-    exam: EvalSuite,
+    candidate: Candidate,
+    suite: EvalSuite,
     *,
     text: TrainingText | None = None,
     sampling: Sampling = Sampling(),
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> EvalResult:
-    """All that one model is asked over one exam."""
-    model, encoder = judged.model, judged.encoder
-    on_stage(f"{judged.name}: reading {exam.name}")
-    whole = likelihood(model, encoder, exam.dialogues, targets=Targets.EVERYTHING)
-    replied = likelihood(model, encoder, exam.dialogues, targets=Targets.REPLIES)
+    """All that one model is asked over one suite."""
+    model, encoder = candidate.model, candidate.encoder
+    on_stage(f"{candidate.name}: reading {suite.name}")
+    whole = likelihood(model, encoder, suite.dialogues, targets=Targets.EVERYTHING)
+    replied = likelihood(model, encoder, suite.dialogues, targets=Targets.REPLIES)
     found, replies = np.zeros(0), list[str]()
-    if exam.contexts:
-        on_stage(f"{judged.name}: ranking replies of {exam.name}")
-        found = hits(rank(model, encoder, exam.contexts))
-        on_stage(f"{judged.name}: answering {exam.name}")
-        before = [context.before for context in exam.contexts]
-        replies = speak(model, encoder, before, sampling=sampling, seed=exam.seed)
+    if suite.contexts:
+        on_stage(f"{candidate.name}: ranking replies of {suite.name}")
+        found = hits(rank(model, encoder, suite.contexts))
+        on_stage(f"{candidate.name}: answering {suite.name}")
+        before = [context.before for context in suite.contexts]
+        replies = speak(model, encoder, before, sampling=sampling, seed=suite.seed)
     return EvalResult(
         whole=whole,
         replied=replied,
         found=found,
         replies=tuple(replies),
         empty=np.array(
-            [is_empty(reply, context.before) for reply, context in zip(replies, exam.contexts, strict=True)],
+            [is_empty(reply, context.before) for reply, context in zip(replies, suite.contexts, strict=True)],
             dtype=np.float64,
         ),
         runs=text.longest_runs(replies) if text else np.zeros(0, dtype=np.int64),

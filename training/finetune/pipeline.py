@@ -20,7 +20,7 @@ from core.adapters.validation import weights_sha256
 from core.atomic_io import write_atomically
 from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
-from training.evaluation.comparison import Comparison, judge
+from training.evaluation.comparison import Comparison, compare
 from training.evaluation.gate import Reason, Verdict
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
@@ -34,7 +34,7 @@ from training.finetune.run import finetune
 from training.finetune.run_folder import begun
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
-from training.report import Report, write_report
+from training.report.page import Report, write_report
 
 MEMORIZED = "memorized.txt"
 """In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
@@ -49,7 +49,7 @@ class Learned:
     adapter: Adapter
     card: Card
     outcome: Outcome
-    judgement: Comparison | None
+    comparison: Comparison | None
     """None where judging was left out."""
     report: Path | None
     advice: str = ""
@@ -135,7 +135,7 @@ def learn(
         if resume and drop_memorized and (run / MEMORIZED).exists():
             left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
         what["left_out"] = left_out
-        judgement: Comparison | None = None
+        comparison: Comparison | None = None
         for left in range(ROUNDS if drop_memorized else 0, -1, -1):
             advice = learning_curve(files, **what) if with_curve else None
             outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
@@ -153,7 +153,7 @@ def learn(
                 break
             _check_unchanged([*files, *held_out], learned_from)
             note_heard(run, people_behind(current.path if current else None))
-            judgement = judge(
+            comparison = compare(
                 files,
                 held_out=held_out,
                 base=base_folder,
@@ -163,30 +163,30 @@ def learn(
                 sampling=sampling or Sampling(),
                 on_stage=stage,
             )
-            if not judgement.memorized:
+            if not comparison.memorized:
                 break
             going_on()
             if left:
                 checkpoints.clear(run)  # before what is left out changes, so that no run goes on with another list
-            left_out = LeftOut({*left_out.passages, *(one.passage.words for one in judgement.memorized)})
+            left_out = LeftOut({*left_out.passages, *(one.passage.words for one in comparison.memorized)})
             write_atomically(run / MEMORIZED, left_out.to_text())
             what |= {"left_out": left_out, "resume": False}
         page = None
-        if judgement is not None:
+        if comparison is not None:
             if warning:
-                reasons = (Reason(ok=False, sentence=warning), *judgement.verdict.reasons)
-                judgement = replace(judgement, verdict=Verdict(reasons=reasons))
+                reasons = (Reason(ok=False, sentence=warning), *comparison.verdict.reasons)
+                comparison = replace(comparison, verdict=Verdict(reasons=reasons))
             card = replace(
                 card,
-                passed=judgement.verdict.passed,
-                scores={who: _plain(asdict(scores)) for who, scores in judgement.scores.items()},
-                notes=str(judgement.verdict),
+                passed=comparison.verdict.passed,
+                scores={who: _plain(asdict(scores)) for who, scores in comparison.scores.items()},
+                notes=str(comparison.verdict),
             )
             going_on()
             page = write_report(
                 Report(
                     outcome=outcome,
-                    judgement=judgement,
+                    comparison=comparison,
                     command=command,
                     created_at=made_at,
                     seconds=time.monotonic() - began,
@@ -204,7 +204,7 @@ def learn(
             adapter=adapter,
             card=card,
             outcome=outcome,
-            judgement=judgement,
+            comparison=comparison,
             report=page,
             advice=advice.sentence if advice else "",
             warning=warning,

@@ -114,7 +114,7 @@ def retrain(
                     "Somebody took back their consent while their words were learned, so the new voice is out of "
                     "service and the current one goes on; run `person2 retrain` again."
                 )
-        passed = learned is not None and learned.judgement is not None and learned.judgement.verdict.passed
+        passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:
             shelf.use(name)
         return Retrained(funnel=funnel, learned=learned, promoted=passed)
