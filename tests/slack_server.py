@@ -50,6 +50,8 @@ class Post:
     """The member who alone sees it; None for everybody."""
     blocks: list[Json] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
+    at: float = field(default_factory=time.monotonic)
+    """When it was made, by the test's clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,8 @@ class SlackServer:
         self.hanging: set[str] = set()
         """Methods that never answer."""
         self.sockets: list[web.WebSocketResponse] = []
+        self._transports: list[asyncio.Transport] = []
+        """Of the sockets: what a rude server closes without a word."""
         self.connections = 0
         self.acks: dict[str, Json] = {}
         self.ack_seconds: list[float] = []
@@ -351,12 +355,6 @@ class SlackServer:
         await self.until(lambda: len(self.posts) >= number)
         return self.posts[number - 1]
 
-    async def quiet(self, seconds: float = 0.2) -> None:
-        """Nothing more is posted for a while."""
-        before = len(self.posts)
-        await asyncio.sleep(seconds)
-        assert self.posts[before:] == [], self.posts
-
     async def until_known(self, reached: Callable[[], bool], seconds: float = WAIT) -> None:
         """Wait until something is true that the server does not see happen, such as a row in the bot's memory."""
         deadline = time.monotonic() + seconds
@@ -458,6 +456,8 @@ class SlackServer:
         socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
         self.sockets.append(socket)
+        assert request.transport is not None
+        self._transports.append(request.transport)
         self.connections += 1
         if self.hello is not None:
             await socket.send_json(self.hello)
@@ -484,9 +484,7 @@ class SlackServer:
 
     def drops(self) -> None:
         """The line breaks: no CLOSE frame, just the end."""
-        transport = self.sockets[-1]._req.transport  # type: ignore[union-attr]  # there is no polite way to be rude
-        assert transport is not None
-        transport.abort()
+        self._transports[-1].abort()
 
     # The Web API
 
