@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.material import dialogues_of
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.dialogue import Dialogue, Speaker, Turn, prompt, words_of, write
 from core.generator import Adapter, Generator, Sampling, transformers
 from training.finetune import Settings
@@ -121,7 +121,7 @@ def write_files(file: Path, dialogues: list[Dialogue], places: list[tuple[int, i
 def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: bool = False) -> Learned:
     learned = learn(
         [file],
-        shelf=Shelf(home / "adapters"),
+        shelf=AdapterRegistry(home / "adapters"),
         run=home / "runs" / name,
         name=name,
         base="starter",

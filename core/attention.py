@@ -26,11 +26,18 @@ class Attention:
         self._user_rate = user_rate
         self._rng = rng
         self._clock = clock
+        self._names: dict[str, str] = {}
         self._activity: Recent[Activity] = Recent()
         self._asked: Recent[deque[datetime]] = Recent()
 
+    def known_as(self, platform: str, name: str) -> None:
+        """What members of a platform see as the bot's name."""
+        self._names[platform] = name
+
     def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
-        return policy.allowed(message, self._rules(chosen))
+        """Whether the bot may listen and answer there, and to whoever says it."""
+        rules = self._rules(message.conversation, chosen)
+        return policy.allowed(message, rules) and not policy.ignored(message, rules)
 
     def decide(self, message: Message, chosen: ChannelSettings) -> Decision:
         """Whether to answer a message of which `heard` was told."""
@@ -38,7 +45,9 @@ class Attention:
         if self._user_rate <= 0:  # without a limit, a bot that talks to us may talk without one
             activity = replace(activity, rapid=0)
         local: time = self._clock().astimezone().time()
-        return policy.decide(message, self._rules(chosen), activity, roll=self._rng.random(), local_time=local)
+        return policy.decide(
+            message, self._rules(message.conversation, chosen), activity, roll=self._rng.random(), local_time=local
+        )
 
     def heard(self, message: Message) -> None:
         self._activity.put(message.conversation.key, self._of(message.conversation).heard(message, self._clock()))
@@ -69,8 +78,16 @@ class Attention:
     def _of(self, conversation: Conversation) -> Activity:
         return self._activity.get(conversation.key) or Activity()
 
-    def _rules(self, chosen: ChannelSettings) -> policy.Rules:
+    def _rules(self, where: Conversation, chosen: ChannelSettings) -> policy.Rules:
         rules = self._usual
+        if where.platform in self._names:
+            rules = replace(rules, names=rules.names | {self._names[where.platform]})
+        if chosen.answers is not None:
+            rules = replace(rules, answers=policy.Answers(chosen.answers))
+        if chosen.cool_down is not None:
+            rules = replace(rules, cool_down=timedelta(minutes=chosen.cool_down))
+        if chosen.ignored is not None:
+            rules = replace(rules, ignored=rules.ignored | frozenset(chosen.ignored.split()))
         if chosen.allowed is not None:
             rules = replace(rules, allowed_here=chosen.allowed)
         if chosen.ambient_chance is not None:

@@ -29,6 +29,8 @@ from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
 from core.attention import Attention
+from core.blocked_words import BlockedWords
+from core.bursts import Bursts
 from core.composer import Composer, VoiceFailed, VoiceOf
 from core.generator import Generator, Sampling
 from core.locks import Locks
@@ -52,8 +54,12 @@ RESET = "reset"
 class ChatSettings:
     sampling: Sampling = field(default_factory=Sampling)
     rules: policy.Rules = field(default_factory=policy.Rules)
+    blocked: BlockedWords | None = None
+    """What must not be said."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
+    burst: float = 0.0
+    """Seconds without another message of theirs after which somebody is answered; 0 answers each message at once."""
 
 
 class Chat:
@@ -81,6 +87,7 @@ class Chat:
             voice=voice,
             voice_failed=voice_failed,
             sampling=settings.sampling,
+            blocked=settings.blocked,
             rng=self._rng,
             clock=clock,
         )
@@ -88,6 +95,7 @@ class Chat:
         self._pending = self._responder.pending
         self._lookups = Lookups(memory)
         self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
+        self._bursts = Bursts(settings.burst)
         self._locks = Locks()
         self._removed: Recent[None] = Recent()
         """Messages deleted on the platform, in case the deletion overtakes the message."""
@@ -125,6 +133,8 @@ class Chat:
             decision = self._attention.decide(message, chosen)
             if decision.why is Why.EMPTY:
                 return self._wordless(message, chosen)
+            if decision.why is Why.NO_DIRECT and not self.draining:
+                return self._responder.notice(notices.NO_DIRECT, message)
             if not decision.remember:
                 return None
             if decision.answer and _says_reset(message):
@@ -136,11 +146,18 @@ class Chat:
             return None
         if heard is not None:
             heard()
+        burst = self._bursts.take(message, decision)
         if complete is not None:
             message = await self._lookups.complete(message, row, complete)
-        why = decision.why
+        why: Why = decision.why
         if not decision.answer and await self._answers_us_after_all(message, row):
             why = Why.REPLY
+        elif burst is not None:
+            if not await burst.ends_with(message):
+                return await self._responder.give_up(row, None)  # answered with what came after
+            if not decision.answer:
+                why = burst.why
+                await asyncio.to_thread(self.memory.ask, row, str(why))
         elif not decision.answer:
             return None
         if why is Why.AMBIENT:
@@ -246,7 +263,8 @@ class Chat:
                 found = await asyncio.to_thread(self.memory.question_of, where, post)
         if found is None:
             return Reply(text=notices.NOTHING_ASKED if post is None else notices.NOT_MINE, notice=True), ()
-        if found.message.author != asker.author and not admin and where.kind is not Kind.DIRECT:
+        anyone = admin or chosen.again_by == "anyone" or where.kind is Kind.DIRECT
+        if found.message.author != asker.author and not anyone:
             return Reply(text=notices.NOT_YOURS, notice=True), ()
         if self.draining:
             return Reply(text=notices.RESTARTING, notice=True), ()
@@ -254,6 +272,14 @@ class Chat:
             return Reply(text=notices.TOO_FAST, notice=True), ()
         reply, replaced = await self._responder.again(found, chosen, thinking=thinking)
         return reply or Reply(text=notices.DELETED, notice=True), replaced
+
+    def known_as(self, platform: str, name: str) -> None:
+        """The name under which a platform shows the bot: where a channel wants it, it answers to that."""
+        self._attention.known_as(platform, name)
+
+    def typing(self, conversation: Conversation, member: str) -> None:
+        """A member is typing: what they said a moment ago waits for the rest."""
+        self._bursts.typing(conversation, member)
 
     # After a restart, and before one
 
@@ -284,6 +310,18 @@ class Chat:
         return await self._pending.drained(seconds)
 
     # What becomes of it
+
+    async def newest_reply(self, asker: Message, *, whole_channel: bool = False) -> int | None:
+        """The row of the reply to a member's newest question here; None where there is none."""
+        where, own = asker.conversation, asker.author
+        await self._pending.settled(where)
+
+        def find() -> int | None:
+            asked = self.memory.newest_question(where, author=own, whole_channel=whole_channel)
+            live = self.memory.live_reply(asked.row) if asked is not None else None
+            return live[0].row if live is not None else None
+
+        return await asyncio.to_thread(find)
 
     async def posted(
         self, reply: Reply, conversation: Conversation, posts: Sequence[str], *, stands: bool | None = None
@@ -383,7 +421,7 @@ class Chat:
     async def _answers_us_after_all(self, message: Message, row: int) -> bool:
         """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""
         where, post = message.conversation, message.reply_to
-        if post is None or not self._pending.posting(where) or await self.reply_of(where, post) is None:
+        if post is None or await self.reply_of(where, post) is None:
             return False
         await asyncio.to_thread(self.memory.ask, row, str(Why.REPLY))
         return True

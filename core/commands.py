@@ -20,6 +20,7 @@ from core.handover import Attachment as Attachment  # for the bots, which know c
 from core.handover import attachment_of
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
+from core.policy import Answers
 from core.responder import Thinking
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
     Command(name="again", summary="Another answer to your last question here, in place of the first"),
+    Command(name="why", summary="How my last answer to you came about"),
     Command(name="reset", summary="Begin a new conversation here; in a thread also: leave it"),
     Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
     Command(
@@ -57,7 +59,10 @@ COMMANDS: tuple[Command, ...] = (
         summary="Show or change this channel's settings",
         argument="[NAME VALUE]",
         admin=True,
-        choices=("ambient", "allowed", "voice", "temperature", "retention"),
+        choices=(
+            *("answers", "ambient", "cool-down", "allowed", "ignore", "unignore", "again", "reset"),
+            *("voice", "temperature", "retention"),
+        ),
     ),
     Command(name="status", summary="Model, voice, queue and uptime"),
     Command(name="help", summary="What Person2 can do"),
@@ -125,6 +130,8 @@ class Commands:
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
     stored: Callable[[str, str], dict[str, Any]] | None = None
     """All that is stored of (platform, member), training files included; what memory knows alone where None."""
+    learned_from: Callable[[str], int | None] = lambda adapter: None
+    """How many people's words an adapter learned from; None where nothing is known of it."""
     prefix: str = "/person2 "
     """How a member types a command here, for help texts."""
     _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
@@ -133,6 +140,7 @@ class Commands:
         self._table = {
             "ask": self._ask,
             "again": self._again,
+            "why": self._why,
             "reset": self._reset,
             "voice": self._voice,
             "consent": self._consent,
@@ -192,6 +200,9 @@ class Commands:
 
     async def _reset(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
+        chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
+        if chosen.reset_by == "admins" and not invocation.admin:
+            return Answer(text="Only members who may manage this channel can reset it.")
         await self.chat.reset(where, whole_channel=invocation.whole_channel)
         if where.kind is Kind.THREAD:
             return Answer(text=notices.LEFT, private=False)
@@ -261,6 +272,8 @@ class Commands:
         if not name:
             return Answer(text=f"Settings here: {_described(chosen)}.")
         name, value = name.casefold(), value.strip().casefold()
+        if name in {"ignore", "unignore"} and value not in {"", "default"}:
+            return await self._ignore(invocation, chosen, value, ignore=name == "ignore")
         if name not in _FIELDS:
             return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(_FIELDS)}.")
         if not value:
@@ -273,6 +286,16 @@ class Commands:
             return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
         chosen = await self._change(invocation, **{_FIELDS[name]: setting})
         return Answer(text=f"Changed. Settings here: {_described(chosen)}.")
+
+    async def _ignore(self, invocation: Invocation, chosen: ChannelSettings, who: str, *, ignore: bool) -> Answer:
+        found = _MEMBER.fullmatch(who)
+        if found is None:
+            return Answer(text="Mention the member or role, or give their id.")
+        one = f"@{found['role']}" if found["role"] else (found["member"] or found["id"])
+        others = [each for each in (chosen.ignored or "").split() if each.casefold() != one]
+        listed = " ".join([*others, one.upper() if found["member"] and one[0] in "uw" else one] if ignore else others)
+        await self._change(invocation, ignored=listed or None)
+        return Answer(text=f"I {'no longer listen to' if ignore else 'listen again to'} {who} here.")
 
     async def _change(self, invocation: Invocation, **change: object) -> ChannelSettings:
         where = invocation.message.conversation
@@ -289,14 +312,21 @@ class Commands:
         )
 
     async def why(self, invocation: Invocation) -> Answer:
-        """How the answer posted as `invocation.post` was made; menus call this, it is no word of the table."""
+        """How the answer posted as `invocation.post` was made, or the last one to the asker here."""
         return await self._answered("why", self._why, invocation)
 
     async def _why(self, invocation: Invocation) -> Answer:
-        row = await self.chat.reply_of(invocation.message.conversation, invocation.post or "")
+        where = invocation.message.conversation
+        if invocation.post is not None:
+            row = await self.chat.reply_of(where, invocation.post)
+        else:
+            row = await self.chat.newest_reply(invocation.message, whole_channel=invocation.whole_channel)
         details = await asyncio.to_thread(self.chat.memory.details, row) if row is not None else {}
         if not details:
             return Answer(text="That isn't an answer of mine that I remember.")
+        consent = await asyncio.to_thread(self.learned_from, str(details.get("adapter", "none")))
+        if consent is not None:
+            details = {**details, "learned from": f"{consent} people who agreed"}
         shown = {name: _model_name(str(value)) if name in _PATHS else value for name, value in details.items()}
         return Answer(text="\n".join(f"{name}: {value}" for name, value in shown.items()))
 
@@ -305,13 +335,28 @@ class Commands:
 
 
 _FIELDS = {
+    "answers": "answers",
     "ambient": "ambient_chance",
+    "cool-down": "cool_down",
     "allowed": "allowed",
+    "ignore": "ignored",
+    "again": "again_by",
+    "reset": "reset_by",
     "voice": "voice",
     "temperature": "temperature",
     "retention": "retention_days",
 }
 """The words for a channel's settings, and the fields of ChannelSettings they stand for."""
+
+_WORDS = {
+    "answers": tuple(str(each) for each in Answers),
+    "again": ("own", "anyone"),
+    "reset": ("anyone", "admins"),
+}
+"""Settings that are one of a few words."""
+
+_MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
+"""A mention of a role or a member as Discord and Slack write them, or an id."""
 
 _PATHS = frozenset({"model", "adapter"})
 """Details of a reply that may hold a path of the operator's."""
@@ -326,7 +371,15 @@ def _setting(name: str, value: str) -> float | int | bool | str | None:
     """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
     if value == "default" or (name == "voice" and value == "current"):
         return None
+    if name in _WORDS:
+        if value not in _WORDS[name]:
+            raise ValueError(f"{name} is {', '.join(_WORDS[name])} or default.")
+        return value
     match name:
+        case "ignore":
+            raise ValueError("Mention the member or role, or give their id.")
+        case "cool-down":
+            return _number(value, 0, 10_000, "cool-down is a number of minutes, 0 or more.")
         case "ambient":
             return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
         case "temperature":

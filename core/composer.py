@@ -8,9 +8,11 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import TypeAlias
 
-from core import dialogue, policy, replies, reranking
+from core import dialogue, notices, policy, replies, reranking
+from core.blocked_words import BlockedWords
 from core.errors import NumericalError
 from core.generator import Adapter, Completion, Generator, Sampling
 from core.memory import ChannelSettings, Memory, Remembered
@@ -41,6 +43,7 @@ class Composer:
         voice: VoiceOf,
         voice_failed: VoiceFailed | None = None,
         sampling: Sampling,
+        blocked: BlockedWords | None = None,
         rng: random.Random,
         clock: Callable[[], datetime],
     ) -> None:
@@ -49,6 +52,7 @@ class Composer:
         self._voice = voice
         self._voice_failed = voice_failed
         self._sampling = sampling
+        self._blocked = blocked
         self._rng = rng
         self._clock = clock
 
@@ -77,11 +81,12 @@ class Composer:
             # Of the answers given before, only the one replaced may not come back where nothing else comes.
             said=[*(each.message.text for each in context), *given[-1:]],
             given=given,
+            asker=message.author_name,
         )
         drawn = await self._draw(request)
-        if drawn is None:
-            notice = message.conversation.kind is Kind.CHANNEL
-            return Reply(text=replies.LOST_FOR_WORDS, answers=message.id, notice=notice, question=message)
+        if not isinstance(drawn, _Drawn):
+            notice = message.conversation.kind is Kind.CHANNEL or drawn is _Silence.BLOCKED
+            return Reply(text=drawn, answers=message.id, notice=notice, question=message)
         completion = drawn.completion
         details: dict[str, str | int | float] = {
             "model": self._generator.status().model,
@@ -93,6 +98,7 @@ class Composer:
             "seed": completion.seed,
             "turns of context": len(kept),
             "prompt tokens": completion.prompt_tokens,
+            "drawn": drawn.drawn,
             "seconds": round(completion.seconds, 2),
             "answered because": str(why),
         }
@@ -117,24 +123,31 @@ class Composer:
             question=message,
         )
 
-    async def _draw(self, request: "_Request") -> "_Drawn | None":
-        """The best candidate that may be posted; drawn again, warmer, where the best was given before or takes a
-        feeling for its opposite, and kept where nothing better comes. None where nothing may be posted."""
-        sampling, kept = request.sampling, None
+    async def _draw(self, request: "_Request") -> "_Drawn | _Silence":
+        """The best candidate that may be posted; drawn again, warmer, where the best was given before, takes a feeling
+        for its opposite or says a blocked word, and kept where nothing better comes but for the last. What is said
+        instead where nothing may be posted."""
+        sampling, kept, was_blocked = request.sampling, None, False
         best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
         for _ in range(ATTEMPTS):
             completion = await self._generate(request, sampling)
             if completion is None:
                 continue
-            for candidate in reranking.ranked(request.prompt, completion.candidates):
-                text = replies.clean(candidate.text, said=request.said)
+            found = reranking.scored(request.prompt, completion.candidates)
+            for candidate, _ in found:
+                text = replies.clean(replies.addressed(candidate.text, request.asker), said=request.said)
+                if text and self._blocked is not None and self._blocked.find(text) is not None:
+                    was_blocked = True
+                    continue
                 fits = (not replies.among(text, request.given), not reranking.is_heartless(request.prompt, text))
                 if text and fits > best:
-                    kept, best = _Drawn(text, completion, sampling.temperature), fits
+                    kept, best = _Drawn(text, completion, sampling.temperature, reranking.described(found)), fits
             if best and all(best):
                 break
-            if request.given or kept is not None:
+            if request.given or kept is not None or was_blocked:
                 sampling = replace(sampling, temperature=sampling.temperature + WARMER)
+        if kept is None:
+            return _Silence.BLOCKED if was_blocked else _Silence.WORDLESS
         return kept
 
     async def _generate(self, request: "_Request", sampling: Sampling) -> Completion | None:
@@ -188,6 +201,8 @@ class _Request:
     sampling: Sampling
     said: list[str]
     given: list[str]
+    asker: str
+    """The asker's name, for a model that has learned to call people by their tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +210,12 @@ class _Drawn:
     text: str
     completion: Completion
     temperature: float
+    drawn: str
+    """The candidates it was chosen from, for “why?”."""
+
+
+class _Silence(StrEnum):
+    """What is said where nothing that was drawn may be."""
+
+    WORDLESS = replies.LOST_FOR_WORDS
+    BLOCKED = notices.UNSAYABLE

@@ -62,6 +62,8 @@ class Message:
     mentions_bot: bool = False
     mentions_others: bool = False
     """It names, or answers, a member other than the bot: in a thread that is not for the bot."""
+    author_roles: frozenset[str] = frozenset()
+    """Ids of the roles that the platform says the author has; not stored."""
     replies_to_bot: bool = False
     """It answers a post of the bot, as far as the platform says so; `Chat.hear` looks up the rest by `reply_to`."""
     joined_thread: bool = False

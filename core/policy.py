@@ -4,9 +4,12 @@ Knows nothing of clocks, randomness, databases or platforms: time and chance are
 table row in its test.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from core.dialogue import one_line
 from core.messages import Kind, Message
@@ -25,6 +28,19 @@ AMBIENT_COOL_DOWN = timedelta(minutes=2)
 """Least time between two answers nobody asked for in one channel."""
 
 
+class Answers(StrEnum):
+    """What a channel wants answered, besides commands."""
+
+    MENTION = "mention"
+    """Mentions, replies to it and threads it is in."""
+    NAME = "name"
+    """Its name standing as a word, too."""
+    ALL = "all"
+    """Everything that people say, except to each other: a channel of its own."""
+    OFF = "off"
+    """Nothing: commands alone."""
+
+
 class Why(StrEnum):
     """The rule that decided, for logs and `why?`."""
 
@@ -33,10 +49,15 @@ class Why(StrEnum):
     MENTION = "mentioned"
     REPLY = "replied to"
     THREAD = "a thread it takes part in"
+    NAME = "called by name"
+    EVERYTHING = "a channel where it answers everything"
     AMBIENT = "ambient chance"
     OWN_WORDS = "its own words"
     EMPTY = "no words"
     NOT_ALLOWED = "channel not allowed"
+    NO_DIRECT = "direct messages are off"
+    IGNORED = "a member it ignores"
+    COMMANDS_ONLY = "commands alone are answered here"
     NOT_ADDRESSED = "not addressed"
     QUIET_HOURS = "quiet hours"
     COOL_DOWN = "cooling down"
@@ -46,7 +67,12 @@ class Why(StrEnum):
     """Answered before reasons were stored."""
 
 
-_ANSWERED = frozenset({Why.COMMAND, Why.DIRECT, Why.MENTION, Why.REPLY, Why.THREAD, Why.AMBIENT, Why.RESUMED})
+_ANSWERED = frozenset(
+    {
+        *(Why.COMMAND, Why.DIRECT, Why.MENTION, Why.REPLY, Why.THREAD),
+        *(Why.NAME, Why.EVERYTHING, Why.AMBIENT, Why.RESUMED),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +85,8 @@ class Decision:
 
     @property
     def remember(self) -> bool:
-        """Words of a channel the bot was not let into are not even stored."""
-        return self.why not in {Why.NOT_ALLOWED, Why.EMPTY}
+        """Words of a channel the bot was not let into, and of members it ignores, are not even stored."""
+        return self.why not in {Why.NOT_ALLOWED, Why.NO_DIRECT, Why.IGNORED, Why.EMPTY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +94,16 @@ class Rules:
     """What the operator and the channel's admins set."""
 
     allowed_channels: frozenset[str] = frozenset()
-    """Channel ids the bot may listen and answer in; empty for all. Direct messages are always allowed."""
+    """Channel ids the bot may listen and answer in; empty for all. Direct messages have a switch of their own."""
     allowed_here: bool | None = None
     """The channel's own switch; None leaves it to `allowed_channels`."""
+    direct_messages: bool = True
+    """Whether direct messages are answered."""
+    ignored: frozenset[str] = frozenset()
+    """Members (id or `platform:id`) and roles (`@` in front of the id) that are neither heard nor answered."""
+    answers: Answers = Answers.MENTION
+    names: frozenset[str] = frozenset()
+    """What the bot is called, in any case."""
     ambient_chance: float = 0.0
     """0 to 1: how likely an unaddressed message is answered."""
     cool_down: timedelta = AMBIENT_COOL_DOWN
@@ -106,12 +139,21 @@ class Activity:
 def allowed(message: Message, rules: Rules) -> bool:
     conversation = message.conversation
     if conversation.kind is Kind.DIRECT:
-        return True
+        return rules.direct_messages
     if rules.allowed_here is not None:
         return rules.allowed_here
     return not rules.allowed_channels or bool(
         rules.allowed_channels & {conversation.channel, conversation.thread or conversation.channel}
     )
+
+
+def ignored(message: Message, rules: Rules) -> bool:
+    """Whether the operator or the channel's admins want this member left out."""
+    if not rules.ignored:
+        return False
+    platform = message.conversation.platform
+    who = {message.author, f"{platform}:{message.author}", *(f"@{role}" for role in message.author_roles)}
+    return not who.isdisjoint(rules.ignored)
 
 
 def decide(message: Message, rules: Rules, activity: Activity, *, roll: float, local_time: time) -> Decision:
@@ -120,11 +162,18 @@ def decide(message: Message, rules: Rules, activity: Activity, *, roll: float, l
         return Decision(Why.OWN_WORDS)
     if not one_line(message.text):
         return Decision(Why.EMPTY)
+    if ignored(message, rules):
+        return Decision(Why.IGNORED)
+    direct = message.conversation.kind is Kind.DIRECT
     if not allowed(message, rules):
-        return Decision(Why.NOT_ALLOWED)
-    addressed = _addressed(message)
+        return Decision(Why.NO_DIRECT if direct else Why.NOT_ALLOWED)
+    if rules.answers is Answers.OFF and not direct:
+        return Decision(Why.COMMANDS_ONLY)
+    addressed = _addressed(message, rules)
     if addressed is not None:
         return Decision(addressed if activity.rapid < MAX_RAPID else Why.ENOUGH)
+    if message.mentions_others:  # a question to somebody else
+        return Decision(Why.NOT_ADDRESSED)
     if roll >= rules.ambient_chance:
         return Decision(Why.NOT_ADDRESSED)
     if rules.quiet_hours is not None and _within(local_time, *rules.quiet_hours):
@@ -136,14 +185,32 @@ def decide(message: Message, rules: Rules, activity: Activity, *, roll: float, l
     return Decision(Why.AMBIENT)
 
 
-def _addressed(message: Message) -> Why | None:
+def _addressed(message: Message, rules: Rules) -> Why | None:
     if message.conversation.kind is Kind.DIRECT:
         return Why.DIRECT
     if message.mentions_bot:
         return Why.MENTION
     if message.replies_to_bot:
         return Why.REPLY
-    return Why.THREAD if message.joined_thread and not message.mentions_others else None
+    if message.mentions_others:
+        return None
+    if message.joined_thread:
+        return Why.THREAD
+    if rules.answers in {Answers.NAME, Answers.ALL} and calls(message.text, rules.names):
+        return Why.NAME
+    return Why.EVERYTHING if rules.answers is Answers.ALL else None
+
+
+def calls(text: str, names: Iterable[str]) -> bool:
+    """Whether one of the names stands in a text as a word, in any case."""
+    pattern = _pattern(frozenset(names))
+    return pattern is not None and pattern.search(text) is not None
+
+
+@lru_cache(maxsize=64)
+def _pattern(names: frozenset[str]) -> re.Pattern[str] | None:
+    known = sorted((re.escape(name.strip()) for name in names if name.strip()), key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(known)})(?!\w)", re.IGNORECASE) if known else None
 
 
 def _within(moment: time, start: time, end: time) -> bool:

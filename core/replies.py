@@ -20,6 +20,7 @@ _TAG = re.compile(rf"\b(?:{'|'.join(Speaker)})\s*:", re.IGNORECASE)
 # Mass mentions (Discord's @everyone and @here, Slack's <!channel>) and both platforms' raw id mentions (<@1>, <#1>).
 _MASS = re.compile(r"@(?=(?:everyone|here|channel)\b)", re.IGNORECASE)
 _RAW_MENTION = re.compile(r"<\s*(?:[@#!][!&]?|!subteam\^)[^<>]{0,200}>?")
+_CALLED_BY_TAG = re.compile(rf"\b{Speaker.PERSON1}\b(?!\s*:)")
 _REPEATED = re.compile(r"(.{1,40}?)\1{4,}")
 _NUMBER = re.compile(r"\S*\d\S*")
 # Letters and symbols that show nothing: Hangul fillers and the empty Braille pattern.
@@ -67,6 +68,14 @@ def _is_visible(character: str) -> bool:
     if category[0] in "LN":
         return character not in _BLANK
     return category in {"So", "Sm", "Sc"} and not character.isascii() and character not in _BLANK
+
+
+def addressed(generated: str, asker: str) -> str:
+    """What was generated, with the asker's name where the model calls them by their tag.
+
+    Talk that was learned from has tags for names (`training.data.names`). A tag with a colon opens another turn.
+    """
+    return _CALLED_BY_TAG.sub(lambda _: one_line(asker), generated) if Speaker.PERSON1 in generated else generated
 
 
 def among(text: str, others: Iterable[str]) -> bool:

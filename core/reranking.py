@@ -27,6 +27,9 @@ AGREEMENT = 1.0
 """Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
 odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
 
+SHOWN, SHOWN_LETTERS = 4, 80
+"""Candidates, and letters of each, that “why?” shows."""
+
 LONG_WORD = 5
 """Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
 SAME_SENTENCE = 4
@@ -57,6 +60,11 @@ _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates that say something, the best first; of equally good ones the one that was drawn first."""
+    return [candidate for candidate, _ in scored(prompt, candidates)]
+
+
+def scored(prompt: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate, float]]:
+    """The same with their scores, in nats."""
     speaking = [candidate for candidate in candidates if candidate.text.strip()]
     times, told = Counter(candidate.text for candidate in speaking), _told(prompt)
 
@@ -69,7 +77,18 @@ def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
             - HEARTLESS * is_heartless(prompt, candidate.text)
         )
 
-    return sorted(speaking, key=score, reverse=True)
+    found = [(candidate, score(candidate)) for candidate in speaking]
+    return sorted(found, key=lambda one: one[1], reverse=True)
+
+
+def described(found: Sequence[tuple[Candidate, float]]) -> str:
+    """What was drawn, as people read it: the best few, each with how often it came and its score in nats."""
+    times = Counter(candidate.text for candidate, _ in found)
+    scores = {candidate.text: score for candidate, score in reversed(found)}
+    shown = sorted(scores.items(), key=lambda one: one[1], reverse=True)[:SHOWN]
+    return "; ".join(
+        f"“{text.strip()[:SHOWN_LETTERS]}” ({times[text]} of {len(found)}, {score:.1f})" for text, score in shown
+    )
 
 
 def repeats(prompt: str, reply: str) -> bool:

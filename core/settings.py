@@ -5,7 +5,7 @@ Nothing is read at import. `.env.example` lists the same names; a test holds the
 
 import re
 from dataclasses import replace
-from datetime import time
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,6 +91,25 @@ class Settings(BaseSettings):
     allowed_channels: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(), description="Channel ids, comma-separated; all when empty"
     )
+    person2_names: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(), description="What else it is called, comma-separated; channels may have that answered"
+    )
+    person2_cool_down: float = Field(
+        default=2.0, ge=0, description="Minutes between two answers that nobody asked for in a channel"
+    )
+    person2_direct_messages: bool = Field(default=True, description="Answer direct messages")
+    person2_ignored: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(), description="Member ids, or role ids with @ in front, that it does not listen to"
+    )
+    person2_burst_seconds: float = Field(
+        default=1.5,
+        ge=0,
+        le=8,
+        description="Seconds of pause after which several messages are one turn; 0: none",
+    )
+    person2_blocked_words: Path | None = Field(
+        default=None, description="A file of words it must not say, one a line; @en stands for the slurs of a language"
+    )
     quiet_hours: str = Field(default="", description="No ambient answers then, as 23:00-07:00 local time")
     user_rate: int = Field(default=12, ge=0, description="Answers a member may ask for per minute; 0 for no limit")
     queue_limit: int = Field(default=64, ge=1, description="Requests that may wait for the model")
@@ -110,10 +129,20 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = Field(default="text", description="json: one object a line, for machines")
 
-    @field_validator("allowed_channels", mode="before")
+    @field_validator("allowed_channels", "person2_ignored", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return frozenset(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
+
+    @field_validator("person2_names", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("person2_blocked_words", mode="before")
+    @classmethod
+    def _no_file(cls, value: Any) -> Any:
+        return value or None
 
     @field_validator("quiet_hours")
     @classmethod
@@ -151,6 +180,10 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         return Rules(
             allowed_channels=self.allowed_channels,
+            direct_messages=self.person2_direct_messages,
+            ignored=self.person2_ignored,
+            names=self.person2_names,
+            cool_down=timedelta(minutes=self.person2_cool_down),
             ambient_chance=self.ambient_chance,
             quiet_hours=parse_hours(self.quiet_hours) if self.quiet_hours else None,
         )

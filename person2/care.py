@@ -199,10 +199,10 @@ async def _discord(settings: Settings) -> Finding:
         return Finding(
             what="Discord", state="look", says="DISCORD_TOKEN is not set; nothing to do if you do not use it."
         )
-    from bots.discord import examine
+    from bots.discord import check_credentials
 
     try:
-        found = await examine(
+        found = await check_credentials(
             settings.discord_token.get_secret_value(),
             api_base=settings.discord_api_base or None,
             proxy=settings.discord_proxy or None,

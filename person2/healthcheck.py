@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.wholefiles import try_lock
+from core.atomic_io import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class Heartbeat:
                 f"{self.name}: the last heartbeat was {self.age:.0f} s ago; "
                 "read the bot's log, and start it again if it hangs or has ended."
             )
+        if self.trouble:
+            return f"{self.name}: {'connected, but ' if self.ready else ''}{self.trouble}; read the bot's log."
         if not self.ready:
             return f"{self.name}: the bot is not connected; read its log."
-        if self.trouble:
-            return f"{self.name}: connected, but {self.trouble}; read the bot's log."
         return None
 
 

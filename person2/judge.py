@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.errors import SettingsError
 from core.generator import Adapter
 from person2.screen import Bar, check_files, chosen, err, out, write_json
@@ -83,7 +83,7 @@ def evaluate(
         out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
 
 
-def _rivals(voice: Adapter | None, shelf: Shelf, base: str) -> dict[str, tuple[str, Path | None]]:
+def _rivals(voice: Adapter | None, shelf: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
     """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
     current = shelf.current(base=base)
     rivals: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}

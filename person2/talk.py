@@ -104,7 +104,7 @@ def chat(
         stack = AsyncExitStack()
         if interactive:
             err.print(f"Person2: loading {settings.base_model} …", style="dim")
-        house = runner.run(stack.enter_async_context(open_house(settings, prefix="/", seed=seed)))
+        house = runner.run(stack.enter_async_context(open_house(settings, prefix="/", seed=seed, bursts=False)))
         try:
             terminal = Terminal(
                 house.chat,

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from core import dialogue
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
+from core.adapters.selection import AdapterSelection
+from core.atomic_io import make_private
+from core.blocked_words import read as read_blocked_words
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.errors import AdapterError, NumericalError, SettingsError, StorageError
@@ -23,8 +26,6 @@ from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
-from core.voices import Voices
-from core.wholefiles import make_private
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class House:
 
     settings: Settings
     memory: Memory
-    shelf: Shelf
+    shelf: AdapterRegistry
     generator: Generator
     chat: Chat
     commands: Commands
@@ -82,14 +83,14 @@ def sampling(settings: Settings) -> Sampling:
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
-def open_shelf(settings: Settings) -> Shelf:
-    return Shelf(
+def open_shelf(settings: Settings) -> AdapterRegistry:
+    return AdapterRegistry(
         settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
     )
 
 
 def trial(settings: Settings) -> Callable[[Adapter], None]:
-    """For `Shelf.use`: the generator that a bot would use loads the adapter and says a word with it.
+    """For `AdapterRegistry.use`: the generator that a bot would use loads the adapter and says a word with it.
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
@@ -164,8 +165,11 @@ def _has_gpu() -> bool:
 
 
 @asynccontextmanager
-async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None) -> AsyncIterator[House]:
-    """Build everything once, and take it down in order. Raises Person2Error with what is wrong."""
+async def open_house(
+    settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None, bursts: bool = True
+) -> AsyncIterator[House]:
+    """Build everything once, and take it down in order; without `bursts` each line is answered at once. Raises
+    Person2Error with what is wrong."""
     memory = await asyncio.to_thread(open_memory, settings.database)
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
@@ -173,7 +177,7 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = Voices(shelf, generator, base=settings.base_model, spec=settings.adapter)
+        voices = AdapterSelection(shelf, generator, base=settings.base_model, spec=settings.adapter)
         await voices.start()
         stack.push_async_callback(voices.stop)
         chat = Chat(
@@ -182,7 +186,11 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             voice=voices.voice_for,
             voice_failed=voices.failed,
             settings=ChatSettings(
-                sampling=_fitting(sampling(settings), generator), rules=settings.rules, user_rate=settings.user_rate
+                sampling=_fitting(sampling(settings), generator),
+                rules=settings.rules,
+                blocked=read_blocked_words(settings.person2_blocked_words) if settings.person2_blocked_words else None,
+                user_rate=settings.user_rate,
+                burst=settings.person2_burst_seconds if bursts else 0.0,
             ),
             clock=now,
             rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
@@ -194,9 +202,15 @@ async def open_house(settings: Settings, *, prefix: str = "/person2 ", seed: int
             voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
+            learned_from=lambda adapter: _people_behind(shelf, adapter),
             prefix=prefix,
         )
         yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+
+
+def _people_behind(shelf: AdapterRegistry, adapter: str) -> int | None:
+    """How many people's words an adapter learned from; None where it has no card here."""
+    return next((len(card.people) for card in shelf.cards() if card.id == adapter), None)
 
 
 def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
@@ -204,7 +218,7 @@ def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
     return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
 
 
-def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> str:
+def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
     from training.privacy.forget import forget as forget_everywhere
 
@@ -212,7 +226,9 @@ def forget_member(settings: Settings, memory: Memory, shelf: Shelf, platform: st
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
 
 
-def stored_of_member(settings: Settings, memory: Memory, shelf: Shelf, platform: str, member: str) -> dict[str, Any]:
+def stored_of_member(
+    settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str
+) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
     from training.privacy.member_export import stored_of
 

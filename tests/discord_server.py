@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -21,12 +21,14 @@ from typing import Any
 import discord
 from aiohttp import WSCloseCode, WSMsgType, web
 from simcord import intents as simcord_intents
-from simcord import interactions
 from simcord.backend import Backend, serializers
-from simcord.backend.command_access import command_access
+from simcord.backend.cdn import CDN_BASE
 from simcord.backend.errors import BackendError
-from simcord.enums import ChannelType, ComponentType, InteractionType
+from simcord.enums import ChannelType
 from simcord.http import router, routes  # noqa: F401 - importing the routes registers them
+
+from tests.discord_limits import VIA, Limits
+from tests.discord_people import Person as Person  # with the server, for who tests against it
 
 TOKEN = "the.right.token"
 WAIT = 30.0
@@ -43,6 +45,11 @@ class Fault:
     body: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
+    lost: bool = False
+    """The call is done all the same; only its answer is this one."""
+
+    def hits(self, method: str, path: str) -> bool:
+        return fnmatch.fnmatch(method, self.method) and fnmatch.fnmatch(path, self.path)
 
 
 @dataclass
@@ -53,13 +60,15 @@ class Session:
     intents: discord.Intents
     socket: "Socket | None" = None
     events: list[dict[str, Any]] = field(default_factory=list)
+    presence: dict[str, Any] = field(default_factory=dict)
 
 
 class Socket:
     """One gateway connection, compressed as the client asked for."""
 
-    def __init__(self, ws: web.WebSocketResponse, *, compress: bool) -> None:
+    def __init__(self, ws: web.WebSocketResponse, request: web.Request, *, compress: bool) -> None:
         self.ws = ws
+        self._request = request
         self._deflate = zlib.compressobj() if compress else None
 
     async def send(self, payload: dict[str, Any]) -> None:
@@ -72,6 +81,10 @@ class Socket:
             else:
                 packed = self._deflate.compress(text.encode()) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
                 await self.ws.send_bytes(packed)
+
+    def abort(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
 
 class DiscordServer:
@@ -91,8 +104,13 @@ class DiscordServer:
         self.resumes = 0
         self.beats = 0
         self.resume_url: str | None = None
+        self.limits: Limits | None = None
+        """Discord's rate limits, where a test wants them."""
+        self.gateway_attempts = 0
         self.refuse_gateway = 0
         """So many next gateway connections are refused."""
+        self.hang_gateway = False
+        """Whether a gateway connection that is made gets no answer."""
         self.shards = 1
         self.refuse_intents = False
         self.gateway_token = TOKEN
@@ -106,7 +124,10 @@ class DiscordServer:
         """What JSON is said to be encoded in, as many servers do and Discord does not."""
         self.reduce: Callable[[Any], Any] = lambda payload: payload
         """What becomes of each payload and answer: servers leave out what they do not have."""
+        self._hook = self.backend.make_user("Hook")
         self._serial = itertools.count(1)
+        self._nonces: dict[str, Any] = {}
+        self._hung = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self.backend.subscribers.append(self._emitted)
@@ -124,14 +145,16 @@ class DiscordServer:
     async def start(self) -> None:
         app = web.Application(client_max_size=32 << 20)
         app.router.add_get("/gateway", self._gateway)
+        app.router.add_get("/attachments/{path:.*}", self._attachment)
         app.router.add_route("*", "/api/v10/{path:.*}", self._rest)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # aiohttp has no public way
+        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
+        self._hung.set()
         for session in self.sessions.values():
             await self.drop(session)
         if self._runner is not None:
@@ -141,13 +164,28 @@ class DiscordServer:
 
     async def _rest(self, request: web.Request) -> web.Response:
         path, method = "/" + request.match_info["path"], request.method
+        if self.limits is None:
+            return await self._answer(request, method, path)
+        refused = self.limits.refusal(method, path)
+        if refused is None:
+            response = await self._answer(request, method, path)
+            response.headers.update(self.limits.headers(method, path))
+        else:
+            status, said, headers = refused
+            response = _json(said, status, headers) if said else web.Response(status=status, headers=headers)
+        self.limits.answered(response.status)
+        return response
+
+    async def _answer(self, request: web.Request, method: str, path: str) -> web.Response:
         body, files = await _body(request)
         self.calls.append((method, path, body))
-        fault = next((each for each in self.faults if each.method == method and fnmatch.fnmatch(path, each.path)), None)
+        fault = next((each for each in self.faults if each.hits(method, path)), None)
         if fault is not None:
             fault.times -= 1
             if fault.times <= 0:
                 self.faults.remove(fault)
+            if fault.lost:
+                self._done(method, path, body, request.query, files)
             return _json(fault.body, fault.status, fault.headers)
         with_token = path.startswith(("/webhooks/", "/interactions/"))
         if not with_token and request.headers.get("Authorization") != f"Bot {TOKEN}":
@@ -160,7 +198,7 @@ class DiscordServer:
                 {"url": self.said_gateway or self.gateway, "shards": self.shards, "session_start_limit": limit}
             )
         try:
-            answer = router.dispatch(self.backend, method, path, json=body, params=dict(request.query), files=files)
+            answer = self._done(method, path, body, request.query, files)
         except BackendError as error:
             return _json(error.to_json(), error.status)
         if path == "/oauth2/applications/@me":
@@ -170,15 +208,32 @@ class DiscordServer:
             return web.Response(status=204)
         return _json(self.reduce(answer), charset=self.charset)
 
+    def _done(self, method: str, path: str, body: Any, query: Mapping[str, str], files: list[Any]) -> Any:
+        """What the backend says; of a post under a nonce that was used already, what it said then."""
+        nonce = body.get("nonce") if isinstance(body, dict) and body.get("enforce_nonce") else None
+        if nonce is not None and nonce in self._nonces:
+            return self._nonces[nonce]
+        answer = router.dispatch(self.backend, method, path, json=body, params=dict(query), files=files)
+        if nonce is not None:
+            self._nonces[nonce] = answer
+        return answer
+
+    async def _attachment(self, request: web.Request) -> web.Response:
+        data = self.backend.cdn.get(f"{CDN_BASE}{request.path}")
+        return web.Response(status=404) if data is None else web.Response(body=data)
+
     # Gateway
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        self.gateway_attempts += 1
         if self.refuse_gateway > 0:
             self.refuse_gateway -= 1
             return web.Response(status=503)
+        if self.hang_gateway:
+            await self._hung.wait()
         ws = web.WebSocketResponse()
         await ws.prepare(request)
-        socket = Socket(ws, compress=request.query.get("compress") == "zlib-stream")
+        socket = Socket(ws, request, compress=request.query.get("compress") == "zlib-stream")
         await socket.send({"op": 10, "d": self.hello, "s": None, "t": None})
         session: Session | None = None
         async for frame in ws:
@@ -202,11 +257,12 @@ class DiscordServer:
         if data["token"] != self.gateway_token:
             await socket.ws.close(code=4004, message=b"Authentication failed.")
             return None
-        wanted = discord.Intents._from_value(data["intents"])
+        wanted = discord.Intents.none()
+        wanted.value = data["intents"]
         if self.refuse_intents or simcord_intents.missing_privileged_intents(wanted, self.approved):
             await socket.ws.close(code=4014, message=b"Disallowed intent(s).")
             return None
-        session = Session(f"session{next(self._serial)}", wanted, socket)
+        session = Session(f"session{next(self._serial)}", wanted, socket, presence=data.get("presence") or {})
         self.sessions[session.id] = session
         ready = {
             "v": 10,
@@ -224,7 +280,9 @@ class DiscordServer:
                 del ready[name]
         await self._dispatch(session, "READY", ready)
         for guild in self.backend.guilds.values():
-            await self._dispatch(session, "GUILD_CREATE", dict(serializers.guild_create_payload(self.backend, guild)))
+            shown = dict(serializers.guild_create_payload(self.backend, guild))
+            simcord_intents.prune_guild_create(shown, session.intents, self.backend.bot_user.id)
+            await self._dispatch(session, "GUILD_CREATE", shown)
         return session
 
     async def _resume(self, socket: Socket, data: dict[str, Any]) -> Session | None:
@@ -248,6 +306,8 @@ class DiscordServer:
                 continue
             if not session.intents.message_content and event in {"MESSAGE_CREATE", "MESSAGE_UPDATE"}:
                 simcord_intents.censor_message(shaped, self.backend.bot_user.id, backend=self.backend)
+            if event == "GUILD_CREATE":
+                simcord_intents.prune_guild_create(shaped, session.intents, self.backend.bot_user.id)
             self._later(self._dispatch(session, event, shaped))
 
     def _later(self, work: Any) -> None:
@@ -256,8 +316,6 @@ class DiscordServer:
         task.add_done_callback(self._sending.discard)
 
     async def _dispatch(self, session: Session, event: str, payload: dict[str, Any]) -> None:
-        if event == "GUILD_CREATE" and payload:
-            simcord_intents.prune_guild_create(payload, session.intents, self.backend.bot_user.id)
         frame = {"op": 0, "t": event, "s": len(session.events) + 1, "d": self.reduce(payload)}
         session.events.append(frame)
         if session.socket is not None:
@@ -282,13 +340,20 @@ class DiscordServer:
         code: int = 0,
         times: int = 1,
         headers: dict[str, str] | None = None,
+        everywhere: bool = False,
+        lost: bool = False,
     ) -> None:
-        """Let the next calls fail; a 429 names its wait in `Retry-After`."""
+        """Let the next calls fail; a 429 names its wait in `Retry-After`, and may hold `everywhere`. A call that is
+        `lost` is done, and only its answer is not."""
         body: dict[str, Any] = {"code": code, "message": "ordered by the test"}
+        headers = headers or {}
         if status == 429:
-            body["retry_after"] = float((headers or {}).get("Retry-After", 0.1))
+            body["retry_after"] = float(headers.get("Retry-After", 0.1))
+        if everywhere:
+            body["global"] = True
+            headers = VIA | {"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"} | headers
         self.faults.append(
-            Fault(method=method, path=path, status=status, body=body, times=times, headers=headers or {})
+            Fault(method=method, path=path, status=status, body=body, times=times, headers=headers, lost=lost)
         )
 
     def interaction_like(self, payload: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -300,8 +365,8 @@ class DiscordServer:
     async def drop(self, session: Session) -> None:
         """Cut the connection without a word; the session can be resumed."""
         socket, session.socket = session.socket, None
-        if socket is not None and socket.ws._req is not None and socket.ws._req.transport is not None:
-            socket.ws._req.transport.abort()
+        if socket is not None:
+            socket.abort()
 
     async def send_frame(self, text: str) -> None:
         """Any text in place of a frame."""
@@ -319,6 +384,17 @@ class DiscordServer:
 
     def picture(self) -> dict[str, Any]:
         return dict(self.backend.cdn.store_attachment(self.backend.snowflake(), self.channel, "rose.png", b"png", None))
+
+    def file(self, name: str, data: bytes) -> dict[str, Any]:
+        """An attachment that can be read from this server."""
+        stored = dict(self.backend.cdn.store_attachment(self.backend.snowflake(), self.channel, name, data, None))
+        return stored | {"url": stored["url"].replace(CDN_BASE, f"http://127.0.0.1:{self.port}")}
+
+    def webhook_says(self, name: str, text: str) -> Any:
+        """A post by a webhook under a name of its own."""
+        return self.backend.create_message(
+            self.channel, self._hook.id, text, webhook_id=self._hook.id, author_name=name
+        )
 
     def person(self, name: str, *, bot: bool = False, **member: Any) -> "Person":
         user = self.backend.make_user(name.lower(), global_name=name, bot=bot)
@@ -350,152 +426,13 @@ class DiscordServer:
                 return found
             await asyncio.sleep(0.005)
         raise AssertionError(
-            f"not within {WAIT} s; the bot wrote {self.posts()}, the last calls were {self.calls[-5:]}"
+            f"not within {WAIT} s; the bot wrote {self.posts()}, the last calls were {[c[:2] for c in self.calls[-5:]]}"
         )
 
     async def posted(self, count: int, channel: int | None = None) -> list[str]:
         """Wait until the bot has written so much in a channel."""
         await self.until(lambda: len(self.posts(channel)) >= count)
         return self.posts(channel)
-
-
-@dataclass(frozen=True)
-class Person:
-    """A member at a keyboard."""
-
-    server: DiscordServer
-    id: int
-    name: str
-
-    @property
-    def direct(self) -> int:
-        return int(self.server.backend.get_dm_channel(self.id).id)
-
-    @property
-    def bot(self) -> str:
-        return f"<@{self.server.backend.bot_user.id}>"
-
-    def says(self, text: str, *, where: int | None = None, answering: int | None = None, **more: Any) -> Any:
-        reference = None if answering is None else {"message_id": str(answering)}
-        return self.server.backend.create_message(
-            where or self.server.channel, self.id, text, reference=reference, **more
-        )
-
-    def edits(self, message: Any, text: str) -> None:
-        self.server.backend.edit_message(message.channel_id, message.id, {"content": text})
-
-    def deletes(self, *messages: Any) -> None:
-        if len(messages) == 1:
-            self.server.backend.delete_message(messages[0].channel_id, messages[0].id)
-        else:
-            self.server.backend.bulk_delete_messages(messages[0].channel_id, [message.id for message in messages])
-
-    def reacts(self, message: Any, emoji: str, *, stay: bool = True) -> None:
-        self.server.backend.set_reaction(message.channel_id, message.id, emoji, self.id, stay)
-
-    def opens_thread(self, name: str, *, parent: int | None = None) -> int:
-        thread = self.server.backend.create_thread(parent or self.server.channel, name, self.id)
-        return int(thread.id)
-
-    def may_use(self, command: str, *, kind: int = 1) -> bool:
-        found = self.server.backend.find_command(command, self.server.guild.id, type=kind)
-        assert found is not None, command
-        return bool(command_access(self.server.backend, found, user_id=self.id, channel_id=self.server.channel).allowed)
-
-    async def uses(self, words: str, *, where: int | None = None, **options: Any) -> "Used":
-        """A slash command: `uses("person2 ask", question="…")`."""
-        path, channel = words.split(), where or self.server.channel
-        root = await self._command(path[0], 1)
-        leaf, nesting = interactions.walk_to_subcommand(root, path[1:])
-        built, _ = interactions.build_options(self._actor(), words, leaf, options, channel_id=channel)
-        data = {"id": root["id"], "name": root["name"], "type": 1}
-        return self._interact(
-            InteractionType.APPLICATION_COMMAND,
-            channel,
-            {**data, "options": interactions.nest_options(root, nesting, built)},
-        )
-
-    async def types(self, words: str, option: str, typed: str, **filled: Any) -> list[str]:
-        """Autocomplete: what the bot offers for an option."""
-        path = words.split()
-        root = await self._command(path[0], 1)
-        leaf, nesting = interactions.walk_to_subcommand(root, path[1:])
-        built, _ = interactions.build_options(
-            self._actor(), words, leaf, filled, partial=True, channel_id=self.server.channel
-        )
-        built.append({"name": option, "type": 3, "value": typed, "focused": True})
-        data = {"id": root["id"], "name": root["name"], "type": 1}
-        used = self._interact(
-            InteractionType.APPLICATION_COMMAND_AUTOCOMPLETE,
-            self.server.channel,
-            {**data, "options": interactions.nest_options(root, nesting, built)},
-        )
-        await self.server.until(lambda: used.record.responded)
-        return [choice["value"] for choice in used.record.autocomplete_choices or []]
-
-    async def picks(self, menu: str, message: Any) -> "Used":
-        """A context menu on a message."""
-        root = await self._command(menu, 3)
-        payload = dict(serializers.message_payload(self.server.backend, message))
-        data = {"id": root["id"], "name": menu, "type": 3, "target_id": str(message.id)}
-        return self._interact(
-            InteractionType.APPLICATION_COMMAND,
-            message.channel_id,
-            {**data, "resolved": {"messages": {str(message.id): payload}}},
-        )
-
-    def clicks(self, message: Any, custom_id: str) -> "Used":
-        payload = dict(serializers.message_payload(self.server.backend, message))
-        data = {"custom_id": custom_id, "component_type": ComponentType.BUTTON}
-        return self._interact(
-            InteractionType.MESSAGE_COMPONENT, message.channel_id, data, message=payload, source=message.id
-        )
-
-    async def _command(self, name: str, kind: int) -> dict[str, Any]:
-        found = await self.server.until(lambda: self.server.backend.find_command(name, self.server.guild.id, type=kind))
-        return dict(found)
-
-    def _actor(self) -> Any:
-        return SimpleNamespace(id=self.id, _env=SimpleNamespace(backend=self.server.backend))
-
-    def _interact(
-        self, kind: int, channel: int, data: dict[str, Any], *, source: int | None = None, **more: Any
-    ) -> "Used":
-        backend = self.server.backend
-        record, payload = interactions.base_payload(
-            backend,
-            type=kind,
-            channel_id=channel,
-            guild_id=backend.get_channel(channel).guild_id,
-            user_id=self.id,
-            data=data,
-        )
-        record.source_message_id = source
-        payload.update(more)
-        backend.emit("INTERACTION_CREATE", payload)
-        return Used(self.server, record, payload)
-
-
-@dataclass(frozen=True)
-class Used:
-    """An interaction as the member sees it."""
-
-    server: DiscordServer
-    record: Any
-    payload: dict[str, Any]
-
-    @property
-    def answers(self) -> list[Any]:
-        """Messages shown in answer, the first response and follow-ups; not while it still thinks or takes that back."""
-        stored = self.server.backend.messages[self.record.channel_id]
-        ids = [self.record.message_id, *self.record.followup_ids]
-        found = [stored[id] for id in ids if id in stored and id != self.record.source_message_id]  # noqa: A001
-        return [message for message in found if not message.flags & 1 << 7 and message.content != "…"]
-
-    async def answer(self) -> str:
-        """The first answer's text, marked when only the member sees it."""
-        first = (await self.server.until(lambda: self.answers))[0]
-        return f"(only you) {first.content}" if first.is_ephemeral else str(first.content)
 
 
 async def _body(request: web.Request) -> tuple[Any, list[Any]]:

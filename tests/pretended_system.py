@@ -73,16 +73,16 @@ def modules() -> list[str]:
 
 def exercise() -> None:
     """What has a branch of its own there: locks, signals, memory, the name of the library."""
-    from core import wholefiles
+    from core import atomic_io
     from core.generator.engine import memory
     from core.generator.engine.kernels import build
     from person2 import talk
 
     with tempfile.TemporaryDirectory() as folder:
-        descriptor = wholefiles.open_lock_of(Path(folder))
-        wholefiles.lock_shared(descriptor)
-        assert wholefiles.try_lock(descriptor)
-        wholefiles.flush_folder(Path(folder))
+        descriptor = atomic_io.open_lock_of(Path(folder))
+        atomic_io.lock_shared(descriptor)
+        assert atomic_io.try_lock(descriptor)
+        atomic_io.flush_folder(Path(folder))
     assert memory.default_cache_mb() >= 1
     assert build.file_name(platform.machine(), platform.system()).endswith((".dll", ".dylib"))
     talk._run(asyncio.sleep(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
 from tests.models import tiny_adapter, tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -231,7 +231,9 @@ def test_nobody_else_reads_what_it_keeps(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         done = person2("chat", "--base", str(base), home=home, typed="hello\n/consent yes\n")
-        Shelf(home / "adapters").add(tmp_path / "made", Card(id="new", created_at=datetime.now(UTC), base="tiny"))
+        AdapterRegistry(home / "adapters").add(
+            tmp_path / "made", Card(id="new", created_at=datetime.now(UTC), base="tiny")
+        )
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
@@ -267,7 +269,7 @@ def test_what_was_said_is_remembered_across_runs(tmp_path: Path) -> None:
 def test_an_adapter_says_a_word_before_it_is_promoted(tmp_path: Path) -> None:
     """One that overflows, one for another base: a sentence each, and the voice that spoke goes on."""
     base, other = tiny_model(tmp_path / "base"), tiny_model(tmp_path / "other", width=48)
-    registry = Shelf(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     for name, folder, strength in (("good", base, 0.5), ("loud", base, 1e30), ("foreign", other, 0.5)):
         made = tiny_adapter(tmp_path / f"made-{name}", folder, strength=strength)
         registry.add(made, Card(id=name, created_at=datetime(2026, 1, 1, tzinfo=UTC), base=str(folder)))

@@ -20,7 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from core.adapterfiles import PROBE, fingerprint
+from core.adapters.validation import PROBE, fingerprint
 from core.errors import AdapterError, ModelError
 from core.generator.families import family_of
 from training.learner import LEARNERS, Learner
@@ -103,7 +103,7 @@ def without_adapter(model: Learner) -> Iterator[Learner]:
 
 
 def base_fingerprint(model: Learner) -> str:
-    """As `core.adapterfiles.fingerprint` writes it, from a loaded model."""
+    """As `core.adapters.validation.fingerprint` writes it, from a loaded model."""
     embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
     return fingerprint(model.config.to_dict(), embedding.weight[0, :PROBE].tolist())
 

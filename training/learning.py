@@ -15,8 +15,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from core.adapterfiles import weights_sha256
-from core.adapters import Card, Shelf, check_name
+from core.adapters import AdapterRegistry, Card, check_name
+from core.adapters.validation import weights_sha256
 from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training import checkpoints
@@ -58,7 +58,7 @@ class Learned:
 def learn(
     files: Sequence[Path],
     *,
-    shelf: Shelf,
+    shelf: AdapterRegistry,
     run: Path,
     name: str,
     base: str,
@@ -252,7 +252,7 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
 
 @contextmanager
 def _noticing_who_leaves(
-    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: Shelf, name: str, claim: Claim | None
+    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
     Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
@@ -281,11 +281,11 @@ def _noticing_who_leaves(
         raise left
 
 
-def _in_service(voice: Adapter, shelf: Shelf) -> bool:
+def _in_service(voice: Adapter, shelf: AdapterRegistry) -> bool:
     return not any(card.id == voice.id and card.withdrawn for card in shelf.cards())
 
 
-def undo(shelf: Shelf, name: str, claim: Claim) -> None:
+def undo(shelf: AdapterRegistry, name: str, claim: Claim) -> None:
     """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
     if any(card.id == name for card in shelf.cards()):
         shelf.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)

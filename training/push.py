@@ -16,8 +16,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined] # whichever httpx the hub uses
 
-from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, shape_of
 from core.adapters import CARD, Card
+from core.adapters.validation import CONFIG, WEIGHTS, check, peft_config, shape_of
 from core.errors import AdapterError
 from core.generator.bases import SMOLLM2, SMOLLM2_HUB
 

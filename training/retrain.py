@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
@@ -38,7 +38,7 @@ class Retrained:
 def retrain(
     *,
     memory: Memory,
-    shelf: Shelf,
+    shelf: AdapterRegistry,
     home: Path,
     base: str,
     base_folder: str,

@@ -2,17 +2,22 @@
 
 Inside this package `import discord` is the library: imports are absolute. Nothing outside it imports discord.py.
 
-    bot.py           DiscordBot: the restart loop and what happens on each event
-    connection.py    discord.py's client, made to outlast refused connects and malformed events
-    incoming.py      discord.Message → Message (pure)
-    posts.py         words → posts: escaped, in parts, patient with rate limits
-    menus.py         the `/person2` group, context menus and buttons, built from the table of commands
+    client.py        DiscordBot: logs in, and again whenever the connection ends; `check_credentials` for doctor
+    events.py        what happens on each event
+    messages.py      discord.Message → Message (pure)
+    proxies.py       what PluralKit and its like delete and post again
+    commands.py      the `/person2` group, context menus and buttons, built from the table of commands
     interactions.py  answers to those: at once, deferred, or as a normal message when it took too long
+    sending.py       texts → posts, seen through rate limits and outages
+    markup.py        words → texts: escaped, in parts that fit (pure)
+    pacing.py        the queue below Discord's global rate limit
+    compat.py        all that depends on discord.py's inside, and on servers that only speak like Discord
+    timeouts.py      how long to wait for what
 """
 
-from bots.discord.bot import DiscordBot
-from bots.discord.connection import examine, point_at
-from bots.discord.incoming import to_message
-from bots.discord.patience import Patience
+from bots.discord.client import DiscordBot, check_credentials
+from bots.discord.compat import point_at
+from bots.discord.messages import to_message
+from bots.discord.timeouts import Timeouts
 
-__all__ = ["DiscordBot", "Patience", "examine", "point_at", "to_message"]
+__all__ = ["DiscordBot", "Timeouts", "check_credentials", "point_at", "to_message"]

@@ -11,17 +11,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import aiohttp
 import discord
 
-from bots.discord import menus
-from bots.discord.incoming import conversation_of, plain
-from bots.discord.menus import Interaction
-from bots.discord.patience import Patience
-from bots.discord.posts import NOBODY, Posts, parts
+from bots.discord import commands as menu
+from bots.discord.commands import Interaction
+from bots.discord.markup import parts, quoted, reply_parts
+from bots.discord.messages import conversation_of, plain
+from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, UNREADABLE, Sender
+from bots.discord.timeouts import Timeouts
 from core.commands import Answer, Commands, Invocation
+from core.failures import log_failure
 from core.messages import Kind, Message, Reply
-from core.notices import BROKEN
+from core.notices import apology
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,18 @@ PUBLIC = frozenset({"ask", "reset"})
 REMEMBERED = 2000
 """Interactions remembered to answer each once, whatever a resumed connection replays."""
 
-UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
-"""What discord.py raises where a server took a call and said of it less than Discord does."""
+ANSWERED_ALREADY = 40060
+"""Discord's code for an interaction that was answered: our first try got there, though its answer was lost
+(https://discord.com/developers/docs/topics/opcodes-and-status-codes#json)."""
 
 THANKS = "Thank you, noted."
-NOT_MINE = "That is no answer of mine."
-REPLACED = "There: another answer, in place of the first."
+NOT_MINE = "That is not one of my answers."
+REPLACED = "Done: I put another answer in its place."
+DELETED = "That answer was deleted in the meantime."
 
 
 @dataclass(slots=True)
-class Ticket:
+class PendingInteraction:
     """One use and how far its answering has come."""
 
     interaction: Interaction
@@ -56,11 +59,11 @@ class Ticket:
 
 @dataclass(slots=True, kw_only=True)
 class Interactions:
-    """The desk that `menus` carries uses to."""
+    """The `CommandTarget` of our menus."""
 
     commands: Commands
-    posts: Posts
-    patience: Patience
+    sender: Sender
+    timeouts: Timeouts
     buttons: bool = False
     _seen: dict[int, None] = field(default_factory=dict)
 
@@ -70,9 +73,9 @@ class Interactions:
         invocation = self._invocation(interaction, name, argument)
         channel = interaction.channel_id
         if name == "ask" and channel is not None:
-            invocation = replace(invocation, thinking=lambda: self.posts.typing(channel))
+            invocation = replace(invocation, thinking=lambda: self.sender.typing(channel))
         asks = name == "forget-me" and argument.strip().casefold() != "yes"
-        view = menus.confirm() if asks else None
+        view = menu.confirm() if asks else None
         await self._answer(interaction, lambda: self.commands.run(invocation), public=name in PUBLIC, view=view)
 
     async def another(self, interaction: Interaction, post: str) -> None:
@@ -143,114 +146,133 @@ class Interactions:
         self._seen[interaction.id] = None
         if len(self._seen) > REMEMBERED:
             del self._seen[next(iter(self._seen))]
-        ticket = Ticket(interaction, asyncio.get_running_loop().time())
+        pending = PendingInteraction(interaction, asyncio.get_running_loop().time())
         work = asyncio.ensure_future(self._run(run))
         try:
-            done, _ = await asyncio.wait({work}, timeout=self.patience.defer_after)
+            done, _ = await asyncio.wait({work}, timeout=self.timeouts.defer_after)
             if not done:
-                await self._defer(ticket, ephemeral=not public)
-            await self._show(ticket, await work, view)
+                await self._defer(pending, ephemeral=not public)
+            await self._show(pending, await work, view)
         finally:
             work.cancel()
 
     async def _run(self, run: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             return await run()
-        except Exception:  # the boundary: a member gets a sentence, the operator the traceback
-            log.exception("a command failed")
-            return Answer(text=BROKEN)
+        except Exception as error:  # the boundary: a member gets a sentence, the operator the log
+            log_failure(log, error, "a command failed")
+            return Answer(text=apology(error))
 
-    async def _defer(self, ticket: Ticket, *, ephemeral: bool) -> None:
-        interaction = ticket.interaction
-        ticket.update = interaction.type is discord.InteractionType.component
-        ticket.ephemeral = ephemeral
+    async def _defer(self, pending: PendingInteraction, *, ephemeral: bool) -> None:
+        interaction = pending.interaction
+        pending.update = interaction.type is discord.InteractionType.component
+        pending.ephemeral = ephemeral
+        thinking = not pending.update
         try:
-            await interaction.response.defer(ephemeral=ephemeral, thinking=not ticket.update)
-            ticket.deferred = True
+            await self._call(lambda: interaction.response.defer(ephemeral=ephemeral, thinking=thinking))
+            pending.deferred = True
         except UNREADABLE:  # taken, but answered without the body that discord.py asks for and reads
-            ticket.deferred = True
-        except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
-            log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
-            ticket.dead = True
+            pending.deferred = True
+        except UNREACHABLE as error:
+            pending.deferred = _answered_already(error)
+            pending.dead = not pending.deferred
+            if pending.dead:
+                log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
 
-    async def _show(self, ticket: Ticket, answer: Answer, view: discord.ui.View | None) -> None:
+    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """A first response: after 3 s Discord takes none."""
+        return await self.sender.deliver(lambda _: call(), within=self.timeouts.first_response)
+
+    async def _show(self, pending: PendingInteraction, answer: Answer, view: discord.ui.View | None) -> None:
         if answer.silent:
-            await self._take_back(ticket)
+            await self._take_back(pending)
             return
         reply = answer.reply
         if reply is not None and not reply.notice:
-            await self._speak(ticket, answer, reply)
+            await self._speak(pending, answer, reply)
             return
         text = reply.text if reply is not None else answer.text
         attachment = answer.attachment
         file = discord.File(io.BytesIO(attachment.data), attachment.name) if attachment is not None else None
-        await self._deliver(ticket, parts(text, markup=True), private=answer.private, view=view, file=file)
+        await self._deliver(pending, parts(text, markup=True), private=answer.private, view=view, file=file)
 
-    async def _speak(self, ticket: Ticket, answer: Answer, reply: Reply) -> None:
+    async def _speak(self, pending: PendingInteraction, answer: Answer, reply: Reply) -> None:
         """Say a reply: in place of others, or as the answer to the interaction."""
-        conversation = conversation_of(ticket.interaction.channel)
-        view, texts = menus.buttons() if self.buttons else None, parts(reply.text)
+        conversation = conversation_of(pending.interaction.channel)
+        channel = int(conversation.thread or conversation.channel)
+        by_command = pending.interaction.type is discord.InteractionType.application_command
+        view = menu.buttons() if self.buttons else None
         ids: list[str] | None = None
+        made: list[str] = []
         try:
             if answer.replaces:
-                channel = int(conversation.thread or conversation.channel)
-                ids = await self.posts.replace(channel, answer.replaces, texts, view=view)
+                shown = await self.sender.shows(channel, answer.replaces[0], quoted(reply))
+                texts = reply_parts(reply, show_question=shown)
+                ids = await self.sender.replace(channel, answer.replaces, texts, view=view)
             replaced = ids is not None
             if ids is None:
-                ids = [post for post in await self._deliver(ticket, texts, private=answer.private, view=view) if post]
-        finally:
-            await self.commands.chat.posted(reply, conversation, ids or ())
-        if not replaced:
-            return
-        if ticket.interaction.type is not discord.InteractionType.component:
-            await self._deliver(ticket, [REPLACED], private=True)
-        elif not ticket.deferred:  # who pressed the button under the answer sees it change
-            await self._defer(ticket, ephemeral=True)
+                texts = reply_parts(reply, show_question=by_command and not answer.replaces)
+                made = await self._deliver(pending, texts, private=answer.private, view=view)
+                ids = [post for post in made if post]
+        except Exception:
+            await self.commands.chat.posted(reply, conversation, ())
+            raise
+        await self.commands.chat.posted(reply, conversation, ids, stands=bool(ids or made))
+        if replaced and not ids:
+            await self._deliver(pending, [DELETED], private=True)
+        elif not replaced and not made:
+            await self.sender.tell(pending.interaction.user.id, [CANNOT_POST.format(channel=channel)])
+        elif replaced and by_command:
+            await self._deliver(pending, [REPLACED], private=True)
+        elif replaced and not pending.deferred:  # who pressed the button under the answer sees it change
+            await self._defer(pending, ephemeral=True)
 
     async def _deliver(
         self,
-        ticket: Ticket,
+        pending: PendingInteraction,
         texts: Sequence[str],
         *,
         private: bool,
         view: discord.ui.View | None = None,
         file: discord.File | None = None,
     ) -> list[str]:
-        """Show parts through the interaction while it lives, then as normal messages (private ones directly)."""
+        """Show parts through the interaction while it lives, then as normal messages (private ones directly).
+
+        Gives an id for each part that stands, an empty one where the server keeps it to itself.
+        """
         made: list[str] = []
-        late = asyncio.get_running_loop().time() - ticket.since > self.patience.follow_up_within
-        if not (ticket.dead or late):
+        left = self.timeouts.interaction_token + pending.since - asyncio.get_running_loop().time()
+        if not pending.dead and left > 0:
             try:
                 for number, text in enumerate(texts):
                     made.append(
-                        await self.posts.patiently(
+                        await self.sender.deliver(
                             lambda _, n=number, t=text: self._part(  # type: ignore[misc]  # defaults bind the loop's values
-                                ticket,
+                                pending,
                                 t,
                                 first=n == 0,
                                 private=private,
                                 view=view if n == len(texts) - 1 else None,
                                 file=file if n == 0 else None,
-                            )
+                            ),
+                            within=left if pending.deferred else self.timeouts.first_response,
                         )
                     )
-            except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError, TimeoutError) as error:
+            except UNREACHABLE as error:
                 log.warning("an interaction could not be answered (%s); saying it in a normal message", error)
             else:
                 return made
         rest = texts[len(made) :]
-        interaction = ticket.interaction
+        interaction = pending.interaction
         if private:
-            if file is not None:
-                file.reset()
-            await self.posts.tell(interaction.user.id, rest, file if not made else None)
+            await self.sender.tell(interaction.user.id, rest, [file] if file is not None and not made else ())
             return made
         where = conversation_of(interaction.channel)
-        return made + await self.posts.say(int(where.thread or where.channel), rest, view=view)
+        return made + await self.sender.say(int(where.thread or where.channel), rest, view=view)
 
     async def _part(
         self,
-        ticket: Ticket,
+        pending: PendingInteraction,
         text: str,
         *,
         first: bool,
@@ -258,40 +280,51 @@ class Interactions:
         view: discord.ui.View | None,
         file: discord.File | None,
     ) -> str:
-        interaction = ticket.interaction
+        interaction = pending.interaction
         options: dict[str, Any] = {"allowed_mentions": NOBODY}
         if view is not None:
             options["view"] = view
-        if first and not ticket.deferred:
+        if file is not None:
+            file.reset()  # an earlier try read it to its end
+        if first and not pending.deferred:
             if file is not None:
                 options["file"] = file
             made = None
-            with contextlib.suppress(*UNREADABLE):  # taken, but answered without the body that discord.py reads
+            try:
                 made = (await interaction.response.send_message(text, ephemeral=private, **options)).message_id
-            ticket.deferred, ticket.ephemeral = True, private
+            except UNREADABLE:  # taken, but answered without the body that discord.py reads
+                pass
+            except discord.HTTPException as error:
+                if not _answered_already(error):
+                    raise
+            pending.deferred, pending.ephemeral = True, private
             if made is None:
                 with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # it stands, under an id we never learn
                     made = (await interaction.original_response()).id
             return str(made or "")
-        if first and not ticket.update and ticket.ephemeral == private:
+        if first and not pending.update and pending.ephemeral == private:
             if file is not None:
                 options["attachments"] = [file]
             return str((await interaction.edit_original_response(content=text, **options)).id)
         if first:
-            await self._take_back(ticket)
+            await self._take_back(pending)
         if file is not None:
             options["file"] = file
         sent = await interaction.followup.send(text, ephemeral=private, wait=True, **options)
         return str(sent.id)
 
-    async def _take_back(self, ticket: Ticket) -> None:
+    async def _take_back(self, pending: PendingInteraction) -> None:
         """Remove our “is thinking …”, where we showed one.
 
         A deferral passes its visibility on to the first follow-up until it has become a message: hence the edit.
         """
-        if ticket.deferred and not ticket.update:
+        if pending.deferred and not pending.update:
             try:
-                await ticket.interaction.edit_original_response(content="…", allowed_mentions=NOBODY)
-                await ticket.interaction.delete_original_response()
+                await pending.interaction.edit_original_response(content="…", allowed_mentions=NOBODY)
+                await pending.interaction.delete_original_response()
             except discord.HTTPException as error:
                 log.debug("the deferred response stays: %s", error)
+
+
+def _answered_already(error: BaseException) -> bool:
+    return isinstance(error, discord.HTTPException) and error.code == ANSWERED_ALREADY

@@ -58,6 +58,17 @@ class ChannelSettings:
     voice: str | None = None
     temperature: float | None = None
     retention_days: int | None = None
+    answers: str | None = None
+    """What is answered besides commands: a `core.policy.Answers`."""
+    cool_down: float | None = None
+    """Minutes between two answers nobody asked for."""
+    ignored: str | None = None
+    """Members and roles that are neither heard nor answered, as in `core.policy.Rules.ignored`, blanks between."""
+    again_by: str | None = None
+    """`anyone` lets members have the questions of others answered again; else only their own."""
+    reset_by: str | None = None
+    """`admins` leaves `reset` to who may manage the channel; else anyone may."""
+    persona: str | None = None
 
 
 def conversation_row(session: Session, where: Conversation) -> ConversationRow:
@@ -140,6 +151,12 @@ def choices(row: ChannelRow) -> ChannelSettings:
         voice=row.voice,
         temperature=row.temperature,
         retention_days=row.retention_days,
+        answers=row.answers,
+        cool_down=row.cool_down,
+        ignored=row.ignored,
+        again_by=row.again_by,
+        reset_by=row.reset_by,
+        persona=row.persona,
     )
 
 

@@ -19,13 +19,14 @@ T = TypeVar("T")
 RACES = 5
 """How often a write that lost a race with another worker is tried again."""
 
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.1
 """How long one transaction of a large deletion is to last; nobody's write waits for longer than a few of these."""
 PAUSE_SECONDS = 0.02
 """Least pause after it; waiting writers of SQLite look every 100 ms at the latest, and each pause is as long as the
 transaction before it."""
-FIRST_BATCH = 100
-SMALLEST_BATCH = 10
+FIRST_BATCH = 200
+SMALLEST_BATCH = 100
+"""Rows; below this a transaction costs about as much as its rows."""
 
 SCRUB_SECONDS = 0.2
 """How long one try to empty SQLite's write-ahead log waits for readers, and writers for it."""

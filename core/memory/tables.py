@@ -167,3 +167,9 @@ class ChannelRow(Table):
     voice: Mapped[str | None] = mapped_column(String(200))
     temperature: Mapped[float | None]
     retention_days: Mapped[int | None]
+    answers: Mapped[str | None] = mapped_column(String(10))
+    cool_down: Mapped[float | None]
+    ignored: Mapped[str | None] = mapped_column(Text)
+    again_by: Mapped[str | None] = mapped_column(String(10))
+    reset_by: Mapped[str | None] = mapped_column(String(10))
+    persona: Mapped[str | None] = mapped_column(Text)

@@ -7,14 +7,21 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from bots.discord import DiscordBot, Patience
+from bots.discord import DiscordBot, Timeouts
 from core.chat import Chat
 from core.commands import Commands
 from tests.discord_server import TOKEN, DiscordServer
 from tests.fakes import Clock, FakeGenerator, chat
 
-HURRIED = Patience(
-    defer_after=0.3, follow_up_within=60.0, notice_for=0.6, first_retry=0.05, longest_retry=0.2, back_online=60.0
+HURRIED = Timeouts(
+    defer_after=0.3,
+    interaction_token=60.0,
+    notice_shown=0.6,
+    connect=0.2,
+    reconnect=0.3,
+    first_retry=0.05,
+    longest_retry=0.2,
+    longest_login_retry=0.2,
 )
 
 
@@ -26,7 +33,7 @@ async def talking(
     talk = talk or chat(generator)
     began = datetime(2026, 1, 1, tzinfo=UTC)
     commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",))
-    given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "patience": HURRIED} | options
+    given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "timeouts": HURRIED} | options
     bot = DiscordBot(talk, commands, **given)
     task = asyncio.create_task(bot.run())
     try:

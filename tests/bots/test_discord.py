@@ -1,13 +1,14 @@
 """What people say on Discord and what they get, over real sockets: an unmodified discord.py against a server on
 loopback with Discord's rules."""
 
-import asyncio
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from simcord.enums import MessageType
 
-from bots.discord import examine
+from bots.discord import check_credentials
 from core.chat import ChatSettings
 from core.errors import Refused
 from core.memory import open_memory
@@ -223,12 +224,14 @@ async def test_what_breaks_is_said_in_one_sentence(
     assert "made of cheese" in caplog.text
 
 
-async def test_a_database_that_fails(server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_database_that_fails(
+    server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """Without a database the asker gets one sentence; who was not talking to the bot gets none."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     async with talking(server, talk=chat(memory=memory)):
-        with memory._engine.begin() as connection:
-            connection.exec_driver_sql("ALTER TABLE messages RENAME TO mislaid")
+        with sqlite3.connect(tmp_path / "person2.db") as connection:
+            connection.execute("ALTER TABLE messages RENAME TO mislaid")
         ann.says("just talking")
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == [BROKEN]
@@ -337,9 +340,9 @@ async def test_an_edit_that_tells_only_the_new_text(server: DiscordServer, ann: 
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person, known: bool) -> None:
+async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person, known: bool, tmp_path: Path) -> None:
     """With a thread goes what was said in it, with a channel its threads, whether discord.py knew them or not."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     thread = ann.opens_thread("roses")
     other = server.backend.create_channel(server.guild.id, "elsewhere").id
     async with talking(server, talk=chat(memory=memory)):
@@ -354,8 +357,8 @@ async def test_a_deleted_channel_is_forgotten(server: DiscordServer, ann: Person
 
         space = {"guild_id": str(server.guild.id if known else 1)}
         if not known:
-            with memory._engine.begin() as connection:
-                connection.exec_driver_sql("UPDATE conversations SET space = '1', key = replace(key, space, '1')")
+            with sqlite3.connect(tmp_path / "person2.db") as connection:
+                connection.execute("UPDATE conversations SET space = '1', key = replace(key, space, '1')")
         gone = {"id": str(thread), "parent_id": str(server.channel), "type": 11, **space}
         await server.send("THREAD_DELETE", gone)
         await server.until(lambda: stored() == ["hello", "hello", "here", "there"])
@@ -373,7 +376,7 @@ def _thread(server: DiscordServer, thread: int) -> Conversation:
 
 async def test_doctors_look(server: DiscordServer) -> None:
     """`examine` tells doctor who the token is, where to invite it, and whether it may read messages."""
-    found = await examine(TOKEN, api_base=server.api)
+    found = await check_credentials(TOKEN, api_base=server.api)
     assert found.name == "Person2"
     assert found.message_content
     assert found.invite == (
@@ -381,9 +384,9 @@ async def test_doctors_look(server: DiscordServer) -> None:
         "&scope=bot+applications.commands&permissions=274877975552"
     )
     server.approved.message_content = False
-    assert not (await examine(TOKEN, api_base=server.api)).message_content
+    assert not (await check_credentials(TOKEN, api_base=server.api)).message_content
     with pytest.raises(Refused, match="copy the bot's token anew"):
-        await examine("wrong", api_base=server.api)
+        await check_credentials("wrong", api_base=server.api)
 
 
 async def test_order_is_kept(server: DiscordServer, ann: Person) -> None:
@@ -394,5 +397,4 @@ async def test_order_is_kept(server: DiscordServer, ann: Person) -> None:
             ann.says(f"line {number}")
         ann.says(f"{ann.bot} done")
         await server.posted(1)
-        await asyncio.sleep(0)
     assert generator.prompts == ["Person1: " + " ".join(f"line {n}" for n in range(12)) + " done\nPerson2:"]

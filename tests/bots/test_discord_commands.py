@@ -1,13 +1,15 @@
 """Slash commands, context menus and buttons on Discord, over real sockets: who sees what, and in time."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from bots.discord import Patience
+from bots.discord import Timeouts
 from core.chat import ChatSettings
 from core.memory import open_memory
+from core.messages import Conversation
 from core.notices import TOO_FAST
 from tests.bots.discord_talk import HURRIED, talking
 from tests.bots.slowly import store_posts_late
@@ -27,7 +29,7 @@ def eve(server: DiscordServer) -> Person:
 @pytest.mark.parametrize(
     ("words", "options", "answer"),
     [
-        ("ask", {"question": "How are you?"}, "hello"),
+        ("ask", {"question": "How are you?"}, "> How are you?\nhello"),
         ("again", {}, "(only you) You haven't asked me anything here yet."),
         ("reset", {}, "A fresh start: I will answer without what was said before."),
         ("voice", {}, "(only you) Voice here: current. On the shelf: current, none, garden."),
@@ -141,7 +143,7 @@ async def test_another_answer(server: DiscordServer, ann: Person) -> None:
         ann.says(f"{ann.bot} will it rain?")
         await server.posted(1)
         again = await ann.uses("person2 again")
-        assert await again.answer() == "(only you) There: another answer, in place of the first."
+        assert await again.answer() == "(only you) Done: I put another answer in its place."
         assert server.posts() == ["Certainly."]
         picked = await ann.picks("Person2: another answer", server.messages()[0])
         assert "another answer" in await picked.answer()
@@ -171,6 +173,54 @@ async def test_a_member_may_be_quicker_than_the_database(
         ann.deletes(next(message for message in server.messages() if message.content == "three"))
         await again.answer()
         await server.until(lambda: [said.message.text for said in memory.everything()] == ["count", "one", "and on"])
+
+
+async def test_a_question_is_shown_above_its_answer(server: DiscordServer, ann: Person) -> None:
+    """Nobody else sees what follows a slash command: it is quoted, shortened, harmless, and kept by another answer."""
+    async with talking(server, FakeGenerator(lines=("one", "two"))):
+        used = await ann.uses("person2 ask", question=f"is *this*\n@everyone {'very ' * 100}long?")
+        answer = await used.answer()
+        assert answer.startswith(r"> is \*this\* @")
+        assert answer.endswith("very…\none")
+        assert len(answer) < 400
+        await (await ann.uses("person2 again")).answer()
+        assert server.posts() == [answer.replace("\none", "\ntwo")]
+    assert not server.messages()[0].mention_everyone
+
+
+async def test_an_answer_deleted_while_it_is_replaced(server: DiscordServer, ann: Person) -> None:
+    """A moderator who deletes an answer just as it is being replaced wants none of it: it is not posted anew."""
+    eve = server.admin("Eve")
+    memory = open_memory("sqlite://")
+    gate = asyncio.Event()
+    gate.set()
+    generator = FakeGenerator(lines=("Maybe.", "Certainly."), gate=gate)
+    async with talking(server, talk=chat(generator, memory=memory)):
+        ann.says(f"{ann.bot} will it rain?")
+        await server.posted(1)
+        gate.clear()
+        again = await ann.uses("person2 again")
+        await server.until(lambda: len(generator.prompts) == 2)
+        eve.deletes(server.messages()[0])
+        gate.set()
+        assert await again.answer() == "(only you) That answer was deleted in the meantime."
+        assert not server.posts()
+        await server.until(lambda: [said.message.text for said in memory.everything()] == ["will it rain?"])
+
+
+async def test_a_part_deleted_while_it_is_removed(server: DiscordServer, ann: Person) -> None:
+    """Where a moderator was quicker to delete what we were about to remove, that is their deletion, not ours."""
+    long = " ".join(f"This is sentence number {number}." for number in range(150))
+    memory = open_memory("sqlite://")
+    async with talking(server, talk=chat(FakeGenerator(lines=(long, "Short.")), memory=memory)):
+        ann.says(f"{ann.bot} tell me")
+        await server.posted(3)
+        last = server.messages()[2]
+        server.fail("DELETE", f"/channels/{server.channel}/messages/{last.id}", 404, code=10008, lost=True)
+        await (await ann.uses("person2 again")).answer()
+        await server.until(lambda: server.posts() == ["Short."])
+        where = Conversation(platform="discord", space=str(server.guild.id), channel=str(server.channel))
+        await server.until(lambda: memory.reply_of(where, str(last.id)) is None)
 
 
 async def test_another_answer_of_another_length(server: DiscordServer, ann: Person) -> None:
@@ -234,12 +284,12 @@ async def test_buttons(server: DiscordServer, ann: Person) -> None:
 async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
     """By command one sees alone that the bot thinks; a button just waits. Both replace the answer in the end."""
     generator = FakeGenerator(lines=("Maybe.", "Certainly.", "Never."), delay=0.2)
-    async with talking(server, generator, patience=Patience(defer_after=0.05), buttons=True):
+    async with talking(server, generator, timeouts=Timeouts(defer_after=0.05), buttons=True):
         ann.says(f"{ann.bot} will it rain?")
         await server.posted(1)
         again = await ann.uses("person2 again")
         await server.until(lambda: again.record.deferred and again.record.ephemeral)
-        assert await again.answer() == "(only you) There: another answer, in place of the first."
+        assert await again.answer() == "(only you) Done: I put another answer in its place."
         assert server.posts() == ["Certainly."]
         pressed = ann.clicks(server.messages()[0], "person2:again")
         await server.until(lambda: pressed.record.deferred)
@@ -251,21 +301,21 @@ async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
 async def test_a_slow_answer_is_deferred(server: DiscordServer, ann: Person) -> None:
     """Within 3 s Discord hears that we think, for all to see; the answer follows in its place."""
     long = " ".join(f"This is sentence number {number}." for number in range(100))
-    patience = Patience(defer_after=0.05)
-    async with talking(server, FakeGenerator(lines=(long,), delay=0.4), patience=patience):
+    timeouts = Timeouts(defer_after=0.05)
+    async with talking(server, FakeGenerator(lines=(long,), delay=0.4), timeouts=timeouts):
         used = await ann.uses("person2 ask", question="hm?")
         await server.until(lambda: used.record.deferred)
         assert not used.answers
         assert not used.record.ephemeral
         await server.until(lambda: len(used.answers) == 2)
-        assert " ".join(message.content for message in used.answers) == long
+        assert " ".join(message.content for message in used.answers) == f"> hm?\n{long}"
         assert [message.is_ephemeral for message in used.answers] == [False, False]
 
 
 async def test_a_slow_refusal_is_still_private(server: DiscordServer, ann: Person) -> None:
     """A wait that all could see is taken back when what comes of it is for one member only."""
     generator = FakeGenerator(delay=0.2, error=ValueError("cheese"))
-    async with talking(server, generator, patience=Patience(defer_after=0.05)):
+    async with talking(server, generator, timeouts=Timeouts(defer_after=0.05)):
         used = await ann.uses("person2 ask", question="hm?")
         assert (await used.answer()).startswith("(only you) Something went wrong")
         assert not server.posts()
@@ -277,30 +327,30 @@ async def test_an_expired_interaction(server: DiscordServer, ann: Person) -> Non
         await server.until(lambda: server.backend.commands.get(None))
         server.fail("POST", "/interactions/*", 404, code=10062, times=2)
         await ann.uses("person2 ask", question="anybody?")
-        assert await server.posted(1) == ["Here I am."]
+        assert await server.posted(1) == ["> anybody?\nHere I am."]
         await ann.uses("person2 status")
         assert (await server.posted(1, ann.direct))[0].startswith("Model fake")
         ann.says("go on", answering=server.messages()[0].id)
-        assert await server.posted(2) == ["Here I am.", "Still here."]
+        assert await server.posted(2) == ["> anybody?\nHere I am.", "Still here."]
 
 
 async def test_an_answer_after_fifteen_minutes(server: DiscordServer, ann: Person) -> None:
     """Once the token is spent there is no use in trying it: a normal message right away."""
-    patience = Patience(defer_after=0.05, follow_up_within=0.1)
-    async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), patience=patience):
+    timeouts = Timeouts(defer_after=0.05, interaction_token=0.1)
+    async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), timeouts=timeouts):
         used = await ann.uses("person2 ask", question="when?")
-        assert await server.posted(1) == ["At last."]
+        assert await server.posted(1) == ["> when?\nAt last."]
         assert used.record.loading
         assert not [path for _, path, _ in server.calls if path.startswith("/webhooks/")]
 
 
 async def test_an_answer_whose_token_died_meanwhile(server: DiscordServer, ann: Person) -> None:
     """A token that Discord no longer knows at the follow-up leads to a normal message too."""
-    async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), patience=Patience(defer_after=0.05)):
+    async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), timeouts=Timeouts(defer_after=0.05)):
         used = await ann.uses("person2 ask", question="when?")
         await server.until(lambda: used.record.deferred)
         server.backend.advance_clock(16 * 60)
-        assert await server.posted(1) == ["At last."]
+        assert await server.posted(1) == ["> when?\nAt last."]
 
 
 async def test_a_replayed_command_runs_once(server: DiscordServer, ann: Person) -> None:
@@ -309,9 +359,9 @@ async def test_a_replayed_command_runs_once(server: DiscordServer, ann: Person) 
     async with talking(server, generator):
         used = await ann.uses("person2 ask", question="hm?")
         await server.send("INTERACTION_CREATE", used.payload)
-        assert await used.answer() == "one"
+        assert await used.answer() == "> hm?\none"
         other = await ann.uses("person2 ask", question="and?")
-        assert await other.answer() == "two"
+        assert await other.answer() == "> and?\ntwo"
     assert len(generator.prompts) == 2
 
 
@@ -319,13 +369,13 @@ async def test_too_many_questions(server: DiscordServer, ann: Person) -> None:
     """Over the rate the sentence is for the asker alone."""
     talk = chat(FakeGenerator(lines=("one",)), settings=ChatSettings(user_rate=1))
     async with talking(server, talk=talk):
-        assert await (await ann.uses("person2 ask", question="first")).answer() == "one"
+        assert await (await ann.uses("person2 ask", question="first")).answer() == "> first\none"
         assert await (await ann.uses("person2 ask", question="second")).answer() == f"(only you) {TOO_FAST}"
 
 
 async def test_a_command_without_optional_fields(server: DiscordServer, ann: Person) -> None:
     """What Discord documents as optional may be missing from an interaction."""
-    async with talking(server, FakeGenerator(lines=("one",)), patience=HURRIED):
+    async with talking(server, FakeGenerator(lines=("one",)), timeouts=HURRIED):
         used = await ann.uses("person2 reset")
         await used.answer()
         fresh = await ann.uses("person2 help")

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import logging
 import socket
 
 import pytest
 from discord.http import Route
 
-from bots.discord import DiscordBot, point_at
+from bots.discord import DiscordBot, check_credentials, point_at
 from core.commands import Commands
 from core.errors import Refused
 from core.memory import open_memory
 from tests.bots.discord_talk import HURRIED, talking
 from tests.discord_server import TOKEN, WAIT, DiscordServer, Person, relaying
 from tests.fakes import Clock, FakeGenerator, chat
+
+BAD_TOKEN = r"^Discord refuses DISCORD_TOKEN: copy the bot's token anew from \S+\.$"
 
 
 async def test_a_duplicate_is_answered_once(server: DiscordServer, ann: Person) -> None:
@@ -49,6 +52,43 @@ async def test_a_resumed_connection(server: DiscordServer, ann: Person) -> None:
     assert (server.identifies, server.resumes) == (1, 1)
 
 
+@pytest.mark.parametrize("trouble", ["refused", "silent"])
+async def test_a_long_outage(
+    server: DiscordServer, ann: Person, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often a connection is refused, or hangs, the session is offered again: the talk of the gap is answered,
+    and no attempt fills the log."""
+    async with talking(server, FakeGenerator(lines=("one", "two", "three", "four"))):
+        ann.says(f"{ann.bot} before")
+        await server.posted(1)
+        session, tried = server.session, server.gateway_attempts
+        server.hang_gateway = trouble == "silent"
+        server.refuse_gateway = 1_000_000 * (trouble == "refused")
+        await server.drop(session)
+        for number in range(3):
+            await server.until(lambda: server.gateway_attempts >= tried + 5)  # noqa: B023 - awaited here
+            tried = server.gateway_attempts
+            ann.says(f"{ann.bot} in the gap, {number}")
+        server.hang_gateway, server.refuse_gateway = False, 0
+        assert await server.posted(4) == ["one", "two", "three", "four"]
+    assert (server.identifies, server.resumes) == (1, 1)
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_session_that_is_over(server: DiscordServer, ann: Person) -> None:
+    """A session that Discord no longer knows is not offered for ever: a new one begins."""
+    async with talking(server, FakeGenerator(lines=("one", "two"))):
+        ann.says(f"{ann.bot} before")
+        await server.posted(1)
+        old = server.session
+        server.refuse_gateway = 8
+        server.sessions.clear()
+        await server.drop(old)
+        await server.until(lambda: server.sessions and server.session.socket)
+        ann.says(f"{ann.bot} after")
+        assert await server.posted(2) == ["one", "two"]
+
+
 async def test_dropped_while_thinking(server: DiscordServer, ann: Person) -> None:
     """An answer being thought up when the socket goes is posted all the same."""
     async with talking(server, FakeGenerator(lines=("here it is",), delay=0.3)):
@@ -63,7 +103,7 @@ async def test_started_anew_while_thinking(server: DiscordServer, ann: Person) -
     async with talking(server, FakeGenerator(lines=("here it is", "and on"), delay=0.3)):
         ann.says(f"{ann.bot} think!")
         await server.until(lambda: any("typing" in path for _, path, _ in server.calls))
-        await server.send_frame("this is no JSON")
+        await server.close(4012)  # an invalid API version: discord.py ends
         assert await server.posted(1) == ["here it is"]
         await server.until(lambda: server.identifies == 2 and server.session.socket)
         ann.says(f"{ann.bot} still there?")
@@ -117,7 +157,7 @@ async def test_the_first_connect_is_refused(server: DiscordServer, ann: Person) 
         assert await server.posted(1) == ["hello"]
 
 
-async def test_nothing_answers_at_first(ann: Person, server: DiscordServer) -> None:
+async def test_nothing_answers_at_first(ann: Person, server: DiscordServer, caplog: pytest.LogCaptureFixture) -> None:
     """Neither API nor gateway is up when the bot starts; it keeps trying until they are."""
     port, server.port = server.port, 0
     await server.stop()
@@ -128,10 +168,10 @@ async def test_nothing_answers_at_first(ann: Person, server: DiscordServer) -> N
         Commands(chat=talk, started_at=Clock().now, clock=Clock()),
         token=TOKEN,
         api_base=server.api,
-        patience=HURRIED,
+        timeouts=HURRIED,
     )
     task = asyncio.create_task(bot.run())
-    await asyncio.sleep(0.4)
+    await server.until(lambda: caplog.text.count("connecting again") >= 2)
     assert not task.done()
     assert not bot.ready
     await server.start()
@@ -155,6 +195,32 @@ async def test_a_malformed_event_is_skipped(
         assert await server.posted(1) == ["hello"]
     assert f"malformed {event}" in caplog.text
     assert server.identifies == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["this is no JSON", "[]", "null", "7", '{"op": 0, "t": ["x"], "d": {}}', "{}", "[" * 99_999]
+)
+async def test_a_frame_that_is_none(server: DiscordServer, ann: Person, text: str) -> None:
+    """What is no event and no operation is skipped; the connection stands."""
+    async with talking(server):
+        await server.send_frame(text)
+        ann.says(f"{ann.bot} hello")
+        assert await server.posted(1) == ["hello"]
+    assert server.identifies == 1
+
+
+async def test_a_sequence_that_is_none(server: DiscordServer, ann: Person) -> None:
+    """An event with a nonsensical number does not spoil the place at which the session is resumed."""
+    async with talking(server, FakeGenerator(lines=("one", "two"))):
+        ann.says(f"{ann.bot} hello")
+        await server.posted(1)
+        await server.send_frame(json.dumps({"op": 0, "t": "TYPING_START", "s": "many", "d": {}}))
+        session = server.session
+        await server.drop(session)
+        ann.says(f"{ann.bot} and?")
+        await server.until(lambda: session.socket)
+        assert await server.posted(2) == ["one", "two"]
+    assert (server.identifies, server.resumes) == (1, 1)
 
 
 async def test_a_resumed_event_without_content(server: DiscordServer, ann: Person) -> None:
@@ -243,12 +309,52 @@ async def test_a_bad_token(server: DiscordServer, where: str) -> None:
         Commands(chat=talk, started_at=Clock().now, clock=Clock()),
         token=token,
         api_base=server.api,
-        patience=HURRIED,
+        timeouts=HURRIED,
     )
-    with pytest.raises(Refused, match=r"^Discord refuses DISCORD_TOKEN: copy the bot's token anew from \S+\.$"):
+    with pytest.raises(Refused, match=BAD_TOKEN):
         await asyncio.wait_for(bot.run(), WAIT)
     assert server.identifies <= 1
     assert token not in repr(bot)
+
+
+@pytest.mark.parametrize(
+    "token", ["the.right\n.token", "the.right\x00token", "the.right\x7ftoken", "Bot the", "tökén", " "]
+)
+async def test_a_token_that_cannot_be_sent(server: DiscordServer, token: str) -> None:
+    """A token with a control character or a space inside was copied badly; nothing is sent at all."""
+    talk = chat()
+    commands = Commands(chat=talk, started_at=Clock().now, clock=Clock())
+    bot = DiscordBot(talk, commands, token=token, api_base=server.api, timeouts=HURRIED)
+    with pytest.raises(Refused, match=BAD_TOKEN):
+        await asyncio.wait_for(bot.run(), WAIT)
+    with pytest.raises(Refused, match=BAD_TOKEN):
+        await check_credentials(token, api_base=server.api)
+    assert not server.calls
+
+
+async def test_a_login_that_fails_is_one_line(
+    server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says what failed and when it is tried again, without a traceback."""
+    server.fail("GET", "/users/@me", 503, times=3)
+    async with talking(server):
+        ann.says(f"{ann.bot} hello")
+        assert await server.posted(1) == ["hello"]
+    said = [record for record in caplog.records if "connecting again" in record.message]
+    assert len(said) == 3
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_who_is_logged_in(server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture) -> None:
+    """One line at start says as whom and in how many servers; members see how to get help."""
+    caplog.set_level(logging.INFO)
+    async with talking(server) as bot:
+        await server.until(lambda: bot.ready)
+        shown = server.session.presence["game"]
+    assert (shown["type"], shown["name"]) == (2, "/person2 help")
+    assert [record.message for record in caplog.records if "logged in as" in record.message] == [
+        "Discord: logged in as Person2, in 1 server"
+    ]
 
 
 async def test_without_the_message_content_intent(
@@ -280,7 +386,7 @@ async def test_no_intents_at_all(server: DiscordServer) -> None:
         Commands(chat=talk, started_at=Clock().now, clock=Clock()),
         token=TOKEN,
         api_base=server.api,
-        patience=HURRIED,
+        timeouts=HURRIED,
     )
     with pytest.raises(Refused, match="switch on “Message Content Intent”"):
         await asyncio.wait_for(bot.run(), WAIT)

@@ -1,11 +1,10 @@
 """Other servers than Discord's own that speak its language: what they leave out, send as null or do not know."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from bots.discord import examine
+from bots.discord import check_credentials
 from core.memory import open_memory
 from tests.bots.discord_talk import talking
 from tests.discord_server import TOKEN, DiscordServer, Person
@@ -50,8 +49,8 @@ async def test_json_with_a_character_set(server: DiscordServer, ann: Person) -> 
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == ["one"]
         used = await ann.uses("person2 ask", question="and?")
-        assert await used.answer() == "two"
-    assert (await examine(TOKEN, api_base=server.api)).name == "Person2"
+        assert await used.answer() == "> and?\ntwo"
+    assert (await check_credentials(TOKEN, api_base=server.api)).name == "Person2"
 
 
 UNKNOWN = [
@@ -70,7 +69,7 @@ async def test_a_route_it_does_not_know(server: DiscordServer, ann: Person, meth
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == ["hello"]
     if path.startswith("/oauth2"):
-        assert (await examine(TOKEN, api_base=server.api)).name == "Person2"
+        assert (await check_credentials(TOKEN, api_base=server.api)).name == "Person2"
 
 
 async def test_the_gateway_setting_needs_no_advice(server: DiscordServer, ann: Person) -> None:
@@ -151,8 +150,8 @@ async def test_a_message_that_does_not_name_its_server(server: DiscordServer, an
         ann.says("nobody is asked")
         ann.says(f"{ann.bot} hello")
         assert await server.posted(1) == ["hello"]
-        await asyncio.sleep(0.1)
-        assert server.posts() == ["hello"]
+        ann.says(f"{ann.bot} and?")
+        assert await server.posted(2) == ["hello", "hello"]
 
 
 @pytest.mark.parametrize("said", [{}, {"id": "1"}, "OK", []])
@@ -165,7 +164,8 @@ async def test_an_interaction_answered_oddly(server: DiscordServer, ann: Person,
     server.reduce = odd
     async with talking(server, FakeGenerator(lines=("one",))):
         used = await ann.uses("person2 ask", question="hm?")
-        assert await used.answer() == "one"
-        await asyncio.sleep(0.1)
+        assert await used.answer() == "> hm?\none"
+        ann.says(f"{ann.bot} hello")
+        await server.posted(2)
         assert len(used.answers) == 1
-        assert server.posts() == ["one"]
+        assert server.posts() == ["> hm?\none", "one"]

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from core.blocked_words import BlockedWords
 from core.chat import ChatSettings
 from core.composer import ATTEMPTS, WARMER
 from core.errors import AdapterError, GeneratorError, Overloaded, StorageError, Unavailable
 from core.messages import Conversation, Kind, Message, Reply
-from core.notices import BROKEN, CROWDED, NO_MODEL, TOO_FAST
+from core.notices import BROKEN, CROWDED, NO_DIRECT, NO_MODEL, NOT_ALLOWED, TOO_FAST, UNSAYABLE
 from core.policy import Rules
 from core.replies import LOST_FOR_WORDS
 from tests.fakes import Clock, FakeGenerator, chat, said
@@ -273,3 +274,55 @@ async def test_threads_and_their_channel_have_contexts_of_their_own() -> None:
     channel = Conversation(platform="test", channel="c1")
     await talk.hear(replace(said("outside", mentions_bot=True), conversation=channel))
     assert model.prompts[-1] == "Person1: outside\nPerson2:"
+
+
+async def test_where_the_channel_wants_it_the_bot_answers_to_its_name() -> None:
+    """The platform's name for it, once a bot told it; commands alone where the channel wants that."""
+    talk = chat(settings=ChatSettings(rules=Rules(names=frozenset({"Person2"}))))
+    talk.known_as("test", "Robo")
+    where = said("x", kind=Kind.CHANNEL).conversation
+    heard = {}
+    for answers in ("mention", "name", "all", "off"):
+        talk.memory.change_settings(where, answers=answers)
+        lines = [said(text, kind=Kind.CHANNEL) for text in ("robo?", "person2!", "robots")]
+        lines.append(said("hi", kind=Kind.CHANNEL, mentions_bot=True))
+        heard[answers] = [await talk.hear(line) is not None for line in lines]
+    assert heard == {
+        "mention": [False, False, False, True],
+        "name": [True, True, False, True],
+        "all": [True, True, True, True],
+        "off": [False, False, False, False],
+    }
+    assert await talk.ask(said("anyone?", kind=Kind.CHANNEL)) is not None
+
+
+async def test_direct_messages_may_be_off_and_members_ignored() -> None:
+    """Who writes directly is told so; who is ignored is neither answered nor stored."""
+    talk = chat(settings=ChatSettings(rules=Rules(direct_messages=False, ignored=frozenset({"bob"}))))
+    reply = await talk.hear(said("hi"))
+    assert reply is not None
+    assert (reply.text, reply.notice) == (NO_DIRECT, True)
+    ignored = said("hi", author="bob", kind=Kind.CHANNEL, mentions_bot=True)
+    assert await talk.hear(ignored) is None
+    assert await talk.ask(replace(ignored, id="asked")) == Reply(text=NOT_ALLOWED, notice=True)
+    assert talk.memory.window(ignored.conversation, limit=5) == []
+
+
+async def test_a_blocked_word_is_drawn_again_and_else_explained() -> None:
+    """Another candidate, another draw, and where all say it a sentence for the asker alone."""
+    settings = ChatSettings(blocked=BlockedWords(["fiddlesticks"]))
+    model = FakeGenerator(lines=["fiddlesticks!|well", "f i d d l e s t i c k s", "oh well", "fiddlesticks"])
+    talk = chat(model, settings=settings)
+    texts = []
+    for line in ("one", "two", "three"):
+        reply = await talk.hear(said(line))
+        assert reply is not None
+        texts.append((reply.text, reply.notice))
+    assert texts == [("well", False), ("oh well", False), (UNSAYABLE, True)]
+
+
+async def test_who_is_called_by_a_tag_is_called_by_name() -> None:
+    """Talk that was learned from has tags for names."""
+    reply = await chat(FakeGenerator(lines=["Sure, Person1, ask person1's friend"])).hear(said("may I ask?"))
+    assert reply is not None
+    assert reply.text == "Sure, Ann, ask person1's friend"

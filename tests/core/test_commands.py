@@ -64,8 +64,8 @@ async def test_what_a_member_gets(commands: Commands, line: str, answer: str, pr
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        ("settings", "ambient default, allowed default, voice current"),
-        ("settings ambient 0.2", "Changed. Settings here: ambient 0.2"),
+        ("settings", "answers default, ambient default, cool-down default, allowed default"),
+        ("settings ambient 0.2", "Changed. Settings here: answers default, ambient 0.2"),
         ("settings ambient 7", "ambient is a chance from 0 to 1."),
         ("settings ambient often", "ambient is a chance from 0 to 1."),
         ("settings allowed no", "allowed no"),
@@ -74,13 +74,22 @@ async def test_what_a_member_gets(commands: Commands, line: str, answer: str, pr
         ("settings retention 1.5", "retention is a whole number of days, 1 or more."),
         ("settings retention nan", "retention is a whole number of days, 1 or more."),
         ("settings retention", "Here, retention default."),
-        ("settings\tambient\n0.3", "Changed. Settings here: ambient 0.3"),
-        ("settings ambient default", "Changed. Settings here: ambient default"),
+        ("settings\tambient\n0.3", "ambient 0.3"),
+        ("settings ambient default", "ambient default"),
+        ("settings answers name", "answers name"),
+        ("settings answers loudly", "answers is mention, name, all, off or default."),
+        ("settings cool-down 5", "cool-down 5.0"),
+        ("settings cool-down -1", "cool-down is a number of minutes, 0 or more."),
+        ("settings again anyone", "again anyone"),
+        ("settings reset admins", "reset admins"),
+        ("settings ignore <@123>", "I no longer listen to <@123> here."),
+        ("settings ignore Ann B", "Mention the member or role, or give their id."),
+        ("settings ignore", "Here, ignore default."),
         ("settings voice poet", "voice poet"),
         ("settings voice opera", "no voice “opera”"),
         (
             "settings colour red",
-            "There is no setting “colour”; choose one of ambient, allowed, voice, temperature, retention",
+            "There is no setting “colour”; choose one of answers, ambient, cool-down,",
         ),
         ("voice pirate", "the voice “pirate”"),
         ("voice opera", "There is no voice “opera”"),
@@ -153,3 +162,36 @@ async def test_my_data_and_forget_me(commands: Commands) -> None:
 def test_descriptions_fit_discord() -> None:
     """Discord allows names of 32 and descriptions of 100 characters."""
     assert all(len(row.summary) <= 100 and len(row.name) <= 32 for row in COMMANDS)
+
+
+async def test_members_and_roles_are_ignored_and_heard_again(commands: Commands) -> None:
+    """Mentions of members and roles, or ids; each can be taken back alone."""
+    for who in ("<@123>", "<@&9>", "u7"):
+        await run(commands, f"settings ignore {who}", admin=True)
+    assert (await run(commands, "settings ignore", admin=True)).text == "Here, ignore 123 @9 u7."
+    await run(commands, "settings unignore <@123>", admin=True)
+    assert (await run(commands, "settings ignore", admin=True)).text == "Here, ignore @9 u7."
+    await run(commands, "settings ignore default", admin=True)
+    assert (await run(commands, "settings ignore", admin=True)).text == "Here, ignore default."
+
+
+async def test_reset_is_for_admins_where_they_want_it_so(commands: Commands) -> None:
+    """Anyone may, unless the channel's admins keep it to themselves."""
+    assert "fresh start" in (await run(commands, "reset")).text
+    await run(commands, "settings reset admins", admin=True)
+    assert (await run(commands, "reset")).text == "Only members who may manage this channel can reset it."
+    assert "fresh start" in (await run(commands, "reset", admin=True)).text
+
+
+async def test_why_tells_what_was_drawn_and_from_whom_it_was_learned() -> None:
+    """Of the last answer to whoever asks: the candidates with their scores, and how many people agreed."""
+    clock = Clock()
+    talk = chat(FakeGenerator(lines=["yes|no|yes"]), clock=clock)
+    commands = Commands(chat=talk, clock=clock, started_at=clock.now, learned_from=lambda adapter: 7)
+    assert "That isn't an answer of mine" in (await run(commands, "why")).text
+    asked = await run(commands, "ask is it open?")
+    assert asked.reply is not None
+    await talk.posted(asked.reply, said("x", kind=Kind.CHANNEL).conversation, ["p1"])
+    about = (await run(commands, "why")).text
+    assert "drawn: “yes” (2 of 3, 0.7); “no” (1 of 3, 0.0)" in about
+    assert "learned from: 7 people who agreed" in about

@@ -6,13 +6,15 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from core.messages import Kind, Message
-from core.policy import MAX_AMBIENT, MAX_RAPID, Activity, Rules, Why, decide
+from core.policy import MAX_AMBIENT, MAX_RAPID, Activity, Answers, Rules, Why, calls, decide
 from tests.fakes import said
 
 NOON = time(12)
 CHANNEL = said("hello there", kind=Kind.CHANNEL)
 SENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHATTY = Rules(ambient_chance=0.5)
+NAMED = said("what do you think, robo?", kind=Kind.CHANNEL)
+NAMES = Rules(names=frozenset({"Robo", "Person2"}))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,22 @@ CHATTY = Rules(ambient_chance=0.5)
         ),
         (said("hi", kind=Kind.CHANNEL, mentions_bot=True), Rules(allowed_here=False), Activity(), Why.NOT_ALLOWED),
         (said("hi"), Rules(allowed_channels=frozenset({"c2"})), Activity(), Why.DIRECT),
+        (said("hi"), Rules(direct_messages=False), Activity(), Why.NO_DIRECT),
+        (said("hi"), Rules(ignored=frozenset({"ann"})), Activity(), Why.IGNORED),
+        (said("hi"), Rules(ignored=frozenset({"test:ann"})), Activity(), Why.IGNORED),
+        (said("hi"), Rules(ignored=frozenset({"other:ann", "@muted"})), Activity(), Why.DIRECT),
+        (said("hi", author_roles=frozenset({"muted"})), Rules(ignored=frozenset({"@muted"})), Activity(), Why.IGNORED),
+        (NAMED, NAMES, Activity(), Why.NOT_ADDRESSED),
+        (NAMED, replace(NAMES, answers=Answers.NAME), Activity(), Why.NAME),
+        (CHANNEL, replace(NAMES, answers=Answers.NAME), Activity(), Why.NOT_ADDRESSED),
+        (replace(NAMED, mentions_others=True), replace(NAMES, answers=Answers.NAME), Activity(), Why.NOT_ADDRESSED),
+        (CHANNEL, Rules(answers=Answers.ALL), Activity(), Why.EVERYTHING),
+        (NAMED, replace(NAMES, answers=Answers.ALL), Activity(), Why.NAME),
+        (replace(CHANNEL, mentions_others=True), Rules(answers=Answers.ALL), Activity(), Why.NOT_ADDRESSED),
+        (replace(CHANNEL, mentions_others=True), CHATTY, Activity(), Why.NOT_ADDRESSED),
+        (CHANNEL, Rules(answers=Answers.ALL), Activity(rapid=MAX_RAPID), Why.ENOUGH),
+        (replace(CHANNEL, mentions_bot=True), Rules(answers=Answers.OFF), Activity(), Why.COMMANDS_ONLY),
+        (said("hi"), Rules(answers=Answers.OFF), Activity(), Why.DIRECT),
         (said(" \n "), Rules(), Activity(), Why.EMPTY),
         (said("hi", from_bot=True), Rules(), Activity(), Why.OWN_WORDS),
     ],
@@ -103,3 +121,20 @@ def test_what_is_written_while_the_bot_thinks_is_not_rapid() -> None:
     for _ in range(5):
         activity = activity.heard(CHANNEL, SENT)
     assert activity.rapid == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ("Robo, are you there?", True),
+        ("hey ROBO!", True),
+        ("robots are fun", False),
+        ("my microrobo", False),
+        ("ask Ann B. about it", True),
+        ("ask Ann about B.", False),
+    ],
+)
+def test_a_name_counts_where_it_stands_as_a_word(text: str, called: bool) -> None:
+    """In any case, with punctuation around it, and not as a part of another word."""
+    assert calls(text, {"Robo", "Ann B."}) is called
+    assert not calls(text, set())

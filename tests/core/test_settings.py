@@ -81,3 +81,15 @@ def test_what_is_not_set_is_the_models_own() -> None:
     assert load_settings().sampling(own) == own
     assert load_settings(temperature=0.0, best_of=1).sampling(own) == replace(own, temperature=0.0, best_of=1)
     assert load_settings(max_new_tokens=9, top_p=1.0).sampling(own) == replace(own, max_new_tokens=9, top_p=1.0)
+
+
+def test_when_it_speaks_and_to_whom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lists are split at commas, names keep their blanks, and what is left out stays as it was."""
+    monkeypatch.setenv("PERSON2_NAMES", "Robo, Old Bot")
+    monkeypatch.setenv("PERSON2_IGNORED", "123, @456")
+    monkeypatch.setenv("PERSON2_DIRECT_MESSAGES", "false")
+    monkeypatch.setenv("PERSON2_BLOCKED_WORDS", "")
+    rules = load_settings().rules
+    assert (rules.names, rules.ignored) == (frozenset({"Robo", "Old Bot"}), frozenset({"123", "@456"}))
+    assert not rules.direct_messages
+    assert load_settings().person2_blocked_words is None

@@ -18,8 +18,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from core.adapterfiles import folder_fingerprint, same_base
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
+from core.adapters.validation import folder_fingerprint, same_base
 from core.dialogue import write
 from core.errors import AdapterError, DialogueError, ModelError, Person2Error, TrainingError
 from core.generator import Adapter
@@ -69,7 +69,7 @@ def test_the_card_says_whose_words_were_learned(base: Path, talk: Path, tmp_path
     short = replace(QUICK, epochs=1.0)
     outcome = finetune([talk], run=tmp_path / "run", base=str(base), name="first", settings=short)
     card = make_card(outcome, created_at=datetime(2026, 1, 2, tzinfo=UTC), command="person2 train talk.txt")
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     shelf.add(outcome.adapter, card)
     kept = shelf.card("first")
     assert kept.people == ("a1", "b2")
@@ -155,7 +155,7 @@ def test_nothing_to_go_on_with_is_said(base: Path, talk: Path, tmp_path: Path) -
     with pytest.raises(TrainingError, match="no run called vioce"):
         learn(
             [talk],
-            shelf=Shelf(tmp_path / "adapters"),
+            shelf=AdapterRegistry(tmp_path / "adapters"),
             run=tmp_path / "vioce",
             name="vioce",
             base="tiny",
@@ -191,7 +191,7 @@ def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path
     """Trained further at a ruinous rate, an adapter comes back as it was; the card and a sentence say so."""
     first = finetune([talk], run=tmp_path / "first", base=str(base), settings=replace(QUICK, epochs=4.0))
     ruinous = replace(QUICK, epochs=1.0, learning_rate=10.0)
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     for name, contexts in (("further", 0), ("judged", 4)):
         learned = learn(
             [talk],

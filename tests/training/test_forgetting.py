@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.adapterfiles import WEIGHTS
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
+from core.adapters.validation import WEIGHTS
 from core.errors import AdapterError
 from core.memory import Memory, Removed, members, opening
 from core.messages import Message
@@ -32,7 +32,7 @@ def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:
     people = tuple(
         entry["hash"] for entry in json.loads((tmp_path / "imported" / "talk.txt.manifest.json").read_text())["people"]
     )
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     base = tiny_model(tmp_path / "tiny")
     for name, learned in (("clean", ()), ("learned", people)):
         folder = tiny_adapter(tmp_path / f"made-{name}", base, seed=1)
@@ -73,7 +73,7 @@ def test_forgetting_reaches_what_no_card_names(memory: Memory, tmp_path: Path) -
     spool.mkdir(parents=True)
     (spool / "said-0").write_text("how do you like it")
 
-    receipt = forget("test", "ann", memory=memory, shelf=Shelf(home / "adapters"), home=home)
+    receipt = forget("test", "ann", memory=memory, shelf=AdapterRegistry(home / "adapters"), home=home)
 
     assert receipt.dialogues > 0
     assert not receipt.left
@@ -93,7 +93,7 @@ def test_a_file_changed_by_hand_stops_nothing_else(memory: Memory, tmp_path: Pat
         )
     changed = tmp_path / "changed" / "talk.txt"
     changed.write_text(changed.read_text() + "\nPerson1: One more.\nPerson2: By hand.\n")
-    receipt = forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path)
+    receipt = forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     (sentence,) = receipt.left
     assert str(changed) in sentence
     assert "Not everything could be deleted yet" in str(receipt)
@@ -154,7 +154,7 @@ def test_what_one_store_refuses_stops_no_other(tmp_path: Path, refusing: str, mo
     run = tmp_path / "runs" / "killed"
     run.mkdir(parents=True)
     (run / "plan.json").write_text(json.dumps({"people": [person]}))
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     made = tiny_adapter(tmp_path / "made", tiny_model(tmp_path / "tiny"))
     shelf.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
 
@@ -184,7 +184,7 @@ def test_what_is_stored_is_handed_over_whole(memory: Memory, tmp_path: Path) -> 
     """Messages, training dialogues and voices; after forgetting nothing of it, and other members keep theirs."""
     imported(memory, tmp_path / "talk.txt", tmp_path)
     base, key = tiny_model(tmp_path / "tiny"), PeopleKey.at(tmp_path)
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     shelf.add(
         tiny_adapter(tmp_path / "made", base),
         Card(id="ours", created_at=START, base="tiny", people=(key.hash("test", "ann"),)),
@@ -216,7 +216,7 @@ def test_what_is_stored_is_handed_over_whole(memory: Memory, tmp_path: Path) -> 
 
 def test_what_a_killed_import_left_is_swept(memory: Memory, tmp_path: Path) -> None:
     """Beside the file it was to write, in the home or elsewhere; one under way is left alone and said so."""
-    home, shelf = tmp_path / "home", Shelf(tmp_path / "home" / "adapters")
+    home, shelf = tmp_path / "home", AdapterRegistry(tmp_path / "home" / "adapters")
     for out in (home / "talk.txt", tmp_path / "elsewhere" / "talk.txt"):
         remember_import(home, out)
         spool = out.parent / f".{out.name}.x1y2" / "runs"
@@ -242,7 +242,7 @@ def test_every_run_that_heard_the_words_goes(memory: Memory, tmp_path: Path) -> 
     (runs["curve"] / "part-0.25" / "plan.json").write_text(json.dumps({"people": [key.hash("test", "ann")]}))
     note_heard(runs["judged"], [key.hash("test", "ann")])
     note_heard(runs["other"], [key.hash("test", "cat")])
-    forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path)
+    forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     assert [run.name for run in (tmp_path / "runs").iterdir()] == ["other"]
 
 
@@ -263,7 +263,7 @@ def test_a_manifest_keeps_no_name(memory: Memory, tmp_path: Path) -> None:
     assert paper["options"]["as"] == [PeopleKey.at(tmp_path).of(person)]
     assert b"Ann" not in out.read_bytes()
     platform, _, member = person.partition(":")
-    forget(platform, member, memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path)
+    forget(platform, member, memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     paper = json.loads(Path(f"{out}.manifest.json").read_text())
     assert paper["options"]["as"] == []
     assert "Ann" not in json.dumps(paper)
@@ -271,7 +271,7 @@ def test_a_manifest_keeps_no_name(memory: Memory, tmp_path: Path) -> None:
 
 def test_what_learned_from_them_is_erased_and_can_be_rebuilt(memory: Memory, tmp_path: Path) -> None:
     """The weights go, the card stays and says why; a voice of the same name may take the place."""
-    base, shelf = tiny_model(tmp_path / "tiny"), Shelf(tmp_path / "adapters")
+    base, shelf = tiny_model(tmp_path / "tiny"), AdapterRegistry(tmp_path / "adapters")
     made = tiny_adapter(tmp_path / "made", base)
     person = PeopleKey.at(tmp_path).hash("test", "ann")
     shelf.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))

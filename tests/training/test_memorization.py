@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.dialogue import Dialogue, Speaker, Turn, write
 from core.errors import DialogueError, TrainingError
 from tests.training.logged import clock
@@ -114,7 +114,7 @@ def train(folder: Path, base: Path, name: str, **more: Any) -> Learned:
     """A real training in which a tiny model learns by heart what it is told often enough."""
     learned = learn(
         [folder / "talk.txt"],
-        shelf=Shelf(folder / "adapters"),
+        shelf=AdapterRegistry(folder / "adapters"),
         run=folder / "runs" / name,
         name=name,
         base="tiny",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from core.adapterfiles import CONFIG, WEIGHTS, folder_fingerprint
 from core.adapters import CARD, Card
+from core.adapters.validation import CONFIG, WEIGHTS, folder_fingerprint
 from core.errors import AdapterError
 from tests.models import tiny_adapter, tiny_model
 from tests.training.hub import Hub, serve

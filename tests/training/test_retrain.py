@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.adapterfiles import CONFIG
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
+from core.adapters.validation import CONFIG
 from core.errors import TrainingError
 from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
@@ -24,7 +24,7 @@ def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> 
     """What would be learned is counted; no file, no adapter, and Bob's words are dropped."""
     done = retrain(
         memory=memory,
-        shelf=Shelf(tmp_path / "adapters"),
+        shelf=AdapterRegistry(tmp_path / "adapters"),
         home=tmp_path,
         base="tiny",
         base_folder="unused",
@@ -42,7 +42,7 @@ def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> 
 def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Path) -> None:
     """The log becomes dialogues and an adapter that knows whose words it holds; the verdict decides who speaks."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     done = retrain(
         memory=memory,
         shelf=shelf,
@@ -69,7 +69,7 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
 def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -> None:
     """What that voice learned is kept, and so are the people whose words it learned."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     shelf.add(
         tiny_adapter(tmp_path / "made", base, rank=2),
         Card(id="ours", created_at=START, base="tiny", people=("zoe's hash",)),
@@ -98,7 +98,7 @@ def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="0 dialogues to learn from and 20 are needed"):
         retrain(
             memory=open_memory("sqlite://"),
-            shelf=Shelf(tmp_path / "adapters"),
+            shelf=AdapterRegistry(tmp_path / "adapters"),
             home=tmp_path,
             base="tiny",
             base_folder="unused",
@@ -120,7 +120,7 @@ def test_two_never_run_at_once(tmp_path: Path) -> None:
 def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: Path, how: str) -> None:
     """The voice goes out of service before it ever speaks, and nothing of its run stays."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     stages: list[str] = []
 
     def leave(stage: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from core.adapterfiles import WEIGHTS, weights_sha256
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
+from core.adapters.validation import WEIGHTS, weights_sha256
 from core.errors import AdapterError, ExportError, Person2Error, TrainingError
 from core.memory import Memory
 from tests.models import tiny_model
@@ -68,7 +68,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def train(
-    files: list[Path], *, shelf: Shelf, home: Path, base: Path, name: str = "ours", **more: Any
+    files: list[Path], *, shelf: AdapterRegistry, home: Path, base: Path, name: str = "ours", **more: Any
 ) -> Learned | None:
     return learn(
         files,
@@ -99,7 +99,7 @@ def test_two_trainings_of_one_name(tiny: Path, talk: Path, tmp_path: Path) -> No
     assert (status, "--name same --resume" in told) == (128 + signal.SIGTERM, True), told
     status, told = end(start(*command, "--contexts", "0", "--epochs", "2", home=tmp_path))
     assert status == 0, told
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     assert shelf.card("same").weights_sha256 == weights_sha256(tmp_path / "runs" / "same" / "adapter")
     status, told = end(start(*command, home=tmp_path))
     assert (status, "adapter called same already" in told) == (1, True), told
@@ -146,7 +146,9 @@ def test_the_name_is_judged_first(tiny: Path, talk: Path, tmp_path: Path, name: 
     """Before anything is trained or written, inside the home or outside."""
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(AdapterError, match="is no name for an adapter"):
-        train([talk], shelf=Shelf(tmp_path / "home" / "adapters"), home=tmp_path / "home", base=tiny, name=name)
+        train(
+            [talk], shelf=AdapterRegistry(tmp_path / "home" / "adapters"), home=tmp_path / "home", base=tiny, name=name
+        )
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -191,7 +193,7 @@ def imported(memory: Memory, home: Path) -> Path:
 
 def test_a_run_under_way_stops_when_somebody_is_forgotten(memory: Memory, tiny: Path, tmp_path: Path) -> None:
     """At its next step: it is never judged, and neither the run nor the shelf keeps anything."""
-    talk, shelf = imported(memory, tmp_path), Shelf(tmp_path / "adapters")
+    talk, shelf = imported(memory, tmp_path), AdapterRegistry(tmp_path / "adapters")
     told: list[str] = []
 
     def leave(progress: Progress) -> None:
@@ -223,7 +225,7 @@ def test_checkpoints_without_a_plan_are_found(tmp_path: Path) -> None:
 
 def test_a_file_edited_while_it_is_learned_from_is_noticed(tiny: Path, talk: Path, tmp_path: Path) -> None:
     """What was held out would no longer be what was never seen."""
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
 
     def edit(progress: Progress) -> None:
         if progress.step == 1:
@@ -248,11 +250,11 @@ def test_a_foreign_manifest_stops_nothing(memory: Memory, tiny: Path, talk: Path
         (tmp_path / f"{name}.manifest.json").write_text(text)
     (tmp_path / "broken.manifest.json").write_bytes(b"\xff{talk.txt")
     assert people_of([talk]) == ()
-    learned = train([talk], shelf=Shelf(tmp_path / "adapters"), home=tmp_path, base=tiny)
+    learned = train([talk], shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path, base=tiny)
     assert learned is not None
     assert learned.card.people == ()
     assert not list(manifest.dialogue_files(tmp_path))
-    assert not forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path).left
+    assert not forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path).left
 
 
 DAMAGED = {
@@ -272,7 +274,7 @@ def test_a_damaged_manifest_is_said_before_anything_begins(
     with pytest.raises(Person2Error, match=r"talk\.txt\.manifest\.json .* damaged .* import talk\.txt again") as caught:
         train(
             [talk],
-            shelf=Shelf(tmp_path / "adapters"),
+            shelf=AdapterRegistry(tmp_path / "adapters"),
             home=tmp_path,
             base=tiny,
             on_stage=stages.append,
@@ -281,13 +283,13 @@ def test_a_damaged_manifest_is_said_before_anything_begins(
     assert isinstance(caught.value, ExportError)
     assert not stages
     assert not list((tmp_path / "runs").iterdir())
-    (sentence,) = forget("test", "ann", memory=memory, shelf=Shelf(tmp_path / "adapters"), home=tmp_path).left
+    (sentence,) = forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path).left
     assert "talk.txt.manifest.json" in sentence
 
 
 def test_what_a_killed_writer_left_goes_with_whoever_is_forgotten(memory: Memory, tmp_path: Path) -> None:
     """Weights that hold their words, half on their way to the shelf."""
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     left = tmp_path / "adapters" / ".new-abc" / "ours" / WEIGHTS
     left.parent.mkdir(parents=True)
     left.write_bytes(b"let us walk")

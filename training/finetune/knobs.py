@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import get_args
 
-from core.adapterfiles import MAX_RANK
+from core.adapters.validation import MAX_RANK
 from core.errors import TrainingError
 from training.base import Precision
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.adapters import Card, Shelf
+from core.adapters import AdapterRegistry, Card
 from core.errors import ExportError, Person2Error, StorageError, TrainingError, reason
 from core.memory import Memory, Removed
 from training.data import manifest
@@ -63,7 +63,9 @@ def _once(files: Iterable[Path]) -> list[Path]:
     return list({file.resolve(): file for file in files}.values())
 
 
-def forget(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path, base: str | None = None) -> Receipt:
+def forget(
+    platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path, base: str | None = None
+) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
     What one of these refuses (a locked database, a file changed by hand, a folder that cannot be written) does not stop

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
 from core.errors import ExportError
 from core.memory import Memory
 from training.data.manifest import dialogues_of
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Stored = dict[str, Any]
 
 
-def stored_of(platform: str, member: str, *, memory: Memory, shelf: Shelf, home: Path) -> Stored:
+def stored_of(platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path) -> Stored:
     """All of it, ready for JSON. A file that cannot be read is named under `unreadable`. Raises StorageError."""
     person = PeopleKey.at(home).hash(platform, member)
     dialogues, unreadable = [], []

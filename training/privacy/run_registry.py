@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core import wholefiles
-from core.adapters import Shelf
+from core import atomic_io
+from core.adapters import AdapterRegistry
 from core.errors import TrainingError, reason
 
 PLAN = "plan.json"
@@ -51,7 +51,7 @@ class Claim:
     def stands(self) -> bool:
         """False once the folder was deleted, or deleted and made anew by somebody else."""
         try:
-            return os.path.samestat(os.fstat(self.descriptor), wholefiles.lock_of(self.run).stat())
+            return os.path.samestat(os.fstat(self.descriptor), atomic_io.lock_of(self.run).stat())
         except OSError:
             return False
 
@@ -72,11 +72,11 @@ def claimed(run: Path) -> Iterator[Claim]:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        descriptor = wholefiles.open_lock_of(run)
+        descriptor = atomic_io.open_lock_of(run)
     except OSError as error:
         raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
     try:
-        if not wholefiles.try_lock(descriptor):
+        if not atomic_io.try_lock(descriptor):
             raise TrainingError(f"A training called {run.name} is under way; wait for its end, or give another --name.")
         claim = Claim(run, descriptor)
         claim.check()
@@ -126,14 +126,14 @@ def importing(home: Path) -> Iterator[None]:
     """Held by every import, by several at once."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / IMPORTS).open("a") as handle:
-        wholefiles.lock_shared(handle.fileno())
+        atomic_io.lock_shared(handle.fileno())
         yield
 
 
 def sweep_imports(home: Path) -> bool:
     """Delete what imports that were killed left beside the files they were to write; False while one is under way."""
     with (home / IMPORTS).open("a") as handle:
-        if not wholefiles.try_lock(handle.fileno()):
+        if not atomic_io.try_lock(handle.fileno()):
             return False
         for file in imported(home):
             for left in file.parent.iterdir() if file.parent.is_dir() else ():
@@ -142,7 +142,7 @@ def sweep_imports(home: Path) -> bool:
     return True
 
 
-def sweep(home: Path, shelf: Shelf) -> None:
+def sweep(home: Path, shelf: AdapterRegistry) -> None:
     """Delete what runs that were killed left of people's words: talk of a run whose adapter never reached the shelf."""
     known = {card.id for card in shelf.cards()}
     for folder in (home / "retrain").glob("*"):
@@ -156,6 +156,6 @@ def locked(file: Path) -> Iterator[None]:
     """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as handle:
-        if not wholefiles.try_lock(handle.fileno()):
+        if not atomic_io.try_lock(handle.fileno()):
             raise TrainingError("Another retraining is under way; wait for it to end.")
         yield

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
-from core.adapterfiles import folder_fingerprint
+from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
 from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits

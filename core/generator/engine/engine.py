@@ -105,7 +105,7 @@ class Engine:
 
     @property
     def fingerprint(self) -> str:
-        """Of the base model, for cards (`core.adapterfiles`)."""
+        """Of the base model, for cards (`core.adapters.validation`)."""
         return self._fingerprint
 
     @property

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.adapterfiles import WEIGHTS, check, peft_config, same_base, shape_of
 from core.adapters import CARD, Card
+from core.adapters.validation import WEIGHTS, check, peft_config, same_base, shape_of
 from core.errors import AdapterError
 from core.generator import Adapter
 from core.generator.engine.checkpoint import ModelConfig
@@ -73,7 +73,7 @@ Weights: TypeAlias = Callable[[Site], Tensor]
 def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
     """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
 
-    `fingerprint` is the base's (`core.adapterfiles`); `weights` is asked only by adapters that train layer norms.
+    `fingerprint` is the base's; `weights` is asked only by adapters that train layer norms.
     """
     name = adapter.id
     check(adapter.path)

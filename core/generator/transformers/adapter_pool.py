@@ -21,8 +21,8 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import DynamicCache, PreTrainedModel
 
-from core.adapterfiles import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
 from core.adapters import CARD, Card
+from core.adapters.validation import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
 from core.errors import AdapterError
 from core.generator import INFORMATION, Adapter
 from core.generator.families import layer_of

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from core.adapterfiles import PROBE, fingerprint
+from core.adapters.validation import PROBE, fingerprint
 from core.errors import ModelError
 from core.generator.families import Family, context_of, family_of
 from core.generator.vocabulary import end_tokens, start_tokens

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from core.adapterfiles import CONFIG, WEIGHTS
+from core.adapters.validation import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
 from core.generator import INFORMATION, SEED_STEP, Adapter, Completion, Generator, Sampling, engine, transformers
 from core.generator.engine import Engine

@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.adapterfiles import folder_fingerprint
+from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
 from core.generator import Adapter, Sampling
 from core.generator.engine.checkpoint import opened, read_config

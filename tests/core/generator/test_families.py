@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.adapterfiles import check, folder_fingerprint, same_base
+from core.adapters.validation import check, folder_fingerprint, same_base
 from core.errors import AdapterError, ModelError
 from core.generator import Adapter, Sampling
 from core.generator.families import FAMILIES, MAX_CONTEXT, context_of, layer_of

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import GPT2LMHeadModel
 
-from core.adapterfiles import CONFIG, WEIGHTS
+from core.adapters.validation import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Unavailable
 from core.generator import Adapter, Completion, Generator, Sampling
 from core.generator.transformers import TransformersGenerator, load

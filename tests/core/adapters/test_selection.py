@@ -12,15 +12,15 @@ from time import monotonic
 import pytest
 import torch
 
-from core.adapterfiles import WEIGHTS, folder_fingerprint
-from core.adapters import Shelf
+from core.adapters import AdapterRegistry
+from core.adapters.selection import AdapterSelection
+from core.adapters.validation import WEIGHTS, folder_fingerprint
 from core.chat import Chat, ChatSettings
 from core.errors import AdapterError, NumericalError, Unavailable
 from core.generator import Adapter, Completion, Generator, Sampling, engine, transformers
 from core.memory import open_memory
 from core.messages import Conversation
-from core.voices import Voices
-from tests.core.test_adapters import NOON, adapter, card
+from tests.core.adapters.test_registry import NOON, adapter, card
 from tests.fakes import FakeGenerator, said
 from tests.models import tiny_adapter, tiny_model
 
@@ -60,23 +60,23 @@ class Listener(FakeGenerator):
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    shelf = Shelf(tmp_path / "adapters", clock=lambda: NOON)
+def shelf(tmp_path: Path) -> AdapterRegistry:
+    shelf = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
     made = adapter(tmp_path / "made")
     for hour, name in enumerate(("one", "two", "three")):
         shelf.add(made, card(name, hour=hour))
     return shelf
 
 
-async def spoken(voices: Voices, override: str | None = None) -> str | None:
+async def spoken(voices: AdapterSelection, override: str | None = None) -> str | None:
     voice = await voices.voice_for(HERE, override)
     return voice.id if voice else None
 
 
-async def test_promotions_are_followed(shelf: Shelf) -> None:
+async def test_promotions_are_followed(shelf: AdapterRegistry) -> None:
     """Each look takes over what the shelf says: nothing, one, two, back, the bare base."""
     generator = Listener()
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     heard = []
     for change in ("", "one", "two", "back", "back"):
         if change == "back":
@@ -89,9 +89,9 @@ async def test_promotions_are_followed(shelf: Shelf) -> None:
     assert generator.diary == ["+one", "+two", "+one"]
 
 
-async def test_the_background_task_follows_by_itself(shelf: Shelf) -> None:
+async def test_the_background_task_follows_by_itself(shelf: AdapterRegistry) -> None:
     """Started and left alone it notices; stopped it does not; stopping twice is fine."""
-    voices = Voices(shelf, Listener(), poll_every=0.01)
+    voices = AdapterSelection(shelf, Listener(), poll_every=0.01)
     await voices.start()
     shelf.use("one")
     for _ in range(200):
@@ -106,9 +106,11 @@ async def test_the_background_task_follows_by_itself(shelf: Shelf) -> None:
     assert await spoken(voices) == "one"
 
 
-async def test_a_bad_promotion_is_refused_with_one_line(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bad_promotion_is_refused_with_one_line(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """The old voice goes on, the log has one line however often the shelf is looked at, and the next one is taken."""
-    voices = Voices(shelf, Listener(refuses={"two"}))
+    voices = AdapterSelection(shelf, Listener(refuses={"two"}))
     shelf.use("one")
     await voices.look()
     shelf.use("two")
@@ -123,10 +125,12 @@ async def test_a_bad_promotion_is_refused_with_one_line(shelf: Shelf, caplog: py
     assert await spoken(voices) == "three"
 
 
-async def test_a_refused_adapter_promoted_again_is_told_again(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_adapter_promoted_again_is_told_again(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """Once mended it is taken, and as long as it is not, each attempt to promote it has its line."""
     generator = Listener(refuses={"two"})
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     for name in ("one", "two", "one", "two"):
         shelf.use(name)
         await voices.look()
@@ -138,16 +142,16 @@ async def test_a_refused_adapter_promoted_again_is_told_again(shelf: Shelf, capl
     assert await spoken(voices) == "two"
 
 
-async def test_a_server_that_is_down_is_asked_again(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_down_is_asked_again(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
     """One line while it is down, and the promotion is taken over once it is up; a named adapter starts all the same."""
     generator = Listener(down=True)
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     shelf.use("one")
     for _ in range(3):
         await voices.look()
     assert await spoken(voices) is None
     assert len(caplog.messages) == 1
-    named = Voices(shelf, generator, spec="two")
+    named = AdapterSelection(shelf, generator, spec="two")
     await named.start()
     assert await spoken(named) == "two"
     await named.stop()
@@ -156,10 +160,10 @@ async def test_a_server_that_is_down_is_asked_again(shelf: Shelf, caplog: pytest
     assert await spoken(voices) == "one"
 
 
-async def test_a_withdrawn_voice_falls_silent(shelf: Shelf) -> None:
+async def test_a_withdrawn_voice_falls_silent(shelf: AdapterRegistry) -> None:
     """Its heir takes over and its weights leave the memory; if the heir is no good, the base speaks."""
     generator = Listener()
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     for name in ("one", "two", "three"):
         shelf.use(name)
         await voices.look()
@@ -174,10 +178,10 @@ async def test_a_withdrawn_voice_falls_silent(shelf: Shelf) -> None:
     assert generator.diary[-1] == "-two"
 
 
-async def test_new_weights_under_the_old_name_are_loaded(shelf: Shelf) -> None:
+async def test_new_weights_under_the_old_name_are_loaded(shelf: AdapterRegistry) -> None:
     """An adapter trained again in place is another adapter."""
     generator = Listener()
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     shelf.use("one")
     await voices.look()
     os.utime(shelf.path("one") / WEIGHTS, ns=(1, 1))
@@ -185,9 +189,9 @@ async def test_new_weights_under_the_old_name_are_loaded(shelf: Shelf) -> None:
     assert generator.diary == ["+one", "-one", "+one"]
 
 
-async def test_what_the_operator_named_stays(shelf: Shelf) -> None:
+async def test_what_the_operator_named_stays(shelf: AdapterRegistry) -> None:
     """ADAPTER=two does not follow promotions; one that cannot be used stops the start with a sentence."""
-    voices = Voices(shelf, Listener(), spec="two")
+    voices = AdapterSelection(shelf, Listener(), spec="two")
     await voices.start()
     shelf.use("one")
     await voices.look()
@@ -195,10 +199,10 @@ async def test_what_the_operator_named_stays(shelf: Shelf) -> None:
     assert await spoken(voices, "current") == "two"
     await voices.stop()
     with pytest.raises(AdapterError, match="no adapter called 'four'"):
-        await Voices(shelf, Listener(), spec="four").start()
+        await AdapterSelection(shelf, Listener(), spec="four").start()
     with pytest.raises(AdapterError, match="another base"):
-        await Voices(shelf, Listener(refuses={"one"}), spec="one").start()
-    bare = Voices(shelf, Listener(), spec="none")
+        await AdapterSelection(shelf, Listener(refuses={"one"}), spec="one").start()
+    bare = AdapterSelection(shelf, Listener(), spec="none")
     await bare.start()
     assert await spoken(bare) is None
     await bare.stop()
@@ -207,10 +211,10 @@ async def test_what_the_operator_named_stays(shelf: Shelf) -> None:
     assert await spoken(voices) is None
 
 
-async def test_a_channel_may_have_its_own_voice(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_channel_may_have_its_own_voice(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
     """An id, `none`, `current`; one that is gone, unsafe or refused speaks as the others do, with one line."""
     generator = Listener(refuses={"three"})
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     shelf.use("one")
     await voices.look()
     table = {"two": "two", "none": None, "current": "one", None: "one"}
@@ -226,10 +230,10 @@ async def test_a_channel_may_have_its_own_voice(shelf: Shelf, caplog: pytest.Log
     assert generator.diary[-1] == "-two"
 
 
-async def test_whatever_fails_in_loading_is_a_refusal(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whatever_fails_in_loading_is_a_refusal(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
     """A fault that no check foresaw is told once, the old voice goes on, and a bot that names it does not start."""
     generator = Listener(stumbles={"two"})
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     for name in ("one", "two"):
         shelf.use(name)
         for _ in range(4):
@@ -241,13 +245,15 @@ async def test_whatever_fails_in_loading_is_a_refusal(shelf: Shelf, caplog: pyte
         f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
-        await Voices(shelf, generator, spec="two").start()
+        await AdapterSelection(shelf, generator, spec="two").start()
 
 
-async def test_a_voice_that_overflows_in_service_gives_way(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_voice_that_overflows_in_service_gives_way(
+    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """Members get their answer from the voice before, the log has one line, and what is promoted next is taken."""
     generator = Listener(overflows={"two"}, speak=lambda prompt: f"reply {len(prompt)}")
-    voices = Voices(shelf, generator)
+    voices = AdapterSelection(shelf, generator)
     for name in ("one", "two"):
         shelf.use(name)
         await voices.look()
@@ -272,10 +278,10 @@ async def test_a_voice_that_overflows_in_service_gives_way(shelf: Shelf, caplog:
     assert await spoken(voices) == "three"
 
 
-async def test_where_nothing_is_left_the_base_speaks(shelf: Shelf) -> None:
+async def test_where_nothing_is_left_the_base_speaks(shelf: AdapterRegistry) -> None:
     """The only voice overflows: the base goes on."""
     generator = Listener(overflows={"one"})
-    voices = Voices(shelf, generator, spec="one")
+    voices = AdapterSelection(shelf, generator, spec="one")
     await voices.start()
     found = await voices.voice_for(HERE)
     assert found is not None
@@ -288,8 +294,8 @@ async def test_where_nothing_is_left_the_base_speaks(shelf: Shelf) -> None:
 
 async def test_a_damaged_pointer_or_a_missing_shelf(tmp_path: Path) -> None:
     """No folder, a pointer full of rubbish: the base speaks and nothing is raised."""
-    shelf = Shelf(tmp_path / "nowhere")
-    voices = Voices(shelf, Listener())
+    shelf = AdapterRegistry(tmp_path / "nowhere")
+    voices = AdapterSelection(shelf, Listener())
     await voices.look()
     assert await spoken(voices) is None
     shelf.pointer.parent.mkdir()
@@ -299,7 +305,7 @@ async def test_a_damaged_pointer_or_a_missing_shelf(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def crowd(voices: Voices, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
+async def crowd(voices: AdapterSelection, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
     """People who talk without a pause; each reply is kept as (voice, text, seconds). Failures are raised at the end."""
     generator = voices._generator
     replies: list[tuple[str, str, float]] = []
@@ -325,7 +331,7 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, b
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)
     base = tiny_model(tmp_path / "base")
-    shelf = Shelf(tmp_path / "adapters")
+    shelf = AdapterRegistry(tmp_path / "adapters")
     for seed, name in enumerate(("a", "b", "c", "damaged")):
         made = tiny_adapter(tmp_path / name, base, seed=seed + 1)
         shelf.add(made, card(name, base_fingerprint=folder_fingerprint(base)))
@@ -334,7 +340,7 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, b
     shelf.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
     weights = shelf.path("damaged") / WEIGHTS
     generator = build(base, max_batch=4)
-    voices = Voices(shelf, generator, poll_every=0.02)
+    voices = AdapterSelection(shelf, generator, poll_every=0.02)
     await voices.start()
 
     async def until(name: str) -> None:

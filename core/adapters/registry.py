@@ -7,30 +7,24 @@ Knows peft's file format as far as judging a file goes, but neither torch nor pe
 Readers take no lock and never see half a file. Writers hold a lock file, so two processes may promote at once.
 """
 
-import json
 import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from core.adapterfiles import CONFIG, WEIGHTS, check, peft_config, same_base, weights_sha256
+from core.adapters.card import CARD, Card, read_card
+from core.adapters.validation import CONFIG, WEIGHTS, check, same_base, weights_sha256
+from core.atomic_io import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 from core.errors import AdapterError, reason
 from core.generator import Adapter
-from core.wholefiles import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
-
-__all__ = ["CARD", "NONE", "Card", "Shelf", "check", "check_name"]
 
 log = logging.getLogger(__name__)
 
-CARD = "card.json"
 NONE = "none"
 """The bare base model, wherever an adapter's id may stand."""
 CURRENT = "current"
@@ -47,58 +41,6 @@ MAX_SHOWN = 80
 _RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """What is known of an adapter. Written once, when it comes onto the shelf; withdrawal alone rewrites it."""
-
-    id: str
-    created_at: datetime
-    """UTC."""
-    base: str
-    """The base model as it was typed: a hub name, `starter` or a folder."""
-    base_fingerprint: str = ""
-    """`core.adapterfiles.fingerprint` of that base; empty when unknown."""
-    data_sha256: str = ""
-    """Of the dialogues it learned; empty when unknown."""
-    weights_sha256: str = ""
-    """Of the weights that were judged; others are never promoted under this card. Empty when unknown."""
-    people: tuple[str, ...] = ()
-    """Keyed hashes of the members whose words it learned."""
-    config: dict[str, Any] = field(default_factory=dict)
-    """How it was trained: every option, and the command that does it again."""
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What it scored, by whom: `{"new": {"bits_per_byte": 1.9}, "base": {…}}`."""
-    passed: bool | None = None
-    """What the gate said; None when it was never asked."""
-    promoted_by_force: bool = False
-    notes: str = ""
-    withdrawn: str = ""
-    """Why it was taken out of service; empty while it may speak."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Fields of a newer version of this program: kept, not understood."""
-
-    def __post_init__(self) -> None:
-        moment = self.created_at if self.created_at.tzinfo else self.created_at.replace(tzinfo=UTC)
-        object.__setattr__(self, "created_at", moment.astimezone(UTC))
-
-    def to_json(self) -> str:
-        known = {name: value for name, value in asdict(self).items() if name != "extra"}
-        known["created_at"] = self.created_at.isoformat()
-        return json.dumps({**known, **self.extra}, indent=2, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Card":
-        """Raises AdapterError when a field is missing or of the wrong kind."""
-        try:
-            raw = json.loads(text)
-            names = {item.name for item in fields(cls)} - {"extra"}
-            known = {name: value for name, value in raw.items() if name in names}
-            extra = {name: value for name, value in raw.items() if name not in names}
-            return msgspec.convert({**known, "extra": extra}, cls)
-        except (ValueError, AttributeError) as error:  # msgspec's ValidationError is a ValueError
-            raise AdapterError(f"the card cannot be read ({error}): train the adapter again or mend {CARD}") from error
-
-
 def check_name(name: str) -> None:
     """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
@@ -109,10 +51,10 @@ def check_name(name: str) -> None:
 
 
 def _untried(adapter: Adapter) -> None:
-    """What `Shelf.use` tries where nobody says how."""
+    """What `AdapterRegistry.use` tries where nobody says how."""
 
 
-class Shelf:
+class AdapterRegistry:
     """The adapters of one installation, and those that ship with it.
 
     `bundled` are folders of adapters that came with the program, by the name of their base (`starter` →
@@ -144,14 +86,14 @@ class Shelf:
         cards: list[Card] = []
         for folder in self._folders():
             try:
-                cards.append(_read_card(folder))
+                cards.append(read_card(folder))
             except AdapterError as error:
                 log.warning("adapter %s is left out: %s", folder.name, error)
         return tuple(sorted(cards, key=lambda card: (card.created_at, card.id), reverse=True))
 
     def card(self, adapter_id: str) -> Card:
         """Raises AdapterError when there is none, or when it cannot be read."""
-        return _read_card(self.path(adapter_id))
+        return read_card(self.path(adapter_id))
 
     def path(self, adapter_id: str) -> Path:
         """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
@@ -474,16 +416,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # such as a name that is too long
         return False
-
-
-def _read_card(folder: Path) -> Card:
-    """The folder's card; one made from peft's own configuration where somebody copied a bare adapter there."""
-    text = read_text(folder / CARD)
-    if text:
-        return replace(Card.from_json(text), id=folder.name)
-    made = datetime.fromtimestamp((folder / CONFIG).stat().st_mtime, UTC)
-    base = str(peft_config(folder).get("base_model_name_or_path") or "unknown")
-    return Card(id=folder.name, created_at=made, base=base, notes="found without a card")
 
 
 def _out_of_service(card: Card) -> str:

@@ -24,38 +24,57 @@ _MARKUP = re.compile(
 )
 
 
-def to_message(
-    message: discord.Message,
-    me: discord.abc.Snowflake,
-    *,
-    joined_thread: bool = False,
-    replies_to_bot: bool = False,
-) -> Message | None:
+PASTED_BYTES = 64 << 10
+"""A larger `message.txt` is a file and not something a member typed; Discord makes one of 2,000 characters and more."""
+
+
+def to_message(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str = "") -> Message | None:
     """What a member said, or None for what is not a member's words: other bots, webhooks, our own posts, system notes.
 
-    The two flags are what only memory knows: that we speak in the thread, and that the message answered is a post of
-    ours where Discord did not send that message along.
+    `pasted` is the content of the file that Discord made of a long message (`pasted_file`).
     """
-    if message.author.bot or message.webhook_id is not None or message.author.id == me.id or message.type not in _WORDS:
+    if message.author.bot or message.webhook_id is not None:
+        return None
+    return spoken(message, me, pasted=pasted)
+
+
+def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str = "") -> Message | None:
+    """The same, of bots and webhooks too: for one that posts in a member's name."""
+    if message.author.id == me.id or message.type not in _WORDS:
         return None
     reference = message.reference
-    answers = None
+    answers, answers_us = None, False
     if reference is not None and reference.type is discord.MessageReferenceType.default:
         answers = reference.message_id
         resolved = reference.resolved
-        replies_to_bot = replies_to_bot or (isinstance(resolved, discord.Message) and resolved.author.id == me.id)
+        answers_us = isinstance(resolved, discord.Message) and resolved.author.id == me.id
+    named = {user.id for user in message.mentions} - {me.id}
+    if reference is not None and isinstance(reference.resolved, discord.Message):
+        named |= {reference.resolved.author.id} - {me.id, message.author.id}
+    text = "\n".join(said for said in (message.content, pasted, *_forwarded(message)) if said)
     return Message(
         conversation=conversation_of(message.channel),
         id=str(message.id),
         author=str(message.author.id),
         author_name=message.author.display_name,
-        text=readable(message, me),
+        text=_readable(message, text, me),
         sent_at=message.created_at,
         reply_to=None if answers is None else str(answers),
-        mentions_bot=_mentions(message, me),
-        replies_to_bot=replies_to_bot and answers is not None,
-        joined_thread=joined_thread,
+        mentions_bot=_mentions(message, f"{message.content}\n{pasted}", me),
+        mentions_others=bool(named),
+        replies_to_bot=answers_us,
     )
+
+
+def pasted_file(message: discord.Message) -> discord.Attachment | None:
+    """The file that Discord's client makes of a message longer than it may be."""
+    found = [each for each in message.attachments if each.filename == "message.txt" and each.size <= PASTED_BYTES]
+    return found[0] if len(found) == 1 else None
+
+
+def _forwarded(message: discord.Message) -> list[str]:
+    """The words of a forwarded message; what it shows was said by somebody else, and is shown by this member."""
+    return [snapshot.content for snapshot in message.message_snapshots]
 
 
 def conversation_of(channel: object) -> Conversation:
@@ -81,7 +100,7 @@ def deleted_place(place: Mapping[str, Any]) -> Conversation:
     return Conversation(platform=PLATFORM, space=space, channel=here)
 
 
-def readable(message: discord.Message, me: discord.abc.Snowflake) -> str:
+def _readable(message: discord.Message, text: str, me: discord.abc.Snowflake) -> str:
     """The text as people read it: names for ids, `:smile:` for custom emoji; our own name in front is left out."""
     guild = message.guild
     users = {user.id: user.display_name for user in message.mentions}
@@ -90,7 +109,7 @@ def readable(message: discord.Message, me: discord.abc.Snowflake) -> str:
         member = guild.get_member(number) if guild is not None else None
         return users.get(number) or (member.display_name if member is not None else None)
 
-    return plain(_without_address(message.content, _our_marks(message, me)), guild, user)
+    return plain(_without_address(text, _our_marks(message, me)), guild, user)
 
 
 def reworded(content: str, guild: discord.Guild | None, me: discord.abc.Snowflake) -> str:
@@ -144,9 +163,9 @@ def _our_marks(message: discord.Message, me: discord.abc.Snowflake) -> str:
     return rf"<(?:{'|'.join(ours)})>"
 
 
-def _mentions(message: discord.Message, me: discord.abc.Snowflake) -> bool:
+def _mentions(message: discord.Message, text: str, me: discord.abc.Snowflake) -> bool:
     """Addressed by name in the text. A reply lists its author among the mentions too, but says so by its reference."""
-    return re.search(_our_marks(message, me), message.content) is not None
+    return re.search(_our_marks(message, me), text) is not None
 
 
 def _without_address(text: str, ours: str) -> str:

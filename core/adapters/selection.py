@@ -11,8 +11,8 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-from core.adapterfiles import stamp
-from core.adapters import CURRENT, NONE, Shelf
+from core.adapters import CURRENT, NONE, AdapterRegistry
+from core.adapters.validation import stamp
 from core.errors import AdapterError, Person2Error, Unavailable, reason
 from core.generator import Adapter, Generator
 from core.messages import Conversation
@@ -31,7 +31,7 @@ class _Version:
     stamp: int
 
 
-class Voices:
+class AdapterSelection:
     """`voice_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
 
     `spec` is what the operator chose (`ADAPTER`): `current` follows promotions, anything else stays. `base` is the base
@@ -40,7 +40,7 @@ class Voices:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: AdapterRegistry,
         generator: Generator,
         *,
         base: str | None = None,

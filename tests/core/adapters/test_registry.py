@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from core import adapters
-from core.adapterfiles import CONFIG, WEIGHTS, fingerprint, folder_fingerprint, same_base, weights_sha256
-from core.adapters import CARD, Card, Shelf, check
+from core.adapters import CARD, AdapterRegistry, Card, check
+from core.adapters import registry as registry
+from core.adapters.validation import CONFIG, WEIGHTS, fingerprint, folder_fingerprint, same_base, weights_sha256
 from core.errors import AdapterError
 from core.generator import Adapter
 
@@ -54,16 +54,16 @@ def card(name: str, *, hour: int = 0, **more: Any) -> Card:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path) -> AdapterRegistry:
     """Three adapters, `one` the oldest; nothing promoted."""
-    shelf = Shelf(tmp_path / "adapters", clock=lambda: NOON)
+    shelf = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
     made = adapter(tmp_path / "made")
     for hour, name in enumerate(("one", "two", "three")):
         shelf.add(made, card(name, hour=hour))
     return shelf
 
 
-def speaks(shelf: Shelf, base: str | None = None) -> str | None:
+def speaks(shelf: AdapterRegistry, base: str | None = None) -> str | None:
     current = shelf.current(base=base)
     return current.id if current else None
 
@@ -85,7 +85,7 @@ def test_a_damaged_card_is_one_sentence(text: str) -> None:
         Card.from_json(text)
 
 
-def test_promotions_and_rollbacks_read_like_a_diary(shelf: Shelf) -> None:
+def test_promotions_and_rollbacks_read_like_a_diary(shelf: AdapterRegistry) -> None:
     """Nothing speaks at first; `use` promotes; `rollback` walks back to where it began."""
     assert speaks(shelf) is None
     for name in ("one", "two", "three", "two"):
@@ -99,7 +99,7 @@ def test_promotions_and_rollbacks_read_like_a_diary(shelf: Shelf) -> None:
         shelf.rollback()
 
 
-def test_using_the_same_twice_is_one_promotion(shelf: Shelf) -> None:
+def test_using_the_same_twice_is_one_promotion(shelf: AdapterRegistry) -> None:
     """A cron job that promotes what speaks already leaves rollback meaningful."""
     shelf.use("one")
     shelf.use("two")
@@ -109,7 +109,7 @@ def test_using_the_same_twice_is_one_promotion(shelf: Shelf) -> None:
     assert rolled.id == "one"
 
 
-def test_a_withdrawn_adapter_never_speaks_again(shelf: Shelf) -> None:
+def test_a_withdrawn_adapter_never_speaks_again(shelf: AdapterRegistry) -> None:
     """The one before it takes over, and neither use, find nor rollback brings it back."""
     shelf.use("one")
     shelf.use("two")
@@ -123,7 +123,9 @@ def test_a_withdrawn_adapter_never_speaks_again(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(("passed", "heir"), [(True, "three"), (False, None), (None, None)])
-def test_an_heir_passed_the_gate_or_spoke_before(shelf: Shelf, tmp_path: Path, passed: bool | None, heir: str) -> None:
+def test_an_heir_passed_the_gate_or_spoke_before(
+    shelf: AdapterRegistry, tmp_path: Path, passed: bool | None, heir: str
+) -> None:
     """When the only voice is withdrawn, an untested or failed adapter does not start to speak by itself."""
     shelf.withdraw("three", "makes room")
     shelf.add(tmp_path / "made", card("three", hour=9, passed=passed))
@@ -132,7 +134,7 @@ def test_an_heir_passed_the_gate_or_spoke_before(shelf: Shelf, tmp_path: Path, p
     assert speaks(shelf) == heir
 
 
-def test_an_heir_fits_the_base(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_heir_fits_the_base(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """An adapter of another base is no heir."""
     other = card("medium", passed=True)
     shelf.add(tmp_path / "made", Card(**{**_fields(other), "base_fingerprint": GPT2.replace("768", "1024")}))
@@ -144,7 +146,7 @@ def _fields(made: Card) -> dict[str, Any]:
     return {name: getattr(made, name) for name in made.__slots__}
 
 
-def test_who_learned_from_a_person(shelf: Shelf, tmp_path: Path) -> None:
+def test_who_learned_from_a_person(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """Forget-me finds every adapter in service that learned from the person."""
     shelf.add(tmp_path / "made", card("four", people=("p1", "p2")))
     shelf.add(tmp_path / "made", card("five", people=("p1",)))
@@ -158,7 +160,7 @@ def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) ->
     bundled = tmp_path / "bundled"
     adapter(bundled / "small-talk")
     (bundled / "small-talk" / CARD).write_text(card("small-talk").to_json())
-    shelf = Shelf(tmp_path / "adapters", bundled={"starter": bundled}, clock=lambda: NOON)
+    shelf = AdapterRegistry(tmp_path / "adapters", bundled={"starter": bundled}, clock=lambda: NOON)
     shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="starter"))
     assert [entry.id for entry in shelf.cards()] == ["mine", "small-talk"]
     assert (speaks(shelf, "starter"), speaks(shelf, "gpt2"), speaks(shelf)) == ("small-talk", None, None)
@@ -179,7 +181,7 @@ def test_each_base_has_a_voice_of_its_own(tmp_path: Path) -> None:
         bundled[base] = tmp_path / base
         adapter(bundled[base] / name)
         (bundled[base] / name / CARD).write_text(card(name, base=base).to_json())
-    shelf = Shelf(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
+    shelf = AdapterRegistry(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
     shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="smollm2"))
     assert (speaks(shelf, "starter"), speaks(shelf, "smollm2")) == ("small-talk", "smollm2-talk")
     shelf.use("mine")
@@ -188,7 +190,7 @@ def test_each_base_has_a_voice_of_its_own(tmp_path: Path) -> None:
     assert speaks(shelf, "smollm2") == "smollm2-talk"
 
 
-def test_what_a_person_types_is_found(shelf: Shelf, tmp_path: Path) -> None:
+def test_what_a_person_types_is_found(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """`current`, an id, a folder, `none`, and a repo name that is left to the generator."""
     shelf.use("two")
     made = tmp_path / "made"
@@ -207,22 +209,22 @@ def test_what_a_person_types_is_found(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a b", "none", "Current", "x" * 65, "é", "a.", "con\n"])
-def test_unsafe_names_are_refused(shelf: Shelf, tmp_path: Path, name: str) -> None:
+def test_unsafe_names_are_refused(shelf: AdapterRegistry, tmp_path: Path, name: str) -> None:
     """No name can leave the shelf or hide one of its own files."""
     with pytest.raises(AdapterError, match="is no name for an adapter"):
         shelf.add(tmp_path / "made", card(name))
 
 
-def test_a_name_is_taken_once(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_name_is_taken_once(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """An adapter on the shelf is never overwritten."""
     with pytest.raises(AdapterError, match="already"):
         shelf.add(tmp_path / "made", card("one"))
 
 
-def test_a_shelf_that_cannot_be_written(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_shelf_that_cannot_be_written(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """A file stands where the folder should be: a sentence that names it, for each way of writing."""
     (tmp_path / "blocked").write_text("")
-    blocked = Shelf(tmp_path / "blocked" / "adapters")
+    blocked = AdapterRegistry(tmp_path / "blocked" / "adapters")
     with pytest.raises(AdapterError, match=r"the shelf in .*blocked.* cannot be written"):
         blocked.add(tmp_path / "made", card("x"))
     with pytest.raises(AdapterError, match="cannot be written"):
@@ -231,7 +233,7 @@ def test_a_shelf_that_cannot_be_written(shelf: Shelf, tmp_path: Path) -> None:
     assert blocked.cards() == ()
 
 
-def test_a_name_no_file_system_takes_is_a_sentence(shelf: Shelf) -> None:
+def test_a_name_no_file_system_takes_is_a_sentence(shelf: AdapterRegistry) -> None:
     """However long the name that somebody types."""
     for long in ("x" * 300, "x/" + "y" * 3000):
         with pytest.raises(AdapterError, match="there is no adapter called") as caught:
@@ -239,7 +241,7 @@ def test_a_name_no_file_system_takes_is_a_sentence(shelf: Shelf) -> None:
         assert len(str(caught.value)) < 250
 
 
-def test_only_what_was_judged_comes_onto_the_shelf(shelf: Shelf, tmp_path: Path) -> None:
+def test_only_what_was_judged_comes_onto_the_shelf(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """A card that names other weights than the folder holds is refused, and weights changed later never speak."""
     made = tmp_path / "made"
     with pytest.raises(AdapterError, match="not those that were judged"):
@@ -250,7 +252,7 @@ def test_only_what_was_judged_comes_onto_the_shelf(shelf: Shelf, tmp_path: Path)
         shelf.use("four")
 
 
-def test_what_cannot_speak_is_not_promoted(shelf: Shelf) -> None:
+def test_what_cannot_speak_is_not_promoted(shelf: AdapterRegistry) -> None:
     """A trial that fails leaves the old voice current; the bare base needs none."""
 
     def trial(tried: Adapter) -> None:
@@ -265,14 +267,16 @@ def test_what_cannot_speak_is_not_promoted(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(("passed", "forced"), [(True, False), (None, False), (False, True)])
-def test_force_is_noted_where_it_was_needed(shelf: Shelf, tmp_path: Path, passed: bool | None, forced: bool) -> None:
+def test_force_is_noted_where_it_was_needed(
+    shelf: AdapterRegistry, tmp_path: Path, passed: bool | None, forced: bool
+) -> None:
     """A card does not say that an adapter failed which passed."""
     shelf.add(tmp_path / "made", card("four", passed=passed))
     shelf.use("four", by_force=True)
     assert shelf.card("four").promoted_by_force is forced
 
 
-def test_rollback_passes_over_a_damaged_predecessor(shelf: Shelf, tmp_path: Path) -> None:
+def test_rollback_passes_over_a_damaged_predecessor(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """One that is cut short is no voice to go back to; the one before it is."""
     for name in ("one", "two", "three"):
         shelf.use(name)
@@ -282,7 +286,7 @@ def test_rollback_passes_over_a_damaged_predecessor(shelf: Shelf, tmp_path: Path
     assert rolled.id == speaks(shelf) == "one"
 
 
-def test_erasing_follows_no_link_out_of_the_shelf(shelf: Shelf, tmp_path: Path) -> None:
+def test_erasing_follows_no_link_out_of_the_shelf(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """Somebody's own folder, linked onto the shelf, keeps its files; the shelf forgets it."""
     own = adapter(tmp_path / "own")
     (tmp_path / "adapters" / "linked").symlink_to(own)
@@ -295,12 +299,12 @@ def test_erasing_follows_no_link_out_of_the_shelf(shelf: Shelf, tmp_path: Path) 
 
 def _die_while_adding(root: Path, made: Path) -> None:
     """The process ends where the weights are copied and the card is not written."""
-    shelf = Shelf(root)
-    adapters.write_atomically = lambda *others: os._exit(9)  # type: ignore[attr-defined]
+    shelf = AdapterRegistry(root)
+    registry.write_atomically = lambda *others: os._exit(9)  # type: ignore[attr-defined]
     shelf.add(made, card("four"))
 
 
-def test_what_a_killed_writer_left_is_swept(shelf: Shelf, tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_swept(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """Killed in the middle of `add`, a process leaves weights; the next writer, or a sweep, deletes them."""
     root = tmp_path / "adapters"
     for sweep in (shelf.sweep, partial(shelf.use, "one")):
@@ -316,7 +320,7 @@ def test_what_a_killed_writer_left_is_swept(shelf: Shelf, tmp_path: Path) -> Non
 
 def _add(root: Path, made: Path, name: str) -> None:
     with suppress(AdapterError):
-        Shelf(root).add(made, card(name))
+        AdapterRegistry(root).add(made, card(name))
 
 
 def test_two_that_add_one_name_are_one_adapter(tmp_path: Path) -> None:
@@ -329,12 +333,12 @@ def test_two_that_add_one_name_are_one_adapter(tmp_path: Path) -> None:
     for other in others:
         other.join()
     assert [other.exitcode for other in others] == [0, 0, 0]
-    assert [found.id for found in Shelf(root).cards()] == ["same"]
+    assert [found.id for found in AdapterRegistry(root).cards()] == ["same"]
     check(root / "same")
     assert not list(root.glob(".new-*"))
 
 
-def test_checkpoints_and_pickles_stay_behind(shelf: Shelf, tmp_path: Path) -> None:
+def test_checkpoints_and_pickles_stay_behind(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """A training folder becomes an adapter without its optimizer states."""
     made = tmp_path / "made"
     (made / "checkpoint-5").mkdir()
@@ -343,7 +347,7 @@ def test_checkpoints_and_pickles_stay_behind(shelf: Shelf, tmp_path: Path) -> No
     assert sorted(path.name for path in added.path.iterdir()) == [CONFIG, WEIGHTS, CARD]
 
 
-def test_a_bare_copy_is_an_adapter_too(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_bare_copy_is_an_adapter_too(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """peft's files copied by hand need no card; a damaged card hides its adapter alone."""
     adapter(tmp_path / "adapters" / "by-hand")
     adapter(tmp_path / "adapters" / "broken").joinpath(CARD).write_text("{")
@@ -351,7 +355,7 @@ def test_a_bare_copy_is_an_adapter_too(shelf: Shelf, tmp_path: Path) -> None:
     assert {entry.id for entry in shelf.cards()} == {"one", "two", "three", "by-hand"}
 
 
-def test_a_pointer_to_nothing_falls_back(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_pointer_to_nothing_falls_back(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """Somebody deleted the current adapter's folder: the one before speaks."""
     shelf.use("one")
     shelf.use("two")
@@ -449,14 +453,14 @@ def test_a_fingerprint_is_read_from_a_folder(tmp_path: Path) -> None:
 
 
 def _promote_many(root: Path, name: str, times: int) -> None:
-    shelf = Shelf(root)
+    shelf = AdapterRegistry(root)
     for _ in range(times):
         shelf.use(name)
         if name == "three":
             shelf.rollback()
 
 
-def test_processes_that_promote_at_once_leave_a_valid_pointer(shelf: Shelf, tmp_path: Path) -> None:
+def test_processes_that_promote_at_once_leave_a_valid_pointer(shelf: AdapterRegistry, tmp_path: Path) -> None:
     """Three processes promote and roll back while this one reads: it always reads a whole id, and all succeed."""
     shelf.use("one")
     context = multiprocessing.get_context("spawn")

@@ -1,6 +1,6 @@
 """What members click and type: the `/person2` group, context menus and buttons, built from the table of commands.
 
-Knows discord.py's command tree; runs nothing itself: every use is carried to a `Desk`.
+Knows discord.py's command tree; runs nothing itself: every use is carried to a `CommandTarget`.
 """
 
 import inspect
@@ -48,7 +48,7 @@ _DESCRIPTIONS = {
 Interaction = discord.Interaction[Any]
 
 
-class Desk(Protocol):
+class CommandTarget(Protocol):
     """Where uses are carried to."""
 
     async def command(self, interaction: Interaction, name: str, argument: str) -> None: ...
@@ -82,15 +82,15 @@ def options(command: Command) -> tuple[Option, ...]:
     return tuple(found)
 
 
-def build(tree: "app_commands.CommandTree[Any]", desk: Desk) -> None:
+def build(tree: "app_commands.CommandTree[Any]", target: CommandTarget) -> None:
     """Fill the tree: the group, the admin commands on their own, the context menus."""
     group = app_commands.Group(
         name=GROUP, description="Talk with Person2", allowed_installs=_INSTALLS, allowed_contexts=_CONTEXTS
     )
     for command in COMMANDS:
-        group.add_command(_slash(command, desk))
+        group.add_command(_slash(command, target))
         if command.admin:
-            alone = _slash(command, desk, name=f"{ADMIN_SUFFIX}{command.name}")
+            alone = _slash(command, target, name=f"{ADMIN_SUFFIX}{command.name}")
             alone.default_permissions = discord.Permissions(manage_channels=True)
             alone.allowed_contexts = app_commands.AppCommandContext(guild=True)
             alone.allowed_installs = app_commands.AppInstallationType(guild=True)
@@ -98,10 +98,10 @@ def build(tree: "app_commands.CommandTree[Any]", desk: Desk) -> None:
     tree.add_command(group)
 
     async def another(interaction: Interaction, message: discord.Message) -> None:
-        await desk.another(interaction, str(message.id))
+        await target.another(interaction, str(message.id))
 
     async def why(interaction: Interaction, message: discord.Message) -> None:
-        await desk.why(interaction, str(message.id))
+        await target.why(interaction, str(message.id))
 
     for name, callback in ((ANOTHER, another), (WHY, why)):
         tree.add_command(
@@ -111,13 +111,15 @@ def build(tree: "app_commands.CommandTree[Any]", desk: Desk) -> None:
         )
 
 
-def _slash(command: Command, desk: Desk, *, name: str | None = None) -> "app_commands.Command[Any, ..., None]":
+def _slash(
+    command: Command, target: CommandTarget, *, name: str | None = None
+) -> "app_commands.Command[Any, ..., None]":
     """discord.py reads a command's options from its callback's signature; this one is written from the table."""
     wanted = options(command)
 
     async def use(interaction: Interaction, **given: str) -> None:
         words = (given.get(option.name, "") for option in wanted)
-        await desk.command(interaction, command.name, " ".join(word for word in words if word))
+        await target.command(interaction, command.name, " ".join(word for word in words if word))
 
     use.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it, typeshed does not say so
         [
@@ -141,15 +143,15 @@ def _slash(command: Command, desk: Desk, *, name: str | None = None) -> "app_com
             choices = [app_commands.Choice(name=choice, value=choice) for choice in option.choices]
             callback = app_commands.choices(**{option.name: choices})(callback)
         elif not option.required:
-            callback = app_commands.autocomplete(**{option.name: _suggest(command, option, desk)})(callback)
+            callback = app_commands.autocomplete(**{option.name: _suggest(command, option, target)})(callback)
     return app_commands.Command(name=name or command.name, description=command.summary, callback=callback)
 
 
 def _suggest(
-    command: Command, option: Option, desk: Desk
+    command: Command, option: Option, target: CommandTarget
 ) -> Callable[[Interaction, str], Coroutine[Any, Any, list[app_commands.Choice[str]]]]:
     async def suggest(interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
-        words = await desk.suggest(interaction, command.name, option.name, current)
+        words = await target.suggest(interaction, command.name, option.name, current)
         fitting = [word for word in words if current.casefold() in word.casefold() and len(word) <= 100]
         return [app_commands.Choice(name=word, value=word) for word in fitting[:MOST_CHOICES]]
 
@@ -175,16 +177,16 @@ def _row(
     return view
 
 
-async def pressed(interaction: Interaction, desk: Desk) -> None:
+async def pressed(interaction: Interaction, target: CommandTarget) -> None:
     """A button of ours, told by its id; anything else is somebody else's."""
     post = str(interaction.message.id) if interaction.message is not None else ""
     data: Mapping[str, Any] = interaction.data or {}
     match data.get("custom_id"):
         case Button.LIKE:
-            await desk.feedback(interaction, True)
+            await target.feedback(interaction, True)
         case Button.DISLIKE:
-            await desk.feedback(interaction, False)
+            await target.feedback(interaction, False)
         case Button.AGAIN:
-            await desk.another(interaction, post)
+            await target.another(interaction, post)
         case Button.FORGET:
-            await desk.command(interaction, "forget-me", "yes")
+            await target.command(interaction, "forget-me", "yes")

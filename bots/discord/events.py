@@ -1,0 +1,339 @@
+"""What happens on each event of Discord: words go to `core.chat`, its replies are posted.
+
+Knows no prompt, no table, no model; how a call to Discord is made is `sending`.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import discord
+from discord import app_commands
+
+from bots.discord import commands
+from bots.discord.commands import Interaction
+from bots.discord.compat import GatewayClient
+from bots.discord.interactions import Interactions
+from bots.discord.markup import parts, reply_parts
+from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
+from bots.discord.proxies import Original, Proxies
+from bots.discord.sending import CANNOT_POST, Sender
+from bots.discord.timeouts import Timeouts
+from core.chat import Chat
+from core.errors import StorageError
+from core.failures import log_failure
+from core.memory import Unanswered
+from core.messages import Conversation, Kind, Message, Reply
+from core.notices import Notices, apology
+
+log = logging.getLogger(__name__)
+
+THUMBS = {"👍": True, "👎": False}
+
+PASTED_SECONDS = 5.0
+"""Longest wait for the file that Discord made of a long message; what came without it is heard without it."""
+
+
+class EventHandlers:
+    """One for all logins of a bot."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        interactions: Interactions,
+        sender: Sender,
+        timeouts: Timeouts,
+        *,
+        connected: Callable[[], Awaitable[discord.Client]],
+        buttons: bool,
+    ) -> None:
+        self.chat = chat
+        self.interactions = interactions
+        self._sender = sender
+        self._timeouts = timeouts
+        self._connected = connected
+        self._buttons = buttons
+        self.message_content = True
+        """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
+        self._resuming = False
+        self._notices = Notices(lambda: datetime.now(UTC))
+        self._proxies = Proxies()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """End what is being answered; to be called when no client is connected any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _track(self) -> None:
+        """Let the current task end with the bot."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def said(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
+        """A message of a channel: hear it, and answer if chat says so."""
+        self._track()
+        original = None
+        if message.webhook_id is not None:
+            post = spoken(message, me)
+            heard = await self._proxies.reposted(post) if post is not None else None
+        else:
+            heard = to_message(message, me, pasted=await self._pasted(message))
+            original = self._proxies.heard(heard) if heard is not None else None
+        if heard is None:
+            return
+        try:
+            await self._answer(heard, message, original)
+        finally:
+            if original is not None:
+                original.handled.set()
+
+    async def _answer(self, heard: Message, message: discord.Message, original: Original | None) -> None:
+        channel = message.channel.id
+        reply = await self._thought(heard, lambda: self.chat.hear(heard, thinking=lambda: self._sender.typing(channel)))
+        if reply is not None:
+            posts = await self._post(reply, heard, channel)
+            if original is not None:
+                original.answered = bool(posts) and not reply.notice
+
+    async def _thought(self, heard: Message, think: Callable[[], Awaitable[Reply | None]]) -> Reply | None:
+        """What chat has to say to a message; where it fails a member gets a sentence and the operator the log."""
+        try:
+            return await think()
+        except Exception as error:  # the boundary
+            log_failure(log, error, "a message in %s could not be answered", heard.conversation.key)
+            addressed = heard.mentions_bot or heard.replies_to_bot or heard.conversation.kind is Kind.DIRECT
+            if not addressed or not self._notices.may_say(apology(error), heard):
+                return None
+            return Reply(text=apology(error), answers=heard.id, notice=True)
+
+    async def _pasted(self, message: discord.Message) -> str:
+        """The text of a message so long that Discord's client made a file of it."""
+        file = pasted_file(message)
+        if file is None:
+            return ""
+        try:
+            async with asyncio.timeout(PASTED_SECONDS):
+                return (await file.read()).decode("utf-8", errors="replace")
+        except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
+            log.warning("a pasted text in channel %s could not be read: %s", message.channel.id, error)
+            return ""
+
+    async def _post(self, reply: Reply, heard: Message, channel: int, *, show_question: bool = False) -> list[str]:
+        where = heard.conversation
+        if reply.notice:
+            fleeting = None if where.kind is Kind.DIRECT else self._timeouts.notice_shown
+            return await self._sender.say(channel, parts(reply.text), answers=int(heard.id), delete_after=fleeting)
+        view = commands.buttons() if self._buttons else None
+        texts = reply_parts(reply, show_question=show_question)
+        # A bot that is stopped meanwhile leaves the reply open: it is looked for and said after the next start.
+        posts = await self._sender.say(channel, texts, answers=int(heard.id), view=view)
+        with self._storing():
+            await self.chat.posted(reply, where, [post for post in posts if post], stands=bool(posts))
+        if not posts and where.kind is not Kind.DIRECT and self._notices.may_say(CANNOT_POST, heard):
+            await self._sender.tell(int(heard.author), [CANNOT_POST.format(channel=channel)])
+        return posts
+
+    async def edited(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
+        """A message that reads otherwise now, or mentions us at last; a webhook's is known where it was a member's."""
+        if message.webhook_id is not None:
+            post = spoken(message, me)
+            if post is not None:
+                with self._storing():
+                    await self.chat.reworded(post.conversation, post.id, post.text)
+            return
+        heard = to_message(message, me, pasted=await self._pasted(message))
+        if heard is None or not (heard.text or self._reads(heard)):
+            return
+        self._track()
+        channel = message.channel.id
+        reply = await self._thought(
+            heard, lambda: self.chat.edited(heard, thinking=lambda: self._sender.typing(channel))
+        )
+        if reply is not None:
+            await self._post(reply, heard, channel)
+
+    def _reads(self, message: Message) -> bool:
+        """Whether no words means that there are none: without the privileged intent Discord leaves them out."""
+        return self.message_content or message.mentions_bot or message.conversation.kind is Kind.DIRECT
+
+    async def reworded(self, channel: int, guild: int | None, message: int, content: str, client: "Client") -> None:
+        """An edit that tells only the new text."""
+        assert client.user is not None  # noqa: S101 - asked by the caller
+        text = reworded(content, client.get_guild(guild or 0), client.user)
+        if text or self.message_content:
+            with self._storing():
+                await self.chat.reworded(await self._where(channel, guild), str(message), text)
+
+    async def closed(self, where: Conversation) -> None:
+        """A channel or thread was deleted, and with it all that was said there."""
+        with self._storing():
+            removed = await self.chat.closed(where)
+            log.info("forgot %s messages of a deleted channel or thread", removed.messages + removed.replies)
+
+    async def deleted(self, channel: int, guild: int | None, posts: Sequence[int]) -> None:
+        for post in posts:
+            self._proxies.deleted(str(post))
+        theirs = [str(post) for post in posts if not await self._sender.deleted_by_us(post)]
+        if theirs:
+            with self._storing():
+                await self.chat.removed(await self._where(channel, guild), theirs)
+
+    async def reacted(self, event: discord.RawReactionActionEvent, *, added: bool) -> None:
+        liked = thumb(event.emoji)
+        if liked is None:
+            return
+        post, who, verdict = str(event.message_id), str(event.user_id), liked if added else None
+        with self._storing():
+            where = await self._where(event.channel_id, event.guild_id)
+            await self.chat.feedback(where, post, who, verdict, was=liked)
+
+    async def unreacted(
+        self, event: discord.RawReactionClearEvent | discord.RawReactionClearEmojiEvent, liked: bool | None
+    ) -> None:
+        """All reactions to a message were cleared, or all of one kind."""
+        with self._storing():
+            where = await self._where(event.channel_id, event.guild_id)
+            await self.chat.feedback(where, str(event.message_id), None, None, was=liked)
+
+    async def _where(self, channel: int, guild: int | None) -> Conversation:
+        """The conversation of a channel id: events that name only the id may mean a thread."""
+        client = await self._connected()
+        found: object = client.get_channel(channel)
+        if found is None and guild is not None:
+            with contextlib.suppress(discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError):
+                found = await client.fetch_channel(channel)
+        if found is None:
+            kind = Kind.DIRECT if guild is None else Kind.CHANNEL
+            return Conversation(
+                platform=PLATFORM, space="" if guild is None else str(guild), channel=str(channel), kind=kind
+            )
+        return conversation_of(found)
+
+    async def resume(self) -> None:
+        """Answer what an earlier process left unanswered; once a process."""
+        if self._resuming:
+            return
+        self._resuming = True
+        with self._storing():
+            for question in await self.chat.unanswered(PLATFORM):
+                self._sender.spawn(self._resume(question))
+
+    async def _resume(self, question: Unanswered) -> None:
+        asked = question.message
+        where = asked.conversation
+        channel = int(where.thread or where.channel)
+        reply = await self._thought(
+            asked, lambda: self.chat.resume(question, thinking=lambda: self._sender.typing(channel))
+        )
+        if reply is None:
+            return
+        texts = reply_parts(reply, show_question=question.by_command)
+        if reply.resumed:
+            posts = await self._sender.find(channel, int(asked.id), texts)
+            if posts:
+                with self._storing():
+                    await self.chat.posted(reply, where, posts)
+                return
+        await self._post(reply, asked, channel, show_question=question.by_command)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Where no member waits for an answer, a database fault is the operator's matter alone."""
+        try:
+            yield
+        except StorageError as error:
+            log_failure(log, error, "what happened on Discord could not be stored")
+
+
+def thumb(emoji: discord.PartialEmoji) -> bool | None:
+    return THUMBS.get((emoji.name or "")[:1])  # skin tones follow the hand; a deleted emoji has no name
+
+
+class Client(GatewayClient):
+    """One login: discord.py's events, handed on."""
+
+    def __init__(
+        self,
+        handlers: EventHandlers,
+        *,
+        on_login: "Callable[[Client], Awaitable[None]]",
+        on_ready: "Callable[[Client], Awaitable[None]]",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._handle = handlers
+        self._tell_login = on_login
+        self._tell_ready = on_ready
+        self.tree = app_commands.CommandTree(self)
+        self.tree.error(self._misused)
+        commands.build(self.tree, handlers.interactions)
+
+    async def setup_hook(self) -> None:
+        await self._tell_login(self)
+
+    async def on_ready(self) -> None:
+        if not self.is_closed():  # discord.py tells so a moment late
+            await self._tell_ready(self)
+
+    async def on_message(self, message: discord.Message) -> None:
+        if self.user is not None:
+            await self._handle.said(message, self.user)
+
+    async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
+        if self.user is not None and "content" in event.data:
+            await self._handle.edited(event.message, self.user)
+
+    async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
+        await self._handle.deleted(event.channel_id, event.guild_id, [event.message_id])
+
+    async def on_raw_bulk_message_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
+        await self._handle.deleted(event.channel_id, event.guild_id, sorted(event.message_ids))
+
+    async def on_raw_reaction_add(self, event: discord.RawReactionActionEvent) -> None:
+        if self.user is not None and event.user_id != self.user.id and not (event.member and event.member.bot):
+            await self._handle.reacted(event, added=True)
+
+    async def on_raw_reaction_remove(self, event: discord.RawReactionActionEvent) -> None:
+        if self.user is not None and event.user_id != self.user.id:
+            await self._handle.reacted(event, added=False)
+
+    async def on_raw_reaction_clear(self, event: discord.RawReactionClearEvent) -> None:
+        await self._handle.unreacted(event, None)
+
+    async def on_raw_reaction_clear_emoji(self, event: discord.RawReactionClearEmojiEvent) -> None:
+        liked = thumb(event.emoji)
+        if liked is not None:
+            await self._handle.unreacted(event, liked)
+
+    async def on_partial_edit(self, channel: int, guild: int | None, message: int, content: str) -> None:
+        if self.user is not None:
+            await self._handle.reworded(channel, guild, message, content, self)
+
+    async def on_place_delete(self, place: dict[str, Any]) -> None:
+        await self._handle.closed(deleted_place(place))
+
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        log.info(
+            "removed from the server %s: what was said there stays stored until its members have it forgotten "
+            "(`person2 forget`) or RETENTION_DAYS pass",
+            guild.id,
+        )
+
+    async def on_interaction(self, interaction: Interaction) -> None:
+        if interaction.type is discord.InteractionType.component:
+            await commands.pressed(interaction, self._handle.interactions)
+
+    async def _misused(self, interaction: Interaction, error: app_commands.AppCommandError) -> None:
+        """A command that we no longer have, still shown by a member's client until it hears of the new ones."""
+        log.warning("a command could not be used: %s", error)
+        if interaction.type is discord.InteractionType.application_command:
+            await self._handle.interactions.command(interaction, "help", "")
