@@ -130,6 +130,7 @@ async def running(
     transport: str, server: SlackServer, timeouts: Timeouts
 ) -> AsyncIterator[tuple[Talk, Asking, Result]]:
     result = Result()
+    server.pauses = (0.5, 5.0, 20.0)
     lines = Lines()
     logging.getLogger("bots").addHandler(lines)
     logging.getLogger("core").addHandler(lines)

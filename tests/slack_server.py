@@ -163,6 +163,8 @@ class SlackServer:
         self.outside: set[str] = set()
         """Channels that the bot is not in."""
         self.keeps_metadata = True
+        self.pauses = (0.05, 0.05, 0.05)
+        """Seconds before each further delivery of what was not acknowledged; Slack's own are about 0, 60 and 300."""
         self.hanging: set[str] = set()
         """Methods that never answer."""
         self.sockets: list[web.WebSocketResponse] = []
@@ -374,13 +376,13 @@ class SlackServer:
     async def deliver(self, kind: str, body: Json, *, retry: int = 0) -> Json:
         """Hand a payload to the bot as Slack does: again, marked as a retry, until it is acknowledged."""
         body = self.reduce(body)
-        for attempt in range(retry, retry + 4):
+        for attempt, pause in enumerate((*self.pauses, 0.0), retry):
             started = time.monotonic()
             answer = await (self._by_socket if self.transport == "socket" else self._by_http)(kind, body, attempt)
             if answer is not None:
                 self.ack_seconds.append(time.monotonic() - started)
                 return answer
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
         raise AssertionError("the bot did not acknowledge")
 
     async def offers(self, event: Json, *, team: Team = HOME) -> Json | None:

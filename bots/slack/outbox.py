@@ -70,6 +70,8 @@ class MethodLimit:
     free_at: float = 0.0
     spacing: float = 0.0
     """Seconds between two calls; 0 until Slack refuses the workspace and not only one channel."""
+    held_until: float = 0.0
+    """When the last refusal of the workspace is over."""
     failures: int = 0
     """Attempts in a row that found no Slack."""
     refused: tuple[str, float] = ("", 0.0)
@@ -198,8 +200,9 @@ class Outbox:
             before, since = method.refused
             if not channel or (before not in {"", channel} and since > now):
                 # Not this channel alone: too many calls of this workspace. Those refused together slow it down once.
-                if method.free_at <= now:
+                if method.held_until <= now:
                     method.spacing = min(max(method.spacing * SLOWING, FIRST_SECONDS), SLOWEST_SECONDS)
+                method.held_until = max(method.held_until, until)
                 method.free_at = max(method.free_at, until)
             method.refused = (channel, until)
             return True
