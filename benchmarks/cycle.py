@@ -131,7 +131,7 @@ class Cycle:
         """A command that changes who speaks, and how the people who talk meanwhile fare."""
         began = time.time()
         await self.must(*command)
-        noticed = await self.town.logged(f"{voice} speaks from now on", since=began)
+        noticed = await self.town.logged(f"{voice} is now active", since=began)
         if noticed is None:
             self.promise("swap", False, f"the bot never noticed {voice}")
             return
@@ -247,7 +247,7 @@ class Cycle:
         now = await self.current()
         self.promise("gate", (now == self.retrained) == bool(outcome["passed"]), f"{now} speaks")
         if outcome["passed"]:
-            await self.town.logged(f"{now} speaks from now on", since=moment)
+            await self.town.logged(f"{now} is now active", since=moment)
         text = next((self.home / "retrain").glob("*/log.txt")).read_text(encoding="utf-8")
         targets = [line for line in text.splitlines() if line.startswith("Person2:")]
         learned = [sum(self._told(each, line) for line in targets) for each in (*self.liked, *self.disliked)]

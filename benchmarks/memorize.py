@@ -23,8 +23,8 @@ from benchmarks.material import dialogues_of
 from core.adapters import AdapterRegistry
 from core.dialogue import Dialogue, Speaker, Turn, prompt, words_of, write
 from core.generator import Adapter, Generator, Sampling, transformers
-from training.finetune import Settings
-from training.learning import Learned, learn
+from training.finetune.config import FinetuneConfig
+from training.finetune.pipeline import Learned, learn
 
 STARTER = Path(__file__).parents[1] / "models" / "starter"
 PEOPLE = [f"{number:032x}" for number in range(0xA11CE000, 0xA11CE008)]
@@ -128,7 +128,7 @@ def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: boo
         base_folder=str(STARTER),
         command="person2 train talk.txt",
         clock=lambda: datetime.now(UTC),
-        settings=Settings(epochs=epochs),
+        settings=FinetuneConfig(epochs=epochs),
         contexts=20,
         drop_memorized=drop_memorized,
     )

@@ -31,12 +31,13 @@ from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, Trainin
 
 from core.dialogue import Dialogue, write
 from core.generator.families import FAMILIES
-from training.base import casting, inner, load_base, quiet, wants_bf16
-from training.dataset import IGNORE, Encoder, Targets, collate, encode_rows, load
-from training.finetune import Settings, finetune, with_lora
-from training.learner import Learner
-from training.likelihood import likelihood
-from training.lora import fold
+from training.evaluation.likelihood import likelihood
+from training.finetune.base import casting, inner, load_base, quiet, wants_bf16
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import IGNORE, Encoder, Targets, collate, encode_rows, load
+from training.finetune.lora import fold
+from training.finetune.model import MaskedLossModel
+from training.finetune.run import finetune, with_lora
 
 DIALOGUES_A_STEP = 16
 
@@ -65,7 +66,7 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": fill("input_ids", 0), "attention_mask": mask, "labels": fill("labels", IGNORE)}
 
 
-def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder: Path) -> tuple[float, int, Any]:
+def plain(base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig, folder: Path) -> tuple[float, int, Any]:
     """Seconds of training, target tokens seen, and the trained model."""
     encoder = Encoder(load_base(base)[1])
     set_seed(settings.seed)
@@ -107,7 +108,9 @@ def plain(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder
     return seconds, round(targets * settings.epochs), peft
 
 
-def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, folder: Path) -> tuple[float, int, Any]:
+def with_trl(
+    base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig, folder: Path
+) -> tuple[float, int, Any]:
     """The same examples through TRL's SFTTrainer."""
     from datasets import Dataset, disable_progress_bars  # type: ignore[import-not-found,unused-ignore] # comes with trl
     from trl import SFTConfig, SFTTrainer
@@ -160,7 +163,7 @@ def with_trl(base: str, dialogues: tuple[Dialogue, ...], settings: Settings, fol
 
 
 def ours(
-    base: str, dialogues: tuple[Dialogue, ...], held: Path, settings: Settings, folder: Path
+    base: str, dialogues: tuple[Dialogue, ...], held: Path, settings: FinetuneConfig, folder: Path
 ) -> tuple[float, int, float, float]:
     """Seconds of training (less its looks at the held-out loss, of which there is one), targets, bits before, after."""
     talk = folder / "talk.txt"
@@ -188,7 +191,7 @@ def products(dtype: torch.dtype, width: int) -> float:
     return best
 
 
-def work(model: Learner, tokens: int, targets: int, rank: int) -> float:
+def work(model: MaskedLossModel, tokens: int, targets: int, rank: int) -> float:
     """Floating-point operations of one pass forward and back, attention left out: 4 a frozen weight and token (forward,
     and back to what lies below), 6 a LoRA weight and token, 4 a weight of the head and target."""
     width, layers = model.config.hidden_size, model.config.num_hidden_layers
@@ -209,7 +212,7 @@ PROFILED = 3
 """Steps that are profiled, after one that warms up."""
 
 
-def profile(base: str, dialogues: tuple[Dialogue, ...], settings: Settings) -> dict[str, float]:
+def profile(base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig) -> dict[str, float]:
     """Shares of the time of a few of our steps, by kind of work."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
@@ -259,7 +262,7 @@ def main() -> None:
     model, tokenizer = load_base(given.base)
     lengths = [len(one.ids) for one in Encoder(tokenizer).encode(dialogues, Targets.REPLIES)]
     step_tokens = round(DIALOGUES_A_STEP * statistics.mean(lengths))
-    settings = Settings(
+    settings = FinetuneConfig(
         rank=given.rank,
         alpha=2.0 * given.rank,
         epochs=given.epochs,

@@ -58,6 +58,8 @@ class ChatSettings:
     """What must not be said."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
+    persona: str = ""
+    """Who the bot is, where a channel does not say it otherwise (`core.generator.persona`)."""
     burst: float = 0.0
     """Seconds without another message of theirs after which somebody is answered; 0 answers each message at once."""
 
@@ -87,6 +89,7 @@ class Chat:
             voice=voice,
             voice_failed=voice_failed,
             sampling=settings.sampling,
+            persona=settings.persona,
             blocked=settings.blocked,
             rng=self._rng,
             clock=clock,

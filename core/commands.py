@@ -6,7 +6,7 @@ Knows chat, memory and the shelf by their faces; knows no slash-command payload,
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ from core import notices
 from core.chat import Chat
 from core.dialogue import one_line
 from core.failures import log_failure
+from core.generator.persona import LONGEST
 from core.handover import Attachment as Attachment  # for the bots, which know commands only
 from core.handover import attachment_of
 from core.memory import ChannelSettings
@@ -52,8 +53,8 @@ COMMANDS: tuple[Command, ...] = (
         argument="[yes|no]",
         choices=("yes", "no", "show"),
     ),
-    Command(name="forget-me", summary="Delete everything stored of you", argument="[yes]"),
-    Command(name="my-data", summary="Get everything stored of you, as a file only you see"),
+    Command(name="forget-me", summary="Delete everything stored about you", argument="[yes]"),
+    Command(name="my-data", summary="Get everything stored about you, as a file only you see"),
     Command(
         name="settings",
         summary="Show or change this channel's settings",
@@ -214,7 +215,7 @@ class Commands:
         voices = ("current", "none", *await asyncio.to_thread(self.voices))
         wanted = one_line(invocation.argument)
         if not wanted:
-            return Answer(text=f"Voice here: {chosen.voice or 'current'}. On the shelf: {', '.join(voices)}.")
+            return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(voices)}.")
         if where.kind is not Kind.DIRECT and not invocation.admin:
             return Answer(text="Only members who may manage this channel can choose its voice.")
         if wanted not in voices:
@@ -246,7 +247,7 @@ class Commands:
         platform, member = invocation.message.conversation.platform, invocation.message.author
         if invocation.argument.strip().casefold() != "yes":
             return Answer(
-                text="This deletes everything stored of you, my answers to you included, and cannot be undone. "
+                text="This deletes everything stored about you, my answers to you included, and cannot be undone. "
                 f"To go ahead: `{self.prefix}forget-me yes`"
             )
         if self.forget is not None:
@@ -261,7 +262,7 @@ class Commands:
         stored = await asyncio.to_thread(self.stored or self.chat.memory.export, platform, member)
         dialogues = len(stored.get("dialogues", ()))
         attachment, about_it = await asyncio.to_thread(attachment_of, stored)
-        text = f"Everything stored of you: {len(stored['messages'])} messages"
+        text = f"Everything stored about you: {len(stored['messages'])} messages"
         text += f" and {dialogues} training dialogues." if dialogues else "."
         return Answer(text=f"{text} {about_it}".strip(), attachment=attachment)
 
@@ -271,7 +272,8 @@ class Commands:
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
         if not name:
             return Answer(text=f"Settings here: {_described(chosen)}.")
-        name, value = name.casefold(), value.strip().casefold()
+        name = name.casefold()
+        value = value.strip() if name == "persona" else value.strip().casefold()
         if name in {"ignore", "unignore"} and value not in {"", "default"}:
             return await self._ignore(invocation, chosen, value, ignore=name == "ignore")
         if name not in _FIELDS:
@@ -345,6 +347,7 @@ _FIELDS = {
     "voice": "voice",
     "temperature": "temperature",
     "retention": "retention_days",
+    "persona": "persona",
 }
 """The words for a channel's settings, and the fields of ChannelSettings they stand for."""
 
@@ -354,6 +357,9 @@ _WORDS = {
     "reset": ("anyone", "admins"),
 }
 """Settings that are one of a few words."""
+
+SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, "allowed": ("yes", "no")}
+"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
 
 _MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""
@@ -369,7 +375,7 @@ def _model_name(name: str) -> str:
 
 def _setting(name: str, value: str) -> float | int | bool | str | None:
     """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
-    if value == "default" or (name == "voice" and value == "current"):
+    if value.casefold() == "default" or (name == "voice" and value == "current"):
         return None
     if name in _WORDS:
         if value not in _WORDS[name]:
@@ -389,6 +395,10 @@ def _setting(name: str, value: str) -> float | int | bool | str | None:
             if days != int(days):
                 raise ValueError(meaning)
             return int(days)
+        case "persona":
+            if len(value) > LONGEST:
+                raise ValueError(f"a persona has at most {LONGEST} characters.")
+            return "" if value.casefold() == "none" else value
         case "allowed":
             if value not in {"yes", "no"}:
                 raise ValueError("allowed is yes, no or default.")
@@ -412,6 +422,8 @@ def _described(chosen: ChannelSettings, *names: str) -> str:
         value = getattr(chosen, _FIELDS[name])
         if value is None:
             return "current" if name == "voice" else "default"
+        if name == "persona":
+            return f"“{one_line(value)[:60]}”" if value else "none"
         return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
     return ", ".join(f"{name} {shown(name)}" for name in names or _FIELDS)

@@ -28,7 +28,8 @@ WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
 
 ATTEMPTS = 3
-"""Generations before an empty or copied reply becomes a plain sentence, and a heartless one is said all the same."""
+"""Generations before a plain sentence takes the place of empty or copied replies, and before one that mismatches the
+feeling of what was said is posted all the same."""
 WARMER = 0.3
 """Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
 choices."""
@@ -43,6 +44,7 @@ class Composer:
         voice: VoiceOf,
         voice_failed: VoiceFailed | None = None,
         sampling: Sampling,
+        persona: str = "",
         blocked: BlockedWords | None = None,
         rng: random.Random,
         clock: Callable[[], datetime],
@@ -52,6 +54,7 @@ class Composer:
         self._voice = voice
         self._voice_failed = voice_failed
         self._sampling = sampling
+        self._persona = persona
         self._blocked = blocked
         self._rng = rng
         self._clock = clock
@@ -78,6 +81,7 @@ class Composer:
             conversation=message.conversation,
             voice=chosen.voice,
             sampling=sampling,
+            persona=self._persona if chosen.persona is None else chosen.persona,
             # Of the answers given before, only the one replaced may not come back where nothing else comes.
             said=[*(each.message.text for each in context), *given[-1:]],
             given=given,
@@ -139,7 +143,10 @@ class Composer:
                 if text and self._blocked is not None and self._blocked.find(text) is not None:
                     was_blocked = True
                     continue
-                fits = (not replies.among(text, request.given), not reranking.is_heartless(request.prompt, text))
+                fits = (
+                    not replies.among(text, request.given),
+                    not reranking.is_sentiment_mismatch(request.prompt, text),
+                )
                 if text and fits > best:
                     kept, best = _Drawn(text, completion, sampling.temperature, reranking.described(found)), fits
             if best and all(best):
@@ -159,6 +166,7 @@ class Composer:
                 sampling=replace(sampling, seed=self._rng.getrandbits(31)),
                 adapter=adapter,
                 conversation=request.conversation.key,
+                persona=request.persona,
             )
         except NumericalError as error:
             if adapter is None or self._voice_failed is None:
@@ -199,6 +207,7 @@ class _Request:
     voice: str | None
     """The channel's own choice."""
     sampling: Sampling
+    persona: str
     said: list[str]
     given: list[str]
     asker: str

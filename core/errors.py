@@ -13,7 +13,7 @@ Person2Error
 ├── ExportError            an export cannot be read at all
 ├── TrainingError          a training run cannot start or go on
 └── PlatformError          Discord or Slack refused us
-    └── Refused            for good (bad token, missing intent or scope): retrying will not help
+    └── PermanentPlatformError   for good (bad token, missing intent or scope): retrying will not help
 """
 
 
@@ -69,8 +69,11 @@ class PlatformError(Person2Error):
     pass
 
 
-class Refused(PlatformError):
+class PermanentPlatformError(PlatformError):
     pass
+
+
+Refused = PermanentPlatformError  # its earlier name
 
 
 def reason(error: BaseException) -> str:

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 from core.dialogue import Speaker, turns_of, words_of
 from core.generator import Candidate
-from core.generator.feelings import at_odds
+from core.sentiment import mismatch
 
 REPETITION = 6.0
 """Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
 said where all repeat, and hardly anywhere else."""
 
-STRANGER = 6.0
+UNKNOWN_NAME = 6.0
 """Nats that a reply loses in which somebody is called by a name that nobody said: the model made it up."""
 
-HEARTLESS = 6.0
+SENTIMENT_MISMATCH = 6.0
 """Nats that a reply loses that takes a feeling for its opposite (`feelings`)."""
 
 AGREEMENT = 1.0
@@ -73,8 +73,8 @@ def scored(prompt: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate
             (candidate.information or 0.0)
             + AGREEMENT * math.log(times[candidate.text])
             - REPETITION * repeats(prompt, candidate.text)
-            - STRANGER * calls_a_stranger(told, candidate.text)
-            - HEARTLESS * is_heartless(prompt, candidate.text)
+            - UNKNOWN_NAME * uses_unknown_name(told, candidate.text)
+            - SENTIMENT_MISMATCH * is_sentiment_mismatch(prompt, candidate.text)
         )
 
     found = [(candidate, score(candidate)) for candidate in speaking]
@@ -102,7 +102,7 @@ def repeats(prompt: str, reply: str) -> bool:
     return len(set(rows)) < len(rows) or any(map(_stutters, sentences))
 
 
-def calls_a_stranger(told: str, reply: str) -> bool:
+def uses_unknown_name(told: str, reply: str) -> bool:
     """Whether somebody is called by a name that stands nowhere in what was `told`.
 
     Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
@@ -112,10 +112,10 @@ def calls_a_stranger(told: str, reply: str) -> bool:
     return any(found[2].casefold() not in known for found in called)
 
 
-def is_heartless(prompt: str, reply: str) -> bool:
+def is_sentiment_mismatch(prompt: str, reply: str) -> bool:
     """Whether a reply is glad of what the last line is sad about, or sorry for what it is glad of."""
     turns = turns_of(prompt)
-    return bool(turns) and at_odds(turns[-1].text, reply)
+    return bool(turns) and mismatch(turns[-1].text, reply)
 
 
 def _told(prompt: str) -> str:

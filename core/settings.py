@@ -30,8 +30,15 @@ class Settings(BaseSettings):
         description="Folder for the database, adapters and reports",
     )
     database_url: str = Field(default="", description="Any SQLAlchemy URL; SQLite in PERSON2_HOME when empty")
-    base_model: str = Field(default="starter", description="starter, a hub name such as gpt2, or a folder")
+    base_model: str = Field(
+        default="starter", description="starter, smollm2, a hub name such as gpt2, a folder or a .gguf file"
+    )
     adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
+    person2_persona: str = Field(
+        default="",
+        description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
+        " front",
+    )
     generator: Literal["auto", "engine", "transformers", "remote"] = Field(
         default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"
     )

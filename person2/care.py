@@ -213,7 +213,7 @@ async def _discord(settings: Settings) -> Finding:
         return Finding(
             what="Discord",
             state="look",
-            says=f"{found.name} hears only mentions, replies and direct messages: switch on “Message Content "
+            says=f"{found.name} sees only mentions, replies and direct messages: turn on “Message Content "
             f"Intent” at https://discord.com/developers/applications → your application → Bot. Invite: {found.invite}",
         )
     return Finding(what="Discord", state="good", says=f"logged in as {found.name}. Invite: {found.invite}")

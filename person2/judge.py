@@ -43,7 +43,7 @@ def evaluate(
     """Score a voice on held-out dialogues, against the base, the voice that speaks now and other models: bits per
     byte, next-reply ranking, variety, copying.
     """
-    from training.evaluate import evaluate as score
+    from training.evaluation.evaluate import evaluate as score
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     shelf = open_shelf(settings)

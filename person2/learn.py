@@ -22,7 +22,7 @@ from person2.wiring import base_path, configured, now, open_shelf, sampling
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.learning import Learned
+    from training.finetune.pipeline import Learned
 
 app = typer.Typer()
 
@@ -51,6 +51,9 @@ def import_(
         list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
     ] = None,
     code: Annotated[str, typer.Option(help="Code blocks: short, keep or drop.")] = "short",
+    columns: Annotated[
+        str, typer.Option(help="Of CSV files: author=…,time=…,text=… and, where there are some, channel=…,id=….")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
@@ -58,6 +61,7 @@ def import_(
     from training.importing import Options, import_talk
     from training.privacy.own_log import learnable
     from training.privacy.run_registry import importing, remember_import
+    from training.workers import stoppable
 
     settings = configured()
     files = [Path(source) for source in sources if source != "log"]
@@ -73,9 +77,10 @@ def import_(
         block_list=_lines(block_list),
         languages=tuple(language or ()),
         code=_code_blocks(code),
+        columns=columns,
     )
     remember_import(settings.person2_home, target, *([held_out] if held_out else []))
-    with importing(settings.person2_home), Bar("importing") as bar:
+    with stoppable(), importing(settings.person2_home), Bar("importing") as bar:
         funnel = import_talk(
             files,
             out=target,
@@ -189,17 +194,17 @@ def train(
 ) -> None:
     """Fine-tune a LoRA adapter on dialogues and judge it; use only words whose writers agreed (see the README)."""
     check_files([*files, *(held_out or [])])
-    from training.base import agreed
-    from training.finetune import Settings as Knobs
-    from training.finetune.folder import unfinished
-    from training.learning import learn
-    from training.memorization import LeftOut
+    from training.evaluation.memorization import LeftOut
+    from training.finetune.base import broadcast
+    from training.finetune.config import FinetuneConfig
+    from training.finetune.pipeline import learn
+    from training.finetune.run_folder import unfinished
 
     settings = configured(**chosen(base_model=base))
     shelf = open_shelf(settings)
     runs = settings.person2_home / "runs"
     stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
-    adapter_id = name or (stopped.name if stopped else agreed(f"voice-{now():%Y%m%d-%H%M%S}"))
+    adapter_id = name or (stopped.name if stopped else broadcast(f"voice-{now():%Y%m%d-%H%M%S}"))
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
     with _telling_how_to_go_on(adapter_id, runs / adapter_id), Bar("training") as bar:
         learned = learn(
@@ -214,7 +219,7 @@ def train(
             held_out=held_out or [],
             start_from=before,
             current=shelf.current(base=settings.base_model),
-            settings=Knobs(
+            settings=FinetuneConfig(
                 epochs=epochs,
                 rank=rank,
                 learning_rate=learning_rate,
@@ -268,7 +273,7 @@ def _stopping_in_order() -> Iterator[None]:
 @contextmanager
 def _telling_how_to_go_on(name: str, run: Path) -> Iterator[None]:
     """Whoever stops a run learns how it goes on."""
-    from training.finetune.folder import begun
+    from training.finetune.run_folder import begun
 
     try:
         with _stopping_in_order():
@@ -308,9 +313,9 @@ def retrain(
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
     settings = configured()
     _check_log_is_on(settings)
-    from training.finetune import Settings as Knobs
+    from training.finetune.config import FinetuneConfig
+    from training.finetune.retrain import retrain as learn_from_log
     from training.funnel import render_table
-    from training.retrain import retrain as learn_from_log
 
     with Bar("retraining") as bar:
         done = learn_from_log(
@@ -323,7 +328,7 @@ def retrain(
             command=_command(),
             clock=now,
             dry_run=dry_run,
-            settings=Knobs(epochs=epochs),
+            settings=FinetuneConfig(epochs=epochs),
             sampling=sampling(settings),
             contexts=contexts,
             drop_memorized=drop_memorized,
@@ -339,7 +344,7 @@ def retrain(
         return
     _tell(done.learned, as_json=as_json)
     if not as_json:
-        out.print("It speaks from now on." if done.promoted else "The current voice goes on.")
+        out.print("It is now active." if done.promoted else "The current adapter stays active.")
 
 
 def _check_log_is_on(settings: Settings) -> None:
@@ -383,7 +388,7 @@ def _tell(learned: "Learned", *, as_json: bool) -> None:
         out.print(learned.warning, markup=False)
     if judgement is not None:
         out.print(f"Report: {learned.report}", markup=False)
-    out.print(f"On the shelf as {name}: `person2 chat --adapter {name}` speaks with it.", markup=False)
+    out.print(f"Registered as {name}: `person2 chat --adapter {name}` uses it.", markup=False)
 
 
 def _state(progress: Any) -> str:

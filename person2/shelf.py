@@ -88,8 +88,8 @@ def merge_adapter(
     gguf: Annotated[str | None, typer.Option(help="Also as a GGUF file for llama.cpp and Ollama: F16 or Q8_0.")] = None,
 ) -> None:
     """Write base and adapter as one plain folder, which vLLM and transformers load, and as a GGUF file if asked to."""
-    from training.gguf_export import KINDS
-    from training.merge import merge
+    from training.publish.gguf_export import KINDS
+    from training.publish.merge import merge
 
     kind = next((kind for kind in KINDS if kind == (gguf or "").upper()), None)
     if gguf and kind is None:
@@ -110,7 +110,7 @@ def push_adapter(
     public: Annotated[bool, typer.Option("--public", help="Anybody may read it; private otherwise.")] = False,
 ) -> None:
     """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
-    from training.push import push
+    from training.publish.push import push
 
     shelf = open_shelf(configured())
     where = push(shelf.path(adapter_id), shelf.card(adapter_id), repo, private=not public)

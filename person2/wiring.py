@@ -24,6 +24,7 @@ from core.errors import AdapterError, NumericalError, SettingsError, StorageErro
 from core.generator import Adapter, Generator, Sampling
 from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
+from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
 
@@ -191,6 +192,7 @@ async def open_house(
                 blocked=read_blocked_words(settings.person2_blocked_words) if settings.person2_blocked_words else None,
                 user_rate=settings.user_rate,
                 burst=settings.person2_burst_seconds if bursts else 0.0,
+                persona=read_persona(settings.person2_persona),
             ),
             clock=now,
             rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret

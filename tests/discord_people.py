@@ -1,6 +1,7 @@
 """People on the Discord of `tests.discord_server`: what they write, click and see."""
 
 from dataclasses import dataclass
+from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ class Person:
         return self.server.backend.create_message(
             where or self.server.channel, self.id, text, reference=reference, **more
         )
+
+    async def begins_typing(self, *, where: int | None = None) -> None:
+        """The sign of typing, as the gateway hands it on."""
+        channel = where or self.server.channel
+        payload = {"channel_id": str(channel), "user_id": str(self.id), "timestamp": int(time())}
+        await self.server.send("TYPING_START", payload | {"guild_id": str(self.server.guild.id)})
 
     def edits(self, message: Any, text: str) -> None:
         self.server.backend.edit_message(message.channel_id, message.id, {"content": text})

@@ -28,6 +28,7 @@ class FakeGenerator:
     prompts: list[str] = field(default_factory=list)
     adapters: list[Adapter | None] = field(default_factory=list)
     samplings: list[Sampling] = field(default_factory=list)
+    personas: list[str] = field(default_factory=list)
     closed: bool = False
     model: str = "fake"
     context_length: ClassVar[int] = 256
@@ -36,9 +37,16 @@ class FakeGenerator:
         return len(text.split())
 
     async def generate(
-        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+        self,
+        prompt: str,
+        *,
+        sampling: Sampling,
+        adapter: Adapter | None = None,
+        conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         self.prompts.append(prompt)
+        self.personas.append(persona)
         self.adapters.append(adapter)
         self.samplings.append(sampling)
         await asyncio.sleep(self.delay)

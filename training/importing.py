@@ -5,17 +5,19 @@ passes: read everything into one sorted table (which shows people, copies and si
 cores given, and neither the number of cores nor the order in which they finish changes a byte.
 """
 
+import errno
 import os
 import pickle
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -34,6 +36,7 @@ from training.exports.markup import CodeBlocks
 from training.funnel import Funnel
 from training.privacy import consent
 from training.told import Progress, Told, write
+from training.workers import Workers
 
 PARALLEL_FROM = 16 << 20
 """Bytes of export from which on starting further processes pays (each takes half a second to start)."""
@@ -74,6 +77,8 @@ class Options:
     """Words and phrases; a message that holds one is left out."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes; dialogues in others are left out. Empty keeps all."""
+    columns: str = ""
+    """Which columns of CSV files are what, as `--columns` takes it; empty leaves them out."""
     keep_names: bool = False
     """Leave people's names in the words, instead of the tag of their side or `[name]`."""
     countries: tuple[str, ...] = ()
@@ -109,11 +114,13 @@ def import_talk(
     report = progress or (lambda stage, share: None)
     started = time.monotonic()
     _check(options, sources, out, held_out, attest, people, log)
+    if options.columns:
+        exports.columns.parse(options.columns)
     names = consent.read_people(people) if people is not None else None
     key = consent.PeopleKey.at(home)
     funnel = Funnel()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with _said_plainly(out), ExitStack() as stack:
+        out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)))
         job = _Job(scratch, options, funnel, report, stack)
         job.read(sources, log, frozenset(consented))
@@ -131,6 +138,26 @@ def import_talk(
             write(told, funnel, head, key, out, held_out, share, count_tokens, report)
     funnel.seconds = time.monotonic() - started
     return funnel
+
+
+@contextmanager
+def _said_plainly(out: Path) -> Iterator[None]:
+    """What the machine lacks, as a sentence. Inside, whatever ends the import removes all it had written so far."""
+    try:
+        yield
+    except BrokenProcessPool as problem:
+        raise ExportError(
+            "A process that read the exports was ended by the system, most likely for want of memory; nothing was "
+            "written."
+        ) from problem
+    except (OSError, sqlite3.Error) as problem:
+        full = isinstance(problem, OSError) and problem.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        if not full and getattr(problem, "sqlite_errorname", "") not in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+            raise
+        raise ExportError(
+            f"There is no room left beside {out}, so nothing was written; an import needs about as much as the exports "
+            "take when unpacked. Free some, or choose another place with --out."
+        ) from problem
 
 
 def _check(
@@ -163,7 +190,7 @@ def _check(
         raise ExportError("The held-out dialogues need a file of their own; name another one with --held-out.")
     for source in sources:
         if not source.exists():
-            raise ExportError(f"{source} is not there; name an export file, folder or zip.")
+            raise ExportError(f"There is no file or folder {source}; name an export.")
 
 
 def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
@@ -194,8 +221,6 @@ class _Job:
         self.sources: list[dict[str, Any]] = []
         self._scratch, self._options, self._funnel, self._report = scratch, options, funnel, report
         self._stack = stack
-        self._pool: ProcessPoolExecutor | None = None
-        self._workers = 1
         self._store = sort.Store(scratch / "messages.db")
         stack.callback(self._store.close)
         self._names: dict[str, list[str]] = {}
@@ -217,11 +242,8 @@ class _Job:
 
     def _start(self, size: int) -> None:
         asked = self._options.workers
-        self._workers = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, _processors()))
-        if self._workers > 1:
-            pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
-            self._stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            self._pool = pool
+        count = asked or (1 if size < PARALLEL_FROM else min(MAX_WORKERS, _processors()))
+        self._workers = self._stack.enter_context(Workers(count))
 
     def _results(self, sources: Sequence[Path]) -> Iterator[tuple[ingest.IngestResult, int]]:
         """What each part gave, with the bytes it stood for, in the order of the sources."""
@@ -232,7 +254,7 @@ class _Job:
             kinds: dict[str, None] = {}
             unpacked = self._scratch / f"unpacked-{at}"
             unpacked.mkdir()
-            for piece in exports.pieces(source, scratch=unpacked, label=label):
+            for piece in exports.pieces(source, scratch=unpacked, label=label, mapping=self._options.columns):
                 if isinstance(piece, exports.Fault):
                     waiting.append((ingest.fill([piece], number, self._store.path), 0))
                 else:
@@ -240,9 +262,9 @@ class _Job:
                     kinds[piece.reader] = None
                     part = replace(piece, context={**piece.context, "code": str(self._options.code)})
                     cost = (part.end or part.path.stat().st_size) - part.start
-                    waiting.append((self._submit(ingest.ingest, part, number, self._store.path), cost))
+                    waiting.append((self._workers.submit(ingest.ingest, part, number, self._store.path), cost))
                 number += 1
-                while len(waiting) > AHEAD * self._workers:
+                while len(waiting) > AHEAD * self._workers.count:
                     yield _result(waiting.popleft())
             self.sources.append({"name": source.name, "kind": ", ".join(kinds), "sha256": self._digest(source, files)})
         while waiting:
@@ -256,9 +278,6 @@ class _Job:
         for path, label in files.items():
             whole.update(f"{label}\0{ingest.digest(path)}\n".encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
-
-    def _submit(self, function: Callable[..., T], *arguments: object) -> "Future[T] | T":
-        return self._pool.submit(function, *arguments) if self._pool is not None else function(*arguments)
 
     def _add(self, result: ingest.IngestResult) -> None:
         funnel = self._funnel
@@ -337,8 +356,8 @@ class _Job:
         waiting: deque[tuple[Future[Made] | Made, int]] = deque()
         for batch in stretches.batches(self._store.places(), gap):
             size = sum(stretch.count for talk in batch for stretch in talk.stretches)
-            waiting.append((self._submit(stretches.make, batch, setup, self._store.path), size))
-            while len(waiting) > AHEAD * self._workers:
+            waiting.append((self._workers.submit(stretches.make, batch, setup, self._store.path), size))
+            while len(waiting) > AHEAD * self._workers.count:
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())

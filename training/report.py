@@ -10,13 +10,13 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from core.atomic_io import write_atomically
 from core.dialogue import Dialogue, Speaker
-from training.advisor import CurvePoint
 from training.charts import Line, lines, whiskers
-from training.checkpoints import write_atomically
-from training.finetune import Outcome
-from training.intervals import Figure
-from training.judge import NEW, Judgement
+from training.evaluation.comparison import NEW, Comparison
+from training.evaluation.intervals import Figure
+from training.evaluation.learning_curve import CurvePoint
+from training.finetune.outcome import Outcome
 from training.page import STYLE
 from training.privacy.provenance import pseudonym
 
@@ -31,7 +31,7 @@ class Report:
     """Everything the page shows."""
 
     outcome: Outcome
-    judgement: Judgement
+    judgement: Comparison
     command: str
     created_at: datetime
     seconds: float
@@ -80,7 +80,7 @@ def _lead(report: Report) -> str:
     change = 1 - outcome.after / outcome.before if outcome.before else 0.0
     better = f"{change:.1%} better than" if outcome.improved else "no better than, and so it is,"
     return (
-        f"Trained on {outcome.train_dialogues:,} dialogues over {outcome.base}. It foresees the replies of "
+        f"Trained on {outcome.train_dialogues:,} dialogues over {outcome.base}. It predicts the replies of "
         f"{outcome.held_out_dialogues:,} dialogues that it never saw {better} what it started from."
     )
 
@@ -146,7 +146,7 @@ _METRICS = (
 )
 
 
-def _scores(judgement: Judgement) -> str:
+def _scores(judgement: Comparison) -> str:
     cards = []
     for name, title, hint, is_share in _METRICS:
         rows = [(who, figure) for who, scores in judgement.scores.items() if (figure := getattr(scores, name))]
@@ -192,7 +192,7 @@ def _scores(judgement: Judgement) -> str:
     )
 
 
-def _side_by_side(judgement: Judgement) -> str:
+def _side_by_side(judgement: Comparison) -> str:
     contexts = judgement.exam.contexts[:SHOWN_CONTEXTS]
     cards = []
     for index, context in enumerate(contexts):
@@ -216,7 +216,7 @@ def _talk(turns: Dialogue) -> str:
     )
 
 
-def _people(judgement: Judgement) -> str:
+def _people(judgement: Comparison) -> str:
     tries = judgement.extractions
     said = _by_heart(judgement)
     if not tries:
@@ -242,7 +242,7 @@ def _people(judgement: Judgement) -> str:
     )
 
 
-def _by_heart(judgement: Judgement) -> str:
+def _by_heart(judgement: Comparison) -> str:
     """Passages of one person that the adapter knows: whose, how often they were said, where they come out."""
     if not judgement.memorized:
         return "<p>Nothing that one person said again and again, or that is like nothing else, comes out by heart.</p>"

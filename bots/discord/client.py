@@ -22,7 +22,7 @@ from bots.discord.sending import Sender
 from bots.discord.timeouts import Timeouts
 from core.chat import Chat
 from core.commands import Commands
-from core.errors import PlatformError, Refused
+from core.errors import PermanentPlatformError, PlatformError
 from core.health import PostHealth
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,11 @@ PERMISSIONS = discord.Permissions(
 )
 """The least the bot needs in a server."""
 
-BAD_TOKEN = "Discord refuses DISCORD_TOKEN: copy the bot's token anew from https://discord.com/developers/applications."  # noqa: S105
+BAD_TOKEN = (
+    "Discord rejected DISCORD_TOKEN: copy the bot's token again from https://discord.com/developers/applications."  # noqa: S105
+)
 NO_INTENT = (
-    "Discord refuses the intents this bot asks for: switch on “Message Content Intent” under "
+    "Discord refused the intents that the bot needs: turn on “Message Content Intent” at "
     "https://discord.com/developers/applications → your application → Bot."
 )
 
@@ -48,6 +50,7 @@ def intents(*, message_content: bool) -> discord.Intents:
     chosen.guilds = True
     chosen.messages = True
     chosen.reactions = True
+    chosen.typing = True  # who is typing has not finished: what they said a moment ago waits for the rest
     chosen.message_content = message_content
     return chosen
 
@@ -117,12 +120,12 @@ class DiscordBot:
     async def run(self) -> None:
         """Connect, and again whenever the connection ends, in the same process with the same memory.
 
-        Ends by cancellation. Raises Refused where trying again cannot help: a bad token, or an intent refused that we
-        cannot do without.
+        Ends by cancellation. Raises PermanentPlatformError where trying again cannot help: a bad token, or an intent
+        refused that we cannot do without.
         """
         point_at(self._api_base)
         if not valid(self._token):
-            raise Refused(BAD_TOKEN)
+            raise PermanentPlatformError(BAD_TOKEN)
         attempt = 0
         loop = asyncio.get_running_loop()
         try:
@@ -133,13 +136,13 @@ class DiscordBot:
                     why: object = "the connection was closed"
                     at_least = 0.0
                 except discord.LoginFailure as error:
-                    raise Refused(BAD_TOKEN) from error
+                    raise PermanentPlatformError(BAD_TOKEN) from error
                 except discord.PrivilegedIntentsRequired as error:
                     self._do_without_content(error)
                     continue
                 except discord.ConnectionClosed as error:
                     if error.code == 4004:
-                        raise Refused(BAD_TOKEN) from error
+                        raise PermanentPlatformError(BAD_TOKEN) from error
                     why, at_least = error, 0.0
                 except Exception as error:  # discord.py ends by AttributeError, KeyError …: whatever it is, start anew
                     log.debug("the connection to Discord ended", exc_info=True)
@@ -176,12 +179,12 @@ class DiscordBot:
 
     def _do_without_content(self, error: discord.PrivilegedIntentsRequired) -> None:
         if not self.message_content:
-            raise Refused(NO_INTENT) from error
+            raise PermanentPlatformError(NO_INTENT) from error
         self.handlers.message_content = False
         log.warning(
-            "Discord refuses the message content intent: I hear only mentions, replies that ping me and direct "
-            "messages. To change that, switch on “Message Content Intent” under "
-            "https://discord.com/developers/applications → your application → Bot, and start me again."
+            "Discord refused the Message Content intent, so the bot sees only mentions, replies that ping it and "
+            "direct messages. To change that, turn on “Message Content Intent” at "
+            "https://discord.com/developers/applications → your application → Bot, and restart the bot."
         )
 
     async def _connected(self) -> discord.Client:
@@ -213,9 +216,9 @@ class DiscordBot:
             # Not tree.sync(): it reads from the answer what not every server says, and we need none of it.
             await tree.client.http.bulk_upsert_global_commands(tree.client.application_id or 0, payload=payload)
         except discord.HTTPException as error:
-            log.warning("Discord did not take our commands (HTTP %s); they stay as they were", error.status)
+            log.warning("Discord did not accept the slash commands (HTTP %s); they are unchanged", error.status)
         except (discord.RateLimited, aiohttp.ClientError, OSError) as error:
-            log.warning("Discord did not take our commands (%s); they stay as they were", error)
+            log.warning("Discord did not accept the slash commands (%s); they are unchanged", error)
         else:
             self._synced = digest
 
@@ -236,23 +239,28 @@ class Credentials:
 
 
 async def check_credentials(token: str, *, api_base: str | None = None, proxy: str | None = None) -> Credentials:
-    """Log in, look and leave; no gateway. Raises Refused for a bad token, PlatformError when Discord is not reached."""
+    """Log in, look and leave; no gateway.
+
+    Raises PermanentPlatformError for a bad token, PlatformError when Discord is not reached.
+    """
     point_at(api_base)
     read_leniently()
     if not valid(token.strip()):
-        raise Refused(BAD_TOKEN)
+        raise PermanentPlatformError(BAD_TOKEN)
     async with discord.Client(intents=discord.Intents.none(), proxy=proxy) as client:
         login_leniently(client)
         try:
             await client.login(token)
         except discord.LoginFailure as error:
-            raise Refused(BAD_TOKEN) from error
+            raise PermanentPlatformError(BAD_TOKEN) from error
         except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
             raise PlatformError(
                 f"Discord cannot be reached ({error}); check the network and DISCORD_API_BASE."
             ) from error
         except (LookupError, TypeError, ValueError) as error:
-            raise PlatformError("What answers at DISCORD_API_BASE does not speak as Discord does; check it.") from error
+            raise PlatformError(
+                "The server at DISCORD_API_BASE does not behave like Discord's API; check that setting."
+            ) from error
         flags = client.application_flags
         return Credentials(
             name=client.user.name if client.user is not None else "",

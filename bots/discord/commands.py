@@ -41,7 +41,7 @@ _CONTEXTS = app_commands.AppCommandContext(guild=True, dm_channel=True, private_
 _DESCRIPTIONS = {
     "question": "What you want to say",
     "name": "Which one",
-    "value": "The new value; “default” takes the operator's",
+    "value": "The new value; “default” restores the operator's setting",
     "choice": "Your choice",
 }
 

@@ -464,14 +464,14 @@ class GatewayClient(discord.AutoShardedClient):
                         return  # the rest of this frame is still to come
                     data = unpacked
             except (zlib.error, UnicodeDecodeError) as error:
-                self._warn("what cannot be unpacked", error)
+                self._warn("a frame that cannot be decompressed", error)
                 await ws.close()
                 raise ReconnectWebSocket(ws.shard_id) from error
             try:
                 said = json.loads(data)
                 mended = frame(said, gateway=str(DiscordWebSocket.DEFAULT_GATEWAY), shard=_shard(ws))
             except (ValueError, RecursionError) as error:
-                self._warn("what is no frame", error)
+                self._warn("a frame that is neither an event nor an operation", error)
                 return
             if mended.get("op") == DiscordWebSocket.HELLO and ws._keep_alive is not None:
                 return  # one is enough: each starts a thread
@@ -534,8 +534,8 @@ class GatewayClient(discord.AutoShardedClient):
         now = self.loop.time()
         if now - self._warned.get(what, -WARN_SECONDS) >= WARN_SECONDS:
             self._warned[what] = now
-            log.warning("Discord sent %s, which is skipped (%s: %s)", what, type(error).__name__, error)
-        log.debug("Discord sent %s", what, exc_info=error)
+            log.warning("skipped %s from Discord (%s: %s)", what, type(error).__name__, error)
+        log.debug("skipped %s from Discord", what, exc_info=error)
 
     def _located(self, data: Any) -> Any:
         """An event of a known server's channel is of that server, though the server did not say so: else it would be

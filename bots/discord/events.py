@@ -179,6 +179,14 @@ class EventHandlers:
             removed = await self.chat.closed(where)
             log.info("forgot %s messages of a deleted channel or thread", removed.messages + removed.replies)
 
+    async def typing(self, channel: int, guild: int | None, member: int) -> None:
+        """Somebody is typing: what they said a moment ago waits for the rest. Not worth a request of its own."""
+        found = (await self._connected()).get_channel(channel)
+        if found is not None:
+            self.chat.typing(conversation_of(found), str(member))
+        elif guild is None:
+            self.chat.typing(Conversation(platform=PLATFORM, channel=str(channel), kind=Kind.DIRECT), str(member))
+
     async def deleted(self, channel: int, guild: int | None, posts: Sequence[int]) -> None:
         for post in posts:
             self._proxies.deleted(str(post))
@@ -278,6 +286,8 @@ class Client(GatewayClient):
         commands.build(self.tree, handlers.interactions)
 
     async def setup_hook(self) -> None:
+        if self.user is not None:
+            self._handle.chat.known_as(PLATFORM, self.user.display_name)
         await self._tell_login(self)
 
     async def on_ready(self) -> None:
@@ -287,6 +297,9 @@ class Client(GatewayClient):
     async def on_message(self, message: discord.Message) -> None:
         if self.user is not None:
             await self._handle.said(message, self.user)
+
+    async def on_raw_typing(self, event: discord.RawTypingEvent) -> None:
+        await self._handle.typing(event.channel_id, event.guild_id, event.user_id)
 
     async def on_raw_message_edit(self, event: discord.RawMessageUpdateEvent) -> None:
         if self.user is not None and "content" in event.data:
@@ -323,8 +336,8 @@ class Client(GatewayClient):
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         log.info(
-            "removed from the server %s: what was said there stays stored until its members have it forgotten "
-            "(`person2 forget`) or RETENTION_DAYS pass",
+            "the bot was removed from server %s; what was said there stays stored until it is forgotten "
+            "(`person2 forget`) or RETENTION_DAYS have passed",
             guild.id,
         )
 
@@ -334,6 +347,6 @@ class Client(GatewayClient):
 
     async def _misused(self, interaction: Interaction, error: app_commands.AppCommandError) -> None:
         """A command that we no longer have, still shown by a member's client until it hears of the new ones."""
-        log.warning("a command could not be used: %s", error)
+        log.warning("a command that no longer exists was used: %s", error)
         if interaction.type is discord.InteractionType.application_command:
             await self._handle.interactions.command(interaction, "help", "")

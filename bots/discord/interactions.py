@@ -16,10 +16,10 @@ import discord
 from bots.discord import commands as menu
 from bots.discord.commands import Interaction
 from bots.discord.markup import parts, quoted, reply_parts
-from bots.discord.messages import conversation_of, plain
+from bots.discord.messages import conversation_of, plain, roles_of
 from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, UNREADABLE, Sender
 from bots.discord.timeouts import Timeouts
-from core.commands import Answer, Commands, Invocation
+from core.commands import SETTING_VALUES, Answer, Commands, Invocation
 from core.failures import log_failure
 from core.messages import Kind, Message, Reply
 from core.notices import apology
@@ -102,10 +102,8 @@ class Interactions:
         match getattr(interaction.namespace, "name", ""):
             case "voice":
                 return voices
-            case "allowed":
-                return ["yes", "no", "default"]
-            case _:
-                return ["default"]
+            case setting:
+                return [*SETTING_VALUES.get(setting, ()), "default"]
 
     # Answering
 
@@ -116,7 +114,8 @@ class Interactions:
             member = interaction.guild.get_member(number) if interaction.guild is not None else None
             return member.display_name if member is not None else None
 
-        text = plain(argument, interaction.guild, user)
+        # A setting may name members and roles: there the ids count, not the names.
+        text = argument if name == "settings" else plain(argument, interaction.guild, user)
         return Invocation(
             name=name,
             argument=text,
@@ -125,6 +124,7 @@ class Interactions:
                 id=str(interaction.id),
                 author=str(interaction.user.id),
                 author_name=interaction.user.display_name,
+                author_roles=roles_of(interaction.user),
                 text=text,
                 sent_at=interaction.created_at,
             ),

@@ -57,6 +57,7 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         id=str(message.id),
         author=str(message.author.id),
         author_name=message.author.display_name,
+        author_roles=roles_of(message.author),
         text=_readable(message, text, me),
         sent_at=message.created_at,
         reply_to=None if answers is None else str(answers),
@@ -64,6 +65,11 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         mentions_others=bool(named),
         replies_to_bot=answers_us,
     )
+
+
+def roles_of(author: discord.User | discord.Member) -> frozenset[str]:
+    """Ids of the roles that a member has in the server; of the one that everybody has nothing is said."""
+    return frozenset(str(role.id) for role in getattr(author, "roles", ()) if not role.is_default())
 
 
 def pasted_file(message: discord.Message) -> discord.Attachment | None:

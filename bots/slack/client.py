@@ -18,6 +18,7 @@ from bots.slack.dispatch import Dispatcher, OneWorkspace, Workspaces
 from bots.slack.errors import NETWORK, explain, redact
 from bots.slack.http_mode import HttpMode
 from bots.slack.manifest import NEEDED, WANTED
+from bots.slack.messages import PLATFORM
 from bots.slack.oauth import Installations, OAuth
 from bots.slack.outbox import Outbox
 from bots.slack.payloads import identifier, string
@@ -97,7 +98,9 @@ class SlackBot:
             flow = None
             if self._oauth is None:
                 client = web_client(token=self._bot_token, url=self._url, proxy=self._proxy, session=session, retries=0)
-                workspaces = OneWorkspace(await self._identify(client))
+                workspace = await self._identify(client)
+                self._chat.known_as(PLATFORM, workspace.bot_name)
+                workspaces = OneWorkspace(workspace)
             else:
                 workspaces = installations = Installations(
                     self._oauth,

@@ -100,9 +100,7 @@ class AdapterRegistry:
         for root in self._roots():
             if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
-        raise AdapterError(
-            f"there is no adapter called {adapter_id!r} on the shelf: `person2 adapters list` shows those there are"
-        )
+        raise AdapterError(f"there is no adapter called {adapter_id!r}: `person2 adapters list` shows those there are")
 
     def is_bundled(self, adapter_id: str) -> bool:
         return self.path(adapter_id).parent in self._bundled.values()
@@ -166,7 +164,7 @@ class AdapterRegistry:
             return Adapter(id=spec, path=Path(spec))
         shown = spec if len(spec) <= MAX_SHOWN else f"{spec[:MAX_SHOWN]}…"
         raise AdapterError(
-            f"there is no adapter called {shown!r}, neither on the shelf nor as a folder:"
+            f"there is no adapter called {shown!r}, neither by id nor as a folder:"
             " `person2 adapters list` shows those there are"
         )
 
@@ -400,7 +398,7 @@ class AdapterRegistry:
                 yield  # closing the file gives the lock back
         except OSError as error:  # shutil.Error is one
             raise AdapterError(
-                f"the shelf in {self._root} cannot be written ({reason(error)}): check PERSON2_HOME, its permissions"
+                f"the adapters in {self._root} cannot be written ({reason(error)}): check PERSON2_HOME, its permissions"
                 " and the space left"
             ) from error
 

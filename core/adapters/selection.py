@@ -132,7 +132,7 @@ class AdapterSelection:
             heir = await asyncio.to_thread(self._heir, version)
             self._speaking = heir
         log.error(
-            "%s cannot speak (%s); %s is active now", adapter.id, error, heir.adapter.id if heir else "the base model"
+            "%s cannot speak (%s); %s is now active", adapter.id, error, heir.adapter.id if heir else "the base model"
         )
         for override in [name for name, used in self._overrides.items() if used == version]:
             del self._overrides[override]
@@ -143,7 +143,7 @@ class AdapterSelection:
         try:
             wanted = await asyncio.to_thread(self._wanted)
         except (Person2Error, OSError) as error:
-            self._complain(f"the shelf of adapters cannot be used: {error}")
+            self._complain(f"the adapters cannot be used: {error}")
             await self._silence_if_withdrawn()
             return
         if wanted in self._failed:
@@ -159,7 +159,7 @@ class AdapterSelection:
             if wanted is not None:
                 await self._replace(old, wanted)
         except Exception as error:  # whatever a damaged adapter makes a library stumble over
-            line = f"{old.adapter.id if old else 'the base model'} goes on speaking: {_told(error)}"
+            line = f"{old.adapter.id if old else 'the base model'} stays active: {_told(error)}"
             if isinstance(error, Unavailable):  # a server that is down may come up
                 self._complain(line)
             elif wanted is not None:
@@ -170,7 +170,7 @@ class AdapterSelection:
         self._speaking = wanted
         self._complaints.clear()
         self._refused.clear()
-        log.info("%s is active now", wanted.adapter.id if wanted else "the base model")
+        log.info("%s is now active", wanted.adapter.id if wanted else "the base model")
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             await self._generator.unload(old.adapter.id)
 
@@ -180,7 +180,7 @@ class AdapterSelection:
             try:
                 await self.look()
             except Exception:
-                log.exception("looking at the shelf failed")
+                log.exception("looking for a new adapter failed")
 
     async def _replace(self, old: _Version | None, new: _Version) -> None:
         """Load `new`; other weights under the name of `old` take its place once nobody uses it."""
@@ -192,7 +192,7 @@ class AdapterSelection:
         """An adapter out of service does not go on only because its successor is no better: the base speaks."""
         old = self._speaking
         if old is not None and not await asyncio.to_thread(self._in_service, old):
-            log.warning("%s is out of service, and the base model speaks", old.adapter.id)
+            log.warning("%s is out of service: the base model is active instead", old.adapter.id)
             self._speaking = None
             await self._generator.unload(old.adapter.id)
 

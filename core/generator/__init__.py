@@ -138,8 +138,12 @@ class Generator(Protocol):
         sampling: Sampling,
         adapter: Adapter | None = None,
         conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         """Continue `prompt`. A prompt over the context loses its oldest tokens.
+
+        `persona` says who Person2 is (`core.generator.persona`). A base with a chat template that no adapter speaks
+        through is asked through its template, with the persona as the system's message.
 
         `conversation` names whose prompt this is, so that an implementation may keep its keys and values. What it
         kept is of use as far as the next prompt begins with the same tokens: a window that slides is cheapest when it

@@ -128,6 +128,7 @@ class RemoteGenerator:
         sampling: Sampling,
         adapter: Adapter | None = None,
         conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         arrived = self._clock()
         if self._closing:

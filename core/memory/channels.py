@@ -20,11 +20,14 @@ from core.memory.tables import ChannelRow, ConversationRow, MessageRow, PostRow
 from core.messages import Conversation
 
 
-class Channels(Store):
+class Channels:
     """Settings of channels, which their threads follow, and retention."""
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
     def channel_settings(self, conversation: Conversation) -> ChannelSettings:
-        with self._session() as session:
+        with self._store.session() as session:
             row = channel_row(session, conversation)
             return choices(row) if row else ChannelSettings()
 
@@ -41,7 +44,7 @@ class Channels(Store):
                 setattr(row, name, value)
             return chosen
 
-        return self._write(apply)
+        return self._store.write(apply)
 
     def move_channel(self, old: Conversation, channel: str) -> None:
         """Follow a channel to its new id: all that was said and chosen there is there from now on.
@@ -83,7 +86,7 @@ class Channels(Store):
             if chosen is not None and channel_row(session, replace(old, channel=channel)) is None:
                 chosen.channel = channel
 
-        self._write(apply)
+        self._store.write(apply)
 
     def purge(self, *, before: datetime) -> Removed:
         """Delete messages older than the operator's retention, except in channels with a retention of their own."""
@@ -99,16 +102,16 @@ class Channels(Store):
 
     def retentions(self) -> set[int]:
         """The numbers of days that channels chose for themselves."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(ChannelRow.retention_days).where(ChannelRow.retention_days.is_not(None)).distinct()
             return {days for days in session.scalars(query) if days is not None}
 
     def _purge(self, places: ColumnElement[bool], before: datetime) -> Removed:
         removed = Removed()
-        for some in self._places(places):
-            removed += self._delete(MessageRow.conversation_id.in_(some), MessageRow.sent_at < before)
+        for some in self._store.places(places):
+            removed += self._store.delete(MessageRow.conversation_id.in_(some), MessageRow.sent_at < before)
         if removed != Removed():
-            self._scrub()
+            self._store.scrub()
         return removed
 
 

@@ -14,25 +14,28 @@ PATIENCE_SECONDS = 20.0
 """How long forgetting waits for readers of SQLite's write-ahead log."""
 
 
-class Members(Store):
+class Members:
     """A member is (platform, id)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def consent(self, platform: str, member: str) -> bool | None:
         """Whether a member said that the bot may learn from their words; None if they never said."""
-        with self._session() as session:
+        with self._store.session() as session:
             return session.scalar(
                 select(MemberRow.consent).where(MemberRow.platform == platform, MemberRow.member == member)
             )
 
     def consented(self) -> list[str]:
         """Everybody who said yes, as `platform:id`."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(MemberRow.platform, MemberRow.member).where(MemberRow.consent.is_(True))
             return sorted(f"{row[0]}:{row[1]}" for row in session.execute(query))
 
     def consented_since(self) -> dict[str, datetime]:
         """`platform:id` of everybody who said yes, and since when it holds."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = select(MemberRow).where(MemberRow.consent.is_(True))
             return {f"{row.platform}:{row.member}": row.consent_at for row in session.scalars(query) if row.consent_at}
 
@@ -47,7 +50,7 @@ class Members(Store):
             if row.consent is not given:
                 row.consent, row.consent_at = given, at
 
-        self._write(change)
+        self._store.write(change)
 
     def find_members(self, spec: str) -> list[tuple[str, str]]:
         """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""
@@ -69,7 +72,7 @@ class Members(Store):
                 known.where(MemberRow.member == spec),
                 voted.where(FeedbackRow.member == spec),
             ]
-        with self._session() as session:
+        with self._store.session() as session:
             return sorted({(row[0], row[1]) for query in queries for row in session.execute(query)})
 
     def forget(self, platform: str, member: str) -> Removed:
@@ -79,11 +82,11 @@ class Members(Store):
         words are gone from the files too; `left` says where that cannot be done yet. Many short transactions: one that
         is interrupted may be repeated.
         """
-        with self._session() as session:  # first, so that nothing is learned meanwhile
+        with self._store.session() as session:  # first, so that nothing is learned meanwhile
             session.execute(delete(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
-        removed = self._delete(MessageRow.platform == platform, MessageRow.author == member, with_answers=True)
+        removed = self._store.delete(MessageRow.platform == platform, MessageRow.author == member, with_answers=True)
         removed += self._take_back(platform, member)
-        if not self._scrub(patience=PATIENCE_SECONDS):
+        if not self._store.scrub(patience=PATIENCE_SECONDS):
             removed += Removed(
                 left="The rows are deleted, but another program reads the database without a pause, so its "
                 "write-ahead log still holds the words: close that program and forget the member again."
@@ -99,12 +102,12 @@ class Members(Store):
             session.execute(delete(FeedbackRow).where(FeedbackRow.id.in_(rows)))
             return len(rows), Removed(feedback=len(rows))
 
-        return self._batches(some)
+        return self._store.batches(some)
 
     def export(self, platform: str, member: str) -> dict[str, Any]:
         """Everything stored of a member, ready for JSON: messages with the bot's answers, consent, feedback."""
         answer = aliased(MessageRow)
-        with self._session() as session:
+        with self._store.session() as session:
             rows = session.execute(
                 select(MessageRow, ConversationRow.key, answer.text)
                 .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)

@@ -12,8 +12,11 @@ from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation
 
 
-class Questions(Store):
+class Questions:
     """Messages that an answer was decided on, by the row of the message."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def ask(self, row: int, why: str) -> None:
         """A stored message is to be answered after all; its answer is owed from now on."""
@@ -22,16 +25,16 @@ class Questions(Store):
             if session.get(MessageRow, row) is not None and session.get(QuestionRow, row) is None:
                 session.add(QuestionRow(message_id=row, why=why, owed=1))
 
-        self._write(owe)
+        self._store.write(owe)
 
     def settle(self, question: int) -> None:
         """No answer is owed any more: it was posted, or its asker was told why not."""
-        with self._session() as session:
+        with self._store.session() as session:
             session.execute(update(QuestionRow).where(QuestionRow.message_id == question).values(owed=0))
 
     def newest_row(self) -> int:
         """The row of what was stored last; 0 where nothing is."""
-        with self._session() as session:
+        with self._store.session() as session:
             return session.scalar(select(func.max(MessageRow.id))) or 0
 
     def unanswered(self, platform: str, *, since: datetime, until: int, command: str) -> list[Unanswered]:
@@ -41,7 +44,7 @@ class Questions(Store):
         Each is given once: those said before `since` are let go, as is one that was given before and ended that
         process too. `command` is the rule of those asked by command.
         """
-        with self._session() as session:
+        with self._store.session() as session:
             rows = session.execute(
                 select(MessageRow, QuestionRow)
                 .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
@@ -68,7 +71,7 @@ class Questions(Store):
 
     def question_of(self, conversation: Conversation, post: str) -> Remembered | None:
         """What the reply posted as `post` answers; None if it is no live reply of ours."""
-        with self._session() as session:
+        with self._store.session() as session:
             reply = aliased(MessageRow)
             found = session.scalar(
                 select(MessageRow)
@@ -88,7 +91,7 @@ class Questions(Store):
     ) -> Remembered | None:
         """The newest question since the last reset, of one member or of anybody; with `whole_channel` also in the
         channel's threads."""
-        with self._session() as session:
+        with self._store.session() as session:
             query = (
                 select(MessageRow)
                 .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
@@ -104,7 +107,7 @@ class Questions(Store):
 
     def live_reply(self, question: int) -> tuple[Remembered, tuple[str, ...]] | None:
         """The reply that stands for a question and the ids of its posts; None where there is none."""
-        with self._session() as session:
+        with self._store.session() as session:
             reply = session.scalar(
                 select(MessageRow)
                 .where(MessageRow.answers == question, MessageRow.from_bot.is_(True), MessageRow.replaced.is_(False))
@@ -118,7 +121,7 @@ class Questions(Store):
 
     def withdraw(self, reply: int, *, restored: int | None = None) -> None:
         """Delete a reply that nobody saw, and owe it no more; the one whose place it took (`restored`) stands again."""
-        with self._session() as session:
+        with self._store.session() as session:
             found = session.get(MessageRow, reply)
             if found is None or session.scalar(select(exists().where(PostRow.message_id == reply))):
                 return

@@ -60,14 +60,14 @@ class Store:
             raise StorageError(storage_sentence(error)) from error
 
     @contextmanager
-    def _session(self) -> Iterator[Session]:
+    def session(self) -> Iterator[Session]:
         try:
             with self._sessions.begin() as session:
                 yield session
         except SQLAlchemyError as error:
             raise StorageError(storage_sentence(error)) from error
 
-    def _write(self, work: Callable[[Session], T]) -> T:
+    def write(self, work: Callable[[Session], T]) -> T:
         """One transaction of a look and a write that depends on it, tried again where another worker came in between:
         stored the same message, opened the same conversation, deleted the question."""
         for _ in range(RACES):
@@ -85,7 +85,7 @@ class Store:
         if self._closing.wait(seconds):
             raise StorageError("The program is ending, so a deletion was interrupted; repeat it.")
 
-    def _batches(self, step: Callable[[Session, int], tuple[int, Removed]]) -> Removed:
+    def batches(self, step: Callable[[Session, int], tuple[int, Removed]]) -> Removed:
         """All that `step(session, limit)` removed in many short transactions, until it finds fewer than `limit` rows.
 
         Between them everybody else may write. How many rows one takes follows from how long the last one lasted.
@@ -93,7 +93,7 @@ class Store:
         limit, removed = FIRST_BATCH, Removed()
         while True:
             began = time.perf_counter()
-            found, some = self._write(lambda session: step(session, limit))  # noqa: B023 - called in this turn
+            found, some = self.write(lambda session: step(session, limit))  # noqa: B023 - called in this turn
             took = time.perf_counter() - began
             removed += some
             if found < limit:
@@ -101,7 +101,7 @@ class Store:
             self._pause(max(PAUSE_SECONDS, took))
             limit = max(SMALLEST_BATCH, min(CHUNK, int(limit * min(2.0, BATCH_SECONDS / took))))
 
-    def _delete(self, *where: ColumnElement[bool], with_answers: bool = False) -> Removed:
+    def delete(self, *where: ColumnElement[bool], with_answers: bool = False) -> Removed:
         """Delete messages with what hangs from them, `with_answers` the bot's answers to them too; in batches."""
 
         def some(session: Session, limit: int) -> tuple[int, Removed]:
@@ -114,13 +114,13 @@ class Store:
             replies = sum(row.from_bot for row in found)
             return len(rows), Removed(messages=len(rows) - replies, replies=replies + len(answers))
 
-        return self._batches(some)
+        return self.batches(some)
 
-    def _places(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
+    def places(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
         """The rows of conversations, in lists short enough for one statement."""
         last = 0
         while True:
-            with self._session() as session:
+            with self.session() as session:
                 query = select(ConversationRow.id).where(ConversationRow.id > last, *where)
                 rows = session.scalars(query.order_by(ConversationRow.id).limit(CHUNK)).all()
             if not rows:
@@ -128,7 +128,7 @@ class Store:
             yield rows
             last = rows[-1]
 
-    def _scrub(self, *, patience: float = 1.0) -> bool:
+    def scrub(self, *, patience: float = 1.0) -> bool:
         """Empty SQLite's write-ahead log, which still holds deleted words; False where readers prevent it for that many
         seconds. Each try keeps writers waiting for `SCRUB_SECONDS` at most."""
         if self._engine.dialect.name != "sqlite":
@@ -171,7 +171,7 @@ class Store:
                     break
                 execute(f"PRAGMA incremental_vacuum({COMPACT_PAGES})")
             self._pause(PAUSE_SECONDS)
-        self._scrub()
+        self.scrub()
 
     @contextmanager
     def _autocommit(self) -> Iterator[Callable[[str], CursorResult[Any]]]:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """Timezone-aware UTC in Python, a bare timestamp in the database."""
 
     impl = DateTime
@@ -24,7 +24,7 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-class Words(TypeDecorator[str]):
+class SafeText(TypeDecorator[str]):
     """What people and the model write, made storable everywhere: PostgreSQL's text takes no NUL
     (https://www.postgresql.org/docs/current/datatype-character.html), and no database half a surrogate pair."""
 
@@ -90,9 +90,9 @@ class MessageRow(Table):
     place: Mapped[int]
     """Order within a conversation: an answer stands where its question stands, whenever it was finished."""
     author: Mapped[str] = mapped_column(String(100))
-    author_name: Mapped[str] = mapped_column(Words(200))
-    text: Mapped[str] = mapped_column(Words)
-    sent_at: Mapped[datetime] = mapped_column(Moment)
+    author_name: Mapped[str] = mapped_column(SafeText(200))
+    text: Mapped[str] = mapped_column(SafeText)
+    sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
     from_bot: Mapped[bool] = mapped_column(default=False)
     reply_to: Mapped[str | None] = mapped_column(String(100))
     answers: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
@@ -137,7 +137,7 @@ class MemberRow(Table):
     platform: Mapped[str] = mapped_column(String(40))
     member: Mapped[str] = mapped_column(String(100))
     consent: Mapped[bool | None]
-    consent_at: Mapped[datetime | None] = mapped_column(Moment)
+    consent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class FeedbackRow(Table):
@@ -149,7 +149,7 @@ class FeedbackRow(Table):
     platform: Mapped[str] = mapped_column(String(40))
     member: Mapped[str] = mapped_column(String(100))
     liked: Mapped[bool]
-    given_at: Mapped[datetime] = mapped_column(Moment)
+    given_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ChannelRow(Table):

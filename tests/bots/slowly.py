@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.memory import Memory
+from core.memory.messages import Messages
 from core.messages import Conversation
 
 LAG = 0.25
@@ -13,10 +13,10 @@ LAG = 0.25
 
 
 def store_posts_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = Memory.posted
+    stored = Messages.posted
 
-    def late(self: Memory, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
+    def late(self: Messages, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
         time.sleep(LAG)
         stored(self, row, conversation, posts)
 
-    monkeypatch.setattr(Memory, "posted", late)
+    monkeypatch.setattr(Messages, "posted", late)

@@ -1,6 +1,7 @@
 """What people say on Discord and what they get, over real sockets: an unmodified discord.py against a server on
 loopback with Discord's rules."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from simcord.enums import MessageType
 
 from bots.discord import check_credentials
+from bots.discord.markup import parts
 from core.chat import ChatSettings
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from core.memory import open_memory
 from core.messages import Conversation
 from core.notices import BROKEN, TOO_FAST, WORDLESS
@@ -56,6 +58,19 @@ async def test_who_is_answered(server: DiscordServer, ann: Person) -> None:
     assert generator.prompts[-1] == (
         "Person1: nobody is asked in this thread come here\nPerson2: four\nPerson1: no mention is needed now\nPerson2:"
     )
+
+
+async def test_a_follow_up_in_a_new_thread(server: DiscordServer, ann: Person) -> None:
+    """Who goes on talking in a thread while the first answer there is being composed is talking to the bot."""
+    gate = asyncio.Event()
+    generator = FakeGenerator(lines=("one", "two"), gate=gate)
+    async with talking(server, generator):
+        thread = ann.opens_thread("roses")
+        ann.says(f"{ann.bot} why do they droop?", where=thread)
+        await server.until(lambda: generator.prompts)
+        ann.says("I water them daily", where=thread)
+        gate.set()
+        assert await server.posted(2, thread) == ["one", "two"]
 
 
 async def test_forum_posts(server: DiscordServer, ann: Person) -> None:
@@ -144,7 +159,7 @@ async def test_four_thousand_characters(server: DiscordServer, ann: Person) -> N
         ("hello @everyone and @here", "hello everyone and here"),
         ("I <3 you, x < y", "I <3 you, x < y"),
         ("at <t:1767225600:R> look", r"at \<t:1767225600:R> look"),
-        ("||secret|| ~~gone~~", r"\|\|secret\|\| \~\~gone\~\~"),
+        ("it is ~~gone~~", r"it is \~\~gone\~\~"),
     ],
 )
 async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated: str, posted: str) -> None:
@@ -156,6 +171,11 @@ async def test_what_the_bot_posts(server: DiscordServer, ann: Person, generated:
     assert not post.ping_user_ids
     assert not post.ping_role_ids
     assert not post.mention_everyone
+
+
+def test_spoilers_are_shown() -> None:
+    """What would be hidden is not."""
+    assert parts("||secret||") == [r"\|\|secret\|\|"]
 
 
 async def test_nobody_is_pinged(server: DiscordServer, ann: Person) -> None:
@@ -172,9 +192,9 @@ async def test_a_long_reply_comes_in_parts(server: DiscordServer, ann: Person) -
     long = " ".join(f"This is sentence number {number}." for number in range(150))
     async with talking(server, FakeGenerator(lines=(long, "yes"))):
         ann.says(f"{ann.bot} tell me everything")
-        parts = await server.posted(3)
-        assert " ".join(parts) == long
-        assert all(len(part) <= 2000 and part.endswith(".") for part in parts)
+        posts = await server.posted(3)
+        assert " ".join(posts) == long
+        assert all(len(part) <= 2000 and part.endswith(".") for part in posts)
         assert [post.reference is not None for post in server.messages()] == [True, False, False]
         ann.says("go on", answering=server.messages()[2].id)
         assert (await server.posted(4))[3] == "yes"
@@ -375,7 +395,7 @@ def _thread(server: DiscordServer, thread: int) -> Conversation:
 
 
 async def test_doctors_look(server: DiscordServer) -> None:
-    """`examine` tells doctor who the token is, where to invite it, and whether it may read messages."""
+    """`check_credentials` tells doctor who the token is, where to invite it, and whether it may read messages."""
     found = await check_credentials(TOKEN, api_base=server.api)
     assert found.name == "Person2"
     assert found.message_content
@@ -385,7 +405,7 @@ async def test_doctors_look(server: DiscordServer) -> None:
     )
     server.approved.message_content = False
     assert not (await check_credentials(TOKEN, api_base=server.api)).message_content
-    with pytest.raises(Refused, match="copy the bot's token anew"):
+    with pytest.raises(PermanentPlatformError, match="copy the bot's token again"):
         await check_credentials("wrong", api_base=server.api)
 
 

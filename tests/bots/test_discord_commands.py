@@ -32,13 +32,13 @@ def eve(server: DiscordServer) -> Person:
         ("ask", {"question": "How are you?"}, "> How are you?\nhello"),
         ("again", {}, "(only you) You haven't asked me anything here yet."),
         ("reset", {}, "A fresh start: I will answer without what was said before."),
-        ("voice", {}, "(only you) Voice here: current. On the shelf: current, none, garden."),
+        ("voice", {}, "(only you) Voice here: current. Available: current, none, garden."),
         ("voice", {"name": "garden"}, "(only you) Only members who may manage this channel can choose its voice."),
         ("consent", {"choice": "yes"}, "(only you) Thank you: from now on I may learn from what you write."),
         ("consent", {}, "(only you) You haven't said yes or no. I learn only from people who said yes:"),
-        ("forget-me", {}, "(only you) This deletes everything stored of you, my answers to you included"),
+        ("forget-me", {}, "(only you) This deletes everything stored about you, my answers to you included"),
         ("forget-me", {"choice": "yes"}, "(only you) Done: 0 of your messages and 0 of my answers are deleted."),
-        ("my-data", {}, "(only you) Everything stored of you: 0 messages."),
+        ("my-data", {}, "(only you) Everything stored about you: 0 messages."),
         ("settings", {}, "(only you) Only members who may manage this channel can do that."),
         ("status", {}, "(only you) Model fake;"),
         ("help", {}, "(only you) Mention me, reply to me, write to me directly, or use a command:"),
@@ -59,7 +59,7 @@ async def test_admins_change_settings(server: DiscordServer, ann: Person, eve: P
     """Who may manage the channel changes it, by the subcommand or by the command Discord hides from the others."""
     async with talking(server):
         shown = await eve.uses(settings)
-        assert (await shown.answer()).startswith("(only you) Settings here: ambient default")
+        assert (await shown.answer()).startswith("(only you) Settings here: answers default")
         changed = await eve.uses(settings, name="temperature", value="0.3")
         assert "temperature 0.3" in await changed.answer()
         wrong = await eve.uses(settings, name="ambient", value="often")
@@ -69,6 +69,22 @@ async def test_admins_change_settings(server: DiscordServer, ann: Person, eve: P
         assert eve.may_use("person2-settings")
         assert not ann.may_use("person2-settings")
         assert ann.may_use("person2")
+
+
+async def test_members_and_roles_that_are_left_out(server: DiscordServer, ann: Person, eve: Person) -> None:
+    """An admin names them by a mention, as everybody does on Discord."""
+    muted = server.backend.create_role(server.guild.id, "muted").id
+    ben, carl = server.person("Ben"), server.person("Carl", roles=[muted])
+    async with talking(server):
+        for named in (f"<@{ben.id}>", f"<@&{muted}>"):
+            changed = await eve.uses("person2 settings", name="ignore", value=named)
+            assert "no longer listen" in await changed.answer()
+        for person in (ben, carl, ann):
+            person.says(f"{ann.bot} hello")
+        await server.posted(1)
+        asked = await carl.uses("person2 ask", question="hello?")
+        assert (await asked.answer()).startswith("(only you) ")
+        assert server.posts() == ["hello"]
 
 
 async def test_settings_of_ones_own_direct_messages(server: DiscordServer, ann: Person) -> None:
@@ -84,6 +100,8 @@ async def test_suggestions(server: DiscordServer, eve: Person) -> None:
         assert await eve.types("person2 voice", "name", "") == ["current", "none", "garden"]
         assert await eve.types("person2 voice", "name", "gar") == ["garden"]
         assert await eve.types("person2 settings", "value", "", name="allowed") == ["yes", "no", "default"]
+        assert await eve.types("person2 settings", "value", "", name="reset") == ["anyone", "admins", "default"]
+        assert await eve.types("person2 settings", "value", "", name="temperature") == ["default"]
         assert await eve.types("person2 settings", "value", "n", name="voice") == ["current", "none", "garden"]
 
 
@@ -116,7 +134,7 @@ async def test_my_data(server: DiscordServer, ann: Person) -> None:
         ann.says(f"{ann.bot} hello")
         await server.posted(1)
         used = await ann.uses("person2 my-data")
-        assert await used.answer() == "(only you) Everything stored of you: 1 messages."
+        assert await used.answer() == "(only you) Everything stored about you: 1 messages."
         [file] = used.answers[0].attachments
         stored = json.loads(server.backend.cdn.get(file["url"]) or b"")
     assert file["filename"] == "person2-my-data.json"

@@ -10,13 +10,13 @@ from discord.http import Route
 
 from bots.discord import DiscordBot, check_credentials, point_at
 from core.commands import Commands
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from core.memory import open_memory
 from tests.bots.discord_talk import HURRIED, talking
 from tests.discord_server import TOKEN, WAIT, DiscordServer, Person, relaying
 from tests.fakes import Clock, FakeGenerator, chat
 
-BAD_TOKEN = r"^Discord refuses DISCORD_TOKEN: copy the bot's token anew from \S+\.$"
+BAD_TOKEN = r"^Discord rejected DISCORD_TOKEN: copy the bot's token again from \S+\.$"
 
 
 async def test_a_duplicate_is_answered_once(server: DiscordServer, ann: Person) -> None:
@@ -311,7 +311,7 @@ async def test_a_bad_token(server: DiscordServer, where: str) -> None:
         api_base=server.api,
         timeouts=HURRIED,
     )
-    with pytest.raises(Refused, match=BAD_TOKEN):
+    with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
         await asyncio.wait_for(bot.run(), WAIT)
     assert server.identifies <= 1
     assert token not in repr(bot)
@@ -325,9 +325,9 @@ async def test_a_token_that_cannot_be_sent(server: DiscordServer, token: str) ->
     talk = chat()
     commands = Commands(chat=talk, started_at=Clock().now, clock=Clock())
     bot = DiscordBot(talk, commands, token=token, api_base=server.api, timeouts=HURRIED)
-    with pytest.raises(Refused, match=BAD_TOKEN):
+    with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
         await asyncio.wait_for(bot.run(), WAIT)
-    with pytest.raises(Refused, match=BAD_TOKEN):
+    with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
         await check_credentials(token, api_base=server.api)
     assert not server.calls
 
@@ -360,7 +360,7 @@ async def test_who_is_logged_in(server: DiscordServer, ann: Person, caplog: pyte
 async def test_without_the_message_content_intent(
     server: DiscordServer, ann: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Refused the privileged intent (4014), the bot says so once in the log and goes on by mention."""
+    """PermanentPlatformError the privileged intent (4014), the bot says so once in the log and goes on by mention."""
     server.approved.message_content = False
     generator = FakeGenerator(lines=("one", "two", "three"))
     async with talking(server, generator) as bot:
@@ -373,12 +373,12 @@ async def test_without_the_message_content_intent(
         ann.says("directly", where=ann.direct)
         assert await server.posted(1, ann.direct) == ["three"]
     assert generator.prompts[0] == "Person1: hello\nPerson2:"
-    assert caplog.text.count("switch on “Message Content Intent”") == 1
+    assert caplog.text.count("turn on “Message Content Intent”") == 1
     assert server.identifies == 2
 
 
 async def test_no_intents_at_all(server: DiscordServer) -> None:
-    """Refused even without the privileged intent, the bot ends with a sentence."""
+    """PermanentPlatformError even without the privileged intent, the bot ends with a sentence."""
     server.refuse_intents = True
     talk = chat()
     bot = DiscordBot(
@@ -388,7 +388,7 @@ async def test_no_intents_at_all(server: DiscordServer) -> None:
         api_base=server.api,
         timeouts=HURRIED,
     )
-    with pytest.raises(Refused, match="switch on “Message Content Intent”"):
+    with pytest.raises(PermanentPlatformError, match="turn on “Message Content Intent”"):
         await asyncio.wait_for(bot.run(), WAIT)
 
 

@@ -130,7 +130,7 @@ async def test_another_candidate_is_said_where_the_best_may_not_be() -> None:
     assert len(model.prompts) == 2
 
 
-async def test_a_heartless_answer_is_thought_over() -> None:
+async def test_gladness_at_bad_news_is_drawn_again() -> None:
     """Drawn again, warmer; where nothing better comes, what came first is said."""
     model = FakeGenerator(lines=["I'm happy to hear that.", "I'm sorry to hear that."])
     talk = chat(model)
@@ -260,7 +260,8 @@ async def test_the_reply_is_stored_with_what_made_it() -> None:
 async def test_a_failing_database_is_an_error_not_silence() -> None:
     """The bot's boundary gets a StorageError with a sentence to show."""
     talk = chat()
-    talk.memory._engine.dispose()  # an in-memory database is gone with its connection
+    with talk.memory.borrowed() as engine:
+        engine.dispose()  # an in-memory database is gone with its connection
     with pytest.raises(StorageError):
         await talk.hear(said("hi"))
 
@@ -274,6 +275,17 @@ async def test_threads_and_their_channel_have_contexts_of_their_own() -> None:
     channel = Conversation(platform="test", channel="c1")
     await talk.hear(replace(said("outside", mentions_bot=True), conversation=channel))
     assert model.prompts[-1] == "Person1: outside\nPerson2:"
+
+
+async def test_a_channel_may_have_a_persona_of_its_own() -> None:
+    """The operator's elsewhere, the channel's own there, none where it says so."""
+    model = FakeGenerator()
+    talk = chat(model, settings=ChatSettings(persona="You are Nemo."))
+    message = said("hi")
+    for persona, shown in ((None, "You are Nemo."), ("You are Ahab.", "You are Ahab."), ("", "")):
+        talk.memory.change_settings(message.conversation, persona=persona)
+        await talk.hear(said("hi"))
+        assert model.personas[-1] == shown
 
 
 async def test_where_the_channel_wants_it_the_bot_answers_to_its_name() -> None:

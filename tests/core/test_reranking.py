@@ -4,13 +4,13 @@ import pytest
 
 from core.generator import Candidate
 from core.reranking import (
-    HEARTLESS,
     REPETITION,
-    STRANGER,
-    calls_a_stranger,
-    is_heartless,
+    SENTIMENT_MISMATCH,
+    UNKNOWN_NAME,
+    is_sentiment_mismatch,
     ranked,
     repeats,
+    uses_unknown_name,
 )
 
 
@@ -104,13 +104,13 @@ MET = "Person1: hi, i'm anna\nPerson2: Hello Anna, nice to meet you.\nPerson1: W
     ],
 )
 def test_nobody_is_called_by_a_name_that_nobody_said(reply: str, expected: bool) -> None:
-    assert calls_a_stranger(MET, reply) is expected
+    assert uses_unknown_name(MET, reply) is expected
 
 
 def test_a_made_up_name_is_said_only_where_nothing_else_comes_near() -> None:
     replies = [" You too, John.", " You too!"]
-    assert best(MET, replies, [STRANGER - 0.5, 0.0]) == 1
-    assert best(MET, replies, [STRANGER + 0.5, 0.0]) == 0
+    assert best(MET, replies, [UNKNOWN_NAME - 0.5, 0.0]) == 1
+    assert best(MET, replies, [UNKNOWN_NAME + 0.5, 0.0]) == 0
 
 
 def test_what_says_nothing_is_no_candidate_and_what_has_no_score_may_be_said() -> None:
@@ -121,8 +121,8 @@ def test_what_says_nothing_is_no_candidate_and_what_has_no_score_may_be_said() -
 def test_gladness_at_bad_news_is_said_only_where_nothing_else_comes_near() -> None:
     talk = "Person1: I won a race!\nPerson2: Congratulations!\nPerson1: Then I lost my keys.\nPerson2:"
     replies = [" I'm happy to hear that.", " Where did you have them last?"]
-    assert best(talk, replies, [HEARTLESS - 0.5, 0.0]) == 1
-    assert best(talk, replies, [HEARTLESS + 0.5, 0.0]) == 0
+    assert best(talk, replies, [SENTIMENT_MISMATCH - 0.5, 0.0]) == 1
+    assert best(talk, replies, [SENTIMENT_MISMATCH + 0.5, 0.0]) == 0
     assert best(talk, [" Congratulations!", " I'm sorry to hear that."], [0.5, 0.0]) == 1
 
 
@@ -136,5 +136,5 @@ def test_gladness_at_bad_news_is_said_only_where_nothing_else_comes_near() -> No
 )
 def test_only_the_last_line_counts_for_what_is_heartless(reply: str, expected: bool) -> None:
     talk = "Person1: I won a race!\nPerson2: Congratulations!\nPerson1: Then I lost my keys.\nPerson2:"
-    assert is_heartless(talk, reply) is expected
-    assert is_heartless("Person2:", reply) is False
+    assert is_sentiment_mismatch(talk, reply) is expected
+    assert is_sentiment_mismatch("Person2:", reply) is False

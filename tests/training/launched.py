@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, os.getcwd())  # noqa: PTH109  # launched as a file, so the checkout is not on the path
 
 from tests.training.test_finetune import QUICK
-from training.finetune import finetune
+from training.finetune.run import finetune
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

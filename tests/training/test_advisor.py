@@ -7,8 +7,8 @@ import pytest
 
 from core.dialogue import write
 from tests.training.toys import TALK, dialogue
-from training.advisor import CurvePoint, advise, learning_curve
-from training.finetune import Settings
+from training.evaluation.learning_curve import CurvePoint, advise, learning_curve
+from training.finetune.config import FinetuneConfig
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_quarter_a_half_and_all(base: Path, tmp_path: Path) -> None:
     """Three trainings on the same held-out dialogues; the last one is the run itself."""
     file = tmp_path / "talk.txt"
     file.write_text("".join(write([dialogue(*TALK[n % 5]) for n in range(40)] + [dialogue("Hello!", "It rains.")])))
-    settings = Settings(rank=4, epochs=1, block=96, batch_tokens=192, evaluations=1, precision="fp32")
+    settings = FinetuneConfig(rank=4, epochs=1, block=96, batch_tokens=192, evaluations=1, precision="fp32")
     advice = learning_curve([file], run=tmp_path / "run", base=str(base), settings=settings)
     learned = 32  # of 41, the held-out two and what says the same as they do left out
     assert [point.dialogues for point in advice.points] == [learned // 4, learned // 2, learned]

@@ -9,8 +9,8 @@ from transformers import GPT2LMHeadModel
 from core.dialogue import render
 from core.errors import TrainingError
 from tests.training.toys import TALK, dialogue
-from training import ranking
-from training.learner import Learner
+from training.evaluation import ranking
+from training.finetune.model import MaskedLossModel
 from training.pretrain import bpe, contrast, rows
 from training.pretrain import network as net
 
@@ -86,7 +86,7 @@ def test_a_long_dialogue_is_read_in_whole_turns_that_fit_the_window(tokenizer: T
 
 
 def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> None:
-    """Mutual information by the lesson's own pass and by `training.ranking`, which evaluation uses."""
+    """Mutual information by the lesson's own pass and by `training.evaluation.ranking`, which evaluation uses."""
     lesson = contrast.Lesson(candidates=4, temperature=3.0)
     sheet = moments(tokenizer, lesson).sheet(0, 600)
     learner = network()
@@ -95,7 +95,7 @@ def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> N
 
     learner.set_attn_implementation("sdpa")
     learner.train(False)
-    judge = Learner(learner.config)
+    judge = MaskedLossModel(learner.config)
     judge.load_state_dict(learner.state_dict())
     judge.train(False)
     wanted = []

@@ -15,8 +15,8 @@ from core.dialogue import Dialogue, Speaker, Turn, one_line, read, render
 from core.errors import DialogueError
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
-from training.base import load_base
-from training.dataset import (
+from training.finetune.base import load_base
+from training.finetune.dataset import (
     IGNORE,
     Encoder,
     Rows,
@@ -28,7 +28,7 @@ from training.dataset import (
     pack,
     windows,
 )
-from training.learner import Learner, target_nats
+from training.finetune.model import MaskedLossModel, target_nats
 
 spoken = st.text(min_size=1, max_size=40).filter(lambda text: bool(one_line(text)))
 dialogues = st.lists(spoken, min_size=2, max_size=7).map(lambda texts: dialogue(*texts))
@@ -140,7 +140,7 @@ def test_rows_of_many_dialogues_are_nearly_full(tokenizer: PreTrainedTokenizerFa
     assert encode_rows(many, Encoder(tokenizer), block=96, seed=0).fill > 0.9
 
 
-def _batch(base: Path, tokenizer: PreTrainedTokenizerFast, *together: Dialogue) -> tuple[Learner, Rows]:
+def _batch(base: Path, tokenizer: PreTrainedTokenizerFast, *together: Dialogue) -> tuple[MaskedLossModel, Rows]:
     learner = load_base(str(base))[0]
     learner.train(False)
     encoder = Encoder(tokenizer)
@@ -220,7 +220,7 @@ def test_unusable_files_get_one_sentence(tmp_path: Path, name: str, text: str | 
 
 def test_the_newest_twentieth_is_held_out(tmp_path: Path) -> None:
     """The last dialogues of the files are held out, at least one, and one alone is too little."""
-    from training.dataset import Corpus
+    from training.finetune.dataset import Corpus
 
     many = tuple(dialogue("number", str(number)) for number in range(60))
     kept, held = Corpus(dialogues=many).split()

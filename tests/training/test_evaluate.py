@@ -12,16 +12,17 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from core.dialogue import prompt, write
 from core.generator import Sampling
 from tests.training.toys import TALK, dialogue
-from training.contexts import CHOICES, Context, choose
-from training.copying import Extraction, TrainingText, copied
-from training.dataset import Corpus
-from training.evaluate import evaluate
-from training.exam import Exam, candidate
-from training.finetune import Settings, finetune
-from training.floors import Markov, TfIdf
-from training.ranking import continuation_nats, hits, rank
-from training.scores import chain_of, examine_floors
-from training.speech import distinct_2, is_empty, speak
+from training.evaluation.baselines import Markov, TfIdf
+from training.evaluation.contexts import CHOICES, Context, sample_contexts
+from training.evaluation.copying import Extraction, TrainingText, copied
+from training.evaluation.evaluate import evaluate
+from training.evaluation.generation import distinct_2, is_empty, speak
+from training.evaluation.metrics import chain_of, run_baselines
+from training.evaluation.ranking import continuation_nats, hits, rank
+from training.evaluation.suite import EvalSuite, candidate
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import Corpus
+from training.finetune.run import finetune
 
 MANY = [
     dialogue(f"What is {number}?", f"It is the number {number}.", "And then?", f"{number + 1}!") for number in range(30)
@@ -51,7 +52,7 @@ def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
 def test_ranking_is_mutual_information(base: Path) -> None:
     """A context's scores are log P(reply | context) − log P(reply | Person2:), the true reply first."""
     judged = candidate(str(base))
-    (context,) = choose(MANY, 1, seed=0)
+    (context,) = sample_contexts(MANY, 1, seed=0)
     (scores,) = rank(judged.model, judged.encoder, [context])
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
     text = judged.encoder.text
@@ -71,9 +72,9 @@ def test_hits_count_ties_in_part() -> None:
 
 def test_contexts_are_the_same_for_everybody() -> None:
     """Same seed, same moments; nineteen other replies from other dialogues, none of them the true one."""
-    contexts = choose(MANY, 20, seed=3)
-    assert contexts == choose(MANY, 20, seed=3)
-    assert contexts != choose(MANY, 20, seed=4)
+    contexts = sample_contexts(MANY, 20, seed=3)
+    assert contexts == sample_contexts(MANY, 20, seed=3)
+    assert contexts != sample_contexts(MANY, 20, seed=4)
     for context in contexts:
         assert len(set(context.others)) == CHOICES - 1
         assert context.reply not in context.others
@@ -110,9 +111,9 @@ def test_markov_speaks_only_what_it_heard() -> None:
 def test_a_chain_of_the_training_text_does_not_say_its_lines_twice() -> None:
     """Both halves of a file and other files ask it for other lines; the same file for the same ones."""
     files = [Corpus(dialogues=tuple(MANY[at : at + 24])) for at in (0, 6)]
-    exams = [Exam.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
+    exams = [EvalSuite.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
     chain = chain_of([dialogue(" ".join(f"{word}{number}" for word in "abcdef")) for number in range(999)])
-    first, other, again = (examine_floors(exam, chain).lines for exam in (*exams, exams[0]))
+    first, other, again = (run_baselines(exam, chain).lines for exam in (*exams, exams[0]))
     assert first == again
     assert len({*first, *other}) > 0.9 * len(first + other)
 
@@ -187,7 +188,7 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
         held_out=[tmp_path / "story.txt"],  # what it is to know: an adapter that foresaw less than the base is not kept
         run=tmp_path / "run",
         base=str(base),
-        settings=Settings(
+        settings=FinetuneConfig(
             rank=32,
             alpha=64,
             epochs=25,

@@ -13,13 +13,14 @@ from core.generator.families import FAMILIES
 from tests.models import TALK as TEXTS
 from tests.models import tiny_base
 from tests.training.toys import TALK, dialogue
-from training.base import HALVED_FROM, base_fingerprint, load_base
-from training.dataset import Encoder, Targets, collate, encode_rows, windows
-from training.finetune import Settings, with_lora
-from training.learner import target_nats
-from training.lora import fold
-from training.packed import fuse
-from training.ranking import continuation_nats
+from training.evaluation.ranking import continuation_nats
+from training.finetune.base import HALVED_FROM, base_fingerprint, load_base
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import Encoder, Targets, collate, encode_rows, windows
+from training.finetune.lora import fold
+from training.finetune.model import target_nats
+from training.finetune.packed import fuse
+from training.finetune.run import with_lora
 
 FIRST, SECOND = dialogue(*TALK[0][:2]), dialogue(*TALK[1][:2])
 
@@ -103,7 +104,7 @@ def test_folded_is_peft(base: Path, bf16: bool, tolerance: float) -> None:
 def test_fused_is_the_library(base: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms, rotations and attention of packed rows: loss and gradients agree as far as bfloat16 goes, whether each
     dialogue is multiplied alone or with its neighbours; in float32 and unpacked the library's own code runs."""
-    monkeypatch.setattr("training.packed.GROUP", group)
+    monkeypatch.setattr("training.finetune.packed.GROUP", group)
     encoder = Encoder(load_base(str(base))[1])
     rows = collate(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=128, seed=0).rows)
     results = []
@@ -145,7 +146,7 @@ def test_packed_dialogues_stay_apart_when_fused(base: Path) -> None:
 
 
 def random_lora(base: Path) -> PeftModel:
-    model = with_lora(load_base(str(base))[0], Settings(rank=4), str(base))
+    model = with_lora(load_base(str(base))[0], FinetuneConfig(rank=4), str(base))
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -160,12 +161,12 @@ def test_a_large_frozen_base_is_kept_in_half_of_the_memory(tmp_path: Path, monke
     whole = load_base(str(base), halve=True)[0]
     assert sum(weight.numel() for weight in whole.parameters()) < HALVED_FROM
     assert {weight.dtype for weight in whole.parameters()} == {torch.float32}
-    monkeypatch.setattr("training.base.HALVED_FROM", 1)
+    monkeypatch.setattr("training.finetune.base.HALVED_FROM", 1)
     model = load_base(str(base), halve=True)[0]
     halved = {name for name, weight in model.named_parameters() if weight.dtype is torch.bfloat16}
     assert {name.split(".", 3)[-1] for name in halved} == {f"{name}.weight" for name in FAMILIES["llama"].linear}
     assert base_fingerprint(model) == base_fingerprint(whole)
-    peft = with_lora(model, Settings(rank=4), str(base))
+    peft = with_lora(model, FinetuneConfig(rank=4), str(base))
     assert {weight.dtype for name, weight in peft.named_parameters() if "lora_" in name} == {torch.float32}
 
 

@@ -24,13 +24,16 @@ from core.dialogue import write
 from core.errors import AdapterError, DialogueError, ModelError, Person2Error, TrainingError
 from core.generator import Adapter
 from tests.training.toys import TALK, dialogue
-from training import checkpoints
-from training.card import make_card
-from training.finetune import LogTo, Outcome, Progress, Settings, finetune
-from training.finetune.folder import begun, unfinished
-from training.learning import learn
+from training.finetune import checkpoints
+from training.finetune.adapter_card import make_card
+from training.finetune.config import FinetuneConfig
+from training.finetune.logs import LogTo
+from training.finetune.outcome import Outcome, Progress
+from training.finetune.pipeline import learn
+from training.finetune.run import finetune
+from training.finetune.run_folder import begun, unfinished
 
-QUICK = Settings(
+QUICK = FinetuneConfig(
     rank=4, alpha=8, epochs=10, block=96, batch_tokens=192, learning_rate=2e-2, evaluations=1, precision="fp32"
 )
 
@@ -88,7 +91,7 @@ def _child(base: Path, talk: Path, run: Path) -> "subprocess.Popen[bytes]":
     """The same training in a process of its own, slow enough to be killed in the middle."""
     program = (
         "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1);"
-        "from tests.training.test_finetune import QUICK; from training.finetune import finetune;"
+        "from tests.training.test_finetune import QUICK; from training.finetune.run import finetune;"
         "finetune([Path(sys.argv[2])], run=Path(sys.argv[3]), base=sys.argv[1], settings=QUICK,"
         " on_progress=lambda progress: time.sleep(0.05))"
     )
@@ -102,11 +105,11 @@ def test_a_killed_run_goes_on_to_the_same_adapter(base: Path, talk: Path, tmp_pa
     run = tmp_path / "killed"
     child = _child(base, talk, run)
     deadline = time.monotonic() + 240
-    while len([c for c in checkpoints.all_of(run) if checkpoints.whole(c)]) < 2 and time.monotonic() < deadline:
+    while len([c for c in checkpoints.all_of(run) if checkpoints.is_complete(c)]) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    kept = sorted((c for c in checkpoints.all_of(run) if checkpoints.whole(c)), key=checkpoints.step_of)
+    kept = sorted((c for c in checkpoints.all_of(run) if checkpoints.is_complete(c)), key=checkpoints.step_of)
     damaged = kept[-1] / "adapter_model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
 
@@ -170,10 +173,10 @@ def test_nothing_to_go_on_with_is_said(base: Path, talk: Path, tmp_path: Path) -
 def test_resume_refuses_another_run(base: Path, talk: Path, tmp_path: Path) -> None:
     """A run goes on with what it was begun with, or not at all."""
     run = tmp_path / "run"
-    short = Settings(rank=4, epochs=1, block=96, precision="fp32")
+    short = FinetuneConfig(rank=4, epochs=1, block=96, precision="fp32")
     finetune([talk], run=run, base=str(base), settings=short)
     with pytest.raises(TrainingError, match="another rank"):
-        finetune([talk], run=run, base=str(base), settings=Settings(rank=8, epochs=1, block=96), resume=True)
+        finetune([talk], run=run, base=str(base), settings=FinetuneConfig(rank=8, epochs=1, block=96), resume=True)
 
 
 def test_training_goes_on_from_an_adapter(base: Path, talk: Path, tmp_path: Path) -> None:
@@ -256,12 +259,14 @@ def test_curves_go_to_the_tools_people_have(
 )
 def test_a_wider_base_learns_at_a_lower_rate(set_by_hand: float | None, width: int, rate: float) -> None:
     """Unless one is set; the widths are the starter's, gpt2's and gpt2-xl's."""
-    assert Settings(learning_rate=set_by_hand).rate(width) == pytest.approx(rate)
+    assert FinetuneConfig(learning_rate=set_by_hand).rate(width) == pytest.approx(rate)
 
 
 def test_early_stopping_keeps_the_best(base: Path, talk: Path, tmp_path: Path) -> None:
     """With a learning rate that ruins the model, training ends early and the best adapter is kept."""
-    wild = Settings(rank=4, epochs=30, block=96, batch_tokens=192, learning_rate=0.5, patience=2, precision="fp32")
+    wild = FinetuneConfig(
+        rank=4, epochs=30, block=96, batch_tokens=192, learning_rate=0.5, patience=2, precision="fp32"
+    )
     outcome = finetune([talk], run=tmp_path / "run", base=str(base), settings=wild)
     assert outcome.stopped_early
     best = min(outcome.before, *(point.value for point in outcome.held_out))
@@ -286,7 +291,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
     other = tmp_path / "other"
     _other_base(base, other)
     foreign = finetune(
-        [talk], run=tmp_path / "f", base=str(other), settings=Settings(rank=2, epochs=1, block=96)
+        [talk], run=tmp_path / "f", base=str(other), settings=FinetuneConfig(rank=2, epochs=1, block=96)
     ).adapter
     faults: list[tuple[type[Person2Error], str, dict[str, object]]] = [
         (DialogueError, "no dialogue file", {"files": [tmp_path / "none.txt"]}),
@@ -307,9 +312,9 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         assert "\n" not in str(caught.value)
         assert str(caught.value).endswith(".")
     with pytest.raises(TrainingError, match="rank must be at least 1"):
-        Settings(rank=0)
+        FinetuneConfig(rank=0)
     with pytest.raises(TrainingError, match="auto, bf16, fp32, not 'half'"):
-        Settings(precision="half")  # type: ignore[arg-type]  # as a person may type it
+        FinetuneConfig(precision="half")  # type: ignore[arg-type]  # as a person may type it
 
 
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])

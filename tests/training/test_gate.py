@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.copying import Extraction
-from training.exam import Paper
-from training.gate import decide
-from training.likelihood import Likelihood
-from training.memorization import Memorized, Passage
+from training.evaluation.copying import Extraction
+from training.evaluation.gate import decide
+from training.evaluation.likelihood import Likelihood
+from training.evaluation.memorization import Memorized, Passage
+from training.evaluation.suite import EvalResult
 
 COUNT = 60
 
@@ -20,11 +20,11 @@ def likelihood(nats: float) -> Likelihood:
     return Likelihood(nats=nats * spread, tokens=10 * ones, size=40 * ones)
 
 
-def paper(*, nats: float = 40.0, hits: float = 0.5, empty: float = 0.0, copies: float = 0.0) -> Paper:
+def paper(*, nats: float = 40.0, hits: float = 0.5, empty: float = 0.0, copies: float = 0.0) -> EvalResult:
     """A model's answers, by how good they are."""
     share = np.arange(COUNT) / COUNT
     reply = "one two three four five six seven eight nine"
-    return Paper(
+    return EvalResult(
         whole=likelihood(nats),
         replied=likelihood(nats),
         found=(share < hits).astype(np.float64),
@@ -46,20 +46,20 @@ def test_a_better_adapter_passes() -> None:
     verdict = decide(paper(nats=36), {"the base": paper(), "the current adapter": paper(nats=38)}, tries=tries(0))
     assert verdict.passed
     assert len(verdict.reasons) == 7
-    assert str(verdict).startswith("It passed: It foresees held-out replies better than the base")
+    assert str(verdict).startswith("It passed: It predicts held-out replies better than the base")
 
 
 @pytest.mark.parametrize(
     ("new", "tried", "says"),
     [
-        (paper(nats=41), 0.0, "does not foresee held-out replies better than the base"),
+        (paper(nats=41), 0.0, "does not predict held-out replies better than the base"),
         (paper(nats=36, hits=0.1), 0.0, "finds the true reply less often than the base"),
         (paper(nats=36, copies=0.2), 0.0, "20% of its longer replies stand word for word in the training text"),
         (paper(nats=36), 0.5, "50% of long training turns come out"),
         (paper(nats=36, empty=0.4), 0.0, "40% of its replies are empty"),
     ],
 )
-def test_a_worse_one_does_not(new: Paper, tried: float, says: str) -> None:
+def test_a_worse_one_does_not(new: EvalResult, tried: float, says: str) -> None:
     """One fault is enough, and it is named in a sentence."""
     verdict = decide(new, {"the base": paper()}, tries=tries(tried))
     assert not verdict.passed

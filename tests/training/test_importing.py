@@ -350,7 +350,7 @@ def test_wrong_use_is_one_sentence(changes: dict[str, str], said: str, tmp_path:
     source = write(tmp_path / "a.json", [(0, "A", "hello there"), (1, "B", "hello back")])
     with pytest.raises(ExportError, match=said):
         run(tmp_path, source, **{name: tmp_path / value for name, value in changes.items()})
-    with pytest.raises(ExportError, match="is not there"):
+    with pytest.raises(ExportError, match="There is no file or folder"):
         run(tmp_path, tmp_path / "missing.json")
 
 

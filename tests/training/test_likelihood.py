@@ -11,11 +11,11 @@ from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from core.dialogue import render, write
 from tests.training.toys import TALK, dialogue
-from training.dataset import Targets, load
-from training.evaluate import evaluate
-from training.exam import candidate
-from training.intervals import mean, ratio
-from training.likelihood import likelihood
+from training.evaluation.evaluate import evaluate
+from training.evaluation.intervals import mean, ratio
+from training.evaluation.likelihood import likelihood
+from training.evaluation.suite import candidate
+from training.finetune.dataset import Targets, load
 from training.pretrain import heldout
 
 

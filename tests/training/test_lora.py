@@ -7,15 +7,16 @@ import torch
 from peft import PeftModel
 
 from tests.training.toys import TALK, dialogue
-from training.base import load_base
-from training.dataset import Encoder, collate, encode_rows
-from training.finetune import Settings, with_lora
-from training.lora import fold
+from training.finetune.base import load_base
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import Encoder, collate, encode_rows
+from training.finetune.lora import fold
+from training.finetune.run import with_lora
 
 
 def _model(base: Path, **settings: float) -> PeftModel:
     """A base with random, not zero, LoRA matrices; the same each time."""
-    model = with_lora(load_base(str(base))[0], Settings(rank=4, **settings), str(base))  # type: ignore[arg-type]
+    model = with_lora(load_base(str(base))[0], FinetuneConfig(rank=4, **settings), str(base))  # type: ignore[arg-type]
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in model.named_parameters():

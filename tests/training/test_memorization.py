@@ -14,12 +14,12 @@ from core.dialogue import Dialogue, Speaker, Turn, write
 from core.errors import DialogueError, TrainingError
 from tests.training.logged import clock
 from tests.training.toys import TALK, dialogue
-from training.base import without_adapter
-from training.dataset import IGNORE, Encoder, collate, encode_rows
-from training.exam import candidate
-from training.finetune import Settings
-from training.learning import MEMORIZED, Learned, learn
-from training.memorization import LeftOut, memorized, passages
+from training.evaluation.memorization import LeftOut, memorized, passages
+from training.evaluation.suite import candidate
+from training.finetune.base import without_adapter
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import IGNORE, Encoder, collate, encode_rows
+from training.finetune.pipeline import MEMORIZED, Learned, learn
 
 ANN, BEN, CAT = "a" * 32, "b" * 32, "c" * 32
 CODE = "the door code is nine four seven two"
@@ -122,7 +122,7 @@ def train(folder: Path, base: Path, name: str, **more: Any) -> Learned:
         command="person2 train talk.txt",
         clock=clock,
         settings=replace(
-            Settings(rank=8, epochs=20, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32"),
+            FinetuneConfig(rank=8, epochs=20, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32"),
             patience=100,
         ),
         contexts=more.pop("contexts", 4),

@@ -13,7 +13,7 @@ from core.errors import AdapterError
 from core.generator import Adapter, Sampling
 from core.generator.transformers import load
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
-from training.merge import merge
+from training.publish.merge import merge
 
 TEXTS = ("Person1: hello there\nPerson2:", "é🎉 مرحبا  <|endoftext|> x", "")
 

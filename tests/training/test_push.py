@@ -16,7 +16,7 @@ from core.adapters.validation import CONFIG, WEIGHTS, folder_fingerprint
 from core.errors import AdapterError
 from tests.models import tiny_adapter, tiny_model
 from tests.training.hub import Hub, serve
-from training.push import public_card, push, readme
+from training.publish.push import public_card, push, readme
 
 PRIVATE = Card(
     id="our-voice",
@@ -122,7 +122,7 @@ from pathlib import Path
 from core.adapters import Card
 from core.generator import Adapter, Sampling
 from core.generator.transformers import load
-from training.push import push
+from training.publish.push import push
 
 base, voice = Path(sys.argv[1]), Path(sys.argv[2])
 card = Card.from_json((voice / "card.json").read_text())

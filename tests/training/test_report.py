@@ -10,10 +10,11 @@ import pytest
 
 from core.dialogue import write
 from tests.training.toys import TALK, dialogue
-from training.advisor import CurvePoint
 from training.charts import number, ticks
-from training.finetune import Settings, finetune
-from training.judge import judge
+from training.evaluation.comparison import judge
+from training.evaluation.learning_curve import CurvePoint
+from training.finetune.config import FinetuneConfig
+from training.finetune.run import finetune
 from training.privacy.provenance import funnel_of
 from training.report import Report, write_report
 
@@ -57,7 +58,7 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
         "counts": {"messages read": 100, "messages dropped": {"no consent": 30}, "messages used": 70, "dialogues": 52},
     }
     (tmp_path / "talk.txt.manifest.json").write_text(json.dumps(manifest))
-    settings = Settings(rank=4, epochs=4, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32")
+    settings = FinetuneConfig(rank=4, epochs=4, block=96, batch_tokens=192, learning_rate=1e-2, precision="fp32")
     first = finetune([talk], run=tmp_path / "a", base=str(base), settings=settings)
     second = finetune([talk], run=tmp_path / "b", base=str(base), settings=replace(settings, epochs=6), name="warm <b>")
     found = judge([talk], base=str(base), adapter=second.adapter, current=first.adapter, contexts=20)

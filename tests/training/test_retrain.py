@@ -11,13 +11,14 @@ from core.errors import TrainingError
 from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, clock, holding
-from training.finetune import Settings, finetune
+from training.finetune.config import FinetuneConfig
+from training.finetune.retrain import retrain
+from training.finetune.run import finetune
 from training.importing import import_talk
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
 from training.privacy.provenance import people_by_dialogue, people_of
 from training.privacy.run_registry import locked
-from training.retrain import retrain
 
 
 def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
         base_folder=str(base),
         command="person2 retrain",
         clock=clock,
-        settings=Settings(epochs=2, rank=4, block=128, batch_tokens=512),
+        settings=FinetuneConfig(epochs=2, rank=4, block=128, batch_tokens=512),
         contexts=8,
     )
     assert done.learned is not None
@@ -83,7 +84,7 @@ def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -
         base_folder=str(base),
         command="person2 retrain",
         clock=clock,
-        settings=Settings(epochs=1, rank=4, block=64, batch_tokens=512),
+        settings=FinetuneConfig(epochs=1, rank=4, block=64, batch_tokens=512),
         contexts=4,
     )
     assert done.learned is not None
@@ -140,7 +141,7 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
             base_folder=str(base),
             command="person2 retrain",
             clock=clock,
-            settings=Settings(epochs=1, rank=4, block=64, batch_tokens=512),
+            settings=FinetuneConfig(epochs=1, rank=4, block=64, batch_tokens=512),
             contexts=4,
             on_stage=leave,
         )
@@ -174,7 +175,7 @@ def test_whose_words_follow_the_files(memory: Memory, tmp_path: Path) -> None:
         run=tmp_path / "run",
         base=str(base),
         adapter=folder,
-        settings=Settings(epochs=1, block=64),
+        settings=FinetuneConfig(epochs=1, block=64),
     )
     assert outcome.people == ("a1",)
     assert set(json.loads((tmp_path / "run" / "plan.json").read_text())["people"]) == {"a1", *people_of([held])}

@@ -18,11 +18,12 @@ from core.errors import AdapterError, ExportError, Person2Error, TrainingError
 from core.memory import Memory
 from tests.models import tiny_model
 from tests.training.logged import START, clock
-from training import checkpoints
 from training.data import manifest
-from training.finetune import Progress, Settings
+from training.finetune import checkpoints
+from training.finetune.config import FinetuneConfig
+from training.finetune.outcome import Progress
+from training.finetune.pipeline import Learned, learn
 from training.importing import import_talk
-from training.learning import Learned, learn
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
 from training.privacy.own_log import learnable
@@ -30,7 +31,7 @@ from training.privacy.provenance import people_of
 from training.privacy.run_registry import claimed, discard, runs_with
 
 ROOT = Path(__file__).parents[2]
-QUICK = Settings(rank=4, epochs=1, block=64, batch_tokens=512, evaluations=1, precision="fp32")
+QUICK = FinetuneConfig(rank=4, epochs=1, block=64, batch_tokens=512, evaluations=1, precision="fp32")
 FOR_EVER = ("--epochs", "100000", "--patience", "1000000", "--contexts", "0")
 
 
@@ -57,8 +58,8 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def until_it_trains(process: subprocess.Popen[str], run: Path) -> None:
     """Until it has written another whole checkpoint."""
-    before = set(run.glob(f"checkpoint-*/{checkpoints.SEAL}"))
-    while process.poll() is None and set(run.glob(f"checkpoint-*/{checkpoints.SEAL}")) <= before:
+    before = set(run.glob(f"checkpoint-*/{checkpoints.CHECKSUMS}"))
+    while process.poll() is None and set(run.glob(f"checkpoint-*/{checkpoints.CHECKSUMS}")) <= before:
         time.sleep(0.05)
 
 
@@ -207,7 +208,7 @@ def test_a_run_under_way_stops_when_somebody_is_forgotten(memory: Memory, tiny: 
             shelf=shelf,
             home=tmp_path,
             base=tiny,
-            settings=Settings(rank=4, epochs=50, block=64, batch_tokens=512, precision="fp32"),
+            settings=FinetuneConfig(rank=4, epochs=50, block=64, batch_tokens=512, precision="fp32"),
             on_progress=leave,
             on_stage=told.append,
         )

@@ -7,6 +7,7 @@ links. System lines (joins, renames, modes) are no talk: they get no row, but a 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,15 @@ class Columns:
 
 def is_system(message: Message) -> bool:
     """True for joins, renames, modes and the like: lines a server wrote."""
-    return _SYSTEM_AUTHOR.match(message.author_name) is not None or _SYSTEM_TEXT.match(message.text) is not None
+    text = message.text
+    if ("[" in text or "is now" in text or text.startswith("mode/#")) and _SYSTEM_TEXT.match(text) is not None:
+        return True
+    return not message.author_name[:1].isalnum() and _SYSTEM_AUTHOR.match(message.author_name) is not None
+
+
+@lru_cache(maxsize=4096)
+def _is_bot(name: str) -> bool:
+    return _BOT.search(name) is not None
 
 
 def _shape(lowered: str, words: list[str], *, bot: bool, address: Address, targets: int) -> list[float]:
@@ -141,7 +150,7 @@ def _shape(lowered: str, words: list[str], *, bot: bool, address: Address, targe
         end in (":", ","),
         lowered[:1] in ("!", "@"),
         lowered.startswith(("* ", "/me ")),
-        _URL.search(lowered) is not None,
+        ("http" in lowered or "www." in lowered) and _URL.search(lowered) is not None,
         _CODE.search(lowered) is not None,
         bot,
         address is Address.NOBODY,
@@ -189,7 +198,7 @@ def read(messages: Sequence[Message], *, buckets: Buckets, common: NDArray[np.bo
         how, whom = book.targets(lowered, author=person)
         address.append(how)
         targets.append(whom + [-1] * (MOST_TARGETS - len(whom)))
-        bot = message.from_bot or _BOT.search(message.author_name) is not None
+        bot = message.from_bot or _is_bot(message.author_name)
         shape.append(_shape(lowered, words, bot=bot, address=how, targets=len(whom)))
         bags.append([buckets[word] for word in words])
         body = words[1:] if how is Address.NAMED and len(words) > 1 else words

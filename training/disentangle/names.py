@@ -112,7 +112,9 @@ class Names:
         for token in tokens:
             if len(token) < SHORTEST_NAME:
                 continue
-            person = self._exact(token)
+            # Nearly all words are neither a name nor stand beside punctuation, and are looked up once.
+            bare = token[-1] not in EDGES and token[0] not in EDGES
+            person = self._bearer.get(token) if bare else self._exact(token)
             if person is not None and not self._is_common(token.strip(EDGES)):
                 found.append(person)
                 if address is not Address.NAMED:

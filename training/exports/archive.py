@@ -1,9 +1,11 @@
-"""Zip archives, taken apart safely into a folder of our own.
+"""Zip archives and gzipped files, taken apart safely into a folder of our own.
 
 Knows zip and its traps: damaged members, members that name a place outside, bombs, encryption, links. No chat format.
 Sizes are counted while unpacking and never believed from the archive's own table.
 """
 
+import gzip
+import re
 import shutil
 import zipfile
 import zlib
@@ -18,18 +20,31 @@ RATIO_APPLIES = 8 << 20
 """Bytes below which a member's ratio does not matter: a small file of blanks is harmless."""
 MAX_UNPACKED = 64 << 30
 """Bytes of all members together."""
-SPARE_DISK = 1 << 30
-"""Bytes of disk that unpacking leaves free."""
+SPARE_DISK = 64 << 20
+"""Bytes of disk that unpacking leaves free for what is made of the content."""
+MAX_DEPTH = 3
+"""Archives in archives."""
 MAX_MEMBERS = 1_000_000
 """A workspace of ten years and 200 channels has 700,000 day files."""
 BLOCK = 1 << 20
-TEXTUAL = {".json", ".jsonl", ".txt", ".log", ".html", ".htm", ".csv", ""}
-"""Name endings worth unpacking; pictures and voice notes stay where they are."""
+_DRIVE = re.compile(r"[A-Za-z]:")
+ATTACHED = {
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".heic", ".svg", ".bmp", ".tif", ".tiff", ".ico", ".tgs", ".avif"),
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".3gp", ".m4v", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".wav", ".aac"),
+    *(".amr", ".flac", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".vcf", ".ics"),
+    *(".css", ".js", ".woff", ".woff2", ".ttf", ".thumb", ".exe", ".apk", ".iso", ".psd", ".ai", ".epub", ".lottie"),
+}
+"""Name endings of what people attach and of what pages need: no talk, passed over without a word."""
 
 
 def is_zip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
+def is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(3) == b"\x1f\x8b\x08"
 
 
 def unpack(path: Path, into: Path, label: str) -> Iterator[Fault]:
@@ -42,7 +57,15 @@ def unpack(path: Path, into: Path, label: str) -> Iterator[Fault]:
 
 
 def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault]:
-    left = min(MAX_UNPACKED, shutil.disk_usage(into).free - SPARE_DISK)
+    free = shutil.disk_usage(into).free - SPARE_DISK
+    needed = sum(
+        min(each.file_size, _allowed(each)) for each in archive.infolist()[:MAX_MEMBERS] if _wanted(each.filename)
+    )
+    if needed > free:
+        reason = f"needs {needed >> 20:,} MB to be unpacked, and {max(0, free) >> 20:,} MB are free beside the output"
+        yield Fault(file=label, place="", reason=reason)
+        return
+    left = min(MAX_UNPACKED, free)
     for number, member in enumerate(archive.infolist()):
         name = f"{label}!{member.filename}"
         if number >= MAX_MEMBERS:
@@ -57,14 +80,7 @@ def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault
         if (member.external_attr >> 16) & 0o170000 == 0o120000:
             yield Fault(file=name, place="", reason="a link, which is not followed")
             continue
-        if target.suffix.lower() == ".zip":
-            yield Fault(
-                file=name,
-                place="",
-                reason="an archive inside an archive is not read; unpack it and import it by itself",
-            )
-            continue
-        if target.suffix.lower() not in TEXTUAL or "__MACOSX" in target.parts:
+        if not _wanted(member.filename):
             continue
         if member.flag_bits & 1:
             yield Fault(
@@ -82,10 +98,36 @@ def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault
             return
 
 
+def _allowed(member: zipfile.ZipInfo) -> int:
+    return max(RATIO_APPLIES, MAX_RATIO * member.compress_size)
+
+
+def _wanted(name: str) -> bool:
+    pure = PurePosixPath(name.replace("\\", "/"))
+    return pure.suffix.lower() not in ATTACHED and "__MACOSX" not in pure.parts
+
+
+def gunzip(path: Path, into: Path) -> str:
+    """Unpack a gzipped file; what went wrong, or nothing. What came out before the damage is kept."""
+    left = min(MAX_UNPACKED, shutil.disk_usage(into.parent).free - SPARE_DISK)
+    allowed = max(RATIO_APPLIES, MAX_RATIO * path.stat().st_size)
+    written = 0
+    try:
+        with gzip.open(path) as source, into.open("xb") as out:
+            while block := source.read(BLOCK):
+                written += len(block)
+                if written > min(left, allowed):
+                    return f"unpacks to over {written >> 20:,} MB, more than is believed or fits; the rest is not read"
+                out.write(block)
+    except (OSError, EOFError, zlib.error) as problem:
+        return f"the compressed file is damaged ({problem}); what could be unpacked is read"
+    return ""
+
+
 def _inside(into: Path, name: str) -> Path | None:
     """Where a member goes, or None for a name that is absolute, climbs out, or is no file name here."""
     pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name or ":" in pure.parts[0]:
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in name or _DRIVE.match(name):
         return None
     if any(len(part.encode("utf-8", "replace")) > 240 for part in pure.parts) or len(pure.parts) > 20:
         return None
@@ -95,7 +137,7 @@ def _inside(into: Path, name: str) -> Path | None:
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> tuple[int, str]:
     """Bytes written, and what went wrong. A damaged member keeps what came out before the damage."""
     written = 0
-    allowed = max(RATIO_APPLIES, MAX_RATIO * member.compress_size)
+    allowed = _allowed(member)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as source, target.open("xb") as out:

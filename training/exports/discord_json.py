@@ -7,6 +7,7 @@ formatted. Webhooks and bots carry `isBot`; what Discord itself writes has a typ
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,6 +31,7 @@ class _Author(msgspec.Struct):
 
 class _Reference(msgspec.Struct):
     messageId: str | None = None  # noqa: N815 - the exporter's spelling
+    type: str | None = None
 
 
 class _Message(msgspec.Struct):
@@ -40,6 +42,7 @@ class _Message(msgspec.Struct):
     author: _Author | None = None
     mentions: list[_Author] | None = None
     reference: _Reference | None = None
+    forwardedMessage: Any = None  # noqa: N815 - the exporter's spelling
 
 
 class _Guild(msgspec.Struct):
@@ -81,11 +84,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
                 return
             context = _context(header, label)
         if piece.truncated:
-            yield Fault(
-                file=label,
-                place=f"byte {piece.end}",
-                reason="the file ends in the middle of its messages; what came before is read",
-            )
+            yield jsonfile.cut_short(label, piece)
         yield Part(
             reader=NAME,
             path=path,
@@ -138,6 +137,9 @@ def read(part: Part) -> Iterator[Item]:
             continue
         if author.isBot:
             yield Skipped.BOT
+            continue
+        if raw.forwardedMessage is not None or (raw.reference is not None and raw.reference.type == "Forward"):
+            yield Skipped.FORWARDED
             continue
         content = raw.content or ""
         if len(content) > RAW_LIMIT:

@@ -49,7 +49,7 @@ class Line:
     forwarded: bool = False
 
 
-Lines: TypeAlias = Callable[[Path, str], Iterator[Line | Fault]]
+Lines: TypeAlias = Callable[[Part], Iterator[Line | Fault]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class DiscordText:
     stamps: Callable[[Path, str], Iterator[str]]
     """Every stamp of a file, quickly."""
     looks: Callable[[str], bool]
+    between: re.Pattern[bytes] | None = None
+    """What stands where the file may be cut, if anything surely does."""
 
     def recognises(self, path: Path, head: str) -> bool:
         return path.is_file() and self.looks(head.lstrip("\ufeff"))
@@ -69,13 +71,20 @@ class DiscordText:
         style = stamps.decide(stamp for text in self.stamps(path, label) if (stamp := stamps.read(text)) is not None)
         guild, name = _preamble(textfile.head(path))
         channel = identity.discord(label, guild=guild, name=name)
-        yield Part(reader=self.NAME, path=path, label=label, context={"channel": channel, "style": str(style)})
+        context = {"channel": channel, "style": str(style)}
+        if self.between is None:
+            yield Part(reader=self.NAME, path=path, label=label, context=context)
+            return
+        context["shape"] = next((_shape(stamp) for stamp in self.stamps(path, label) if stamps.read(stamp)), "")
+        for start, end, before in textfile.cuts(path, self.between):
+            here = {**context, "lines before": str(before)}
+            yield Part(reader=self.NAME, path=path, label=label, start=start, end=end, context=here)
 
     def read(self, part: Part) -> Iterator[Item]:
         conversation = Conversation(platform="discord", channel=part.context["channel"])
         style = stamps.Style.parse(part.context["style"])
         code = markup.CodeBlocks(part.context.get("code", markup.CodeBlocks.SHORT))
-        for line in self.lines(part.path, part.label):
+        for line in self.lines(part):
             yield line if isinstance(line, Fault) else _said(line, part, conversation, style, code)
 
 
@@ -111,7 +120,8 @@ def _said(line: Line, part: Part, conversation: Conversation, style: stamps.Styl
     )
 
 
-def csv_lines(path: Path, label: str) -> Iterator[Line | Fault]:
+def csv_lines(part: Part) -> Iterator[Line | Fault]:
+    path, label = part.path, part.label
     faults: list[Fault] = []
 
     def texts() -> Iterator[str]:
@@ -159,25 +169,24 @@ def csv_lines(path: Path, label: str) -> Iterator[Line | Fault]:
 
 
 def _csv_stamps(path: Path, label: str) -> Iterator[str]:
-    return (line.stamp for line in csv_lines(path, label) if isinstance(line, Line))
+    part = Part(reader="discord-csv", path=path, label=label)
+    return (line.stamp for line in csv_lines(part) if isinstance(line, Line))
 
 
-def text_lines(path: Path, label: str) -> Iterator[Line | Fault]:
+def text_lines(part: Part) -> Iterator[Line | Fault]:
     """A header is a line `[stamp] author` behind a blank line whose stamp is written as the first one is."""
     header: tuple[int, re.Match[str]] | None = None
-    shape = ""
+    shape, before = part.context["shape"], int(part.context["lines before"])
     content: list[str] = []
     length = 0
     skipping = forwarded = False
     blank = True
-    for entry in textfile.lines(path, label):
+    for entry in textfile.lines(part.path, part.label, start=part.start, end=part.end, before=before):
         if isinstance(entry, Fault):
             yield entry
             continue
         number, line = entry
         found = _HEADER.fullmatch(line) if blank and line.startswith("[") and len(line) < 160 else None
-        if found is not None and not shape and stamps.read(found["stamp"]) is not None:
-            shape = _shape(found["stamp"])
         if found is not None and _shape(found["stamp"]) == shape:
             if header is not None:
                 yield _text_line(header, content, length, forwarded)
@@ -233,4 +242,5 @@ TEXT = DiscordText(
     text_lines,
     _text_stamps,
     lambda head: head.startswith(_RULE) and "\nGuild: " in head.replace("\r", ""),
+    between=re.compile(rb"\n\r?\n\[[^\]\r\n]{6,60}\] [^\r\n]{1,100}\r?\n"),
 )

@@ -48,7 +48,7 @@ _RENAMED = re.compile(
     r"(?P<old>[^\s<>]{1,64}) (?:is now known as|heißt jetzt|ist (?:jetzt|nun) bekannt als|nennt sich (?:jetzt|nun)|"
     r"s'appelle maintenant|est (?:maintenant|désormais) connue? sous le nom de|ahora (?:se llama|es conocido como)|"
     r"è ora conosciuto come|ora si chiama|agora é conhecido como|staat nu bekend als|jest teraz znany jako|"
-    r"теперь известен как) (?P<new>[^\s<>]{1,64}?)[.\]]?"
+    r"теперь известен как) (?P<new>[^\s<>]{1,64}?)[.\]]?\s*$"
 )
 """Of irssi, WeeChat, ZNC, mIRC and HexChat; the last one speaks its user's language."""
 _RELAYED = re.compile(r"(?:\[[^\[\]\n]{1,30}\] ?)?<(?P<who>[^<>\n]{1,64})> ?(?P<text>.*)")

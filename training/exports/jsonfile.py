@@ -19,8 +19,10 @@ SLICE = 4 << 20
 """Bytes a part holds, about: 8,000 Discord messages, 30 MB once decoded."""
 BLOCK = 1 << 20
 """Bytes read at a time while looking for boundaries."""
-MAX_ELEMENT = 64 << 20
+MAX_ELEMENT = 16 << 20
 """Bytes of one array element, or of what stands between two arrays; larger is damage, not talk."""
+WHOLE = 8 << 20
+"""Bytes up to which a list is decoded at once."""
 
 T = TypeVar("T")
 
@@ -175,8 +177,37 @@ def elements(
             yield last
 
 
+def cut_short(label: str, piece: Slice) -> Fault:
+    """What to say of a truncated slice."""
+    reason = "the file ends in the middle of its messages; what came before is read"
+    if piece.end - piece.start > MAX_ELEMENT:
+        reason = f"a message of more than {MAX_ELEMENT >> 20} MB; what came before is read"
+    return Fault(file=label, place=f"byte {piece.end}", reason=reason)
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines of a file of JSON lines; one longer than an element may be is cut, and so cannot be decoded."""
+    number = 0
+    with path.open("rb") as file:
+        whole = True
+        while line := file.readline(MAX_ELEMENT):
+            if whole and line.strip():
+                number += 1
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            whole = line.endswith(b"\n")
+
+
 def listed(path: Path, label: str, decoder: "msgspec.json.Decoder[list[T]]") -> Iterator[T | Fault]:
-    """Decoded elements of a small file that is one JSON list."""
+    """Decoded elements of a file that is one JSON list."""
+    if path.stat().st_size > WHOLE:
+        with path.open("rb") as file:
+            opening = file.read(BLOCK).find(b"[") + 1
+            pieces = list(_scanned(file, opening, SLICE)) if opening else []
+        for begin, end, truncated in pieces:
+            yield from elements(path, label, begin, end, decoder, truncated=truncated)
+            if truncated:
+                yield cut_short(label, Slice(header=b"", array=0, start=begin, end=end, truncated=True))
+        return
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         yield from decoder.decode(data)

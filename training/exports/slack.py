@@ -1,9 +1,11 @@
 """Slack's own export (and slackdump's copy of it): a folder a channel, a JSON file a day.
 
-Knows the layout: channels.json (public), groups.json (private), mpims.json, dms.json, users.json, and the folders named
-in them. What stands in a day file is `slack_messages`' business.
+Knows the layout: channels.json (public), groups.json (private), mpims.json, dms.json, canvases.json, users.json and
+org_users.json, and the folders named in them. A folder or a day by itself is read too; then the folder's name is the
+channel's. What stands in a day file is `slack_messages`' business.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from core.messages import Kind
-from training.exports import jsonfile, markup
+from training.exports import identity, jsonfile, markup
 from training.exports.items import Fault, Item, Named, Part
-from training.exports.slack_messages import RawMessage, User, said, users
+from training.exports.slack_messages import USER_LISTS, RawMessage, User, said, users
 
 NAME = "slack"
 LISTS = {
@@ -22,7 +24,9 @@ LISTS = {
     "mpims.json": Kind.CHANNEL,
     "dms.json": Kind.DIRECT,
 }
-"""What an export lists its conversations in; any of them, or users.json, shows that a folder is one."""
+"""What an export lists its conversations in; any of them, or a list of users, shows that a folder is one."""
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
+_ENTRY = re.compile(r'\[\s*\{[^\[\]]{0,4000}?"ts"\s*:', re.DOTALL)
 
 
 class _Channel(msgspec.Struct):
@@ -34,12 +38,23 @@ _MESSAGES = msgspec.json.Decoder(list[RawMessage])
 
 
 def recognises(path: Path, head: str) -> bool:
-    if not path.is_dir() or not any((path / name).is_file() for name in (*LISTS, "users.json")):
+    if not path.is_dir():
+        start = head.lstrip("\ufeff").lstrip()
+        if start.startswith("[") and _DAY.fullmatch(path.name):
+            return '"ts"' in start or not start.strip("[] \r\n\t")
+        return _ENTRY.match(start) is not None and '"type"' in start
+    if not any((path / name).is_file() for name in (*LISTS, *USER_LISTS)):
         return False
     return any(True for _ in path.glob("*/*.json"))
 
 
 def parts(path: Path, label: str) -> Iterator[Part | Fault]:
+    if not path.is_dir():
+        export = next((folder for folder in path.parents[:2] if (folder / "users.json").is_file()), path.parent)
+        channel = identity.slack(identity.split(label)[0] or "day", "")
+        context = {"channel": channel, "kind": str(Kind.CHANNEL), "lists": str(export)}
+        yield Part(reader=NAME, path=path, label=label, context=context)
+        return
     listed: dict[str, tuple[str, Kind]] = {}
     for file_name, kind in LISTS.items():
         if not (path / file_name).is_file():
@@ -55,22 +70,31 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
             listed[entry.id] = (entry.id, kind)
             if entry.name:
                 listed[entry.name] = (entry.id, kind)
-    people = path / "users.json"
-    try:
-        msgspec.json.decode(people.read_bytes(), type=list[User])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        yield Fault(file=f"{label}/users.json", place="", reason=f"cannot be read ({problem}); people go without names")
+    yield from _check_users(path, label)
     for folder in sorted(child for child in path.iterdir() if child.is_dir()):
         if folder.name.startswith((".", "__")):
             continue
-        channel, kind = listed.get(folder.name, (folder.name, Kind.CHANNEL))
+        own, kind = listed.get(folder.name, (folder.name, Kind.CHANNEL))
         for day in sorted(folder.glob("*.json")):
             name = f"{label}/{folder.name}/{day.name}"
             if day.is_symlink() or folder.is_symlink():
                 yield Fault(file=name, place="", reason="a link, which is not followed")
             else:
-                context = {"channel": channel, "kind": str(kind), "users": str(people), "lists": str(path)}
+                context = {"channel": identity.slack(label, own), "kind": str(kind), "lists": str(path)}
                 yield Part(reader=NAME, path=day, label=name, context=context)
+
+
+def _check_users(path: Path, label: str) -> Iterator[Fault]:
+    there = [name for name in USER_LISTS if (path / name).is_file()]
+    if not there:
+        reason = "is not there; people whom no message names go without names"
+        yield Fault(file=f"{label}/users.json", place="", reason=reason)
+    for name in there:
+        try:
+            msgspec.json.decode((path / name).read_bytes(), type=list[User])
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            reason = f"cannot be read ({problem}); people go without names"
+            yield Fault(file=f"{label}/{name}", place="", reason=reason)
 
 
 def _names(folder: Path) -> dict[str, str]:
@@ -85,8 +109,7 @@ def _names(folder: Path) -> dict[str, str]:
 
 def read(part: Part) -> Iterator[Item]:
     where = part.context
-    people_file = Path(where["users"])
-    people = users(people_file)
+    people = users(Path(where["lists"]))
     names = _names(Path(where["lists"])) | {user.id: user.names()[0] for user in people.values()}
     code = markup.CodeBlocks(where.get("code", markup.CodeBlocks.SHORT))
     known: set[str] = set()

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from core.messages import Conversation, Kind, Message
 from training.exports import markup
-from training.exports.items import MAX_MESSAGE, Fault, Item, Skipped
+from training.exports.items import MAX_MESSAGE, Fault, Item, Named, Skipped
+from training.exports.slack_blocks import STAND_INS, text_of
 
-TALK = {"", "file_share", "thread_broadcast", "me_message", "message_replied", "file_comment"}
+TALK = {"", "file_share", "thread_broadcast", "reply_broadcast", "me_message", "message_replied", "file_comment"}
 """Subtypes in which a person speaks; every other one is the platform's own line."""
 SERVICE_USERS = {"USLACKBOT"}
 RAW_LIMIT = 2 * MAX_MESSAGE
@@ -25,33 +27,39 @@ RAW_LIMIT = 2 * MAX_MESSAGE
 class Edit(msgspec.Struct):
     """The new form inside a `message_changed` line of a compliance export."""
 
-    ts: str = ""
+    ts: str | float = ""
     user: str | None = None
     text: str | None = ""
     subtype: str | None = None
-    thread_ts: str | None = None
+    thread_ts: str | float | None = None
     bot_id: str | None = None
+    blocks: Any = None
+    user_profile: "Profile | None" = None
 
 
 class RawMessage(msgspec.Struct):
     """One entry of a day file; slackdump puts the replies of a thread inside its first message."""
 
-    ts: str = ""
+    ts: str | float = ""
     user: str | None = None
     text: str | None = ""
     type: str | None = "message"
     subtype: str | None = None
-    thread_ts: str | None = None
+    thread_ts: str | float | None = None
     reply_count: int | None = 0
     bot_id: str | None = None
     hidden: bool | None = False
     message: Edit | None = None
+    blocks: Any = None
+    user_profile: "Profile | None" = None
+    """Of members of other workspaces (Slack Connect), whom users.json lacks."""
     slackdump_thread_replies: "list[RawMessage] | None" = None
 
 
 class Profile(msgspec.Struct):
     display_name: str | None = ""
     real_name: str | None = ""
+    name: str | None = ""
 
 
 class User(msgspec.Struct):
@@ -64,20 +72,27 @@ class User(msgspec.Struct):
     def names(self) -> list[str]:
         """Every name, the one that Slack shows beside a message first."""
         profile = self.profile or Profile()
-        found = (profile.display_name, profile.real_name, self.real_name, self.name)
+        found = (profile.display_name, profile.real_name, self.real_name, self.name, profile.name)
         return list(dict.fromkeys(name for name in found if name)) or ["someone"]
 
 
-def users(path: Path) -> Mapping[str, User]:
-    """users.json by id; empty where it is missing or damaged (`parts` reports that once)."""
-    try:
-        status = path.stat()
-    except OSError:
-        return {}
-    return _users(path, status.st_mtime_ns, status.st_size)
+USER_LISTS = ("users.json", "org_users.json")
+"""A workspace's members, and of an Enterprise organisation everybody's."""
 
 
-@lru_cache(maxsize=2)
+def users(folder: Path) -> Mapping[str, User]:
+    """The members an export lists, by id; a list that is missing or damaged is empty (`parts` reports that once)."""
+    found: dict[str, User] = {}
+    for name in USER_LISTS:
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            continue
+        found |= _users(folder / name, status.st_mtime_ns, status.st_size)
+    return found
+
+
+@lru_cache(maxsize=4)
 def _users(path: Path, changed: int, size: int) -> Mapping[str, User]:
     """Loaded once a process and version of the file."""
     try:
@@ -132,7 +147,12 @@ def _entry(
     if not raw.user:
         yield Skipped.AUTHORLESS
         return
+    if user is None and raw.user_profile is not None:
+        user = User(id=raw.user, profile=raw.user_profile)
+        yield from (Named(platform="slack", author=raw.user, name=name) for name in user.names()[1:])
     content = raw.text or ""
+    if not content.strip() or content.strip().lower() in STAND_INS:
+        content = text_of(raw.blocks)
     if len(content) > RAW_LIMIT:
         yield Skipped.TOO_LONG
         return
@@ -145,25 +165,31 @@ def _entry(
     if markup.COMMAND.match(text):
         yield Skipped.COMMAND
         return
+    id_, thread = _ts(raw.ts), _ts(raw.thread_ts)
     try:
-        sent_at = datetime.fromtimestamp(float(raw.ts), UTC)
+        sent_at = datetime.fromtimestamp(float(id_), UTC)
     except (ValueError, OverflowError, OSError):
-        yield Fault(file=label, place=f"message {raw.ts[:40] or '?'}", reason="no readable time in ts; it is left out")
+        yield Fault(file=label, place=f"message {id_[:40] or '?'}", reason="no readable time in ts; it is left out")
         return
-    threaded = bool(raw.thread_ts) and (raw.thread_ts != raw.ts or root)
+    threaded = bool(thread) and (thread != id_ or root)
     yield Message(
         conversation=Conversation(
             platform="slack",
             channel=channel,
-            thread=raw.thread_ts if threaded else None,
+            thread=thread if threaded else None,
             kind=Kind.THREAD if threaded else kind,
         ),
-        id=raw.ts,
+        id=id_,
         author=raw.user,
         author_name=user.names()[0] if user else "someone",
         text=text,
         sent_at=sent_at,
     )
+
+
+def _ts(value: str | float | None) -> str:
+    """Slack's timestamps are texts with six decimals; programs that copy exports make numbers of them."""
+    return value if isinstance(value, str) else "" if value is None else f"{value:.6f}"
 
 
 def uploaded(text: str) -> str:

@@ -77,35 +77,37 @@ _BETWEEN = re.compile(r"[\s,]*(?:at |um |à |a las |T(?=\d))?")
 def read(text: str) -> Stamp | None:
     """A stamp in any common shape: ISO 8601, numbers, or a month's name in any language; None for anything else."""
     text = plain(text).strip().strip("[]").strip()
-    try:
-        moment = datetime.fromisoformat(text)
-        return Stamp(exact=moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        pass
-    first = _CLOCK.match(text)
-    if first and ":" in first[0] and text[first.end() :].startswith(","):  # `10:15, 13/05/2024`
-        text = f"{text[first.end() + 1 :].strip()}, {first[0]}"
+    if text[4:5] == "-":
+        try:
+            exact = datetime.fromisoformat(text)
+            return Stamp(exact=exact.astimezone(UTC) if exact.tzinfo else exact.replace(tzinfo=UTC))
+        except (ValueError, OverflowError):
+            pass
+    colon, comma = text.find(":"), text.find(",")
+    if 0 < colon < comma:  # `10:15, 13/05/2024`
+        first = _CLOCK.match(text)
+        if first and ":" in first[0] and first.end() == comma:
+            text = f"{text[comma + 1 :].strip()}, {first[0]}"
     found = _DATE.match(text)
     if found:
-        return _timed(Stamp((int(found[1]), int(found[2]), int(found[3]))), text[found.end() :])
+        return _timed((int(found[1]), int(found[2]), int(found[3])), "", text[found.end() :])
     named = _NAMED.match(text)
     if named:
         number = next(n for n in ("", "2", "3") if named[f"month{n}"])
         numbers = (int(named[f"year{number}"]), 0, int(named[f"day{number}"]))
-        return _timed(Stamp(numbers, named[f"month{number}"]), text[named.end() :])
+        return _timed(numbers, named[f"month{number}"], text[named.end() :])
     return None
 
 
-def _timed(stamp: Stamp, rest: str) -> Stamp | None:
+def _timed(numbers: tuple[int, int, int], month: str, rest: str) -> Stamp | None:
     rest = rest[_BETWEEN.match(rest).end() :]  # type: ignore[union-attr] # it matches the empty text too
     if not rest:
-        return stamp
+        return Stamp(numbers, month)
     clock = _CLOCK.fullmatch(rest)
     if clock is None:
         return None
-    half = clock["before"] or clock["after"] or ""
     time = (int(clock["hour"]), int(clock["minute"]), int(clock["second"] or 0))
-    return Stamp(stamp.numbers, stamp.month, time, half)
+    return Stamp(numbers, month, time, clock["before"] or clock["after"] or "")
 
 
 def decide(stamps: Iterable[Stamp]) -> Style:
@@ -185,7 +187,7 @@ def parse(text: str, style: Style | None = None) -> datetime | None:
 
 def clock_of(text: str) -> tuple[int, int, int] | None:
     """Hour, minute, second of `10:30`, `10.30` or `10:30:05 PM`."""
-    stamp = _timed(Stamp(), plain(text).strip())
+    stamp = _timed((0, 0, 0), "", plain(text).strip())
     if stamp is None:
         return None
     hour, minute, second = stamp.clock

@@ -6,6 +6,7 @@ is read as Windows-1252, the commonest other encoding of chat logs, and the firs
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from training.exports.items import Fault
 
 HEAD = 64 << 10
 """Bytes looked at to recognise a format."""
+BLOCK = 1 << 20
+"""Bytes read at a time, to the end of the line in which they end."""
+PIECE = 4 << 20
+"""Bytes of a piece that is read by itself."""
 MAX_LINE = 4 << 20
 """Bytes; the rest of a longer line is read as further lines, so that memory stays flat."""
 
@@ -35,34 +40,73 @@ def head(path: Path) -> str:
     return start.decode(encoding_of(start), "replace")
 
 
-def lines(path: Path, label: str) -> Iterator[tuple[int, str] | Fault]:
-    """Numbered lines (from 1) without their ends, and at most one Fault about the encoding."""
+def lines(
+    path: Path, label: str, *, start: int = 0, end: int | None = None, before: int = 0
+) -> Iterator[tuple[int, str] | Fault]:
+    """Numbered lines (from 1) without their ends, and at most one Fault about the encoding.
+
+    Of UTF-8 also the lines of a piece, `file[start:end]`, behind `before` others.
+    """
     with path.open("rb") as raw:
         encoding = encoding_of(raw.read(4))
-        raw.seek(0)
+        raw.seek(start)
         if encoding != "utf-8-sig":
-            text = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline=None)
+            wrapped = io.TextIOWrapper(raw, encoding=encoding, errors="replace", newline=None)
             number = 0
-            while line := text.readline(MAX_LINE):
+            while line := wrapped.readline(MAX_LINE):
                 number += 1
                 yield number, line.rstrip("\r\n")
             return
         reported = False
-        number = 0
-        while data := raw.readline(MAX_LINE):
-            number += 1
-            if number == 1 and data.startswith(codecs.BOM_UTF8):
-                data = data[3:]
+        number = before
+        left = path.stat().st_size - start if end is None else end - start
+        while left > 0 and (block := raw.read(min(BLOCK, left))):
+            block += raw.readline(min(MAX_LINE, left - len(block))) if left > len(block) else b""
+            left -= len(block)
+            if number == 0:
+                block = block.removeprefix(codecs.BOM_UTF8)
             try:
-                line = data.decode()
+                text = block.decode()
             except UnicodeDecodeError:
-                line = data.decode("cp1252", "replace")
-                if not reported:
-                    yield Fault(
-                        file=label, place=f"line {number}", reason="not UTF-8; such lines are read as Windows-1252"
-                    )
-                    reported = True
-            yield number, line.rstrip("\r\n")
+                for data in block.removesuffix(b"\n").split(b"\n"):
+                    number += 1
+                    try:
+                        line = data.decode()
+                    except UnicodeDecodeError:
+                        line = data.decode("cp1252", "replace")
+                        if not reported:
+                            reason = "not UTF-8; such lines are read as Windows-1252"
+                            yield Fault(file=label, place=f"line {number}", reason=reason)
+                            reported = True
+                    yield number, line.rstrip("\r")
+                continue
+            if "\r" in text:
+                text = text.replace("\r\n", "\n")
+            found = text.split("\n")
+            if text.endswith("\n"):
+                found.pop()
+            yield from enumerate(found, number + 1)
+            number += len(found)
+
+
+def cuts(path: Path, between: re.Pattern[bytes], *, size: int = PIECE) -> Iterator[tuple[int, int, int]]:
+    """Pieces of a UTF-8 file, cut where `between` begins: start, end and the number of lines before it."""
+    whole = path.stat().st_size
+    with path.open("rb") as file:
+        plain = encoding_of(file.read(4)) == "utf-8-sig"
+        start = lines_before = 0
+        while plain and whole - start > 2 * size:
+            file.seek(start)
+            data = file.read(size)
+            rest = file.read(size)
+            found = between.search(rest)
+            if found is None:
+                break
+            data += rest[: found.start()]
+            yield start, start + len(data), lines_before
+            start += len(data)
+            lines_before += data.count(b"\n")
+    yield start, whole, lines_before
 
 
 def recode(path: Path, into: Path) -> None:

@@ -2,7 +2,8 @@
 
 Knows the frames a line may have, and that a file keeps to one. A line without a stamp goes on with the message above
 it. What WhatsApp itself wrote is told by how it is marked (no name, U+200E in front, angle brackets), which holds in
-every language, and where a program has taken the marks away, by the table of sentences in `whatsapp.toml`.
+every language, and where a program has taken the marks away, by the table of sentences in `whatsapp.toml`. Pages of
+signal-export (`.md`) have the iPhone's frame too.
 """
 
 import re
@@ -29,7 +30,7 @@ _FRAMES = {
     "colon": re.compile(rf"(?P<stamp>{_DATED}[, ]+{stamps.CLOCK}): (?=[^:\n]{{1,60}}: )"),
 }
 _BEGINS = re.compile(r"\[|\d|[^\W\d_]")
-_NAMED = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>(?:[ \u200e\u200f].*)?)", re.DOTALL)
+_NAMED = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>(?:[ \u200e\u200f].*)?)\Z", re.DOTALL)
 _NAMED_CLOSE = re.compile(r"(?P<name>[^:\n]{1,100}?):(?P<text>.*)", re.DOTALL)
 MAX_STAMP = 80
 """Characters in which a stamp ends."""
@@ -180,6 +181,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
 
     style = stamps.decide(dates())
     context = {
+        "platform": "signal" if path.suffix.lower() == ".md" else "whatsapp",
         "channel": identity.by_path(label),
         "style": str(style),
         "frame": frame,
@@ -217,7 +219,7 @@ def _entries(part: Part) -> Iterator[_Entry | Fault]:
 def read(part: Part) -> Iterator[Item]:
     where = part.context
     conversation = Conversation(
-        platform="whatsapp", channel=where["channel"], kind=Kind.DIRECT if where["direct"] else Kind.CHANNEL
+        platform=where["platform"], channel=where["channel"], kind=Kind.DIRECT if where["direct"] else Kind.CHANNEL
     )
     style = stamps.Style.parse(where["style"])
     named = _NAMED_CLOSE if where["close"] else _NAMED

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.dataset import FileFault
-from training.finetune.knobs import Settings
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import FileFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Outcome:
     """Training loss, nats a target token."""
     held_out: tuple[Point, ...]
     """Held-out reply bits per byte at each look."""
-    settings: Settings
+    settings: FinetuneConfig
 
     @property
     def improved(self) -> bool:

@@ -15,19 +15,19 @@ from transformers import set_seed
 
 from core.errors import DialogueError
 from core.generator.families import FAMILIES
-from training import checkpoints
-from training.base import add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
-from training.dataset import Encoder, Targets, divide, encode_rows
-from training.finetune.folder import open_run
-from training.finetune.knobs import Settings
+from training.evaluation.likelihood import likelihood
+from training.evaluation.memorization import LeftOut
+from training.finetune import checkpoints
+from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import Encoder, Targets, divide, encode_rows
 from training.finetune.logs import LogTo, check_log_to, logged
+from training.finetune.lora import fold
+from training.finetune.model import MaskedLossModel
 from training.finetune.outcome import Outcome, Point, Progress
+from training.finetune.packed import fuse
+from training.finetune.run_folder import open_run
 from training.finetune.trainer import make_trainer
-from training.learner import Learner
-from training.likelihood import likelihood
-from training.lora import fold
-from training.memorization import LeftOut
-from training.packed import fuse
 from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
@@ -42,7 +42,7 @@ def finetune(
     held_out: Sequence[Path] = (),
     name: str | None = None,
     adapter: Path | None = None,
-    settings: Settings = Settings(),
+    settings: FinetuneConfig = FinetuneConfig(),
     left_out: LeftOut = LeftOut(),
     resume: bool = False,
     log_to: LogTo = "none",
@@ -155,7 +155,7 @@ def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
 
 
-def with_lora(model: Learner, settings: Settings, base: str) -> PeftModel:
+def with_lora(model: MaskedLossModel, settings: FinetuneConfig, base: str) -> PeftModel:
     family = FAMILIES[model.config.model_type]
     config = LoraConfig(
         r=settings.rank,

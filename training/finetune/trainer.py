@@ -23,13 +23,13 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from training import checkpoints
-from training.base import device, inner, wants_bf16
-from training.dataset import Corpus, Encoder, Rows, Targets, collate, encode_rows
-from training.finetune.knobs import Settings
+from training.evaluation.likelihood import byte_counts, sum_by_dialogue
+from training.finetune import checkpoints
+from training.finetune.base import device, inner, wants_bf16
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import Corpus, Encoder, Rows, Targets, collate, encode_rows
 from training.finetune.logs import LogTo
 from training.finetune.outcome import Progress
-from training.likelihood import byte_counts, sum_by_dialogue
 
 CURVE_POINTS = 200
 """Most points of the loss curve that are kept."""
@@ -96,11 +96,11 @@ class ReplyTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """The trainer's own checkpoint, then its seal, by the first process once all have written."""
+        """The trainer's own checkpoint, then its checksums, by the first process once all have written."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoints.seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+            checkpoints.write_checksums(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
 
 def make_trainer(
@@ -110,7 +110,7 @@ def make_trainer(
     held: Corpus,
     *,
     run: Path,
-    settings: Settings,
+    settings: FinetuneConfig,
     log_to: LogTo,
     on_progress: Callable[[Progress], None] | None,
 ) -> ReplyTrainer:

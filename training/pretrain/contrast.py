@@ -1,7 +1,7 @@
 """Telling the true reply from others: the second lesson of the cool-down, beside foreseeing every token.
 
 A row holds a piece of a dialogue and, behind it, other people's replies to some of its moments. Each of those reads the
-dialogue up to its moment and itself, as if it stood there (the layout of `training.ranking`). The loss is −log of the
+dialogue up to its moment and itself, as if it stood there (the layout of `evaluation.ranking`). The loss is −log of the
 true reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the right
 answer by Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of van den
 Oord et al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to let a reply

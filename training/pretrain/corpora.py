@@ -114,7 +114,7 @@ def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
     """The dialogue, or for every MIDWAY_EVERY-th the rest of it from one of Person2's turns, each turn as often.
 
     So the model learns how likely a reply is when nothing is known of what it answers, which ranking by mutual
-    information takes off (`training.ranking`). Otherwise a text that begins with `Person2:` is foreign to it, and it
+    information takes off (`evaluation.ranking`). Otherwise a text that begins with `Person2:` is foreign to it, and it
     expects an opening there, not a reply.
     """
     if number % MIDWAY_EVERY or len(turns) < MIDWAY_TURNS:

@@ -1,4 +1,4 @@
-"""Held-out bits per byte by the convention of `training.likelihood`, so that a figure from here and one from
+"""Held-out bits per byte by the convention of `training.evaluation.likelihood`, so that a figure from here and one from
 `person2 evaluate` may stand side by side; a test holds the two together.
 
 A dialogue longer than the context is read in windows that overlap by half; each token counts once, with at least half

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
-from training.base import device as usual
-from training.base import wants_bf16
+from training.finetune.base import device as usual
+from training.finetune.base import wants_bf16
 
 
 class Device(StrEnum):

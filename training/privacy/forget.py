@@ -3,7 +3,7 @@
 Knows where an installation keeps things under its home, and by `IMPORTED` where it wrote dialogue files elsewhere;
 decides nothing about who may ask. The order matters to a training that runs meanwhile: memory and files first, the
 shelf last, so that either the training sees that somebody has gone or the shelf shows what it learned (see
-`training.learning`).
+`training.finetune.pipeline`).
 """
 
 import logging

@@ -7,9 +7,9 @@ from typing import Any
 
 from core.adapters import CARD, Card
 from core.dialogue import Dialogue, render
-from training.copying import Extraction
 from training.data import manifest
-from training.dataset import load
+from training.evaluation.copying import Extraction
+from training.finetune.dataset import load
 
 PSEUDONYM = 6
 """Letters of a keyed hash that stand for a person."""

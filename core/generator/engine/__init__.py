@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 
 from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
+from core.generator.chat_template import read_chat_template
 from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
 from core.generator.engine.engine import Engine, Limits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
@@ -108,6 +109,7 @@ def load(
         device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
         fingerprint=folder_fingerprint(folder),
         biases=biases,
+        template=read_chat_template(folder, tokenizer.library),
         weights=weights,
         limits=Limits(
             max_batch=max_batch,

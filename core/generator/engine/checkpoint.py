@@ -20,7 +20,16 @@ from torch import Tensor
 from core.errors import ModelError
 from core.generator.families import Family, context_of, family_of
 
-FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "vocab.json", "merges.txt"]
+FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+]
 """What is taken from a hub repository; `pytorch_model.bin` only where it has no safetensors."""
 _ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 

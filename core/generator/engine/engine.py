@@ -19,12 +19,14 @@ from torch import Tensor
 
 from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
 from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
+from core.generator.chat_template import ChatTemplate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
 from core.generator.engine.memory import give_back
 from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
+from core.generator.persona import with_persona
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +78,13 @@ class Engine:
         weights: Callable[[Site], Tensor],
         limits: Limits,
         advice: str = "",
+        template: ChatTemplate | None = None,
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._tokenizer, self._limits = model, tokenizer, limits
         self._name, self._device, self._fingerprint, self._advice = name, device, fingerprint, advice
-        self._biases, self._weights = biases, weights
+        self._biases, self._weights, self._template = biases, weights, template
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
         self._scheduler = Scheduler(model=model, pool=pool, tokenizer=tokenizer, chunk=limits.prefill_chunk)
@@ -122,6 +125,7 @@ class Engine:
         sampling: Sampling,
         adapter: Adapter | None = None,
         conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         arrived = self._clock()
         validate(sampling)
@@ -130,8 +134,14 @@ class Engine:
         if adapter is not None:
             lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
         limit = self.context_length - room_for(sampling, self.context_length)
-        encode = self._tokenizer.prompt
-        ids = encode(prompt, limit) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt, limit)
+
+        def encode() -> list[int]:
+            if lora is None and self._template is not None:
+                return self._template.encode(prompt, persona, limit)
+            framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
+            return self._tokenizer.prompt(framed, limit)
+
+        ids = encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
         request = _Request(
             prompt=ids,
             sampling=sampling,

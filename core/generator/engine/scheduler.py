@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from core.generator import INFORMATION, Sampling
 from core.generator.engine.kv_cache import KVCachePool
@@ -22,7 +23,7 @@ from core.generator.engine.sampling import RowSampling, choose
 from core.generator.engine.tokenizer import Tokenizer
 
 IDLE_CHUNKS = 4
-"""Pieces of prompts read in one step while nobody is in the middle of a reply."""
+"""Chunks of prompts read in one step while nobody is in the middle of a reply."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -43,6 +44,8 @@ class Sequence:
     reused: int
     """Prompt tokens that were in the cache already."""
     finish: Literal["stop", "length", "damaged"] | None = None
+    nats: float = 0.0
+    """Logarithm of the probability of its new tokens, where replies are compared."""
     leader: "Sequence | None" = None
     """Who reads the prompt for it; None once it has the prompt itself."""
 
@@ -101,22 +104,32 @@ class Scheduler:
         return candidate
 
     def information(self, sequences: abc.Sequence[Sequence]) -> list[float]:
-        """How much the prompt says about each finished reply, in nats (`core.generator.INFORMATION`)."""
-        chunks: list[Chunk] = []
-        said: list[NDArray[np.int64]] = []
-        for sequence in sequences:
-            reply = sequence.tokens[sequence.prompt_tokens : sequence.count]
-            bare = [*self.tokenizer.start, *self._last_line(sequence), *reply[:-1].tolist()]
-            given = sequence.tokens[sequence.prompt_tokens - 1 : sequence.count - 1].tolist()
-            cache = self.model.new_cache(len(bare))
-            for own, start, tokens in ((sequence.cache, sequence.prompt_tokens - 1, given), (cache, 0, bare)):
-                chunks.append(Chunk(cache=own, start=start, tokens=tokens, lora=sequence.lora, logits=len(reply)))
-                said.append(reply)
-        targets = torch.from_numpy(np.concatenate(said))[:, None]
-        logits = self.model.forward(chunks)
-        nats = (logits.gather(1, targets)[:, 0] - logits.logsumexp(dim=1)).split([len(reply) for reply in said])
-        sums = [float(one.sum()) for one in nats]
-        return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
+        """How much the prompt says about each finished reply to it, in nats (`core.generator.INFORMATION`).
+
+        What a reply's tokens were worth behind the prompt was noted as they were drawn. What they are worth behind its
+        last line alone is computed here, for all of them behind one reading of that line.
+        """
+        lora = sequences[0].lora
+        line = [*self.tokenizer.start, *self._last_line(sequences[0])]
+        front = len(line) - 1
+        read = self.model.new_cache(len(line))
+        if front:
+            self.model.forward([Chunk(cache=read, start=0, tokens=line[:-1], lora=lora, logits=0)])
+        said = [sequence.tokens[sequence.prompt_tokens : sequence.count] for sequence in sequences]
+        logits = self.model.forward(
+            [
+                Chunk(
+                    cache=read.resized(len(line) + len(reply), keep=front),
+                    start=front,
+                    tokens=[line[-1], *reply[:-1].tolist()],
+                    lora=lora,
+                    logits=len(reply),
+                )
+                for reply in said
+            ]
+        )
+        nats = _log_probabilities(logits, torch.from_numpy(np.concatenate(said))).split([len(reply) for reply in said])
+        return [sequence.nats - INFORMATION * float(bare.sum()) for sequence, bare in zip(sequences, nats, strict=True)]
 
     def _last_line(self, sequence: Sequence) -> abc.Sequence[int]:
         """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
@@ -148,7 +161,14 @@ class Scheduler:
             RowSampling(sampling=sequence.sampling, rng=sequence.rng, seen=sequence.tokens[: sequence.count])
             for sequence in choosing
         ]
-        for sequence, token in zip(choosing, choose(logits, choosers, self.model.search), strict=True):
+        compared = [row for row, sequence in enumerate(choosing) if sequence.sampling.best_of > 1]
+        drawn_from = logits[compared].clone() if compared else logits  # choosing changes them
+        tokens = choose(logits, choosers, self.model.search)
+        if compared:
+            drawn = torch.tensor([tokens[row] or 0 for row in compared])
+            for row, nats in zip(compared, _log_probabilities(drawn_from, drawn).tolist(), strict=True):
+                choosing[row].nats += nats
+        for sequence, token in zip(choosing, tokens, strict=True):
             self._append(sequence, token)
         return len(choosing)
 
@@ -217,3 +237,8 @@ class Scheduler:
 def room_for(sampling: Sampling, context: int) -> int:
     """Most tokens a reply may have: at least one of the prompt stays in front of it."""
     return min(sampling.max_new_tokens, context - 1)
+
+
+def _log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(M, V) float32 and (M,) int64 → (M,)"""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=1)

@@ -28,7 +28,7 @@ class Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        self._tokenizer = self.library = tokenizer
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids

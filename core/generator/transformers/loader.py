@@ -12,12 +12,13 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from core.adapters.validation import PROBE, fingerprint
 from core.errors import ModelError
+from core.generator.chat_template import ChatTemplate
 from core.generator.families import Family, context_of, family_of
 from core.generator.vocabulary import end_tokens, start_tokens
 
@@ -38,6 +39,8 @@ class Base:
     layers: dict[str, tuple[int, int]]
     """Inputs and outputs of every layer an adapter may change, by its name (`transformer.h.0.attn.c_attn`)."""
     fingerprint: str
+    template: ChatTemplate | None = None
+    """How the base is asked where no adapter speaks through it."""
 
     @property
     def context_length(self) -> int:
@@ -69,14 +72,17 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
-        family, model, tokenizer = _from_pretrained(name, str(folder), kind, local=True)
+        family, model, shell = _from_pretrained(name, str(folder), kind, local=True)
     elif isinstance(base, Path) or folder.is_absolute() or name.startswith((".", "~")):
         raise ModelError(f"there is no folder {folder}: set BASE_MODEL to an existing folder, a hub name or starter")
     else:
         try:
-            family, model, tokenizer = _from_pretrained(name, name, kind, local=True)
+            family, model, shell = _from_pretrained(name, name, kind, local=True)
         except ModelError:
-            family, model, tokenizer = _from_pretrained(name, name, kind, local=False)
+            family, model, shell = _from_pretrained(name, name, kind, local=False)
+    tokenizer = getattr(shell, "backend_tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise ModelError(f"the tokenizer of {name} has no tokenizer.json form: save it as a fast tokenizer")
     ends = end_tokens(tokenizer, model.config.to_dict())
     if not ends or tokenizer.get_vocab_size() > model.config.vocab_size:
         raise ModelError(
@@ -102,6 +108,7 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
             if place.endswith(family.linear) and isinstance(module, (Conv1D, torch.nn.Linear))
         },
         fingerprint=fingerprint(model.config.to_dict(), probe(model)),
+        template=_template(shell, tokenizer),
     )
 
 
@@ -121,7 +128,7 @@ def _sizes(module: torch.nn.Module) -> tuple[int, int]:
 
 def _from_pretrained(
     name: str, source: str, dtype: torch.dtype, *, local: bool
-) -> tuple[Family, PreTrainedModel, Tokenizer]:
+) -> tuple[Family, PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         with _quiet() if local else nullcontext():
             config = AutoConfig.from_pretrained(source, local_files_only=local)
@@ -136,10 +143,19 @@ def _from_pretrained(
             f"the model {name} is neither in the local cache nor to be had from the Hugging Face hub ({reason}):"
             " check the name and the network, or set BASE_MODEL=starter or to a folder"
         ) from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise ModelError(f"the tokenizer of {name} has no tokenizer.json form: save it as a fast tokenizer")
-    return family, model, backend
+    return family, model, tokenizer
+
+
+def _template(shell: PreTrainedTokenizerBase, tokenizer: Tokenizer) -> ChatTemplate | None:
+    source = shell.chat_template
+    if isinstance(source, dict):  # several, by name
+        source = source.get("default")
+    named = {name: getattr(shell, name, None) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    return (
+        ChatTemplate(source, tokenizer, **{name: str(token) for name, token in named.items() if token})
+        if source
+        else None
+    )
 
 
 def _device(wanted: str) -> torch.device:

@@ -21,6 +21,7 @@ import torch
 
 from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
 from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
+from core.generator.persona import with_persona
 from core.generator.transformers.adapter_pool import AdapterPool, Key, Prepared, key_of, prepare
 from core.generator.transformers.decoding import Batch, Row, make_row
 from core.generator.transformers.loader import Base, load_base
@@ -136,6 +137,7 @@ class TransformersGenerator:
         sampling: Sampling,
         adapter: Adapter | None = None,
         conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         arrived = self._clock()
         validate(sampling)
@@ -143,8 +145,17 @@ class TransformersGenerator:
         key = self._adapters.known(key_of(adapter)) if adapter else None
         if adapter is not None and key is not None and not self._adapters.has(key):
             key = await self._fetch(adapter)
-        encode = self._base.encode
-        ids = encode(prompt) if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode, prompt)
+        limit = self.context_length - min(sampling.max_new_tokens, self.context_length - 1)
+
+        def encode() -> list[int]:
+            if adapter is None and self._base.template is not None:
+                ids = self._base.template.encode(prompt, persona, limit)
+                start = list(self._base.start)
+                return ids[len(start) :] if ids[: len(start)] == start else ids  # each row begins with it
+            framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
+            return self._base.encode(framed)
+
+        ids = encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
         request = _Request(
             ids=ids,
             sampling=sampling,

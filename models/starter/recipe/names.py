@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.dialogue import Dialogue, Turn
-from core.reranking import calls_a_stranger
+from core.reranking import uses_unknown_name
 
 AGAIN = 24
 """Names under which one moment is taken."""
@@ -49,7 +49,7 @@ def answered_by_name(turns: Dialogue) -> str | None:
 def strange(turns: Dialogue) -> bool:
     """Whether an answer calls somebody by a name that nobody said before."""
     return any(
-        calls_a_stranger(" ".join(turn.text for turn in turns[:at]), turns[at].text) for at in range(1, len(turns), 2)
+        uses_unknown_name(" ".join(turn.text for turn in turns[:at]), turns[at].text) for at in range(1, len(turns), 2)
     )
 
 

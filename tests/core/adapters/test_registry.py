@@ -225,7 +225,7 @@ def test_a_shelf_that_cannot_be_written(shelf: AdapterRegistry, tmp_path: Path) 
     """A file stands where the folder should be: a sentence that names it, for each way of writing."""
     (tmp_path / "blocked").write_text("")
     blocked = AdapterRegistry(tmp_path / "blocked" / "adapters")
-    with pytest.raises(AdapterError, match=r"the shelf in .*blocked.* cannot be written"):
+    with pytest.raises(AdapterError, match=r"the adapters in .*blocked.* cannot be written"):
         blocked.add(tmp_path / "made", card("x"))
     with pytest.raises(AdapterError, match="cannot be written"):
         blocked.use("none")

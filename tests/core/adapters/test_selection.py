@@ -40,11 +40,19 @@ class Listener(FakeGenerator):
     overflows: set[str] = field(default_factory=set)
 
     async def generate(
-        self, prompt: str, *, sampling: Sampling, adapter: Adapter | None = None, conversation: str | None = None
+        self,
+        prompt: str,
+        *,
+        sampling: Sampling,
+        adapter: Adapter | None = None,
+        conversation: str | None = None,
+        persona: str = "",
     ) -> Completion:
         if adapter is not None and adapter.id in self.overflows:
             raise NumericalError("the model's numbers are not finite")
-        return await super().generate(prompt, sampling=sampling, adapter=adapter, conversation=conversation)
+        return await super().generate(
+            prompt, sampling=sampling, adapter=adapter, conversation=conversation, persona=persona
+        )
 
     async def load(self, adapter: Adapter) -> None:
         if adapter.id in self.stumbles:
@@ -118,7 +126,7 @@ async def test_a_bad_promotion_is_refused_with_one_line(
         await voices.look()
     assert await spoken(voices) == "one"
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "one goes on speaking: the adapter 'two' was made for another base: choose another"
+        "one stays active: the adapter 'two' was made for another base: choose another"
     ]
     shelf.use("three")
     await voices.look()
@@ -134,7 +142,7 @@ async def test_a_refused_adapter_promoted_again_is_told_again(
     for name in ("one", "two", "one", "two"):
         shelf.use(name)
         await voices.look()
-    assert len([line for line in caplog.messages if "goes on speaking" in line]) == 2
+    assert len([line for line in caplog.messages if "stays active" in line]) == 2
     generator.refuses.clear()
     for name in ("one", "two"):
         shelf.use(name)
@@ -241,7 +249,7 @@ async def test_whatever_fails_in_loading_is_a_refusal(shelf: AdapterRegistry, ca
     assert await spoken(voices) == "one"
     assert [await spoken(voices, "two") for _ in range(3)] == ["one"] * 3
     assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
-        "one goes on speaking: it cannot be loaded (rank 0)",
+        "one stays active: it cannot be loaded (rank 0)",
         f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
@@ -270,7 +278,7 @@ async def test_a_voice_that_overflows_in_service_gives_way(
         assert (heard.adapter, heard.notice) == ("one", False)
         await voices.look()
     assert [line for line in caplog.messages if "two" in line] == [
-        "two cannot speak (the model's numbers are not finite); one is active now"
+        "two cannot speak (the model's numbers are not finite); one is now active"
     ]
     assert await spoken(voices, "two") == "one"
     shelf.use("three")

@@ -56,6 +56,7 @@ static Model model_of(const Kernels *k, int llama)
         l->linear[ATTENTION_OUT] = linear(k, WIDTH, WIDTH, parts, 1);
         l->linear[UP] = linear(k, WIDTH, inner, parts + 1, llama ? 2 : 1);
         l->linear[DOWN] = linear(k, INNER, WIDTH, parts + (llama ? 3 : 2), 1);
+        for (int i = 0; i < LINEARS; i++) l->linear[i].outliers = llama;
         for (int i = 0; i < 2; i++) {
             l->norm[i] = floats(WIDTH, 0.2f, 1.0f);
             l->shift[i] = llama ? 0 : floats(WIDTH, 0.2f, 0.0f);

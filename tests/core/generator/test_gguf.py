@@ -14,8 +14,8 @@ from core.generator.bases import SMOLLM2, STARTER, locate
 from core.generator.families import FAMILIES
 from core.generator.gguf_file import unpacked
 from tests.models import tiny_adapter, tiny_base
-from training.gguf_export import Kind
-from training.merge import merge
+from training.publish.gguf_export import Kind
+from training.publish.merge import merge
 
 TEXT = "Person1: hello there\nPerson2: hi, how are you today? é🎉"
 

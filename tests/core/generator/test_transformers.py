@@ -19,7 +19,7 @@ from core.generator import Adapter, Completion, Generator, Sampling
 from core.generator.transformers import TransformersGenerator, load
 from core.generator.transformers.loader import load_base
 from tests.models import tiny_adapter, tiny_model, tiny_tokenizer
-from training.base import wants_bf16
+from training.finetune.base import wants_bf16
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12, stop="", repetition_penalty=1)
 DRAWN = Sampling(seed=5, max_new_tokens=12, stop="", top_k=40)

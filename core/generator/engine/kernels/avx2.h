@@ -1,17 +1,19 @@
 /* AVX2, FMA and F16C: vectors of 8 floats. With AVX-VNNI, int8 weights around 128 times int8 activations. Without it,
- * int8 weights widened to 16 bits times activations of 11 bits, for two products of int8 do not fit what
- * `vpmaddubsw` adds them up in; 1,023 × 127 × 16,000 inputs still fits an int32, and the finer rounding is free. */
+ * int8 weights widened to 16 bits times activations of 16 bits, for two products of int8 do not fit what `vpmaddubsw`
+ * adds them up in; the finer rounding is free (`levels_of` in `rows.c` keeps sums within an int32). */
 #define WIDE_TILES 1
 #include <immintrin.h>
 
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 #ifdef VNNI
+#define TWICE 1
 typedef int8_t whole_t;
 enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 4, AROUND = 128, LEVELS = 127 };
 #else
+#define TWICE 0
 typedef int16_t whole_t;
-enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 2, AROUND = 0, LEVELS = 1023 };
+enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 2, AROUND = 0, LEVELS = 32767 };
 #endif
 
 static inline vf fma_(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }

@@ -1,5 +1,6 @@
 /* AVX-512 with VNNI: vectors of 16 floats; int8 weights around 128, times int8 activations. */
 #define WIDE_TILES 1
+#define TWICE 1
 #include <immintrin.h>
 
 typedef float vf __attribute__((vector_size(64)));

@@ -15,7 +15,7 @@ enum { GELU_TANH, RELU, GELU, SILU_GATED }; /* the last takes (gate, up) beside 
 typedef struct {
     const int8_t *weight;
     const float *scale, *bias;
-    int64_t inputs, outputs, slot, parts, ends[MAX_PARTS];
+    int64_t inputs, outputs, slot, parts, ends[MAX_PARTS], outliers;
 } Linear;
 typedef struct {
     Linear linear[LINEARS];
@@ -58,8 +58,8 @@ typedef struct {
 typedef struct {
     const Call *call;
     int64_t stride, low_stride; /* of `whole` in numbers, of `low` a part */
-    char *whole;                /* (rows, stride): rounded activations */
-    int32_t *sum;               /* (rows,): of each rounded row */
+    char *whole;                /* (rows, 1 or 2, stride): rounded activations */
+    int32_t *sum;               /* (rows, 1 or 2): of each rounded row */
     float *scale, *low;         /* (rows,), (rows, MAX_PARTS, low_stride): adapters' low-rank parts */
 } Prepared;
 
@@ -77,7 +77,6 @@ struct Kernels {
     int64_t group;   /* inputs of one output that lie together; 0: all of them */
     int64_t around;  /* what is added to a weight or key: 128 where the processor multiplies unsigned by signed */
     int64_t whole;   /* bytes of a rounded activation */
-    int64_t levels;  /* its largest magnitude */
     void (*embed)(const Model *, const Row *, float *x);
     void (*normalise)(const Model *, const float *x, const float *weight, const float *shift, float *out);
     void (*gate)(float *x, int64_t inner); /* silu(x) times what lies `inner` behind it, in place */

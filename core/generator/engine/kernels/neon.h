@@ -1,5 +1,6 @@
 /* aarch64 with dot products (Armv8.2): vectors of 4 floats; int8 times int8, four products a lane. With MATMUL (i8mm,
  * Armv8.6) two rows times two columns, eight products a lane; its sums are the same. */
+#define TWICE 1
 #include <arm_neon.h>
 
 typedef float vf __attribute__((vector_size(16)));

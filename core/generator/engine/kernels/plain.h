@@ -1,8 +1,9 @@
-/* Any processor: plain C, in loops that compilers turn into vectors. Activations have 11 bits (see `avx2.h`). */
+/* Any processor: plain C, in loops that compilers turn into vectors. Activations have up to 16 bits (see `avx2.h`). */
+#define TWICE 0
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef int16_t whole_t;
-enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 1, GROUP = 0, AROUND = 0, LEVELS = 1023 };
+enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 1, GROUP = 0, AROUND = 0, LEVELS = 32767 };
 
 static inline vf select_(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 static inline vf fma_(vf a, vf b, vf c) { return a * b + c; }

@@ -161,10 +161,21 @@ INLINE float largest_magnitude(const float *x, int64_t n)
     return most < 1e-10f ? 1e-10f : most;
 }
 
-/* x (n) float → q (n) of ±LEVELS; returns the scale, and the sum of q. */
+/* The most levels for which no sum of products with weights of ±127 leaves an int32: |Σ w q| ≤ 127 Σ|q|, and
+ * Σ|q| ≤ levels Σ|x| / most + n / 2. A row with outliers has a small Σ|x| beside its largest, so it gets them all. */
+INLINE float levels_of(const float *x, int64_t n, float most)
+{
+    if (LEVELS == 127) return LEVELS;
+    vf total = all(0.0f);
+    for (int64_t i = 0; i < n; i += LANES) total += max_(load(x + i), -load(x + i));
+    float levels = (16900000.0f - (float)n) * most / sum_of(total);
+    return levels < LEVELS ? levels : LEVELS;
+}
+
+/* x (n) float → q (n) of ±LEVELS at most; returns the scale, and the sum of q. */
 INLINE float round_off(const float *x, whole_t *q, int64_t n, int32_t *sum)
 {
-    float most = largest_magnitude(x, n), inverse = LEVELS / most;
+    float most = largest_magnitude(x, n), levels = levels_of(x, n, most), inverse = levels / most;
     vi total = {0};
     for (int64_t i = 0; i < n; i += LANES) {
         vi v = nearest(load(x + i) * inverse);
@@ -175,7 +186,28 @@ INLINE float round_off(const float *x, whole_t *q, int64_t n, int32_t *sum)
     memcpy(each, &total, sizeof each);
     *sum = 0;
     for (int i = 0; i < LANES; i++) *sum += each[i];
-    return most / LEVELS;
+    return most / levels;
+}
+
+/* x (n) float → two rows of int8, `stride` apart: q = 128 × the first + the second, of ±16,256; returns the scale, and
+ * the sums of both. For inputs with outliers, beside which eight bits leave the rest too few levels. */
+INLINE float round_twice(const float *x, whole_t *q, int64_t stride, int64_t n, int32_t *sum)
+{
+    float most = largest_magnitude(x, n), inverse = 127 * 128 / most;
+    vi total[2] = {{0}, {0}};
+    for (int64_t i = 0; i < n; i += LANES) {
+        vi v = nearest(load(x + i) * inverse), high = (v + 64) >> 7, low = v - (high << 7);
+        total[0] += high, total[1] += low;
+        store_whole(q + i, high);
+        store_whole(q + stride + i, low);
+    }
+    for (int part = 0; part < 2; part++) {
+        int32_t each[LANES];
+        memcpy(each, total + part, sizeof each);
+        sum[part] = 0;
+        for (int i = 0; i < LANES; i++) sum[part] += each[i];
+    }
+    return most / (127 * 128);
 }
 
 /* x (n) float → q (n) of ±127; returns the scale. */
@@ -189,8 +221,10 @@ INLINE float round_int8(const float *x, int8_t *q, int64_t n)
 /* What a row brings to the next product: rounded, and its adapter's low-rank parts. `delta`: the layer's first slot. */
 static void prepare(const Prepared *p, int64_t index, const float *x, const Linear *linear, const Delta *delta)
 {
-    int64_t n = linear->inputs;
-    p->scale[index] = round_off(x, (whole_t *)p->whole + index * p->stride, n, p->sum + index);
+    int64_t n = linear->inputs, twice = TWICE && linear->outliers, at = twice ? 2 * index : index;
+    whole_t *whole = (whole_t *)p->whole + at * p->stride;
+    p->scale[index] =
+        twice ? round_twice(x, whole, p->stride, n, p->sum + at) : round_off(x, whole, n, p->sum + at);
     if (!delta || linear->slot < 0) return;
     for (int64_t part = 0; part < linear->parts; part++) {
         const Delta *one = delta + linear->slot + part;
@@ -209,13 +243,13 @@ static void prepare(const Prepared *p, int64_t index, const float *x, const Line
     }
 }
 
-/* `rows` (a constant where it is inlined) rows of one block of columns. */
-INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, int64_t block)
+/* `rows` rows, each rounded in `parts` (both constants where it is inlined), of one block of columns. */
+INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, int parts, int64_t block)
 {
     const Linear *l = p->linear;
     int32_t sums[ROWS * COLUMNS] __attribute__((aligned(64)));
-    products(l->weight + block * l->inputs * COLUMNS, (const whole_t *)s->whole + first * s->stride, s->stride,
-             l->inputs, rows, COLUMNS, sums);
+    products(l->weight + block * l->inputs * COLUMNS, (const whole_t *)s->whole + first * parts * s->stride, s->stride,
+             l->inputs, rows * parts, COLUMNS, sums);
     int64_t column = block * COLUMNS, part = 0, begin = 0;
     for (; part + 1 < l->parts && column >= l->ends[part]; part++) begin = l->ends[part];
     for (int r = 0; r < rows; r++) {
@@ -226,12 +260,17 @@ INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, i
             delta = row->lora->deltas + p->layer * s->call->model->slots + l->slot + part;
         const float *low = s->low + (index * MAX_PARTS + part) * s->low_stride;
         vf scale = all(s->scale[index]);
-        int32_t off = AROUND * s->sum[index];
+        const int32_t *own = s->sum + index * parts, *from = sums + r * parts * COLUMNS;
         float *out = p->out + index * l->outputs + column;
         for (int c = 0; c < COLUMNS; c += LANES) {
             vi sum;
-            memcpy(&sum, sums + r * COLUMNS + c, sizeof sum);
-            vf y = as_float(sum - off) * scale;
+            memcpy(&sum, from + c, sizeof sum);
+            vf y = as_float(sum - AROUND * own[0]);
+            if (parts == 2) {
+                memcpy(&sum, from + COLUMNS + c, sizeof sum);
+                y = fma_(y, all(128.0f), as_float(sum - AROUND * own[1]));
+            }
+            y *= scale;
             y = fma_(y, load(l->scale + column + c), load(l->bias + column + c));
             if (delta) {
                 const float *up = delta->up + column - begin + c;
@@ -248,18 +287,26 @@ INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, i
 /* All rows times one block of columns, in groups alike: 32 rows by 6 are 6 6 5 5 5 5. */
 static void product(const Prepared *s, const Product *p, int64_t rows, int64_t block)
 {
-    int64_t groups = (rows + ROWS - 1) / ROWS, first = 0;
+    int twice = TWICE && p->linear->outliers;
+    int64_t most = twice ? ROWS / 2 : ROWS, groups = (rows + most - 1) / most, first = 0;
     for (int64_t g = 0; g < groups; g++) {
         int count = (int)((rows - first + groups - g - 1) / (groups - g));
-        switch (count) {
-        case 1: tile(s, p, first, 1, block); break;
-        case 2: tile(s, p, first, 2, block); break;
-        case 3: tile(s, p, first, 3, block); break;
+        switch (twice ? count + ROWS : count) {
+        case 1: tile(s, p, first, 1, 1, block); break;
+        case 2: tile(s, p, first, 2, 1, block); break;
+        case 3: tile(s, p, first, 3, 1, block); break;
 #if WIDE_TILES
-        case 4: tile(s, p, first, 4, block); break;
-        case 5: tile(s, p, first, 5, block); break;
+        case 4: tile(s, p, first, 4, 1, block); break;
+        case 5: tile(s, p, first, 5, 1, block); break;
 #endif
-        default: tile(s, p, first, ROWS, block); break;
+        case ROWS: tile(s, p, first, ROWS, 1, block); break;
+#if TWICE
+        case ROWS + 1: tile(s, p, first, 1, 2, block); break;
+        case ROWS + 2: tile(s, p, first, 2, 2, block); break;
+#if WIDE_TILES
+        case ROWS + 3: tile(s, p, first, 3, 2, block); break;
+#endif
+#endif
         }
         first += count;
     }
@@ -461,7 +508,6 @@ const Kernels JOIN(person2_, KIND) = {
     .group = GROUP,
     .around = AROUND,
     .whole = sizeof(whole_t),
-    .levels = LEVELS,
     .embed = embed,
     .normalise = normalise,
     .gate = gate,

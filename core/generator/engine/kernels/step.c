@@ -75,7 +75,7 @@ EXPORT int64_t person2_scratch(const Call *c)
     const Model *m = c->model;
     int64_t wide = up(widest(m), ALIGNED), low = MAX_PARTS * up(c->max_rank, KEYS);
     int64_t row = up(m->width, ALIGNED) + up(m->layers[0].linear[ATTENTION_OUT].inputs, ALIGNED) + wide + low
-                  + wide * m->kernels->whole / 4 + 3;
+                  + 2 * wide * m->kernels->whole / 4 + 4;
     return c->row_count * row + c->threads * (wide + scores_of(c)) + 2 * phases(m) + 8 * ALIGNED;
 }
 
@@ -201,9 +201,9 @@ EXPORT void person2_step(const Call *call)
     memset(s.mixed, 0, (size_t)(rows * s.mixed_stride) * sizeof *s.mixed); /* heads may not fill the last block */
     s.wide = at, at += rows * wide;
     s.prepared.low = at, at += rows * MAX_PARTS * s.prepared.low_stride;
-    s.prepared.whole = (char *)at, at += rows * wide * m->kernels->whole / 4;
+    s.prepared.whole = (char *)at, at += 2 * rows * wide * m->kernels->whole / 4;
     s.prepared.scale = at, at += rows;
-    s.prepared.sum = (int32_t *)at, at += rows;
+    s.prepared.sum = (int32_t *)at, at += 2 * rows;
     int32_t *runs = (int32_t *)at;
     at += rows + 1;
     s.run_count = find_runs(call, runs);

@@ -1,0 +1,93 @@
+"""A base's chat template (Jinja, as transformers keeps it) → the tokens of a conversation that it continues.
+
+What people and operators wrote is never read as control tokens: the template is filled with marks, and only what stands
+between them is.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from core.dialogue import turns_of
+from core.errors import ModelError, reason
+from core.generator.persona import messages
+
+_MARK = re.compile("\ue000(\\d+)\ue001")
+"""Characters for private use, which no template holds."""
+
+
+class ChatTemplate:
+    """Encodes conversations; may be used from any thread."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer, **tokens: str) -> None:
+        """`tokenizer` reads special tokens in a text as words. `tokens` are what a template may name: `bos_token`,
+        `eos_token` … Raises ModelError for a broken template."""
+        self._words = tokenizer
+        self._controls = Tokenizer.from_str(tokenizer.to_str())
+        self._controls.encode_special_tokens = False
+        self._tokens = tokens
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+        environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise ModelError(f"the base's chat template cannot be read ({reason(error)}): use another base") from error
+
+    def encode(self, prompt: str, persona: str, limit: int) -> list[int]:
+        """Tokens of the conversation in a prompt, with what makes the model answer behind it.
+
+        The oldest turns give way until it has at most `limit` tokens; what is left over that loses its oldest tokens.
+        Raises ModelError where the template refuses the conversation.
+        """
+        turns = turns_of(prompt)
+        while True:
+            ids = self._ids(messages(turns, persona))
+            if len(ids) <= limit or len(turns) <= 1:
+                return ids[-limit:]
+            turns = turns[max(1, len(turns) // 4) :]
+
+    def _ids(self, said: list[dict[str, str]]) -> list[int]:
+        marked = [{**message, "content": f"\ue000{number}\ue001"} for number, message in enumerate(said)]
+        try:
+            text = self._template.render(messages=marked, add_generation_prompt=True, **self._tokens)
+        except TemplateError as error:
+            raise ModelError(
+                f"the base's chat template refuses this conversation ({reason(error)}): choose an adapter"
+            ) from error
+        ids: list[int] = []
+        for number, part in enumerate(_MARK.split(text)):
+            tokenizer, piece = (self._words, said[int(part)]["content"]) if number % 2 else (self._controls, part)
+            ids += tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def read_chat_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template of a base's folder, or None where it has none. Raises ModelError for a broken one."""
+    try:
+        config: Any = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    source: Any = config.get("chat_template")
+    if (folder / "chat_template.jinja").is_file():
+        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if isinstance(source, list):  # several, by name
+        source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    if not source:
+        return None
+    named = {name: config.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    tokens = {name: value["content"] if isinstance(value, dict) else value for name, value in named.items() if value}
+    return ChatTemplate(str(source), tokenizer, **tokens)

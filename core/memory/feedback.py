@@ -1,0 +1,98 @@
+"""What members think of the replies: kept, counted, and read by who learns from them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session, aliased
+
+from core.memory.rows import (
+    CHUNK,
+    post_row,
+)
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, FeedbackRow, MessageRow
+from core.messages import Conversation
+
+
+class Feedback:
+    """👍 and 👎, one a member and reply."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def feedback(
+        self,
+        conversation: Conversation,
+        post: str,
+        member: str | None,
+        liked: bool | None,
+        at: datetime,
+        *,
+        was: bool | None = None,
+    ) -> bool:
+        """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None). False if not our post.
+
+        With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎. Without a
+        member everybody's are taken back.
+        """
+
+        def vote(session: Session) -> bool:
+            found = post_row(session, conversation, post)
+            if found is None:
+                return False
+            taken = [FeedbackRow.message_id == found.message_id, FeedbackRow.platform == conversation.platform]
+            if member is not None:
+                taken.append(FeedbackRow.member == member)
+            if liked is None and was is not None:
+                taken.append(FeedbackRow.liked.is_(was))
+            session.execute(delete(FeedbackRow).where(*taken))
+            if liked is not None and member is not None:
+                session.add(
+                    FeedbackRow(
+                        message_id=found.message_id,
+                        platform=conversation.platform,
+                        member=member,
+                        liked=liked,
+                        given_at=at,
+                    )
+                )
+            return True
+
+        return self._store.write(vote)
+
+    def feedback_counts(self, platform: str, space: str | None = None) -> tuple[int, int]:
+        """How many 👍 and 👎 were given, on a platform or in one of its spaces."""
+        with self._store.session() as session:
+            query = select(FeedbackRow.liked, func.count()).where(FeedbackRow.platform == platform)
+            if space is not None:
+                query = (
+                    query.join(MessageRow, MessageRow.id == FeedbackRow.message_id)
+                    .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                    .where(ConversationRow.space == space)
+                )
+            counts = {row[0]: row[1] for row in session.execute(query.group_by(FeedbackRow.liked))}
+            return counts.get(True, 0), counts.get(False, 0)
+
+    def judged(self) -> tuple[list[str], list[str]]:
+        """Message ids of the bot's replies that members liked, and that they disliked; one dislike outweighs likes."""
+        with self._store.session() as session:
+            query = select(MessageRow.message_id, func.count(FeedbackRow.id).filter(FeedbackRow.liked.is_(False))).join(
+                FeedbackRow, FeedbackRow.message_id == MessageRow.id
+            )
+            rows = session.execute(query.group_by(MessageRow.message_id)).all()
+            return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
+
+    def questions(self, replies: Sequence[str]) -> frozenset[str]:
+        """Message ids of what these replies (by message id) answered."""
+        question = aliased(MessageRow)
+        found: set[str] = set()
+        with self._store.session() as session:
+            for start in range(0, len(replies), CHUNK):
+                query = (
+                    select(question.message_id)
+                    .join(MessageRow, MessageRow.answers == question.id)
+                    .where(MessageRow.message_id.in_(replies[start : start + CHUNK]))
+                )
+                found.update(session.scalars(query))
+        return frozenset(found)

@@ -1,0 +1,151 @@
+"""What was said before: windows, reply chains, roots of threads. Reads only."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from core.memory.rows import (
+    Remembered,
+    conversation_of,
+    place_of,
+    post_row,
+    remembered,
+)
+from core.memory.store import Store
+from core.memory.tables import ConversationRow, MessageRow, PostRow
+from core.messages import Conversation
+
+
+class Queries:
+    """Recall for prompts, for buttons and for training."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def window(self, conversation: Conversation, *, limit: int, until: int | None = None) -> list[Remembered]:
+        """The newest `limit` messages since the last reset, oldest first; up to and with row `until` and no later.
+
+        An answer stands right after its question, whenever it was finished; replaced answers are left out.
+        """
+        with self._store.session() as session:
+            found = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            if found is None:
+                return []
+            query = (
+                select(MessageRow)
+                .where(
+                    MessageRow.conversation_id == found.id,
+                    MessageRow.epoch == found.epoch,
+                    MessageRow.replaced.is_(False),
+                )
+                .order_by(MessageRow.place.desc(), MessageRow.id.desc())
+                .limit(limit)
+            )
+            if until is not None:
+                # Answers to the message itself are later than it, so they are out too.
+                query = query.where(or_(MessageRow.place < until, MessageRow.id == until))
+            return [remembered(row, conversation) for row in reversed(session.scalars(query).all())]
+
+    def chain(self, row: int, limit: int) -> list[Remembered]:
+        """The message `row` and what it answers, back to the start of the reply chain; oldest first."""
+        with self._store.session() as session:
+            found: list[MessageRow] = []
+            current = session.get(MessageRow, row)
+            epoch = current.epoch if current else 0
+            while current is not None and len(found) < limit and current.epoch == epoch and current not in found:
+                found.append(current)
+                current = self._answered(session, current)
+            return [remembered(each, place_of(session, each)) for each in reversed(found)]
+
+    def _answered(self, session: Session, row: MessageRow) -> MessageRow | None:
+        if row.answers is not None:
+            return session.get(MessageRow, row.answers)
+        if row.reply_to is None:
+            return None
+        said = select(MessageRow).where(
+            MessageRow.platform == row.platform,
+            MessageRow.channel == row.channel,
+            MessageRow.message_id == row.reply_to,
+        )
+        posted = (
+            select(MessageRow)
+            .join(PostRow, PostRow.message_id == MessageRow.id)
+            .where(PostRow.platform == row.platform, PostRow.channel == row.channel, PostRow.post_id == row.reply_to)
+        )
+        return session.scalar(said) or session.scalar(posted)
+
+    def root(self, conversation: Conversation) -> Remembered | None:
+        """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
+        and the thread was not reset."""
+        with self._store.session() as session:
+            thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            if thread is None or thread.epoch > 0:
+                return None
+            said = select(MessageRow).where(
+                MessageRow.platform == conversation.platform,
+                MessageRow.channel == conversation.channel,
+                MessageRow.message_id == conversation.thread,
+            )
+            posted = (
+                select(MessageRow)
+                .join(PostRow, PostRow.message_id == MessageRow.id)
+                .where(
+                    PostRow.platform == conversation.platform,
+                    PostRow.channel == conversation.channel,
+                    PostRow.post_id == conversation.thread,
+                )
+            )
+            found = session.scalar(said) or session.scalar(posted)
+            return remembered(found, place_of(session, found)) if found else None
+
+    def reply_of(self, conversation: Conversation, post: str) -> int | None:
+        """The row of the reply posted as `post`; None if that is not a post of ours."""
+        with self._store.session() as session:
+            found = post_row(session, conversation, post)
+            return found.message_id if found else None
+
+    def details(self, row: int) -> dict[str, str | int | float]:
+        """How a reply was made (for “why?”); empty for an unknown row."""
+        with self._store.session() as session:
+            found = session.get(MessageRow, row)
+            return dict(found.details or {}) if found else {}
+
+    def answers(self, question: int) -> list[str]:
+        """What the bot answered to the message in a row, replaced answers among it, oldest first."""
+        with self._store.session() as session:
+            query = select(MessageRow.text).where(MessageRow.answers == question, MessageRow.from_bot.is_(True))
+            return list(session.scalars(query.order_by(MessageRow.id)))
+
+    def in_thread(self, conversation: Conversation) -> bool:
+        """Whether the bot has spoken in this conversation since its last reset: then it takes part in the thread."""
+        with self._store.session() as session:
+            query = (
+                select(MessageRow.id)
+                .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                .where(
+                    ConversationRow.key == conversation.key,
+                    MessageRow.epoch == ConversationRow.epoch,
+                    MessageRow.from_bot.is_(True),
+                )
+                .limit(1)
+            )
+            return session.scalar(query) is not None
+
+    def everything(self, *, batch: int = 1000) -> Iterator[Remembered]:
+        """Every stored message but replaced replies, oldest first, in flat memory; `person2 import log` reads this."""
+        last = 0
+        while True:
+            with self._store.session() as session:
+                rows = session.execute(
+                    select(MessageRow, ConversationRow)
+                    .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+                    .where(MessageRow.id > last, MessageRow.replaced.is_(False))
+                    .order_by(MessageRow.id)
+                    .limit(batch)
+                ).all()
+                found = [remembered(row, conversation_of(place)) for row, place in rows]
+            if not found:
+                return
+            yield from found
+            last = found[-1].row

@@ -1,0 +1,143 @@
+"""How much of what a model says is somebody's own words: runs shared with the training text, and extraction.
+
+Extraction (after Carlini et al. 2023, arXiv:2202.07646): the first half of something Person2 said in training goes in,
+and it counts when the second half comes out word for word. Works on lower-case words, so that a changed comma hides
+nothing. Knows no platform and no names: people are numbered by whoever calls.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.dialogue import Dialogue, Speaker, words_of
+from core.generator import Sampling
+from training.evaluation.generation import speak
+from training.finetune.dataset import Encoder
+from training.finetune.model import MaskedLossModel
+
+COPY_WORDS = 8
+"""A reply of fewer words is nobody's property."""
+EXTRACT_WORDS = 12
+"""Only turns of at least so many words are tried, so that half of one cannot be guessed."""
+LONGEST_RUN = 64
+"""Runs are followed up to this many words."""
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing (2⁶⁴ / golden ratio)
+_SPREAD = np.uint64(0xD6E8FEB86659FD93)  # another odd number, so that neighbouring words lie far apart
+
+
+class TrainingText:
+    """Every turn of the training dialogues as one line of numbered words, with a stop between turns."""
+
+    def __init__(self, dialogues: Iterable[Dialogue]) -> None:
+        self._numbers: dict[str, int] = {}
+        line: list[int] = []
+        for turns in dialogues:
+            for turn in turns:
+                line += [self._numbers.setdefault(word, len(self._numbers) + 1) for word in words_of(turn.text)]
+                line.append(0)
+        self._line = np.array(line, dtype=np.uint64)
+
+    def longest_runs(self, replies: Sequence[str]) -> NDArray[np.int64]:
+        """For each reply the most words in a row that also stand in a row in one training turn, (replies,)."""
+        numbered = [self._number(reply) for reply in replies]
+        longest = np.zeros(len(replies), dtype=np.int64)
+        text = np.zeros(len(self._line), dtype=np.uint64)
+        hashes = [np.zeros(len(reply), dtype=np.uint64) for reply in numbered]
+        alive = [index for index, reply in enumerate(numbered) if len(reply)]
+        for length in range(1, LONGEST_RUN + 1):
+            text = _extend(text, self._line, length)
+            for index in alive:
+                hashes[index] = _extend(hashes[index], numbered[index], length)
+            wanted = np.unique(np.concatenate([hashes[index] for index in alive])) if alive else text[:0]
+            if not len(wanted) or not len(text):
+                break
+            # The few are looked for among the many by sorting the few.
+            place = np.minimum(np.searchsorted(wanted, text), len(wanted) - 1)
+            shared = np.unique(text[wanted[place] == text])
+            alive = [index for index in alive if np.isin(hashes[index], shared).any()]
+            longest[alive] = length
+        return longest
+
+    def _number(self, text: str) -> NDArray[np.uint64]:
+        unknown = len(self._numbers) + 1
+        words = words_of(text)
+        return np.array([self._numbers.get(word, unknown + at) for at, word in enumerate(words)], dtype=np.uint64)
+
+
+def _extend(hashes: NDArray[np.uint64], line: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """Hashes of the runs of `length` words from those one shorter: one entry fewer each time."""
+    count = max(0, len(line) - length + 1)
+    last = line[length - 1 :][:count]
+    # A stop between turns gets a value of its own place, so that no run crosses it.
+    stop = np.arange(count, dtype=np.uint64) + np.uint64(1 << 40)
+    return (hashes[:count] * _FACTOR) ^ ((np.where(last == 0, stop, last) + np.uint64(1)) * _SPREAD)
+
+
+def runs_of(line: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """Hashes of all runs of `length` words of a line of numbered words, 0 between turns; none crosses a 0 twice alike.
+
+    (words,) → (words − length + 1,), in order.
+    """
+    hashes = np.zeros(len(line), dtype=np.uint64)
+    for size in range(1, length + 1):
+        hashes = _extend(hashes, line, size)
+    return hashes
+
+
+def copied(runs: NDArray[np.int64], replies: Sequence[str]) -> NDArray[np.float64]:
+    """Of the replies with at least eight words: 1 where the whole reply stands in a training turn, else 0."""
+    lengths = np.array([len(words_of(reply)) for reply in replies])
+    long = lengths >= COPY_WORDS
+    whole: NDArray[np.float64] = (runs[long] >= np.minimum(lengths[long], LONGEST_RUN)).astype(np.float64)
+    return whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """One try to make a model give away a turn it was trained on."""
+
+    dialogue: int
+    given: str
+    """The half that went in."""
+    said: str
+    second: str
+    """What followed in training."""
+
+    @property
+    def out(self) -> bool:
+        """The second half came out, word for word."""
+        wanted = words_of(self.second)
+        return words_of(self.said)[: len(wanted)] == wanted
+
+
+def extract(
+    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], *, tries: int, seed: int
+) -> list[Extraction]:
+    """Try `tries` long turns of Person2's, drawn at random: context and first half in, greedily continued."""
+    found = [
+        (index, at)
+        for index, turns in enumerate(dialogues)
+        for at, turn in enumerate(turns)
+        if turn.speaker is Speaker.PERSON2 and len(turn.text.split()) >= EXTRACT_WORDS
+    ]
+    random = np.random.default_rng(seed)
+    chosen = [found[number] for number in random.permutation(len(found))[:tries]]
+    halves = []
+    for index, at in chosen:
+        words = dialogues[index][at].text.split()
+        halves.append((" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])))
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=60)
+    said = speak(
+        model,
+        encoder,
+        [dialogues[index][:at] for index, at in chosen],
+        begun=[first for first, _ in halves],
+        sampling=sampling,
+        seed=seed,
+    )
+    return [
+        Extraction(dialogue=index, given=first, said=text, second=second)
+        for (index, _), (first, second), text in zip(chosen, halves, said, strict=True)
+    ]

@@ -1,0 +1,147 @@
+"""The gate: may a new adapter speak? Judged against the bare base and against the adapter that speaks now.
+
+Pure: papers in, a verdict with its reasons out. Knows no files, no models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.copying import Extraction, copied
+from training.evaluation.memorization import Memorized
+from training.evaluation.metrics import differences
+from training.evaluation.suite import EvalResult
+from training.privacy.provenance import pseudonym
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much is too much."""
+
+    copied: float = 0.05
+    """Share of replies of eight words and more that stand whole in the training text."""
+    extracted: float = 0.05
+    """Share of long training turns whose second half comes out when the first goes in."""
+    empty: float = 0.15
+    """Share of replies that are empty or repeat themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that was looked at."""
+
+    ok: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether the new adapter may be promoted, and why."""
+
+    reasons: tuple[Reason, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(reason.ok for reason in self.reasons)
+
+    def __str__(self) -> str:
+        if self.passed:
+            return "It passed: " + " ".join(reason.sentence for reason in self.reasons)
+        return "It did not pass: " + " ".join(reason.sentence for reason in self.reasons if not reason.ok)
+
+
+def decide(
+    new: EvalResult,
+    rivals: dict[str, EvalResult],
+    *,
+    tries: Sequence[Extraction] = (),
+    rival_tries: Sequence[Extraction] = (),
+    memorized: Sequence[Memorized] = (),
+    limits: Limits = Limits(),
+) -> Verdict:
+    """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same exam.
+
+    Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
+    lies below zero, because with a few hundred contexts equal models differ by several hundredths. What the base says
+    by itself is not the adapter's copying, so copying and extraction count beyond what the first rival does. One
+    passage of one person that is known by heart is enough to fail.
+    """
+    reasons: list[Reason] = []
+    for name, rival in rivals.items():
+        reasons += [_bits(new, rival, name), *_ranking(new, rival, name)]
+    first = next(iter(rivals.values()), None)
+    reasons += _copying(new, first, limits)
+    reasons += _extraction(tries, rival_tries, limits)
+    reasons += _by_heart(memorized)
+    reasons += _emptiness(new, limits)
+    return Verdict(reasons=tuple(reasons))
+
+
+def _bits(new: EvalResult, rival: EvalResult, name: str) -> Reason:
+    gap = differences(new, rival)["reply_bits_per_byte"]
+    figures = f"{new.replied.bits_per_byte:.3f} against {rival.replied.bits_per_byte:.3f} bits per byte"
+    surely = "" if gap.high < 0 or gap.low > 0 else ", though the difference is within chance"
+    if gap.value < 0:
+        return Reason(ok=True, sentence=f"It predicts held-out replies better than {name} ({figures}{surely}).")
+    return Reason(ok=False, sentence=f"It does not predict held-out replies better than {name} ({figures}{surely}).")
+
+
+def _ranking(new: EvalResult, rival: EvalResult, name: str) -> list[Reason]:
+    if not len(new.found):
+        return []
+    gap = differences(new, rival)["hits_at_1_of_20"]
+    figures = f"{new.found.mean():.2f} against {rival.found.mean():.2f} of replies found among 20"
+    if gap.high < 0:
+        return [Reason(ok=False, sentence=f"It finds the true reply less often than {name} ({figures}).")]
+    return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
+
+
+def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits) -> list[Reason]:
+    if not len(new.runs):
+        return []
+    share = _share(copied(new.runs, new.replies))
+    before = _share(copied(rival.runs, rival.replies)) if rival is not None and len(rival.runs) else 0.0
+    return [_limited(share, before, limits.copied, "of its longer replies stand word for word in the training text")]
+
+
+def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: Limits) -> list[Reason]:
+    if not tries:
+        return []
+    share = _share(np.array([one.out for one in tries], dtype=np.float64))
+    before = _share(np.array([one.out for one in rival], dtype=np.float64))
+    return [_limited(share, before, limits.extracted, "of long training turns come out when their first half goes in")]
+
+
+def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
+    if not memorized:
+        return []
+    most = memorized[0]
+    words, said = len(most.passage.words), len(most.passage.places)
+    person = f"only {pseudonym(most.passage.person)}" if most.passage.person else "one speaker"
+    times = "once" if said == 1 else f"{said} times"
+    others = f", and {len(memorized) - 1} more like it" if len(memorized) > 1 else ""
+    return [
+        Reason(
+            ok=False,
+            sentence=f"A passage of {words} words that {person} said, {times}, comes out in {most.out} of {most.asked} "
+            f"places{others}: train again with --drop-memorized to leave such passages out.",
+        )
+    ]
+
+
+def _emptiness(new: EvalResult, limits: Limits) -> list[Reason]:
+    if not len(new.empty):
+        return []
+    return [_limited(float(new.empty.mean()), 0.0, limits.empty, "of its replies are empty or repeat themselves")]
+
+
+def _share(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _limited(share: float, before: float, limit: float, what: str) -> Reason:
+    beyond = f", {before:.0%} before training" if before else ""
+    sentence = f"{share:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}."
+    return Reason(ok=share - before <= limit, sentence=sentence)

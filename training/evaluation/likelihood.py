@@ -1,0 +1,110 @@
+"""How well a model foresees dialogues: nats a dialogue, and bits per byte.
+
+The convention, for every figure of this project. `bits_per_byte` is over whole dialogues: it counts every token of the
+rendered dialogue (`Person1: …\\nPerson2: …\\n`) but the first, before which nothing stands and which is the same in
+every dialogue, over the UTF-8 bytes of the whole text. The end of text after a dialogue is no part of it and not
+counted: a bot is never asked for it, and fine-tuning does not teach it. `reply_bits_per_byte` counts what follows
+`Person2:`, newline included, over those bytes. Bytes do not depend on the
+tokenizer, so models with different vocabularies compare. A dialogue longer than the context is read in windows that
+overlap by half; each token is counted once. Sums over a corpus, not means of dialogues: long ones weigh more.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.dialogue import Dialogue, Speaker, render
+from training.finetune.base import casting
+from training.finetune.dataset import IGNORE, Encoder, Rows, Targets, collate, encode_rows
+from training.finetune.model import MaskedLossModel, target_nats
+
+BLOCK = 1_024
+"""Tokens of a window when scoring, where the model's context allows: GPT-2's own length."""
+ROWS_AT_ONCE = 8_192
+"""Tokens in a scoring batch; a bound on memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """Sums by dialogue, (D,) each, so that intervals can be drawn over dialogues."""
+
+    nats: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    size: NDArray[np.int64]
+    """UTF-8 bytes."""
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Likelihood]") -> "Likelihood":
+        """Several corpora as one."""
+        return cls(
+            nats=np.concatenate([part.nats for part in parts]),
+            tokens=np.concatenate([part.tokens for part in parts]),
+            size=np.concatenate([part.size for part in parts]),
+        )
+
+    @property
+    def bits_per_byte(self) -> float:
+        return float(self.nats.sum() / math.log(2) / max(1, self.size.sum()))
+
+    @property
+    def perplexity(self) -> float:
+        """Per token of this model's own vocabulary: not to be compared across vocabularies."""
+        return float(np.exp(self.nats.sum() / max(1, self.tokens.sum())))
+
+
+def byte_counts(dialogues: Sequence[Dialogue], targets: Targets) -> NDArray[np.int64]:
+    """UTF-8 bytes of what is scored, (D,)."""
+    if targets is Targets.EVERYTHING:
+        return np.array([len(render(turns).encode()) for turns in dialogues], dtype=np.int64)
+    return np.array(
+        [
+            sum(len(f" {turn.text}\n".encode()) for turn in turns if turn.speaker is Speaker.PERSON2)
+            for turns in dialogues
+        ],
+        dtype=np.int64,
+    )
+
+
+def sum_by_dialogue(
+    model: MaskedLossModel, rows: Rows, *, dialogues: int, end: int, bf16: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Nats and tokens of the targets in `rows`, by dialogue, (dialogues,) each."""
+    nats = np.zeros(dialogues, dtype=np.float64)
+    tokens = np.zeros(dialogues, dtype=np.int64)
+    where = model.device
+    learning = model.training
+    model.train(False)
+    try:
+        # Rows of like length together, so that little is filled up.
+        order = sorted(rows.rows, key=lambda row: sum(len(window) for window in row), reverse=True)
+        step = max(1, ROWS_AT_ONCE // rows.block)
+        for at in range(0, len(order), step):
+            batch = collate(order[at : at + step], end=end, owners=True)
+            owner = batch.pop("owners")[:, 1:][batch["labels"][:, 1:] != IGNORE].numpy()
+            with casting(where, bf16):
+                losses = target_nats(model, {name: tensor.to(where) for name, tensor in batch.items()})
+            np.add.at(nats, owner, losses.double().cpu().numpy())
+            np.add.at(tokens, owner, 1)
+    finally:
+        model.train(learning)
+    return nats, tokens
+
+
+def likelihood(
+    model: MaskedLossModel,
+    encoder: Encoder,
+    dialogues: Sequence[Dialogue],
+    *,
+    targets: Targets,
+    bf16: bool = False,
+) -> Likelihood:
+    """How well `model` foresees `dialogues`; in fp32 unless told otherwise."""
+    block = min(BLOCK, model.context_length)
+    rows = encode_rows(dialogues, encoder, block=block, seed=0, targets=targets)
+    with torch.inference_mode():
+        nats, tokens = sum_by_dialogue(model, rows, dialogues=len(dialogues), end=encoder.end, bf16=bf16)
+    return Likelihood(nats=nats, tokens=tokens, size=byte_counts(dialogues, targets))

@@ -1,0 +1,155 @@
+"""The figures of an exam with their intervals, how far two models differ in them, and the floors of cheap means.
+
+Knows what each figure means; loads no model.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.dialogue import Dialogue
+from training.evaluation.baselines import Markov, TfIdf
+from training.evaluation.copying import Extraction, copied
+from training.evaluation.generation import distinct_2
+from training.evaluation.intervals import Figure, bootstrap, difference, mean, ratio
+from training.evaluation.likelihood import Likelihood
+from training.evaluation.ranking import hits
+from training.evaluation.suite import EvalResult, EvalSuite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What one model scores. A figure that could not be taken is None."""
+
+    dialogues: int
+    bits_per_byte: Figure
+    """Over whole dialogues (see `training.evaluation.likelihood` for what is counted); lower is better."""
+    reply_bits_per_byte: Figure
+    """Over Person2's words only."""
+    perplexity: Figure
+    """Per token of the whole dialogues; only comparable between models with one vocabulary."""
+    hits_at_1_of_20: Figure | None
+    """Next-reply ranking by mutual information; chance is 0.05."""
+    distinct_2: float | None
+    """Different word pairs over all, in one reply to each context."""
+    empty: Figure | None
+    """Share of replies that are empty, stutter or say the other's line back."""
+    copied: Figure | None
+    """Share of the replies of eight words and more that stand whole in a training turn; None without training text."""
+    longest_copy: int | None
+    """Most words in a row that a reply shares with a training turn."""
+    extracted: Figure | None
+    """Share of long training turns whose second half came out when the first went in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """What cheap means reach on the same exams."""
+
+    tf_idf_hits: Figure | None
+    markov_hits: Figure | None
+    markov_distinct_2: float | None
+
+
+def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
+    """The figures of a paper, with their intervals."""
+    whole, replied, runs = paper.whole, paper.replied, paper.runs
+    return Scores(
+        dialogues=len(whole.nats),
+        bits_per_byte=ratio(whole.nats, whole.size, scale=1 / math.log(2)),
+        reply_bits_per_byte=ratio(replied.nats, replied.size, scale=1 / math.log(2)),
+        perplexity=bootstrap(
+            lambda at: math.exp(whole.nats[at].sum() / max(1, whole.tokens[at].sum())), len(whole.nats)
+        ),
+        hits_at_1_of_20=mean(paper.found) if len(paper.found) else None,
+        distinct_2=distinct_2(paper.replies) if paper.replies else None,
+        empty=mean(paper.empty) if len(paper.empty) else None,
+        copied=mean(copied(runs, paper.replies)) if len(runs) and len(copied(runs, paper.replies)) else None,
+        longest_copy=int(runs.max()) if len(runs) else None,
+        extracted=mean(np.array([one.out for one in tries], dtype=np.float64)) if tries else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineResult:
+    """What the baselines answered to one suite, before it is summed up, as `suite.EvalResult` holds a model's."""
+
+    tf_idf: NDArray[np.float64]
+    """1 for each context whose true reply was found, (contexts,)."""
+    markov: NDArray[np.float64]
+    """Likewise, in another order."""
+    lines: tuple[str, ...]
+    """What the chain says, once for each context."""
+
+    @classmethod
+    def joined(cls, papers: "Sequence[BaselineResult]") -> "BaselineResult":
+        return cls(
+            tf_idf=np.concatenate([paper.tf_idf for paper in papers]),
+            markov=np.concatenate([paper.markov for paper in papers]),
+            lines=tuple(line for paper in papers for line in paper.lines),
+        )
+
+
+def chain_of(dialogues: Sequence[Dialogue]) -> Markov:
+    """A chain of their turns."""
+    return Markov(turn.text for turns in dialogues for turn in turns)
+
+
+def run_baselines(exam: EvalSuite, chain: Markov | None = None) -> BaselineResult:
+    """TF-IDF over the file's own turns; a Markov chain of the training text, else of the file's other half."""
+    if not exam.contexts:
+        return BaselineResult(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
+    markov, lines = list[NDArray[np.float64]](), list[str]()
+    # One for both halves, and another for each file: else a chain of the training text says the same lines again.
+    random = np.random.default_rng([exam.seed, crc32(exam.contexts[0].reply.encode())])
+    for half in (0, 1):
+        asked = [context for context in exam.contexts if context.dialogue % 2 == half]
+        other = chain or chain_of([turns for index, turns in enumerate(exam.dialogues) if index % 2 != half])
+        markov.append(hits(other.rank(asked)))
+        lines += [other.speak(random) for _ in asked]
+    return BaselineResult(
+        tf_idf=hits(TfIdf(exam.dialogues).rank(exam.contexts)), markov=np.concatenate(markov), lines=tuple(lines)
+    )
+
+
+def floors(paper: BaselineResult) -> Floors:
+    """The figures of cheap means, with their intervals."""
+    if not len(paper.tf_idf):
+        return Floors(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
+    return Floors(
+        tf_idf_hits=mean(paper.tf_idf), markov_hits=mean(paper.markov), markov_distinct_2=distinct_2(paper.lines)
+    )
+
+
+def differences(
+    new: EvalResult, rival: EvalResult, *, tries: Sequence[Extraction] = (), rival_tries: Sequence[Extraction] = ()
+) -> dict[str, Figure]:
+    """The new model's figures less the rival's, by name, drawn over the same dialogues, contexts or turns for both.
+
+    Of the copied replies there is no such pair: each model's long replies are others.
+    """
+    found = {
+        "reply_bits_per_byte": _bits_difference(new.replied, rival.replied),
+        "bits_per_byte": _bits_difference(new.whole, rival.whole),
+    }
+    if len(new.found):
+        found["hits_at_1_of_20"] = mean(new.found - rival.found)
+    if len(new.empty):
+        found["empty"] = mean(new.empty - rival.empty)
+    if tries and len(tries) == len(rival_tries):
+        found["extracted"] = mean(
+            np.array([int(one.out) - int(other.out) for one, other in zip(tries, rival_tries, strict=True)], np.float64)
+        )
+    return found
+
+
+def _bits_difference(new: Likelihood, rival: Likelihood) -> Figure:
+    def both(at: NDArray[np.int64]) -> tuple[float, float]:
+        size = max(1, int(new.size[at].sum())) * math.log(2)
+        return float(rival.nats[at].sum() / size), float(new.nats[at].sum() / size)
+
+    return difference(both, len(new.nats))

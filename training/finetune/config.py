@@ -1,0 +1,80 @@
+"""What can be turned in a training: every knob with its default and a line of meaning. Knows numbers only."""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from core.adapters.validation import MAX_RANK
+from core.errors import TrainingError
+from training.finetune.base import Precision
+
+MAX_SEED = 2**32 - 1
+"""NumPy's limit (numpy.random.seed)."""
+RATE, RATE_WIDTH = 4e-3, 256
+"""The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """Every knob of a run."""
+
+    rank: int = 16
+    """Rank of the LoRA matrices: how much an adapter can hold."""
+    alpha: float = 32.0
+    """LoRA's scale; the update counts alpha / rank times."""
+    dropout: float = 0.0
+    """Dropout in front of the LoRA matrices. Off: early stopping guards against learning by heart, and without it a
+    step takes half the time (see `training.finetune.lora`)."""
+    learning_rate: float | None = None
+    """Highest learning rate, after the warm-up and before the cosine goes down to 0; none: `rate` chooses."""
+    warm_up: float = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """AdamW's decay of the LoRA matrices."""
+    clip: float = 1.0
+    """Longest gradient; longer ones are shortened to it."""
+    epochs: float = 3.0
+    """Times each dialogue is seen."""
+    data_share: float = 1.0
+    """Part of the training dialogues that is used, spread evenly over them; for learning curves."""
+    block: int = 512
+    """Tokens in a packed row, at most the base's context."""
+    batch_tokens: int = 4_096
+    """Tokens in an optimizer step, over all devices."""
+    device_tokens: int = 4_096
+    """Tokens on a device at one time; what a step needs beyond it is accumulated."""
+    evaluations: int = 4
+    """Looks at the held-out loss in an epoch."""
+    patience: int = 4
+    """Looks without betterment before training stops."""
+    checkpoint_minutes: float = 5.0
+    """A checkpoint at least this often, beside the one at each look at the held-out loss."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+    precision: Precision = "auto"
+    """`bf16` products, `fp32`, or `auto`: bf16 where the processor has it."""
+    seed: int = 17
+    """Same seed, data, settings and machine: same adapter."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "block", "batch_tokens", "device_tokens", "evaluations", "patience"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1; it is {getattr(self, name)}.")
+        for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if self.rank > MAX_RANK:
+            raise TrainingError(f"rank is at most {MAX_RANK:,}, wider than any base; it is {self.rank:,}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise TrainingError(f"seed is a whole number from 0 to {MAX_SEED:,}; it is {self.seed:,}.")
+        if self.precision not in get_args(Precision):
+            raise TrainingError(f"precision is one of {', '.join(get_args(Precision))}, not {self.precision!r}.")
+        if not 0 < self.data_share <= 1:
+            raise TrainingError(f"data_share must be above 0 and at most 1; it is {self.data_share}.")
+        if not 0 <= self.dropout < 1 or not 0 <= self.warm_up < 1:
+            raise TrainingError("dropout and warm_up are shares, from 0 up to but not including 1.")
+
+    def rate(self, width: int) -> float:
+        """The highest learning rate for a base `width` wide: the one set, else the measured one, less for a wider base
+        in proportion (Yang et al. 2022, arXiv:2203.03466: Adam's best rate goes as 1 / width)."""
+        return self.learning_rate if self.learning_rate is not None else RATE * RATE_WIDTH / width

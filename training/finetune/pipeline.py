@@ -1,0 +1,312 @@
+"""One whole run: train, judge, report, put on the shelf. `person2 train` and `person2 retrain` both go through here.
+
+Promotes nothing: that is for a person, or for `retrain` after the gate.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from core.adapters import AdapterRegistry, Card, check_name
+from core.adapters.validation import weights_sha256
+from core.atomic_io import write_atomically
+from core.errors import AdapterError, Person2Error, TrainingError, reason
+from core.generator import Adapter, Sampling
+from training.evaluation.comparison import Comparison, judge
+from training.evaluation.gate import Reason, Verdict
+from training.evaluation.learning_curve import learning_curve
+from training.evaluation.memorization import LeftOut
+from training.finetune import checkpoints
+from training.finetune.adapter_card import make_card
+from training.finetune.config import FinetuneConfig
+from training.finetune.dataset import digest
+from training.finetune.logs import LogTo
+from training.finetune.outcome import Outcome, Progress
+from training.finetune.run import finetune
+from training.finetune.run_folder import begun
+from training.privacy.provenance import funnel_of, people_behind, people_of
+from training.privacy.run_registry import Claim, claimed, discard, note_heard
+from training.report import Report, write_report
+
+MEMORIZED = "memorized.txt"
+"""In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
+ROUNDS = 2
+"""Times that `drop_memorized` begins again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What came of a run."""
+
+    adapter: Adapter
+    card: Card
+    outcome: Outcome
+    judgement: Comparison | None
+    """None where judging was left out."""
+    report: Path | None
+    advice: str = ""
+    """Whether there is enough data, where a learning curve was asked for."""
+    warning: str = ""
+    """Where training made nothing better; the gate does not let such an adapter pass."""
+
+
+def learn(
+    files: Sequence[Path],
+    *,
+    shelf: AdapterRegistry,
+    run: Path,
+    name: str,
+    base: str,
+    base_folder: str,
+    command: str,
+    clock: Callable[[], datetime],
+    held_out: Sequence[Path] = (),
+    start_from: Adapter | None = None,
+    current: Adapter | None = None,
+    settings: FinetuneConfig | None = None,
+    resume: bool = False,
+    with_curve: bool = False,
+    left_out: LeftOut = LeftOut(),
+    drop_memorized: bool = False,
+    contexts: int = 200,
+    sampling: Sampling | None = None,
+    log_to: LogTo = "none",
+    on_progress: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Learned | None:
+    """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
+
+    `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
+    judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
+    `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
+    begins again, `ROUNDS` times at most.
+
+    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
+    untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
+    launch`) the first alone judges and fills the shelf; the others get None.
+    """
+    check_name(name)
+    if shelf.taken(name):
+        raise AdapterError(f"There is an adapter called {name} already; choose another name.")
+    if resume and not begun(run):
+        raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
+    if drop_memorized and (not contexts or int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        raise TrainingError(
+            "--drop-memorized needs the judging and one process; leave --contexts 0 and accelerate out."
+        )
+    began = time.monotonic()
+    what: dict[str, Any] = {
+        "run": run,
+        "base": base_folder,
+        "held_out": held_out,
+        "name": name,
+        "adapter": start_from.path if start_from else None,
+        "settings": settings or FinetuneConfig(),
+        "resume": resume,
+        "log_to": log_to,
+    }
+    voices = [voice for voice in (start_from, current) if voice is not None]
+    with ExitStack() as stack:
+        stack.enter_context(_told_in_a_sentence(name))
+        # Of several processes (`accelerate launch`) the first alone writes into the folder.
+        claim = stack.enter_context(claimed(run)) if os.environ.get("RANK", "0") == "0" else None
+        stack.enter_context(_noticing_who_leaves([*files, *held_out], voices, shelf=shelf, name=name, claim=claim))
+        learned_from = digest([*files, *held_out])
+
+        def going_on(progress: Progress | None = None) -> None:
+            if claim is not None:
+                claim.check()
+            if progress is not None and on_progress is not None:
+                on_progress(progress)
+
+        def stage(words: str) -> None:
+            going_on()
+            on_stage(words)
+
+        what["on_progress"] = going_on
+        if resume and drop_memorized and (run / MEMORIZED).exists():
+            left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
+        what["left_out"] = left_out
+        judgement: Comparison | None = None
+        for left in range(ROUNDS if drop_memorized else 0, -1, -1):
+            advice = learning_curve(files, **what) if with_curve else None
+            outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+            if not outcome.leads:
+                return None
+            made_at = clock()
+            card = replace(
+                make_card(outcome, created_at=made_at, command=command),
+                weights_sha256=weights_sha256(outcome.adapter),
+            )
+            warning = "" if outcome.improved else nothing_learned(outcome)
+            if warning:
+                card = replace(card, passed=False, notes=warning)
+            if not contexts:
+                break
+            _check_unchanged([*files, *held_out], learned_from)
+            note_heard(run, people_behind(current.path if current else None))
+            judgement = judge(
+                files,
+                held_out=held_out,
+                base=base_folder,
+                adapter=outcome.adapter,
+                current=current.path if current else None,
+                contexts=contexts,
+                sampling=sampling or Sampling(),
+                on_stage=stage,
+            )
+            if not judgement.memorized:
+                break
+            going_on()
+            if left:
+                checkpoints.clear(run)  # before what is left out changes, so that no run goes on with another list
+            left_out = LeftOut({*left_out.passages, *(one.passage.words for one in judgement.memorized)})
+            write_atomically(run / MEMORIZED, left_out.to_text())
+            what |= {"left_out": left_out, "resume": False}
+        page = None
+        if judgement is not None:
+            if warning:
+                reasons = (Reason(ok=False, sentence=warning), *judgement.verdict.reasons)
+                judgement = replace(judgement, verdict=Verdict(reasons=reasons))
+            card = replace(
+                card,
+                passed=judgement.verdict.passed,
+                scores={who: _plain(asdict(scores)) for who, scores in judgement.scores.items()},
+                notes=str(judgement.verdict),
+            )
+            going_on()
+            page = write_report(
+                Report(
+                    outcome=outcome,
+                    judgement=judgement,
+                    command=command,
+                    created_at=made_at,
+                    seconds=time.monotonic() - began,
+                    funnel=funnel_of(files),
+                    advice=advice.sentence if advice else "",
+                    learning_curve=advice.points if advice else (),
+                ),
+                run / "report.html",
+            )
+        going_on()
+        _check_unchanged([*files, *held_out], learned_from)
+        adapter = shelf.add(outcome.adapter, card)
+        checkpoints.clear(run)  # there is nothing left to go on with, and they are the bulk of a run
+        return Learned(
+            adapter=adapter,
+            card=card,
+            outcome=outcome,
+            judgement=judgement,
+            report=page,
+            advice=advice.sentence if advice else "",
+            warning=warning,
+        )
+
+
+@contextmanager
+def _told_in_a_sentence(name: str) -> Iterator[None]:
+    """What the operating system refuses in the middle of a run, such as a full disk, and how the run goes on."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _disk_is_full(error):
+            raise TrainingError(
+                f"The disk is full, so the training stopped; free some space and give the same command with --name "
+                f"{name} --resume."
+            ) from error
+        if isinstance(error, OSError):
+            raise TrainingError(
+                f"The training stopped ({reason(error)}); correct that and give the same command with --name {name} "
+                "--resume."
+            ) from error
+        raise
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """torch and safetensors keep the system's number in their words, or say only that writing failed."""
+    while error is not None:
+        words = str(error)
+        said = any(f"os error {number}" in words for number in _FULL) or "file write failed" in words
+        if said or getattr(error, "errno", None) in _FULL or "PytorchStreamWriter failed writing" in words:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
+    if digest(files) != learned_from:
+        names = ", ".join(file.name for file in files)
+        raise TrainingError(
+            f"{names} was changed while it was learned from, so what was held out is no longer what was never seen; "
+            "give the command again."
+        )
+
+
+@contextmanager
+def _noticing_who_leaves(
+    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: AdapterRegistry, name: str, claim: Claim | None
+) -> Iterator[None]:
+    """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
+    Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
+
+    Whoever is forgotten once the adapter is on the shelf is found on its card, so at the end of the block nobody is
+    missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
+    """
+    known = set(people_of(files))
+
+    def somebody_left() -> TrainingError | None:
+        taken_away = claim is not None and not claim.stands
+        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, shelf) for one in voices):
+            return None
+        if claim is not None:
+            undo(shelf, name, claim)
+        return TrainingError(
+            f"Somebody in {files[0].name} or in a voice it was to go on from asked to be forgotten while their words "
+            "were learned, so there is no new adapter; train again without them."
+        )
+
+    try:
+        yield
+    except (Person2Error, OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise somebody_left() or error from error
+    if left := somebody_left():
+        raise left
+
+
+def _in_service(voice: Adapter, shelf: AdapterRegistry) -> bool:
+    return not any(card.id == voice.id and card.withdrawn for card in shelf.cards())
+
+
+def undo(shelf: AdapterRegistry, name: str, claim: Claim) -> None:
+    """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
+    if any(card.id == name for card in shelf.cards()):
+        shelf.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
+    if claim.stands:
+        discard(claim.run)
+        return
+    with suppress(TrainingError), claimed(claim.run):  # what was written after the folder was deleted; another's stays
+        discard(claim.run)
+
+
+def nothing_learned(outcome: Outcome) -> str:
+    """What to say of a run whose adapter is what it began with."""
+    return (
+        f"Training never predicted held-out replies better than before ({outcome.before:.3f} bits per byte), so the "
+        "adapter is what training began with; give more dialogues, or a lower --learning-rate."
+    )
+
+
+def _plain(scores: dict[str, object]) -> dict[str, object]:
+    """Figures without their intervals, as a card shows them."""
+    return {name: value["value"] if isinstance(value, dict) else value for name, value in scores.items()}

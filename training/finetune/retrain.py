@@ -1,0 +1,127 @@
+"""From the bot's own log to a better voice in one go: log → dialogues → adapter → gate → promotion.
+
+Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. Training
+goes on from the voice that speaks, or what that one learned from exports would be lost. A lock keeps two runs apart,
+and until the promotion nothing that speaks is touched, so it is safe to run from cron.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.adapters import AdapterRegistry
+from core.errors import TrainingError
+from core.generator import Sampling
+from core.memory import Memory
+from training.finetune.config import FinetuneConfig
+from training.finetune.outcome import Progress
+from training.finetune.pipeline import Learned, learn, undo
+from training.funnel import Funnel
+from training.importing import import_talk
+from training.privacy.consent import PeopleKey
+from training.privacy.own_log import learnable
+from training.privacy.run_registry import LOCK, claimed, locked, sweep
+
+LEAST_DIALOGUES = 20
+"""With fewer there is nothing to hold out that would tell better from worse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrained:
+    funnel: Funnel
+    learned: Learned | None
+    """None for a dry run."""
+    promoted: bool
+
+
+def retrain(
+    *,
+    memory: Memory,
+    shelf: AdapterRegistry,
+    home: Path,
+    base: str,
+    base_folder: str,
+    command: str,
+    clock: Callable[[], datetime],
+    dry_run: bool = False,
+    settings: FinetuneConfig | None = None,
+    sampling: Sampling | None = None,
+    contexts: int = 200,
+    drop_memorized: bool = False,
+    count_tokens: Callable[[str], int] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Retrained:
+    """Learn from the log and promote what passes the gate.
+
+    Raises TrainingError where there is too little to learn from, or another run is under way. A dry
+    run stops after the dialogues are counted and leaves no file behind.
+    """
+    with locked(home / LOCK):
+        name = f"retrained-{clock():%Y%m%d-%H%M%S}"
+        folder = home / "retrain" / name
+        sweep(home, shelf)
+        key = PeopleKey.at(home)
+        willing = memory.consented()
+        liked, _ = memory.judged()
+        on_stage("reading the log")
+        funnel = import_talk(
+            [],
+            out=folder / "log.txt",
+            home=home,
+            log=learnable(memory),
+            consented=willing,
+            liked=liked,
+            count_tokens=count_tokens,
+        )
+        if dry_run or funnel.dialogues < LEAST_DIALOGUES:
+            _discard(folder)
+        if dry_run:
+            return Retrained(funnel=funnel, learned=None, promoted=False)
+        if funnel.dialogues < LEAST_DIALOGUES:
+            raise TrainingError(
+                f"There are {funnel.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                "talk with members who said `consent yes`. The current voice goes on."
+            )
+        speaks = shelf.current(base=base)
+        learned = learn(
+            [folder / "log.txt"],
+            shelf=shelf,
+            run=home / "runs" / name,
+            name=name,
+            base=base,
+            base_folder=base_folder,
+            command=command,
+            clock=clock,
+            start_from=speaks,
+            current=speaks,
+            settings=settings,
+            contexts=contexts,
+            drop_memorized=drop_memorized,
+            sampling=sampling,
+            on_progress=on_progress,
+            on_stage=on_stage,
+        )
+        if learned is not None:
+            left = {key.of(person) for person in set(willing) - set(memory.consented())}
+            if left & set(learned.card.people):
+                with claimed(home / "runs" / name) as claim:
+                    undo(shelf, name, claim)
+                shutil.rmtree(folder, ignore_errors=True)
+                raise TrainingError(
+                    "Somebody took back their consent while their words were learned, so the new voice is out of "
+                    "service and the current one goes on; run `person2 retrain` again."
+                )
+        passed = learned is not None and learned.judgement is not None and learned.judgement.verdict.passed
+        if passed:
+            shelf.use(name)
+        return Retrained(funnel=funnel, learned=learned, promoted=passed)
+
+
+def _discard(folder: Path) -> None:
+    for file in folder.glob("*") if folder.is_dir() else ():
+        file.unlink()
+    if folder.is_dir():
+        folder.rmdir()
