@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from bots.slack.events import NOT_POSTED
-from bots.slack.outbox import Patience
+from bots.slack.timeouts import Timeouts
 from core.memory import Memory, open_memory
-from tests.bots.slack_talk import HASTY, talk
+from tests.bots.slack_talk import QUICK, talk
 from tests.fakes import FakeGenerator
 from tests.slack_server import BOT_USER, Fault, Limits, SlackServer
 
 ME = f"<@{BOT_USER}>"
 FASTER = 20.0
 """Slack's clock in these tests: what takes a second there takes a twentieth here."""
-PACED = replace(HASTY, post_seconds=1.0 / FASTER)
+PACED = replace(QUICK, between_posts=1.0 / FASTER)
 
 
 @pytest.fixture(params=["socket", "http"])
@@ -33,7 +33,7 @@ async def test_a_crowd_in_one_channel_is_answered_to_the_last(transport: str) ->
     """Sixteen mentions at once where Slack takes one post a second: sixteen answers, each under its question."""
     server = SlackServer(transport)
     server.limits = Limits(faster=FASTER)
-    async with talk(transport, generator=echo(), server=server, patience=PACED) as t:
+    async with talk(transport, generator=echo(), server=server, timeouts=PACED) as t:
         asked = await asyncio.gather(
             *(t.slack.says(f"{ME} question {number}", user=f"U{number}") for number in range(16))
         )
@@ -47,7 +47,7 @@ async def test_a_workspace_that_posts_too_much_is_slowed_down() -> None:
     """Beyond the limit of a channel there is one of the workspace: a handful of refusals, no answer lost."""
     server = SlackServer("socket")
     server.limits = Limits(faster=FASTER, workspace_per_minute=300)
-    async with talk("socket", generator=echo(), server=server, patience=PACED) as t:
+    async with talk("socket", generator=echo(), server=server, timeouts=PACED) as t:
         for number in range(120):
             await t.slack.says(f"question {number}", user=f"U{number}", channel=f"D{number}")
         await t.slack.post(120)
@@ -134,8 +134,8 @@ async def test_what_cannot_be_posted_is_told_and_no_context(transport: str) -> N
 
 async def test_an_answer_given_up_leaves_no_sign_of_thinking(transport: str) -> None:
     """After so much patience an answer is given up: the sign goes, and nobody is left waiting."""
-    impatient = replace(HASTY, reply_seconds=0.3, notice_seconds=0.3)
-    async with talk(transport, "too late", patience=impatient) as t:
+    impatient = replace(QUICK, reply=0.3, notice=0.3)
+    async with talk(transport, "too late", timeouts=impatient) as t:
         t.slack.fail("chat.postMessage", *[Fault(status=503)] * 1000)
         await t.slack.says(f"{ME} hello?")
         await t.slack.until_known(lambda: [said.message.text for said in t.memory.everything()] == ["hello?"])
@@ -148,7 +148,7 @@ async def test_an_answer_given_up_leaves_no_sign_of_thinking(transport: str) -> 
 async def test_no_status_where_answers_queue_up() -> None:
     """A sign of thinking is a call, too: where posts wait, none is made."""
     server = SlackServer("socket")
-    async with talk("socket", generator=echo(), server=server, patience=replace(HASTY, post_seconds=0.5)) as t:
+    async with talk("socket", generator=echo(), server=server, timeouts=replace(QUICK, between_posts=0.5)) as t:
         for number in range(6):
             await t.slack.says(f"{ME} question {number}", user=f"U{number}")
             if number:
@@ -223,5 +223,5 @@ async def test_what_was_left_unanswered_is_answered_at_the_next_start(transport:
 
 async def test_a_patient_bot_is_as_patient_as_it_says() -> None:
     """The real pace: one post a second a channel, half an hour for a reply, two minutes for a notice."""
-    patience = Patience()
-    assert (patience.post_seconds, patience.reply_seconds, patience.notice_seconds) == (1.0, 1800.0, 120.0)
+    patience = Timeouts()
+    assert (patience.between_posts, patience.reply, patience.notice) == (1.0, 1800.0, 120.0)

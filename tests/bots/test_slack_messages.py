@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bots.slack import errors, manifest, markup, to_message
+from bots.slack.compat import base_url
 from bots.slack.manifest import NEEDED, WANTED
-from bots.slack.workspace import base_url
 from core.messages import Conversation, Kind
 
 WORDS = [
@@ -38,7 +38,7 @@ WORDS = [
 @pytest.mark.parametrize(("slack", "words"), WORDS)
 def test_markup_becomes_words(slack: str, words: str) -> None:
     """What Slack sends, and what a person reads there."""
-    assert markup.to_words(slack, names={"UANN": "Ann"}, bot_user="UBOT") == words
+    assert markup.plain_text(slack, names={"UANN": "Ann"}, bot_user="UBOT") == words
 
 
 @given(st.text(max_size=300), st.integers(5, 60))
@@ -209,4 +209,4 @@ def test_where_the_web_api_lives(given_url: str | None, url: str) -> None:
 def test_secrets_are_masked() -> None:
     """Whatever a library wants to say of tokens, tickets and response URLs."""
     said = "xoxb-1-a.b xapp-1-A wss://x/link?ticket=abc-1&app_id=A https://hooks.slack.com/commands/T1/2/xyz done"
-    assert errors.discreet(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"
+    assert errors.redact(said) == "*** *** wss://x/link?ticket=***&app_id=A https://hooks.slack.com/commands/*** done"

@@ -145,18 +145,18 @@ def head(*, length: int, age: float = 0, signature: str = "v0=00") -> str:
     )
 
 
-REFUSED_BY_HEADER = [
-    ("too old", head(length=1000, age=1000), "401"),
-    ("too large", head(length=BODY_LIMIT + 1), "413"),
-    ("no signature", head(length=1000).replace("X-Slack-Signature: v0=00\r\n", "X-Slack-Signature: \u00e9\r\n"), "401"),
+REFUSED_BY_HEADER: list[tuple[str, dict[str, Any], str]] = [
+    ("too old", {"length": 1000, "age": 1000}, "401"),
+    ("too large", {"length": BODY_LIMIT + 1}, "413"),
+    ("a signature that is none", {"length": 1000, "signature": "\u00e9"}, "401"),
 ]
 
 
-@pytest.mark.parametrize(("case", "headers", "status"), REFUSED_BY_HEADER, ids=[row[0] for row in REFUSED_BY_HEADER])
-async def test_headers_are_enough_to_refuse(case: str, headers: str, status: str) -> None:
+@pytest.mark.parametrize(("case", "fields", "status"), REFUSED_BY_HEADER, ids=[row[0] for row in REFUSED_BY_HEADER])
+async def test_headers_are_enough_to_refuse(case: str, fields: dict[str, Any], status: str) -> None:
     """The body of a request that cannot be Slack's is not waited for."""
     async with serving(body_seconds=1000) as (port, taken), line(port) as opened:
-        await opened.says(headers)
+        await opened.says(head(**fields))
         assert (await opened.hears()).split()[1] == status
         assert taken == []
 
