@@ -83,13 +83,13 @@ class EvalResult:
     @classmethod
     def joined(cls, results: "Sequence[EvalResult]") -> "EvalResult":
         return cls(
-            whole=Likelihood.joined([paper.whole for paper in results]),
-            replied=Likelihood.joined([paper.replied for paper in results]),
-            found=np.concatenate([paper.found for paper in results]),
-            replies=tuple(reply for paper in results for reply in paper.replies),
-            people=tuple(reply for paper in results for reply in paper.people),
-            empty=np.concatenate([paper.empty for paper in results]),
-            runs=np.concatenate([paper.runs for paper in results]),
+            whole=Likelihood.joined([result.whole for result in results]),
+            replied=Likelihood.joined([result.replied for result in results]),
+            found=np.concatenate([result.found for result in results]),
+            replies=tuple(reply for result in results for reply in result.replies),
+            people=tuple(reply for result in results for reply in result.people),
+            empty=np.concatenate([result.empty for result in results]),
+            runs=np.concatenate([result.runs for result in results]),
         )
 
 
