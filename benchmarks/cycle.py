@@ -26,7 +26,7 @@ from benchmarks.town import Asked, Done, Town, kill
 from core.dialogue import Dialogue, Fault, Speaker, read
 from core.messages import Message
 from models.starter.recipe.reading import LINES
-from training import exports
+from training.data import formats
 
 NAME = "channel-voice"
 NOTICED_WITHIN = 5.0
@@ -341,7 +341,7 @@ class Cycle:
         with tempfile.TemporaryDirectory() as scratch:
             for file in sorted(self.options.exports.iterdir()):
                 if self.options.later not in file.name:
-                    for item in exports.read(file, scratch=Path(scratch)):
+                    for item in formats.read(file, scratch=Path(scratch)):
                         if isinstance(item, Message) and not item.from_bot:
                             own.setdefault(f"{item.conversation.platform}:{item.author}", []).append(item.text)
         who = max(own, key=lambda each: len(own[each]))

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from torch import Tensor
 
 from benchmarks.material import dialogues_of, random_adapter, small_model
 from core.dialogue import render
+from core.errors import ModelError
 from core.generator import Adapter, engine
-from core.generator.engine import Engine
 from core.generator.engine.model import Chunk, Model
 
 DIALOGUES = 200
 VOICES = 3
+KINDS = ("avx512", "avxvnni", "avx2", "neon", "c", "torch")
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
 def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[str, float]:
     """Largest absolute differences of logits from transformers + peft, float32."""
     from peft import PeftModel
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
     made = engine.load(folder, precision="fp32", threads=threads)
     context = made.context_length
@@ -80,7 +82,7 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
             kept.append(row)
     found = {"whole": 0.0, "behind_a_prefix": 0.0}
     for index, tokens in enumerate(texts):
-        model: Any = GPT2LMHeadModel.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder)
         if index:
             model = PeftModel.from_pretrained(model, str(voices[index - 1].path))
         with torch.inference_mode():
@@ -92,12 +94,11 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
 
 
 def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]:
-    """Bits per byte of fp32 and of both int8 networks, and how often they choose fp32's token."""
-    kinds: dict[str, Engine] = {
-        "fp32": engine.load(folder, precision="fp32", threads=threads),
-        "int8 compiled": engine.load(folder, threads=threads),
-        "int8 torch": engine.load(folder, threads=threads, kernels="torch"),
-    }
+    """Bits per byte of fp32 and of int8 with every kind of kernels there is here, and how often they agree with it."""
+    kinds = {"fp32": engine.load(folder, precision="fp32", threads=threads)}
+    for name in KINDS:
+        with suppress(ModelError):  # a kind that this processor has not got
+            kinds[f"int8 {name}"] = engine.load(folder, threads=threads, kernels=name)
     nats = dict.fromkeys(kinds, 0.0)
     agree = dict.fromkeys(kinds, 0)
     tokens_seen, size = 0, 0

@@ -13,9 +13,9 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.training import export_fuzz
-from training.dialogues import Previous
-from training.importing import Options, import_talk
+from tests.training.data import export_fuzz
+from training.data.import_job import Options, import_talk
+from training.data.projection import Previous
 
 SLOW = 5.0
 """Seconds; an input of a few kilobytes that takes longer hides something that is not linear."""
@@ -23,10 +23,10 @@ SLOW = 5.0
 
 def whole(path: Path, scratch: Path) -> None:
     options = Options(linker=Previous(), min_words=1)
-    funnel = import_talk(
+    stats = import_talk(
         [path], out=path.parent / "made" / "out.txt", home=path.parent / "home", attest="x", options=options
     )
-    assert funnel.read == funnel.dropped.total() + funnel.used, "the counts add up"  # noqa: S101 - this is a checker
+    assert stats.read == stats.dropped.total() + stats.used, "the counts add up"  # noqa: S101 - this is a checker
 
 
 def main() -> int:

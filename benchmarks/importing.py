@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks import make_export
-from training.importing import Options, import_talk
-from training.links import Previous
+from training.data.import_job import Options, import_talk
+from training.data.reply_links import Previous
 
 EVERY = 0.05
 """Seconds between looks at the memory."""
@@ -63,16 +63,16 @@ def measure(messages: int, *, busy: bool, previous: bool, workers: int | None) -
         memory, before, started = Memory(), cpu(), time.monotonic()
         memory.start()
         out = Path(name) / "out.txt"
-        funnel = import_talk([export], out=out, home=Path(name), attest="made up", options=options)
+        stats = import_talk([export], out=out, home=Path(name), attest="made up", options=options)
         seconds = time.monotonic() - started
         return {
-            "messages": funnel.read,
+            "messages": stats.read,
             "export MB": round(export.stat().st_size / 1e6),
             "seconds": round(seconds, 1),
             "CPU seconds": round(cpu() - before, 1),
-            "messages a second": round(funnel.read / seconds),
+            "messages a second": round(stats.read / seconds),
             "peak resident MB": round(memory.stop() / 1e6),
-            "dialogues": funnel.dialogues,
+            "dialogues": stats.dialogues,
         }
 
 

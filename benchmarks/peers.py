@@ -27,9 +27,9 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, folder: Path) -> None:
-        from transformers import GPT2LMHeadModel
+        from transformers import AutoModelForCausalLM
 
-        self._model: Any = GPT2LMHeadModel.from_pretrained(folder).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
         width = max(len(prompt) for prompt in prompts)

@@ -46,6 +46,11 @@ def main() -> None:
     options.add_argument("--model", type=Path, help="a GPT-2 small on disk, instead of a random one")
     options.add_argument("--starter", type=Path, default=Path("models/starter"), help="for the time to start")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument(
+        "--isa",
+        default="auto",
+        help="the engine's kernels: auto, avx512, avxvnni, avx2, neon, c or torch; build peers alike",
+    )
     options.add_argument("--rounds", type=int, default=3, help="times each comparison is repeated")
     options.add_argument("--json", type=Path, help="where the raw figures go as well")
     options.add_argument("--only", choices=("memory", "start"), help=argparse.SUPPRESS)
@@ -58,7 +63,7 @@ def main() -> None:
     folder = given.model or small_model(given.work / "small", dialogues, tokenizer=given.tokenizer)
     adapters = [random_adapter(given.work / "adapters" / f"voice{n}", seed=n) for n in range(ADAPTERS)]
     if given.only == "memory":
-        asyncio.run(_memory(folder, adapters, given.threads))
+        asyncio.run(_memory(folder, adapters, given.threads, given.isa))
         return
     began = time.perf_counter()
     figures = asyncio.run(_compare(folder, adapters, dialogues, given))
@@ -78,7 +83,7 @@ def main() -> None:
 async def _compare(
     folder: Path, adapters: Sequence[Adapter], dialogues: Sequence[Any], given: argparse.Namespace
 ) -> dict[str, Any]:
-    made = engine.load(folder, threads=given.threads, max_batch=MANY)
+    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa)
     talks = fitting(
         dialogues, count=made.count_tokens, first=FIRST_PROMPT, last=made.context_length - REPLY_TOKENS, turns=TURNS
     )
@@ -188,9 +193,9 @@ def _exactly(made: Engine, text: str) -> str:
     return " ".join(words)
 
 
-async def _memory(folder: Path, adapters: Sequence[Adapter], threads: int) -> None:
+async def _memory(folder: Path, adapters: Sequence[Adapter], threads: int, isa: str) -> None:
     """Resident megabytes with 16 adapters and 32 conversations of 512 tokens each."""
-    made = engine.load(folder, threads=threads, max_batch=MANY)
+    made = engine.load(folder, threads=threads, max_batch=MANY, kernels=isa)
     for adapter in adapters:
         await made.load(adapter)
     ready = _resident("VmRSS")
@@ -235,7 +240,7 @@ def _startable(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
 def _child(given: argparse.Namespace, what: str, folder: Path) -> Any:
     """A fresh process: what it prints, or the seconds from its start to its first token (best and worst of three)."""
     command = [sys.executable, "-m", "benchmarks.serve", "--only", what, "--dialogues", str(given.dialogues)]
-    command += ["--work", str(given.work), "--model", str(folder), "--threads", str(given.threads)]
+    command += ["--work", str(given.work), "--model", str(folder), "--threads", str(given.threads), "--isa", given.isa]
     _say(f"{what}: {folder}")
     if what == "memory":
         return json.loads(_run(command))

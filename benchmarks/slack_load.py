@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bots.slack.outbox import Patience
+from bots.slack.timeouts import Timeouts
 from core.chat import ChatSettings
 from core.memory import open_memory
 from tests.bots.slack_talk import Talk, talk
@@ -103,14 +103,10 @@ class Asking:
 
     async def settle(self, within: float) -> None:
         """Wait for the answers, then look at each."""
-        wanted = set(self._asked)
-        seen: dict[str, float] = {}
-        end = time.monotonic() + within
-        while time.monotonic() < end and not wanted <= seen.keys():
-            for post in self._t.slack.posts:
-                seen.setdefault(post.text.removeprefix("re "), time.monotonic())
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(1.0)  # whatever comes twice comes now
+        wanted = {f"re {words}" for words in self._asked}
+        with contextlib.suppress(AssertionError):  # what is missing is said below
+            await self._t.slack.until(lambda: wanted <= {post.text for post in self._t.slack.posts}, within)
+        await self._t.bot.idle()  # whatever comes twice has come
         posts = [post for post in self._t.slack.posts if post.text.startswith("re ")]
         counted = Counter(post.text.removeprefix("re ") for post in posts)
         stored = Counter(said.message.text.removeprefix("say ") for said in self._t.memory.everything())
@@ -125,16 +121,16 @@ class Asking:
                     None if channel[0] == "D" else ts,
                 ):
                     self._result.faults.append(f"answered elsewhere: {words}")
-            if words in seen:
-                self._result.waits.append(seen[words] - began)
+            self._result.waits += [post.at - began for post in posts if post.text == f"re {words}"]
         self._result.answered = sum(counted[words] for words in self._asked)
 
 
 @contextlib.asynccontextmanager
 async def running(
-    transport: str, server: SlackServer, patience: Patience
+    transport: str, server: SlackServer, timeouts: Timeouts
 ) -> AsyncIterator[tuple[Talk, Asking, Result]]:
     result = Result()
+    server.pauses = (0.5, 5.0, 20.0)
     lines = Lines()
     logging.getLogger("bots").addHandler(lines)
     logging.getLogger("core").addHandler(lines)
@@ -144,7 +140,7 @@ async def running(
         memory = open_memory(f"sqlite:///{folder}/person2.db")
         settings = ChatSettings(user_rate=0)
         async with talk(
-            transport, generator=generator, memory=memory, settings=settings, server=server, patience=patience
+            transport, generator=generator, memory=memory, settings=settings, server=server, timeouts=timeouts
         ) as t:
             before, began = most_memory(), time.monotonic()
             yield t, Asking(t, result), result
@@ -160,7 +156,7 @@ async def crowd(transport: str, *, channels: int, mentions: int, seconds: float)
     """So many mentions in each of so many channels within so many seconds, behind Slack's limits at their real pace."""
     server = SlackServer(transport)
     server.limits = Limits()
-    async with running(transport, server, Patience()) as (_, asking, result):
+    async with running(transport, server, Timeouts()) as (_, asking, result):
         order = [(channel, number) for channel in range(channels) for number in range(mentions)]
         random.Random(1).shuffle(order)
         began = time.monotonic()
@@ -178,7 +174,7 @@ async def outage(transport: str, *, minutes: float) -> Result:
     """Slack refuses every call for so long, in real time, while a question comes every two seconds."""
     server = SlackServer(transport)
     server.limits = Limits()
-    async with running(transport, server, Patience()) as (_, asking, result):
+    async with running(transport, server, Timeouts()) as (_, asking, result):
         await asking.ask("before", channel="C0", user="U0")
         server.refusing = "service_unavailable"
         end, number = time.monotonic() + minutes * 60, 0
@@ -213,11 +209,11 @@ def mutated(payload: Any, dice: random.Random) -> Any:
         holder, key = dice.choice(places)
         match dice.randrange(5):
             case 0 | 1:
-                holder[key] = dice.choice(VALUES)
+                holder[key] = copy.deepcopy(dice.choice(VALUES))
             case 2 if isinstance(holder, dict):
                 del holder[key]
             case 3:
-                holder[key] = [holder[key]] * dice.randint(1, 3)
+                holder[key] = [copy.deepcopy(holder[key]) for _ in range(dice.randint(1, 3))]
             case _:
                 holder[key] = {str(key): holder[key]}
     return payload
@@ -287,7 +283,7 @@ def payloads() -> list[tuple[str, Json]]:
 async def mutations(transport: str, *, events: int) -> Result:
     """So many payloads with something wrong in them, and an honest question after every twenty."""
     server = SlackServer(transport)
-    hasty = Patience(post_seconds=0.0, reply_seconds=60.0, notice_seconds=5.0)
+    hasty = Timeouts(between_posts=0.0, reply=60.0, notice=5.0)
     dice, kinds = random.Random(7), payloads()
     async with running(transport, server, hasty) as (t, asking, result):
         refused = 0

@@ -1,7 +1,7 @@
 """The values everything passes around: where something was said, and what.
 
 Knows no platform, no database, no model: standard library only. Platform types are converted to these at the edge
-(`bots/*.py`, `training/exports/*.py`) by pure functions, and nothing behind that edge sees anything else.
+(`bots/*.py`, `training/data/formats/*.py`) by pure functions, and nothing behind that edge sees anything else.
 """
 
 from dataclasses import dataclass, field

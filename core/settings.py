@@ -125,7 +125,9 @@ class Settings(BaseSettings):
         default="auto", description="Compiled kernels of the engine: auto, avx512, avxvnni, avx2, neon, c or torch"
     )
     person2_cache_mb: int | None = Field(
-        default=None, ge=1, description="Megabytes for keys and values of conversations; an eighth of memory when empty"
+        default=None,
+        ge=1,
+        description="Megabytes for keys and values; an eighth of memory at most when empty",
     )
     log_for_training: Literal["off", "consented"] = Field(
         default="off", description="consented: learn from members who said yes"

@@ -234,10 +234,10 @@ async def _slack(settings: Settings) -> Finding:
         return Finding(
             what="Slack", state="look", says="SLACK_BOT_TOKEN is not set; nothing to do if you do not use it."
         )
-    from bots.slack import examine
+    from bots.slack import check_credentials
 
     try:
-        found = await examine(
+        found = await check_credentials(
             settings.slack_bot_token.get_secret_value(),
             app_token=settings.slack_app_token.get_secret_value() if settings.slack_app_token else None,
             api_url=settings.slack_api_url or None,

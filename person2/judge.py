@@ -16,7 +16,16 @@ from person2.wiring import base_path, configured, open_shelf, sampling
 
 app = typer.Typer()
 
-SHARES = ("hits_at_1_of_20", "distinct_2", "empty", "copied", "longest_copy", "extracted")
+SHARES = (
+    "hits_at_1_of_20",
+    "distinct_2",
+    "empty",
+    "told_apart",
+    "told_apart_by_length",
+    "copied",
+    "longest_copy",
+    "extracted",
+)
 """Figures that may be missing."""
 BASE, CURRENT = "base", "current"
 """What the usual rivals are called in the report."""

@@ -57,11 +57,11 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
-    from training.funnel import render_table
-    from training.importing import Options, import_talk
+    from training.data.import_job import Options, import_talk
+    from training.data.stats import render_table
+    from training.data.workers import stoppable
     from training.privacy.own_log import learnable
     from training.privacy.run_registry import importing, remember_import
-    from training.workers import stoppable
 
     settings = configured()
     files = [Path(source) for source in sources if source != "log"]
@@ -81,7 +81,7 @@ def import_(
     )
     remember_import(settings.person2_home, target, *([held_out] if held_out else []))
     with stoppable(), importing(settings.person2_home), Bar("importing") as bar:
-        funnel = import_talk(
+        stats = import_talk(
             files,
             out=target,
             home=settings.person2_home,
@@ -95,18 +95,18 @@ def import_(
             count_tokens=_token_counter(base_path(settings.base_model)),
             progress=lambda stage, share: bar(share, 1, stage),
         )
-    for line in funnel.faults.lines():
+    for line in stats.faults.lines():
         err.print(line, markup=False)
-    for name in funnel.unknown_people:
+    for name in stats.unknown_people:
         err.print(
             f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
             markup=False,
         )
     if as_json:
-        write_json(funnel.to_json())
+        write_json(stats.to_json())
     else:
-        out.print(render_table(funnel))
-    if funnel.out is None:
+        out.print(render_table(stats))
+    if stats.out is None:
         raise ExportError("No dialogue was left, so nothing was written; the counts above say why.")
 
 
@@ -143,7 +143,7 @@ def _lines(file: Path | None) -> tuple[str, ...]:
 
 
 def _code_blocks(word: str) -> Any:
-    from training.exports.markup import CodeBlocks
+    from training.data.formats.markup import CodeBlocks
 
     try:
         return CodeBlocks(word)
@@ -313,9 +313,9 @@ def retrain(
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
     settings = configured()
     _check_log_is_on(settings)
+    from training.data.stats import render_table
     from training.finetune.config import FinetuneConfig
     from training.finetune.retrain import retrain as learn_from_log
-    from training.funnel import render_table
 
     with Bar("retraining") as bar:
         done = learn_from_log(
@@ -337,9 +337,9 @@ def retrain(
         )
     if done.learned is None:
         if as_json:
-            write_json(done.funnel.to_json())
+            write_json(done.stats.to_json())
         else:
-            out.print(render_table(done.funnel))
+            out.print(render_table(done.stats))
             out.print("Nothing was trained: this was a dry run.")
         return
     _tell(done.learned, as_json=as_json)

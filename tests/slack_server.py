@@ -50,6 +50,8 @@ class Post:
     """The member who alone sees it; None for everybody."""
     blocks: list[Json] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
+    at: float = field(default_factory=time.monotonic)
+    """When it was made, by the test's clock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +163,13 @@ class SlackServer:
         self.outside: set[str] = set()
         """Channels that the bot is not in."""
         self.keeps_metadata = True
+        self.pauses = (0.05, 0.05, 0.05)
+        """Seconds before each further delivery of what was not acknowledged; Slack's own are about 0, 60 and 300."""
         self.hanging: set[str] = set()
         """Methods that never answer."""
         self.sockets: list[web.WebSocketResponse] = []
+        self._transports: list[asyncio.Transport] = []
+        """Of the sockets: what a rude server closes without a word."""
         self.connections = 0
         self.acks: dict[str, Json] = {}
         self.ack_seconds: list[float] = []
@@ -351,12 +357,6 @@ class SlackServer:
         await self.until(lambda: len(self.posts) >= number)
         return self.posts[number - 1]
 
-    async def quiet(self, seconds: float = 0.2) -> None:
-        """Nothing more is posted for a while."""
-        before = len(self.posts)
-        await asyncio.sleep(seconds)
-        assert self.posts[before:] == [], self.posts
-
     async def until_known(self, reached: Callable[[], bool], seconds: float = WAIT) -> None:
         """Wait until something is true that the server does not see happen, such as a row in the bot's memory."""
         deadline = time.monotonic() + seconds
@@ -376,13 +376,13 @@ class SlackServer:
     async def deliver(self, kind: str, body: Json, *, retry: int = 0) -> Json:
         """Hand a payload to the bot as Slack does: again, marked as a retry, until it is acknowledged."""
         body = self.reduce(body)
-        for attempt in range(retry, retry + 4):
+        for attempt, pause in enumerate((*self.pauses, 0.0), retry):
             started = time.monotonic()
             answer = await (self._by_socket if self.transport == "socket" else self._by_http)(kind, body, attempt)
             if answer is not None:
                 self.ack_seconds.append(time.monotonic() - started)
                 return answer
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
         raise AssertionError("the bot did not acknowledge")
 
     async def offers(self, event: Json, *, team: Team = HOME) -> Json | None:
@@ -458,6 +458,8 @@ class SlackServer:
         socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
         self.sockets.append(socket)
+        assert request.transport is not None
+        self._transports.append(request.transport)
         self.connections += 1
         if self.hello is not None:
             await socket.send_json(self.hello)
@@ -484,9 +486,7 @@ class SlackServer:
 
     def drops(self) -> None:
         """The line breaks: no CLOSE frame, just the end."""
-        transport = self.sockets[-1]._req.transport  # type: ignore[union-attr]  # there is no polite way to be rude
-        assert transport is not None
-        transport.abort()
+        self._transports[-1].abort()
 
     # The Web API
 

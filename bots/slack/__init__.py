@@ -7,9 +7,9 @@ pace; `oauth` knows the workspaces that installed the bot.
 """
 
 from bots.slack.client import SlackBot
-from bots.slack.credentials import BOTH_WAYS, examine
+from bots.slack.credentials import BOTH_WAYS, check_credentials
 from bots.slack.manifest import manifest
 from bots.slack.messages import to_message
 from bots.slack.oauth import OAuth
 
-__all__ = ["BOTH_WAYS", "OAuth", "SlackBot", "examine", "manifest", "to_message"]
+__all__ = ["BOTH_WAYS", "OAuth", "SlackBot", "check_credentials", "manifest", "to_message"]

@@ -12,17 +12,19 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from bots.slack.compat import REQUEST_SECONDS, base_url, web_client
 from bots.slack.credentials import BOTH_WAYS
 from bots.slack.dispatch import Dispatcher, OneWorkspace, Workspaces
-from bots.slack.errors import NETWORK, discreet, explain
+from bots.slack.errors import NETWORK, explain, redact
 from bots.slack.http_mode import HttpMode
 from bots.slack.manifest import NEEDED, WANTED
 from bots.slack.messages import PLATFORM
 from bots.slack.oauth import Installations, OAuth
-from bots.slack.outbox import Outbox, Patience
+from bots.slack.outbox import Outbox
 from bots.slack.payloads import identifier, string
-from bots.slack.socket_mode import Pace, SocketMode
-from bots.slack.workspace import REQUEST_SECONDS, Workspace, base_url, web_client
+from bots.slack.socket_mode import SocketMode
+from bots.slack.timeouts import Timeouts
+from bots.slack.workspace import Workspace
 from core.chat import Chat
 from core.commands import Commands
 from core.errors import Refused, StorageError
@@ -55,8 +57,7 @@ class SlackBot:
         path: str = "/slack/events",
         visible_commands: bool = True,
         buttons: bool = False,
-        pace: Pace | None = None,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._chat = chat
         self._commands = commands
@@ -72,9 +73,9 @@ class SlackBot:
         self._path = path
         self._visible_commands = visible_commands
         self._buttons = buttons
-        self._pace = pace or Pace()
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._http_mode: HttpMode | None = None
+        self._dispatcher: Dispatcher | None = None
         self.ready = asyncio.Event()
         self.post_health = PostHealth()
 
@@ -82,6 +83,11 @@ class SlackBot:
         """Why what the bot hears or says does not get through, as a verb and its object; None while it does."""
         refusing = self._http_mode.trouble() if self._http_mode is not None else None
         return refusing or self.post_health.trouble()
+
+    async def idle(self) -> None:
+        """Wait until everything that Slack sent has been dealt with; at once where the bot does not run."""
+        if self._dispatcher is not None:
+            await self._dispatcher.idle()
 
     async def run(self) -> None:
         """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried."""
@@ -92,7 +98,7 @@ class SlackBot:
             flow = None
             if self._oauth is None:
                 client = web_client(token=self._bot_token, url=self._url, proxy=self._proxy, session=session, retries=0)
-                workspace = await self._introduce(client)
+                workspace = await self._identify(client)
                 self._chat.known_as(PLATFORM, workspace.bot_name)
                 workspaces = OneWorkspace(workspace)
             else:
@@ -105,7 +111,7 @@ class SlackBot:
                     outbox=self._outbox,
                 )
                 flow = installations.flow
-            dispatcher = Dispatcher(
+            self._dispatcher = dispatcher = Dispatcher(
                 self._chat,
                 self._commands,
                 workspaces,
@@ -144,7 +150,7 @@ class SlackBot:
             app_token=str(self._app_token),
             client=web_client(token=None, url=self._url, proxy=self._proxy, session=session),
             proxy=self._proxy,
-            pace=self._pace,
+            timeouts=self._timeouts,
             connected=self.ready.set,
             lost=self.ready.clear,
         )
@@ -158,7 +164,7 @@ class SlackBot:
             log_failure(log, error, "what was left unanswered cannot be looked up")
 
     def _outbox(self) -> Outbox:
-        return Outbox(patience=self._patience, health=self.post_health)
+        return Outbox(timeouts=self._timeouts, health=self.post_health)
 
     def _check(self) -> None:
         if self._oauth is not None:
@@ -183,9 +189,9 @@ class SlackBot:
                 "make one with the scope connections:write, or run `person2 slack --http`."
             )
 
-    async def _introduce(self, client: AsyncWebClient) -> Workspace:
+    async def _identify(self, client: AsyncWebClient) -> Workspace:
         """Who the token says we are; waits for Slack to come within reach."""
-        pause = self._pace.first_backoff
+        pause = self._timeouts.first_backoff
         while True:
             try:
                 answer = await client.auth_test()
@@ -195,7 +201,7 @@ class SlackBot:
                     raise problem from error
                 log.warning("%s", problem)
             except NETWORK as error:
-                log.warning("Slack cannot be reached (%s): trying again", discreet(f"{type(error).__name__}: {error}"))
+                log.warning("Slack cannot be reached (%s): trying again", redact(f"{type(error).__name__}: {error}"))
             else:
                 _check_scopes(answer)
                 name = string(answer.data, "user") or "Person2"
@@ -209,7 +215,7 @@ class SlackBot:
                     outbox=self._outbox(),
                 )
             await asyncio.sleep(pause)
-            pause = min(pause * 2, self._pace.longest_backoff)
+            pause = min(pause * 2, self._timeouts.longest_backoff)
 
 
 def _check_scopes(answer: AsyncSlackResponse) -> None:

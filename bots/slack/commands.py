@@ -1,4 +1,4 @@
-"""Slash commands, the shortcut and buttons: run, and answered as a post, through the response URL, a whisper or a file.
+"""Slash commands, the shortcut and buttons: run, and answered as a post, through the response URL, or as a file.
 
 An answer for everybody is posted where the bot is a member, so that its timestamp is known. Elsewhere it goes through
 the response URL, of which Slack tells no timestamp: the post is found again by the id of its block.
@@ -15,10 +15,10 @@ from slack_sdk.errors import SlackClientError
 
 from bots.slack import home, markup, messages, sending
 from bots.slack.errors import reason
-from bots.slack.intake import Intake, Stored, Tell, acknowledged
+from bots.slack.intake import Intake, Notify, Stored, acknowledged
 from bots.slack.payloads import Payload, identifier, part, parts, string
 from bots.slack.people import People
-from bots.slack.sending import UNREACHABLE, Question, ResponseUrl, Status
+from bots.slack.sending import POST_ERRORS, Question, ResponseUrl, Status
 from bots.slack.workspace import Workspace
 from core import commands as table
 from core.chat import Chat
@@ -37,20 +37,21 @@ ECHO_SECONDS = 1.0
 """How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
 
 CANNOT_POST = "I couldn't post my answer here. Please try again in a few minutes."
-TOO_LARGE = "It is too much for a message, and I may not send files here: ask my operator, who can export it for you."
+NO_FILES = "It is too much for a message, and I may not send files here: ask my operator, who can export it for you."
 
-LARGEST_WHISPER = 8_000
-"""Characters of somebody's data that are whispered where no file can be sent: two posts."""
+LARGEST_TEXT = 8_000
+"""Characters of somebody's data that are shown where no file can be sent: two posts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Awaited:
+class PendingEcho:
     """A reply said through a response URL, whose timestamp is still to be learned."""
 
     reply: Reply
     where: Conversation
     block_id: str
-    folded: str
+    text: str
+    """As it is compared: `markup.comparable`."""
     known: "asyncio.Future[str]"
 
 
@@ -77,7 +78,7 @@ class CommandHandlers:
         self._buttons = buttons
         self._proxy = proxy
         self._session = session
-        self._awaited: dict[tuple[str, str, str], Awaited] = {}
+        self._echoes: dict[tuple[str, str, str], PendingEcho] = {}
         """By workspace, channel and block id, for a second or so."""
 
     # Taking in
@@ -91,7 +92,7 @@ class CommandHandlers:
         return self._intake.take(
             _keys(body),
             lambda stored: self._command(workspace, body, url, stored),
-            self._teller(workspace, channel, user, url),
+            self._notifier(workspace, channel, user, url),
         )
 
     def take_interaction(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
@@ -101,32 +102,32 @@ class CommandHandlers:
         match body.get("type"), action.get("action_id"):
             case "message_action", _ if user and identifier(body, "channel", "id"):
                 url = self._response_url(body)
-                tell = self._teller(workspace, identifier(body, "channel", "id"), user, url)
-                return self._intake.take(_keys(body), lambda stored: self._another(workspace, body, url, stored), tell)
+                tell = self._notifier(workspace, identifier(body, "channel", "id"), user, url)
+                return self._intake.take(_keys(body), lambda stored: self._again(workspace, body, url, stored), tell)
             case "block_actions", home.CONSENT_YES | home.CONSENT_NO if user:
                 given = action.get("action_id") == home.CONSENT_YES
-                return self._intake.take(_keys(body), lambda _: self._consented(workspace, user, given=given))
+                return self._intake.take(_keys(body), lambda _: self._set_consent(workspace, user, given=given))
             case "block_actions", sending.FEEDBACK if user:
                 liked = action.get("value") == "good"
-                return self._intake.take(_keys(body), lambda _: self._judged(workspace, body, user, liked=liked))
+                return self._intake.take(_keys(body), lambda _: self._rate(workspace, body, user, liked=liked))
             case _:
                 return None
 
     async def _command(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
         user, channel, text = identifier(body, "user_id"), identifier(body, "channel_id"), string(body, "text")
-        people = (user, *markup.mentioned(text))
+        people = (user, *markup.mentioned_users(text))
         name, _ = table.parse(text)
         if name != "ask":  # a question is stored at once; all else may wait for who asks, and for names
             await self._people.look_up(workspace, people)
-        where = messages.place(channel, space=workspace.team)
+        where = messages.conversation_at(channel, space=workspace.team)
 
         def read() -> tuple[str, Message]:
             """The command's name and what is said to it, with the names known by now."""
             names = self._people.names(workspace, people)
-            words = markup.to_words(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
+            words = markup.plain_text(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
             name, argument = table.parse(words)
             author_name = names.get(user) or string(body, "user_name")
-            return name, self._spoken(where, body, user, author_name, argument)
+            return name, self._as_message(where, body, user, author_name, argument)
 
         async def complete() -> Message:
             await self._people.look_up(workspace, people)
@@ -145,14 +146,14 @@ class CommandHandlers:
         )
         await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
 
-    async def _another(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
+    async def _again(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
         user, said = identifier(body, "user", "id"), part(body, "message")
         thread = identifier(said, "thread_ts") or None
-        where = messages.place(identifier(body, "channel", "id"), space=workspace.team, thread=thread)
+        where = messages.conversation_at(identifier(body, "channel", "id"), space=workspace.team, thread=thread)
         status = Status(workspace, where.channel, where.thread)
         invocation = Invocation(
             name="again",
-            message=self._spoken(where, body, user, string(body, "user", "name"), ""),
+            message=self._as_message(where, body, user, string(body, "user", "name"), ""),
             admin=(await self._people.person(workspace, user)).admin,
             post=identifier(said, "ts"),
             thinking=lambda: acknowledged(stored, status),
@@ -160,21 +161,21 @@ class CommandHandlers:
         await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
         await status.clear()
 
-    async def _consented(self, workspace: Workspace, user: str, *, given: bool) -> None:
-        where = messages.place(user, space=workspace.team, channel_type="im")
+    async def _set_consent(self, workspace: Workspace, user: str, *, given: bool) -> None:
+        where = messages.conversation_at(user, space=workspace.team, channel_type="im")
         word = "yes" if given else "no"
         await self._commands.run(
-            Invocation(name="consent", argument=word, message=self._spoken(where, {}, user, "", f"consent {word}"))
+            Invocation(name="consent", argument=word, message=self._as_message(where, {}, user, "", f"consent {word}"))
         )
         await home.show(workspace, self._chat, self._commands, user)
 
-    async def _judged(self, workspace: Workspace, body: Payload, user: str, *, liked: bool) -> None:
+    async def _rate(self, workspace: Workspace, body: Payload, user: str, *, liked: bool) -> None:
         channel = identifier(body, "container", "channel_id") or identifier(body, "channel", "id")
         ts = identifier(body, "container", "message_ts") or identifier(body, "message", "ts")
         if channel and ts:
-            await self._chat.feedback(messages.place(channel, space=workspace.team), ts, user, liked)
+            await self._chat.feedback(messages.conversation_at(channel, space=workspace.team), ts, user, liked)
 
-    def _spoken(self, where: Conversation, body: Payload, user: str, name: str, words: str) -> Message:
+    def _as_message(self, where: Conversation, body: Payload, user: str, name: str, words: str) -> Message:
         """A command as something said; its trigger id names it, so a redelivered one is the same message."""
         return Message(
             conversation=where,
@@ -185,10 +186,10 @@ class CommandHandlers:
             sent_at=self._commands.clock(),
         )
 
-    def _teller(self, workspace: Workspace, channel: str, user: str, url: ResponseUrl) -> Tell:
+    def _notifier(self, workspace: Workspace, channel: str, user: str, url: ResponseUrl) -> Notify:
         async def tell(sentence: str) -> None:
             if not await url.send(markup.escape(sentence), visible=False):
-                await sending.whisper(workspace, channel, user, sentence)
+                await sending.post_ephemeral(workspace, channel, user, sentence)
 
         return tell
 
@@ -208,7 +209,7 @@ class CommandHandlers:
                 await self._hand_over(workspace, asked, answer, url)
             elif answer.private or not self._visible:
                 text = answer.text if reply is None else reply.text
-                await self._say_alone(workspace, asked, text, url)
+                await self._reply_privately(workspace, asked, text, url)
                 if reply is not None:
                     await self._chat.posted(reply, asked.conversation, (), stands=True)
             else:
@@ -217,8 +218,8 @@ class CommandHandlers:
             # One that was cancelled is not noted as lost: the next process gives it.
             if reply is not None:
                 await self._chat.posted(reply, asked.conversation, ())
-            if isinstance(error, UNREACHABLE):
-                await self._teller(workspace, asked.conversation.channel, asked.author, url)(CANNOT_POST)
+            if isinstance(error, POST_ERRORS):
+                await self._notifier(workspace, asked.conversation.channel, asked.author, url)(CANNOT_POST)
             raise
 
     async def resumed(self, workspace: Workspace, asked: Message, reply: Reply) -> None:
@@ -271,7 +272,7 @@ class CommandHandlers:
             return
         found = await self._respond(workspace, where, reply, text, shown, url)
         if found is None:
-            await self._say_alone(workspace, asked, text, url)
+            await self._reply_privately(workspace, asked, text, url)
             if reply is not None:
                 await self._chat.posted(reply, where, (), stands=True)
         elif reply is not None:
@@ -287,7 +288,7 @@ class CommandHandlers:
         url: ResponseUrl,
     ) -> list[str] | None:
         """Through the response URL, for everybody: the timestamps learned; None where Slack no longer takes it."""
-        awaited: list[Awaited] = []
+        awaited: list[PendingEcho] = []
         for number, piece in enumerate(markup.parts(text)):
             block_id = f"person2-{secrets.token_hex(8)}"
             blocks = sending.as_blocks(
@@ -299,19 +300,19 @@ class CommandHandlers:
             if reply is not None:
                 known = asyncio.get_running_loop().create_future()
                 awaited.append(
-                    Awaited(reply=reply, where=where, block_id=block_id, folded=markup.folded(piece), known=known)
+                    PendingEcho(reply=reply, where=where, block_id=block_id, text=markup.comparable(piece), known=known)
                 )
-                self._awaited[workspace.team, where.channel, block_id] = awaited[-1]
+                self._echoes[workspace.team, where.channel, block_id] = awaited[-1]
             if not await url.send(piece, visible=True, blocks=blocks):
                 if awaited:
-                    self._awaited.pop((workspace.team, where.channel, awaited.pop().block_id), None)
+                    self._echoes.pop((workspace.team, where.channel, awaited.pop().block_id), None)
                 if number == 0:
                     return None
                 log.warning("a long answer ends early: the response URL is used up")
                 break
         return await self._timestamps(workspace, where, awaited)
 
-    async def _timestamps(self, workspace: Workspace, where: Conversation, awaited: list[Awaited]) -> list[str]:
+    async def _timestamps(self, workspace: Workspace, where: Conversation, awaited: list[PendingEcho]) -> list[str]:
         """Where replies stand that were said through a response URL: told by the events of their posts, or else looked
         for. Those not found are left out."""
         if not awaited:
@@ -320,17 +321,17 @@ class CommandHandlers:
         found = {each.block_id: each.known.result() for each in awaited if each.known.done()}
         missing = [each.block_id for each in awaited if each.block_id not in found]
         for block_id in missing:
-            self._awaited.pop((workspace.team, where.channel, block_id), None)
+            self._echoes.pop((workspace.team, where.channel, block_id), None)
         if missing:
             try:
-                posts = await sending.look_for(workspace, where.channel, missing)
-            except UNREACHABLE as error:
+                posts = await sending.find_posts(workspace, where.channel, missing)
+            except POST_ERRORS as error:
                 log.info("a reply by command cannot be found: %s", reason(error))
             else:
                 return [*found.values(), *posts]
         return list(found.values())
 
-    async def own_post(self, workspace: Workspace, event: Payload) -> None:
+    async def match_echo(self, workspace: Workspace, event: Payload) -> None:
         """Our own words come by: those said through a response URL learn their timestamp here.
 
         A server that leaves the blocks out is understood where only one reply of this text is awaited in the channel.
@@ -339,40 +340,40 @@ class CommandHandlers:
         if not (channel and ts) or (channel, ts) in workspace.posts:
             return
         keys = [(workspace.team, channel, string(block, "block_id")) for block in parts(event, "blocks")]
-        found = next((self._awaited.pop(key) for key in keys if key in self._awaited), None)
+        found = next((self._echoes.pop(key) for key in keys if key in self._echoes), None)
         if found is None and not keys:
-            folded = markup.folded(string(event, "text"))
+            text = markup.comparable(string(event, "text"))
             alike = [
                 (key, each)
-                for key, each in self._awaited.items()
-                if key[:2] == (workspace.team, channel) and each.folded == folded
+                for key, each in self._echoes.items()
+                if key[:2] == (workspace.team, channel) and each.text == text
             ]
             if len(alike) == 1:
                 found = alike[0][1]
-                del self._awaited[alike[0][0]]
+                del self._echoes[alike[0][0]]
         if found is not None and not found.known.done():
             workspace.posts.put((channel, ts), None)
             found.known.set_result(ts)
 
-    async def _say_alone(self, workspace: Workspace, asked: Message, text: str, url: ResponseUrl) -> None:
-        """To the asker: through the response URL as long as Slack takes it, else as a whisper."""
+    async def _reply_privately(self, workspace: Workspace, asked: Message, text: str, url: ResponseUrl) -> None:
+        """To the asker: through the response URL as long as Slack takes it, else as an ephemeral message."""
         pieces = markup.parts(text)
         for number, piece in enumerate(pieces):
             if not await url.send(piece, visible=False):
                 rest = markup.unescape("\n".join(pieces[number:]))
                 where = asked.conversation
-                await sending.whisper(workspace, where.channel, asked.author, rest, thread=where.thread)
+                await sending.post_ephemeral(workspace, where.channel, asked.author, rest, thread=where.thread)
                 return
 
     async def _hand_over(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
         """A member's data: as a file, or as text where it is short."""
         assert answer.attachment is not None  # noqa: S101 - asked before
-        if await sending.hand_over(workspace, asked.author, answer.text, answer.attachment):
+        if await sending.send_file(workspace, asked.author, answer.text, answer.attachment):
             text = "I sent it to you as a file, in our direct messages."
         else:
-            data = answer.attachment.data.decode()
-            text = f"{answer.text}\n{data}" if len(data) <= LARGEST_WHISPER else f"{answer.text} {TOO_LARGE}"
-        await self._say_alone(workspace, asked, text, url)
+            data = answer.attachment.text
+            text = f"{answer.text}\n{data}" if len(data) <= LARGEST_TEXT else f"{answer.text} {NO_FILES}"
+        await self._reply_privately(workspace, asked, text, url)
 
 
 def _keys(body: Payload) -> list[Hashable]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import aiohttp
 from slack_sdk.errors import SlackClientError
 
-from bots.slack.errors import NETWORK, discreet, explain
+from bots.slack.compat import REQUEST_SECONDS, base_url, web_client
+from bots.slack.errors import NETWORK, explain, redact
 from bots.slack.manifest import NEEDED, WANTED
-from bots.slack.workspace import REQUEST_SECONDS, base_url, web_client
 from core.errors import PlatformError
 
 BOTH_WAYS = (
@@ -18,16 +18,16 @@ BOTH_WAYS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Credentials:
     name: str
     workspace: str
     missing: Mapping[str, str]
     """Scopes that the bot token lacks, and what each is for; empty where Slack does not tell the scopes."""
 
 
-async def examine(
+async def check_credentials(
     bot_token: str, *, app_token: str | None = None, api_url: str | None = None, proxy: str | None = None
-) -> Findings:
+) -> Credentials:
     """Ask who we are, what we may do, and whether a socket would be opened. Raises Refused or PlatformError."""
     url = base_url(api_url)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as session:
@@ -41,13 +41,13 @@ async def examine(
         except SlackClientError as error:
             raise explain(error, variable=variable) from error
         except NETWORK as error:
-            cause = discreet(f"{type(error).__name__}: {error}")
+            cause = redact(f"{type(error).__name__}: {error}")
             raise PlatformError(f"Slack cannot be reached ({cause}); check the network and SLACK_API_URL.") from error
     headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
     told = str(headers.get("x-oauth-scopes") or "")
     scopes = {scope.strip() for scope in told.split(",") if scope.strip()}
     wanted = {**NEEDED, **WANTED}
-    return Findings(
+    return Credentials(
         name=str(answer.get("user") or "Person2"),
         workspace=str(answer.get("team") or ""),
         missing={scope: why for scope, why in wanted.items() if scopes and scope not in scopes},

@@ -130,7 +130,7 @@ class Dispatcher:
             return None
         workspace = await self._workspaces.of(body)
         if workspace is None:
-            self._turn_away(body)
+            self._tell_not_installed(body)
             return None
         if body.get("type") == "event_callback":
             return self._events.take(workspace, body)
@@ -138,8 +138,8 @@ class Dispatcher:
             return self._commands.take_command(workspace, body)
         return self._commands.take_interaction(workspace, body)
 
-    def _turn_away(self, body: Payload) -> None:
-        """Tell who uses a command why nothing happens."""
+    def _tell_not_installed(self, body: Payload) -> None:
+        """Notify who uses a command why nothing happens."""
         url = ResponseUrl(string(body, "response_url"), proxy=self._proxy, session=self._session)
 
         async def tell(_: object) -> None:
@@ -153,6 +153,10 @@ class Dispatcher:
             workspace = await self._workspaces.in_space(question.message.conversation.space)
             if workspace is not None:
                 self._intake.take((), lambda _, here=workspace, asked=question: self._events.resume(here, asked))  # type: ignore[misc]  # bound now
+
+    async def idle(self) -> None:
+        """Wait until everything taken in has been dealt with, its answers posted among it."""
+        await self._intake.idle()
 
     async def close(self) -> None:
         """Let work in progress finish for a moment, then stop it."""

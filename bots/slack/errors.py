@@ -55,7 +55,7 @@ def reason(error: BaseException) -> str:
     """What went wrong in a word or two, for the log: Slack's code, the HTTP status, or what the line did."""
     if isinstance(error, SlackClientError):
         return code(error) or (f"HTTP {status(error)}" if status(error) else type(error).__name__)
-    return discreet(f"{type(error).__name__}: {error}".rstrip(": "))
+    return redact(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 def status(error: BaseException) -> int:
@@ -87,6 +87,6 @@ def explain(error: BaseException, *, variable: str) -> PlatformError:
     return PlatformError(f"Slack failed ({name or f'HTTP {status(error)}'}): trying again.")
 
 
-def discreet(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with tokens, socket tickets, response URLs and OAuth codes masked."""
     return _SECRETS.sub("***", text)

@@ -11,15 +11,16 @@ from collections.abc import Awaitable, Callable, Hashable
 from bots.slack import home, markup, messages, sending
 from bots.slack.commands import CommandHandlers
 from bots.slack.errors import reason
-from bots.slack.intake import Intake, Stored, Tell, Work, acknowledged
+from bots.slack.intake import Intake, Notify, Stored, Work, acknowledged
 from bots.slack.payloads import Payload, identifier, part, string
 from bots.slack.people import People
-from bots.slack.sending import UNREACHABLE, Status
+from bots.slack.sending import POST_ERRORS, Status
 from bots.slack.workspace import Workspace
 from core.chat import Chat
 from core.commands import Commands
 from core.memory import Unanswered
 from core.messages import Kind, Message, Reply
+from core.notices import Notices
 from core.policy import Why
 from core.recent import Recent
 
@@ -31,7 +32,7 @@ NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, 
 PROMPTS = (
     ("Just talk", "Hi! How are you today?"),
     ("Ask for an opinion", "What would you cook for four people tonight?"),
-    ("Hear a joke", "Tell me a joke."),
+    ("Hear a joke", "Notify me a joke."),
 )
 """Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
@@ -55,9 +56,10 @@ class EventHandlers:
         self._intake = intake
         self._people = people
         self._buttons = buttons
-        self._wordings: Recent[str] = Recent()
+        self._notices = Notices(commands.clock)
+        self._last_edits: Recent[str] = Recent()
         """What edited messages were changed to last."""
-        self._thumbs: Recent[frozenset[bool]] = Recent()
+        self._votes: Recent[frozenset[bool]] = Recent()
         """Thumbs a member has on a post; taking one back must not take the other."""
 
     def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
@@ -66,13 +68,13 @@ class EventHandlers:
         keys: list[Hashable] = []
         if event_id := identifier(body, "event_id"):
             keys.append(("event", event_id))
-        tell: Tell | None = None
+        tell: Notify | None = None
         if event.get("type") in ("message", "app_mention"):
             work = self._message_work(workspace, event)
-            if work is not None and messages.heard(event, bot_user=workspace.bot_user):
+            if work is not None and messages.is_from_member(event, bot_user=workspace.bot_user):
                 # A mention comes twice, as `message` and as `app_mention`.
                 keys.append(("message", workspace.team, identifier(event, "channel"), identifier(event, "ts")))
-                tell = self._asker(workspace, event)
+                tell = self._notifier(workspace, event)
         else:
             work = self._other_work(workspace, event)
         return None if work is None else self._intake.take(keys, work, tell)
@@ -81,16 +83,16 @@ class EventHandlers:
         said = part(event, "message")
         match event.get("subtype"):
             case "message_changed" if said.get("subtype") == "tombstone":  # the deleted first message of a thread
-                return lambda _: self._deleted(workspace, event, identifier(said, "ts"))
+                return lambda _: self._on_delete(workspace, event, identifier(said, "ts"))
             case "message_changed":
-                return lambda stored: self._edited(workspace, event, stored)
+                return lambda stored: self._on_edit(workspace, event, stored)
             case "message_deleted":
                 ts = identifier(event, "deleted_ts") or identifier(event, "previous_message", "ts")
-                return lambda _: self._deleted(workspace, event, ts)
-            case _ if messages.heard(event, bot_user=workspace.bot_user):
-                return lambda stored: self._heard(workspace, event, stored)
-            case _ if messages.ours(event, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
-                return lambda _: self._answers.own_post(workspace, event)
+                return lambda _: self._on_delete(workspace, event, ts)
+            case _ if messages.is_from_member(event, bot_user=workspace.bot_user):
+                return lambda stored: self._on_message(workspace, event, stored)
+            case _ if messages.is_own_post(event, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
+                return lambda _: self._answers.match_echo(workspace, event)
             case _:
                 return None
 
@@ -98,21 +100,21 @@ class EventHandlers:
         channel = identifier(event, "channel")
         match event.get("type"):
             case "reaction_added" | "reaction_removed":
-                return lambda _: self._reacted(workspace, event)
+                return lambda _: self._on_reaction(workspace, event)
             case "channel_deleted" | "group_deleted" if channel:
-                return lambda _: self._closed(workspace, channel)
+                return lambda _: self._on_channel_deleted(workspace, channel)
             case "channel_id_changed":
-                return lambda _: self._moved(workspace, event)
+                return lambda _: self._on_channel_moved(workspace, event)
             case "app_home_opened" if event.get("tab", "home") == "home" and identifier(event, "user"):
                 return _at_once(lambda: home.show(workspace, self._chat, self._commands, identifier(event, "user")))
             case "assistant_thread_started":
-                return _at_once(lambda: self._suggest(workspace, event))
+                return _at_once(lambda: self._suggest_prompts(workspace, event))
             case _:
                 return None
 
     # Messages
 
-    async def _heard(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
+    async def _on_message(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
         message = self._read(workspace, event)
         if message is None:
             return
@@ -121,7 +123,7 @@ class EventHandlers:
             message,
             thinking=lambda: status,
             heard=stored,
-            complete=self._completing(workspace, event, message),
+            complete=self._name_lookup(workspace, event, message),
         )
         stored()  # also where there was nothing to store
         await self._say(workspace, message, reply, status)
@@ -136,7 +138,7 @@ class EventHandlers:
             names=self._people.names(workspace, _people_in(workspace, event)),
         )
 
-    def _completing(
+    def _name_lookup(
         self, workspace: Workspace, event: Payload, message: Message
     ) -> Callable[[], Awaitable[Message]] | None:
         """What gives the message with all names, looked up after it was stored; None where they are known."""
@@ -172,8 +174,8 @@ class EventHandlers:
             # One that was cancelled is not noted as lost: the next process gives it.
             await self._chat.posted(reply, where, ())
             await status.clear()
-            if isinstance(error, UNREACHABLE) and reply.details.get("answered because") != Why.AMBIENT:
-                await self._tell_elsewhere(workspace, message.author)
+            if isinstance(error, POST_ERRORS) and reply.details.get("answered because") != Why.AMBIENT:
+                await self._notify_directly(workspace, message)
             raise
         await self._chat.posted(reply, where, posts)
 
@@ -181,27 +183,34 @@ class EventHandlers:
         """A sentence for the author of a message alone."""
         where = message.conversation
         if where.kind is Kind.DIRECT:
-            seconds = workspace.outbox.patience.notice_seconds
+            seconds = workspace.outbox.timeouts.notice
             await sending.post(workspace, where.channel, sentence, thread=where.thread, seconds=seconds)
             return
-        # A whisper in a thread shows only where the thread already stands.
+        # An ephemeral message in a thread shows only where the thread already stands.
         thread = where.thread if where.thread != message.id else None
-        await sending.whisper(workspace, where.channel, message.author, sentence, thread=thread)
+        await sending.post_ephemeral(workspace, where.channel, message.author, sentence, thread=thread)
 
-    async def _tell_elsewhere(self, workspace: Workspace, user: str) -> None:
+    async def _notify_directly(self, workspace: Workspace, message: Message) -> None:
+        if not self._notices.may_say(NOT_POSTED, message):
+            return
         try:
-            await sending.tell_directly(workspace, user, NOT_POSTED)
-        except UNREACHABLE as error:
+            await sending.post_direct(workspace, message.author, NOT_POSTED)
+        except POST_ERRORS as error:
             log.info("nor could the asker be told: %s", reason(error))
 
-    def _asker(self, workspace: Workspace, event: Payload) -> Tell | None:
+    def _notifier(self, workspace: Workspace, event: Payload) -> Notify | None:
         """How to tell the author of a message that something broke; None where they were not talking to the bot."""
         message = self._read(workspace, event)
         if message is None or not (message.mentions_bot or message.conversation.kind is Kind.DIRECT):
             return None
-        return lambda sentence: self._tell(workspace, message, sentence)
 
-    async def _edited(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
+        async def notify(sentence: str) -> None:
+            if self._notices.may_say(sentence, message):
+                await self._tell(workspace, message, sentence)
+
+        return notify
+
+    async def _on_edit(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
         said = {
             **part(event, "message"),
             "type": "message",
@@ -209,20 +218,20 @@ class EventHandlers:
             "channel_type": event.get("channel_type"),
         }
         previous = part(event, "previous_message")
-        if previous and messages.words(said) == messages.words(previous):
+        if previous and messages.text_of(said) == messages.text_of(previous):
             return  # an unfurled link, a new reply: not the words
         message = self._read(workspace, said)
         if message is None:
             return
         where = message.conversation
-        self._wordings.put((where.channel, message.id), message.text)
+        self._last_edits.put((where.channel, message.id), message.text)
         status = Status(workspace, where.channel, where.thread)
         reply = await self._chat.edited(message, thinking=lambda: acknowledged(stored, status))
         stored()
-        complete = self._completing(workspace, said, message)
+        complete = self._name_lookup(workspace, said, message)
         if complete is not None:
             named = await complete()
-            if named.text != message.text == self._wordings.get((where.channel, message.id)):
+            if named.text != message.text == self._last_edits.get((where.channel, message.id)):
                 await self._chat.reworded(where, message.id, named.text)
         await self._say(workspace, message, reply, status)
 
@@ -236,40 +245,40 @@ class EventHandlers:
             return
         await self._say(workspace, message, reply, status)
 
-    async def _deleted(self, workspace: Workspace, event: Payload, ts: str) -> None:
+    async def _on_delete(self, workspace: Workspace, event: Payload, ts: str) -> None:
         channel = identifier(event, "channel")
         if channel and ts:
-            await self._chat.removed(messages.place(channel, space=workspace.team), [ts])
+            await self._chat.removed(messages.conversation_at(channel, space=workspace.team), [ts])
 
-    async def _closed(self, workspace: Workspace, channel: str) -> None:
+    async def _on_channel_deleted(self, workspace: Workspace, channel: str) -> None:
         """A channel was deleted, and with it all that was said there."""
-        await self._chat.closed(messages.place(channel, space=workspace.team))
+        await self._chat.closed(messages.conversation_at(channel, space=workspace.team))
 
-    async def _moved(self, workspace: Workspace, event: Payload) -> None:
+    async def _on_channel_moved(self, workspace: Workspace, event: Payload) -> None:
         """A channel goes on under another id (https://docs.slack.dev/reference/events/channel_id_changed)."""
         old, new = identifier(event, "old_channel_id"), identifier(event, "new_channel_id")
         if old and new:
-            await self._chat.moved(messages.place(old, space=workspace.team), new)
+            await self._chat.moved(messages.conversation_at(old, space=workspace.team), new)
 
-    async def _reacted(self, workspace: Workspace, event: Payload) -> None:
-        liked, user = messages.thumb(string(event, "reaction")), identifier(event, "user")
+    async def _on_reaction(self, workspace: Workspace, event: Payload) -> None:
+        liked, user = messages.vote_of(string(event, "reaction")), identifier(event, "user")
         item = part(event, "item")
         channel, ts = identifier(item, "channel"), identifier(item, "ts")
         if liked is None or not (user and channel and ts) or user == workspace.bot_user:
             return
         key = (channel, ts, user)
-        thumbs = self._thumbs.get(key) or frozenset()
+        thumbs = self._votes.get(key) or frozenset()
         if event.get("type") == "reaction_added":
-            self._thumbs.put(key, thumbs | {liked})
+            self._votes.put(key, thumbs | {liked})
             verdict: bool | None = liked
         else:
             left = thumbs - {liked}
-            self._thumbs.put(key, left)
+            self._votes.put(key, left)
             verdict = next(iter(left), None)
         # What a removal takes back is only its own thumb: after a restart we do not know of the other.
-        await self._chat.feedback(messages.place(channel, space=workspace.team), ts, user, verdict, was=liked)
+        await self._chat.feedback(messages.conversation_at(channel, space=workspace.team), ts, user, verdict, was=liked)
 
-    async def _suggest(self, workspace: Workspace, event: Payload) -> None:
+    async def _suggest_prompts(self, workspace: Workspace, event: Payload) -> None:
         """Suggested prompts for a conversation that a member opened beside their work."""
         thread = part(event, "assistant_thread")
         channel, ts = identifier(thread, "channel_id"), identifier(thread, "thread_ts")
@@ -284,7 +293,7 @@ class EventHandlers:
 
 def _people_in(workspace: Workspace, event: Payload) -> tuple[str, ...]:
     """Ids of the author and of whom a message names, each once."""
-    users = dict.fromkeys((identifier(event, "user"), *markup.mentioned(messages.words(event))))
+    users = dict.fromkeys((identifier(event, "user"), *markup.mentioned_users(messages.text_of(event))))
     return tuple(user for user in users if user not in {"", workspace.bot_user})
 
 

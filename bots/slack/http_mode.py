@@ -52,7 +52,7 @@ QUIET_SECONDS = 600.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Seldom:
+class OccasionalWarnings:
     """Warns at most once in a while, and says how often it would have."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def _late(self) -> None:
         self._deadline = None
-        self._server.seldom.warn("a connection took too long to send a request and was closed")
+        self._server.warnings.warn("a connection took too long to send a request and was closed")
         self.drop()
 
 
@@ -155,7 +155,7 @@ class HttpMode:
         self._listening = listening
         self.header_seconds = header_seconds
         self._body_seconds = body_seconds
-        self.seldom = Seldom()
+        self.warnings = OccasionalWarnings()
         self._connections: OrderedDict[Connection, None] = OrderedDict()
         self._verified = False
         """Whether a request ever bore the right signature."""
@@ -210,7 +210,7 @@ class HttpMode:
         self._connections[connection] = None
         if len(self._connections) > CONNECTIONS:
             oldest, _ = self._connections.popitem(last=False)
-            self.seldom.warn(f"more than {CONNECTIONS} connections at once: the oldest was closed")
+            self.warnings.warn(f"more than {CONNECTIONS} connections at once: the oldest was closed")
             oldest.drop()
 
     def welcome(self, request: web.Request) -> None:
@@ -231,7 +231,7 @@ class HttpMode:
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) <= 12 and signature.isascii()):
             return _refused(401, "invalid request")
         if abs(time.time() - int(timestamp)) > AGE_SECONDS:
-            self.seldom.warn("a request was too old, or this machine's clock is wrong")
+            self.warnings.warn("a request was too old, or this machine's clock is wrong")
             return _refused(401, "invalid request")
         if (request.content_length or 0) > BODY_LIMIT:
             return _refused(413, "too large")
@@ -239,14 +239,14 @@ class HttpMode:
             async with asyncio.timeout(self._body_seconds):
                 body = await _body(request)
         except TimeoutError:
-            self.seldom.warn("a request's body took too long")
+            self.warnings.warn("a request's body took too long")
             return _refused(408, "too slow")
         if body is None:
             return _refused(413, "too large")
         expected = hmac.new(self._secret, b"v0:" + timestamp.encode() + b":" + body, sha256).hexdigest()
         if not hmac.compare_digest(f"v0={expected}", signature):
             self._mismatched += 1
-            self.seldom.warn(
+            self.warnings.warn(
                 "a request bore a wrong signature: if Slack sent it, copy SLACK_SIGNING_SECRET again from "
                 "“Basic Information” of the app"
             )
@@ -279,7 +279,7 @@ class HttpMode:
 
 @web.middleware
 async def _tracked(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell the connection that a request's headers have come."""
+    """Notify the connection that a request's headers have come."""
     connection = _connection(request)
     if connection is None:
         return await handler(request)

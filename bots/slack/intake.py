@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any
 
 from bots.slack.errors import reason
-from bots.slack.sending import UNREACHABLE
+from bots.slack.sending import POST_ERRORS
 from core.errors import Person2Error, StorageError
 from core.failures import log_failure
 from core.notices import BROKEN
@@ -24,7 +24,7 @@ Stored = Callable[[], object]
 Work = Callable[[Stored], Coroutine[Any, Any, None]]
 """What is to be done for a payload; when it ends, the payload counts as stored."""
 
-Tell = Callable[[str], Awaitable[object]]
+Notify = Callable[[str], Awaitable[object]]
 """Says one sentence to the member concerned."""
 
 
@@ -35,7 +35,7 @@ class Intake:
         self._known: Recent[asyncio.Future[None]] = Recent()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, keys: Iterable[Hashable], work: Work, tell: Tell | None = None) -> "asyncio.Future[None]":
+    def take(self, keys: Iterable[Hashable], work: Work, tell: Notify | None = None) -> "asyncio.Future[None]":
         """Begin the work, unless one of `keys` is known: then the future of that payload is given.
 
         The future is done once the payload may be acknowledged. It fails with StorageError where nothing could be
@@ -55,6 +55,11 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
         return stored
 
+    async def idle(self) -> None:
+        """Wait until nothing is being worked on."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self, seconds: float) -> None:
         """Let the work in progress finish for a while, then stop it."""
         if self._tasks:
@@ -64,7 +69,7 @@ class Intake:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(
-        self, work: Work, stored: "asyncio.Future[None]", names: tuple[Hashable, ...], tell: Tell | None
+        self, work: Work, stored: "asyncio.Future[None]", names: tuple[Hashable, ...], tell: Notify | None
     ) -> None:
         def done() -> None:
             if not stored.done():
@@ -79,7 +84,7 @@ class Intake:
                     self._known.pop(name)
                 stored.set_exception(error)
             await self._tell(tell)
-        except UNREACHABLE as error:
+        except POST_ERRORS as error:
             log.error("Slack did not take an answer: %s", reason(error))  # noqa: TRY400 - its traceback is the library's
             self._watch(error)
         except Person2Error as error:
@@ -91,13 +96,13 @@ class Intake:
         finally:
             done()
 
-    async def _tell(self, tell: Tell | None) -> None:
+    async def _tell(self, tell: Notify | None) -> None:
         """The member reads one sentence that says nothing of the operator's side; the log has the rest."""
         if tell is None:
             return
         try:
             await tell(BROKEN)
-        except UNREACHABLE as error:
+        except POST_ERRORS as error:
             log.warning("nor could the member be told: %s", reason(error))
             self._watch(error)
 

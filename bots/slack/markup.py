@@ -29,16 +29,16 @@ SOMEONE = "someone"
 """The name of a member whom Slack would not tell us about."""
 
 
-def mentioned(text: str) -> tuple[str, ...]:
+def mentioned_users(text: str) -> tuple[str, ...]:
     """Ids of the members a text names, in order, each once."""
     return tuple(dict.fromkeys(_MENTION.findall(text)))
 
 
 def mentions(text: str, user: str) -> bool:
-    return bool(user) and user in mentioned(text)
+    return bool(user) and user in mentioned_users(text)
 
 
-def to_words(
+def plain_text(
     text: str, *, names: Mapping[str, str] | None = None, bot_user: str = "", bot_name: str = "Person2"
 ) -> str:
     """What a person reads: names for ids, labels for links, characters for entities.
@@ -81,12 +81,12 @@ def escape(text: str) -> str:
 _SHORTCODE = re.compile(r":[\w+'-]+:")
 
 
-def folded(text: str) -> str:
+def comparable(text: str) -> str:
     """What identifies a post of ours when it comes back: Slack rewrites links, emoji and entities on the way."""
-    return " ".join(re.findall(r"\w+", _SHORTCODE.sub(" ", to_words(text)).casefold()))
+    return " ".join(re.findall(r"\w+", _SHORTCODE.sub(" ", plain_text(text)).casefold()))
 
 
-def of_blocks(blocks: Iterable[Payload]) -> str:
+def text_of_blocks(blocks: Iterable[Payload]) -> str:
     """The words in Block Kit's blocks, as markup: rich text as clients send it, sections, headers and contexts
     (https://docs.slack.dev/reference/block-kit/blocks)."""
     return "\n".join(filter(None, (_block(block, depth=0) for block in blocks)))

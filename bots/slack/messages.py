@@ -18,7 +18,7 @@ from core.messages import Conversation, Kind, Message
 
 PLATFORM = "slack"
 
-HEARD_SUBTYPES = frozenset({None, "", "file_share", "thread_broadcast", "me_message"})
+SPOKEN_SUBTYPES = frozenset({None, "", "file_share", "thread_broadcast", "me_message"})
 """Subtypes that are still somebody saying something; all others are notes about messages, or bots
 (https://docs.slack.dev/reference/events/message)."""
 
@@ -30,13 +30,13 @@ SHARES = 5
 _TS = re.compile(r"\d{1,11}(\.\d{1,9})?")
 
 
-def heard(event: Payload, *, bot_user: str) -> bool:
+def is_from_member(event: Payload, *, bot_user: str) -> bool:
     """Whether a member other than the bot itself says something here."""
     user, subtype = identifier(event, "user"), event.get("subtype")
     return (
         event.get("type") in ("message", "app_mention")
         and (subtype is None or isinstance(subtype, str))
-        and subtype in HEARD_SUBTYPES
+        and subtype in SPOKEN_SUBTYPES
         and not event.get("bot_id")
         and not event.get("hidden")
         and bool(user and identifier(event, "channel") and _TS.fullmatch(string(event, "ts")))
@@ -44,14 +44,14 @@ def heard(event: Payload, *, bot_user: str) -> bool:
     )
 
 
-def ours(event: Payload, *, bot_user: str, bot_id: str) -> bool:
+def is_own_post(event: Payload, *, bot_user: str, bot_id: str) -> bool:
     """Whether a message may be a post of this bot: a server may tell only one of its two ids, and one that never said
     ours may name any."""
     said_by = string(event, "bot_id")
     return bool(said_by and said_by == (bot_id or said_by)) or bool(bot_user and event.get("user") == bot_user)
 
 
-def place(channel: str, *, space: str, thread: str | None = None, channel_type: str = "") -> Conversation:
+def conversation_at(channel: str, *, space: str, thread: str | None = None, channel_type: str = "") -> Conversation:
     """A channel, a thread of it, or a direct message; Slack's ids of direct messages begin with D."""
     if channel_type in {"im", "app_home"} or (not channel_type and channel.startswith("D")):
         kind = Kind.DIRECT
@@ -66,22 +66,22 @@ def conversation(event: Payload, *, space: str, bot_user: str) -> Conversation:
     thread = identifier(event, "thread_ts") or None
     if thread == ts and not addressed(event, bot_user=bot_user):
         thread = None  # a first message that has replies by now, sent again
-    where = place(channel, space=space, thread=thread, channel_type=channel_type)
+    where = conversation_at(channel, space=space, thread=thread, channel_type=channel_type)
     if where.kind is Kind.CHANNEL and addressed(event, bot_user=bot_user):
-        return place(channel, space=space, thread=ts, channel_type=channel_type)
+        return conversation_at(channel, space=space, thread=ts, channel_type=channel_type)
     return where
 
 
 def addressed(event: Payload, *, bot_user: str) -> bool:
-    return event.get("type") == "app_mention" or markup.mentions(own_words(event), bot_user)
+    return event.get("type") == "app_mention" or markup.mentions(own_text(event), bot_user)
 
 
-def own_words(event: Payload) -> str:
+def own_text(event: Payload) -> str:
     """What the author wrote, in Slack's markup: `text`, or the blocks where a client sends only those."""
-    return string(event, "text") or markup.of_blocks(parts(event, "blocks"))
+    return string(event, "text") or markup.text_of_blocks(parts(event, "blocks"))
 
 
-def words(event: Payload) -> str:
+def text_of(event: Payload) -> str:
     """What a message says, in Slack's markup: the author's words, then those of messages they forward and of text
     snippets they send."""
     shares = [each for each in parts(event, "attachments") if each.get("is_share")][:SHARES]
@@ -91,13 +91,13 @@ def words(event: Payload) -> str:
         for each in parts(event, "files")
         if each.get("mode") in ("snippet", "post") and not each.get("is_external")
     ]
-    return "\n".join(filter(None, (own_words(event), *forwarded, *snippets)))
+    return "\n".join(filter(None, (own_text(event), *forwarded, *snippets)))
 
 
 def _blocks_of(share: Payload) -> str:
     """The words of a forwarded message, which carries them in blocks as it was posted."""
-    said = [markup.of_blocks(parts(each, "message", "blocks")) for each in parts(share, "message_blocks")]
-    return "\n".join(filter(None, said)) or markup.of_blocks(parts(share, "blocks"))
+    said = [markup.text_of_blocks(parts(each, "message", "blocks")) for each in parts(share, "message_blocks")]
+    return "\n".join(filter(None, said)) or markup.text_of_blocks(parts(share, "blocks"))
 
 
 def to_message(
@@ -113,7 +113,7 @@ def to_message(
 
     `names` gives display names by member id; without them Slack's own `|name` labels and `user_profile` serve.
     """
-    if not heard(event, bot_user=bot_user):
+    if not is_from_member(event, bot_user=bot_user):
         return None
     author, ts = identifier(event, "user"), string(event, "ts")
     thread = identifier(event, "thread_ts")
@@ -122,7 +122,7 @@ def to_message(
         id=ts,
         author=author,
         author_name=(names or {}).get(author) or profile_name(part(event, "user_profile")) or markup.SOMEONE,
-        text=markup.to_words(words(event), names=names, bot_user=bot_user, bot_name=bot_name),
+        text=markup.plain_text(text_of(event), names=names, bot_user=bot_user, bot_name=bot_name),
         sent_at=sent_at(ts),
         reply_to=thread if thread and thread != ts else None,
         mentions_bot=addressed(event, bot_user=bot_user),
@@ -145,6 +145,6 @@ def is_later(ts: str, other: str) -> bool:
     return bool(_TS.fullmatch(ts) and _TS.fullmatch(other)) and float(ts) > float(other)
 
 
-def thumb(reaction: str) -> bool | None:
+def vote_of(reaction: str) -> bool | None:
     """👍 is True, 👎 is False, whatever their skin tone; None for any other reaction."""
     return {"+1": True, "thumbsup": True, "-1": False, "thumbsdown": False}.get(reaction.partition("::")[0])

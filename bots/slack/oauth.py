@@ -29,11 +29,12 @@ from slack_sdk.oauth.installation_store.async_installation_store import AsyncIns
 from slack_sdk.oauth.state_store.async_state_store import AsyncOAuthStateStore
 from slack_sdk.oauth.token_rotation.async_rotator import AsyncTokenRotator
 
-from bots.slack.errors import NETWORK, discreet
+from bots.slack.compat import library_log, web_client
+from bots.slack.errors import NETWORK, redact
 from bots.slack.manifest import NEEDED, REDIRECT_PATH, WANTED
 from bots.slack.outbox import Outbox
 from bots.slack.payloads import Payload, identifier, part, parts, team_of
-from bots.slack.workspace import Workspace, library_log, web_client
+from bots.slack.workspace import Workspace
 from core.errors import Person2Error, StorageError
 from core.memory import Memory
 
@@ -178,7 +179,7 @@ class Installations:
             installed.exchanging = asyncio.create_task(self._exchanged(installed))
 
     async def _exchanged(self, installed: Installed) -> None:
-        """The old token is good until it expires, so a fault is no hurry: it is tried again ever more seldom."""
+        """The old token is good until it expires, so a fault is no hurry: it is tried again ever more warnings."""
         bot = installed.bot
         name = bot.team_id or bot.enterprise_id
         try:
@@ -189,7 +190,7 @@ class Installations:
             installed.failures += 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(installed.failures - 1, 16))
             installed.retry_at = self._clock() + pause
-            cause = discreet(f"{type(error).__name__}: {getattr(error, 'api_error', error)}".splitlines()[0])
+            cause = redact(f"{type(error).__name__}: {getattr(error, 'api_error', error)}".splitlines()[0])
             log.warning("Slack did not exchange the token of %s (%s): trying again in %.0f s", name, cause, pause)
             return
         if fresh is not None:
@@ -339,7 +340,7 @@ class _Flow(AsyncOAuthFlow):
         try:
             return await super().run_installation(code)
         except NETWORK as error:
-            log.warning("Slack did not answer an installation: %s", discreet(f"{type(error).__name__}: {error}"))
+            log.warning("Slack did not answer an installation: %s", redact(f"{type(error).__name__}: {error}"))
             return None
 
 

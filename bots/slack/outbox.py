@@ -15,22 +15,17 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.errors import NETWORK, code, reason, status
+from bots.slack.timeouts import Timeouts
 from core.errors import PlatformError
 from core.health import PostHealth
 
-POST_SECONDS = 1.0
-"""Between two posts in a channel: “one message per second per channel”."""
-
-PATIENCE_SECONDS = 30 * 60.0
-"""How long a reply may wait for its turn, a rate limit or an outage before it is given up."""
-
-NOTICE_PATIENCE_SECONDS = 2 * 60.0
-"""The same for a notice, which is worth nothing later."""
+LONGEST_LIMIT_SECONDS = 30 * 60.0
+"""Longest that a 429 is believed to ask for."""
 
 WAITING = 200
 """Posts that may wait for one channel; more than three minutes of talk at Slack's pace."""
 
-LANES = 1_000
+QUEUES = 1_000
 """Channels whose pace is remembered; those at rest are dropped beyond this."""
 
 IN_FLIGHT = 8
@@ -57,19 +52,8 @@ class NotPosted(PlatformError):
     """Slack took a call neither now nor in the time that it was worth."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long things are waited for; tests scale it down."""
-
-    post_seconds: float = POST_SECONDS
-    reply_seconds: float = PATIENCE_SECONDS
-    notice_seconds: float = NOTICE_PATIENCE_SECONDS
-    first_backoff: float = 0.5
-    longest_backoff: float = 30.0
-
-
 @dataclass(eq=False, slots=True)
-class Lane:
+class ChannelQueue:
     """One channel's queue, first come first served."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -79,13 +63,15 @@ class Lane:
 
 
 @dataclass(eq=False, slots=True)
-class Method:
+class MethodLimit:
     """What one method of the Web API bears in this workspace."""
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
     free_at: float = 0.0
     spacing: float = 0.0
     """Seconds between two calls; 0 until Slack refuses the workspace and not only one channel."""
+    held_until: float = 0.0
+    """When the last refusal of the workspace is over."""
     failures: int = 0
     """Attempts in a row that found no Slack."""
     refused: tuple[str, float] = ("", 0.0)
@@ -96,18 +82,18 @@ class Outbox:
     """The queues of one workspace."""
 
     def __init__(
-        self, *, patience: Patience | None = None, health: PostHealth | None = None, rng: random.Random | None = None
+        self, *, timeouts: Timeouts | None = None, health: PostHealth | None = None, rng: random.Random | None = None
     ) -> None:
-        self.patience = patience or Patience()
+        self.timeouts = timeouts or Timeouts()
         self._health = health or PostHealth()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
-        self._lanes: dict[str, Lane] = {}
-        self._methods: dict[str, Method] = {}
+        self._queues: dict[str, ChannelQueue] = {}
+        self._methods: dict[str, MethodLimit] = {}
 
     def busy(self, channel: str) -> bool:
         """Whether something waits for its turn in this channel."""
-        lane = self._lanes.get(channel)
-        return lane is not None and lane.waiting > 1
+        queue = self._queues.get(channel)
+        return queue is not None and queue.waiting > 1
 
     async def post(
         self,
@@ -124,22 +110,22 @@ class Outbox:
         where an earlier process may have made it (`uncertain`). Raises NotPosted, and SlackClientError where Slack
         refuses it for good.
         """
-        lane = self._lane(channel)
-        if lane.waiting >= WAITING:
+        queue = self._queue(channel)
+        if queue.waiting >= WAITING:
             raise NotPosted("too many posts wait for this channel.")
-        lane.waiting += 1
+        queue.waiting += 1
         with self._health.attempt(refusals=(SlackClientError,)):
             try:
-                deadline = self._now() + (self.patience.reply_seconds if seconds is None else seconds)
-                async with lane.turn:
+                deadline = self._now() + (self.timeouts.reply if seconds is None else seconds)
+                async with queue.turn:
                     try:
                         return await self._attempts(
-                            "chat.postMessage", send, deadline, channel, lane, posted, unknown=uncertain
+                            "chat.postMessage", send, deadline, channel, queue, posted, unknown=uncertain
                         )
                     finally:
-                        lane.free_at = max(lane.free_at, self._now() + self.patience.post_seconds)
+                        queue.free_at = max(queue.free_at, self._now() + self.timeouts.between_posts)
             finally:
-                lane.waiting -= 1
+                queue.waiting -= 1
 
     async def call(
         self,
@@ -153,14 +139,14 @@ class Outbox:
 
         Raises SlackClientError where Slack refuses it for good, and NotPosted.
         """
-        deadline = self._now() + (self.patience.notice_seconds if seconds is None else seconds)
+        deadline = self._now() + (self.timeouts.notice if seconds is None else seconds)
         answers: list[AsyncSlackResponse] = []
 
         async def keep() -> AsyncSlackResponse:
             answers.append(await send())
             return answers[-1]
 
-        await self._attempts(method, keep, deadline, "", Lane(), None, once=once)
+        await self._attempts(method, keep, deadline, "", ChannelQueue(), None, once=once)
         return answers[-1]
 
     async def _attempts(
@@ -169,18 +155,18 @@ class Outbox:
         send: Callable[[], Awaitable[AsyncSlackResponse]],
         deadline: float,
         channel: str,
-        lane: Lane,
+        queue: ChannelQueue,
         posted: Callable[[], Awaitable[str | None]] | None,
         *,
         once: bool = False,
         unknown: bool = False,
     ) -> str:
-        method = self._methods.setdefault(name, Method())
+        method = self._methods.setdefault(name, MethodLimit())
         tries = 0
         while True:
-            await self._until(deadline, lane)
+            await self._until(deadline, queue)
             async with method.slots:
-                await self._until(deadline, lane, method)
+                await self._until(deadline, queue, method)
                 try:
                     if unknown and posted is not None:
                         stands = await posted()
@@ -194,7 +180,7 @@ class Outbox:
                 except (SlackClientError, *NETWORK) as error:
                     tries += 1
                     unknown = unknown or _may_have_arrived(error)
-                    if not self._worth_trying_again(error, method, channel, lane, tries):
+                    if not self._worth_trying_again(error, method, channel, queue, tries):
                         raise
                     if (once and unknown) or self._now() > deadline:
                         raise NotPosted(f"Slack did not take {name} ({reason(error)}).") from error
@@ -203,22 +189,25 @@ class Outbox:
                     method.spacing *= EASING
                     return str(answer.get("ts") or "")
 
-    def _worth_trying_again(self, error: BaseException, method: Method, channel: str, lane: Lane, tries: int) -> bool:
+    def _worth_trying_again(
+        self, error: BaseException, method: MethodLimit, channel: str, queue: ChannelQueue, tries: int
+    ) -> bool:
         """Note what a refusal means for the queues; False where trying again cannot help."""
         now = self._now()
-        if limited(error):
+        if is_rate_limited(error):
             until = now + retry_after(error)
-            lane.free_at = max(lane.free_at, until)
+            queue.free_at = max(queue.free_at, until)
             before, since = method.refused
             if not channel or (before not in {"", channel} and since > now):
                 # Not this channel alone: too many calls of this workspace. Those refused together slow it down once.
-                if method.free_at <= now:
+                if method.held_until <= now:
                     method.spacing = min(max(method.spacing * SLOWING, FIRST_SECONDS), SLOWEST_SECONDS)
+                method.held_until = max(method.held_until, until)
                 method.free_at = max(method.free_at, until)
             method.refused = (channel, until)
             return True
         if is_server_error(error) and status(error) < 500:
-            lane.free_at = now + self._backoff(tries)
+            queue.free_at = now + self._backoff(tries)
             return tries < SERVER_ERROR_TRIES
         if isinstance(error, NETWORK) or status(error) >= 500:
             method.failures += 1
@@ -227,21 +216,21 @@ class Outbox:
         return False
 
     def _backoff(self, failures: int) -> float:
-        longest = min(self.patience.longest_backoff, self.patience.first_backoff * 2.0 ** min(failures - 1, 16))
+        longest = min(self.timeouts.longest_backoff, self.timeouts.first_backoff * 2.0 ** min(failures - 1, 16))
         return longest * (0.5 + self._rng.random() / 2)
 
-    async def _until(self, deadline: float, *queues: Lane | Method) -> None:
+    async def _until(self, deadline: float, *queues: ChannelQueue | MethodLimit) -> None:
         """Wait for the turn; raises NotPosted where it comes too late."""
         while (free_at := max(queue.free_at for queue in queues)) > (now := self._now()):
             if free_at > deadline:
                 raise NotPosted("Slack's limits leave no room for a call in the time that it is worth.")
             await asyncio.sleep(free_at - now)
 
-    def _lane(self, channel: str) -> Lane:
-        if len(self._lanes) > LANES:
+    def _queue(self, channel: str) -> ChannelQueue:
+        if len(self._queues) > QUEUES:
             now = self._now()
-            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.waiting or lane.free_at > now}
-        return self._lanes.setdefault(channel, Lane())
+            self._queues = {name: queue for name, queue in self._queues.items() if queue.waiting or queue.free_at > now}
+        return self._queues.setdefault(channel, ChannelQueue())
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -254,10 +243,10 @@ def is_server_error(error: BaseException) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
-    return isinstance(error, NETWORK) or limited(error) or is_server_error(error) or status(error) >= 500
+    return isinstance(error, NETWORK) or is_rate_limited(error) or is_server_error(error) or status(error) >= 500
 
 
-def limited(error: BaseException) -> bool:
+def is_rate_limited(error: BaseException) -> bool:
     """Whether Slack refuses for the time being because of its rate limits."""
     return status(error) == 429 or code(error) in {"ratelimited", "rate_limited"}
 
@@ -267,7 +256,7 @@ def retry_after(error: BaseException) -> float:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     told = next((value for name, value in headers.items() if name.lower() == "retry-after"), "1")
     with suppress(ValueError, TypeError):
-        return min(max(float(told), 0.05), PATIENCE_SECONDS)
+        return min(max(float(told), 0.05), LONGEST_LIMIT_SECONDS)
     return 1.0
 
 

@@ -1,4 +1,4 @@
-"""Words out: posts, whispers, response URLs, edits, files. Escapes and splits everything; knows no event, no policy.
+"""Words out: posts, ephemeral messages, response URLs, edits, files. Escapes and splits everything; knows no event.
 
 What is said in a workspace goes through its `outbox`, which keeps Slack's pace.
 """
@@ -21,10 +21,11 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.slack import markup, messages
+from bots.slack.compat import library_log, proxy_for
 from bots.slack.errors import NETWORK, reason
 from bots.slack.outbox import NotPosted, is_passing
 from bots.slack.payloads import identifier, parts, string
-from bots.slack.workspace import Workspace, library_log, proxy_for
+from bots.slack.workspace import Workspace
 from core.commands import Attachment
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,13 @@ SECTION_LIMIT = 3_000
 LOOK_BACK = 50
 """Messages looked through for a post of ours."""
 
-MARK = "person2_reply"
+METADATA_TYPE = "person2_reply"
 """Type of the metadata by which a post of ours is found again (https://docs.slack.dev/messaging/message-metadata)."""
 
 FEEDBACK = "feedback"
 """Action id of the thumbs under an answer."""
 
-UNREACHABLE = (SlackClientError, NotPosted, *NETWORK)
+POST_ERRORS = (SlackClientError, NotPosted, *NETWORK)
 
 Block = dict[str, Any]
 
@@ -98,7 +99,7 @@ class ResponseUrl:
             body["blocks"] = list(blocks)
         try:
             response = await client.send_dict({**body, "replace_original": False})
-        except (*UNREACHABLE, ValueError) as error:  # ValueError: no such address
+        except (*POST_ERRORS, ValueError) as error:  # ValueError: no such address
             log.warning("a response URL cannot be reached: %s", type(error).__name__)
             return False
         if response.status_code != 200:
@@ -133,7 +134,7 @@ async def post(
             posted.append(
                 await _post(workspace, channel, piece, thread, after, blocks, seconds=seconds, uncertain=uncertain)
             )
-        except UNREACHABLE as error:
+        except POST_ERRORS as error:
             if not posted:
                 raise
             log.warning("a long answer ends early: %s", reason(error))
@@ -161,21 +162,21 @@ async def _post(
             text=piece,
             thread_ts=thread,
             blocks=blocks,
-            metadata={"event_type": MARK, "event_payload": {"id": mark}},
+            metadata={"event_type": METADATA_TYPE, "event_payload": {"id": mark}},
             parse="none",
             link_names=False,
             unfurl_links=False,
         )
 
     async def posted() -> str | None:
-        return await _standing(workspace, channel, piece, thread, after, mark)
+        return await _find_posted(workspace, channel, piece, thread, after, mark)
 
     ts = await workspace.outbox.post(channel, send, posted=posted, seconds=seconds, uncertain=uncertain)
     workspace.posts.put((channel, ts), None)
     return ts
 
 
-async def _standing(
+async def _find_posted(
     workspace: Workspace, channel: str, piece: str, thread: str | None, after: str | None, mark: str
 ) -> str | None:
     """The timestamp of a post whose making nobody confirmed; None where it does not stand, or nobody tells.
@@ -200,7 +201,7 @@ async def _standing(
         return None
     for said in parts(found.data, "messages"):
         ts = identifier(said, "ts")
-        if not ts or not messages.ours(said, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
+        if not ts or not messages.is_own_post(said, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
             continue
         if string(said, "metadata", "event_payload", "id") == mark:
             return ts
@@ -208,13 +209,13 @@ async def _standing(
             after
             and messages.is_later(ts, after)
             and (channel, ts) not in workspace.posts
-            and markup.folded(string(said, "text")) == markup.folded(piece)
+            and markup.comparable(string(said, "text")) == markup.comparable(piece)
         ):
             return ts
     return None
 
 
-async def look_for(workspace: Workspace, channel: str, block_ids: Sequence[str]) -> list[str]:
+async def find_posts(workspace: Workspace, channel: str, block_ids: Sequence[str]) -> list[str]:
     """Timestamps of our newest posts in a channel that have these blocks; those not found are left out."""
     client = await workspace.api()
     response = await client.conversations_history(channel=channel, limit=LOOK_BACK)
@@ -226,7 +227,9 @@ async def look_for(workspace: Workspace, channel: str, block_ids: Sequence[str])
     return [found[each] for each in block_ids if found.get(each)]
 
 
-async def whisper(workspace: Workspace, channel: str, user: str, text: str, *, thread: str | None = None) -> None:
+async def post_ephemeral(
+    workspace: Workspace, channel: str, user: str, text: str, *, thread: str | None = None
+) -> None:
     """Say plain `text` to one member of a channel; by direct message where that cannot be done there."""
     for piece in markup.parts(text):
 
@@ -239,13 +242,13 @@ async def whisper(workspace: Workspace, channel: str, user: str, text: str, *, t
         try:
             await workspace.outbox.call("chat.postEphemeral", send, once=True)
         except SlackClientError as error:
-            log.info("no whisper in the channel (%s), a direct message instead", reason(error))
-            await tell_directly(workspace, user, markup.unescape(piece))
+            log.info("no ephemeral message in the channel (%s), a direct message instead", reason(error))
+            await post_direct(workspace, user, markup.unescape(piece))
 
 
-async def tell_directly(workspace: Workspace, user: str, text: str) -> None:
+async def post_direct(workspace: Workspace, user: str, text: str) -> None:
     """Say plain `text` to a member in their direct messages."""
-    seconds = workspace.outbox.patience.notice_seconds
+    seconds = workspace.outbox.timeouts.notice
     await post(workspace, await _direct(workspace, user), text, seconds=seconds)
 
 
@@ -298,7 +301,7 @@ async def _edit(workspace: Workspace, channel: str, ts: str, piece: str, blocks:
         )
 
     try:
-        await workspace.outbox.call("chat.update", send, seconds=workspace.outbox.patience.reply_seconds)
+        await workspace.outbox.call("chat.update", send, seconds=workspace.outbox.timeouts.reply)
     except SlackClientError as error:
         log.info("a post cannot be edited (%s), a new one instead", reason(error))
         return False
@@ -314,11 +317,11 @@ async def delete(workspace: Workspace, channel: str, ts: str) -> None:
 
     try:
         await workspace.outbox.call("chat.delete", send)
-    except UNREACHABLE as error:
+    except POST_ERRORS as error:
         log.info("a post cannot be deleted: %s", reason(error))
 
 
-async def hand_over(workspace: Workspace, user: str, text: str, attachment: Attachment) -> bool:
+async def send_file(workspace: Workspace, user: str, text: str, attachment: Attachment) -> bool:
     """Send a file to a member's direct messages; False where the app may not."""
 
     async def send() -> AsyncSlackResponse:
@@ -334,7 +337,7 @@ async def hand_over(workspace: Workspace, user: str, text: str, attachment: Atta
 
     try:
         await workspace.outbox.call("files.completeUploadExternal", send, once=True)
-    except UNREACHABLE as error:
+    except POST_ERRORS as error:
         log.warning("a file could not be handed over: %s", reason(error))
         return False
     return True
@@ -423,5 +426,5 @@ class Status:
 
         try:
             await self._workspace.outbox.call("assistant.threads.setStatus", send, seconds=0.0)
-        except UNREACHABLE as error:
+        except POST_ERRORS as error:
             log.debug("no status in a thread: %s", reason(error))

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bots.slack import SlackBot
-from bots.slack.outbox import Patience
-from bots.slack.socket_mode import Pace
+from bots.slack.timeouts import Timeouts
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.memory import Memory, open_memory
@@ -19,11 +18,8 @@ from tests import fakes, slack_server
 from tests.fakes import Clock, FakeGenerator
 from tests.slack_server import SlackServer
 
-QUICK = Pace(look_seconds=0.02, linger_seconds=0.2, first_backoff=0.05, longest_backoff=0.2)
-"""The bot's patience, scaled down; but a busy machine is no silent line."""
-
-HASTY = Patience(post_seconds=0.0, first_backoff=0.05, longest_backoff=0.2)
-"""A bot that does not pace itself: a server without limits needs none."""
+QUICK = Timeouts(look=0.02, linger=0.2, first_backoff=0.05, longest_backoff=0.2, between_posts=0.0)
+"""Scaled down, and without a pace where the server has no limits; but a busy machine is no silent line."""
 
 
 @dataclass(kw_only=True)
@@ -35,6 +31,12 @@ class Talk:
     generator: FakeGenerator
     clock: Clock
     running: asyncio.Task[None]
+
+    async def quiet(self) -> None:
+        """Whatever Slack sent is dealt with, and nothing was posted since this was called."""
+        before = len(self.slack.posts)
+        await self.bot.idle()
+        assert self.slack.posts[before:] == [], self.slack.posts
 
     @property
     def prompts(self) -> list[str]:
@@ -59,8 +61,7 @@ def build(slack: SlackServer, chat: Chat, clock: Clock, **options: Any) -> Slack
         "api_url": slack.api_url,
         "http": slack.transport == "http",
         "port": port,
-        "pace": QUICK,
-        "patience": HASTY,
+        "timeouts": QUICK,
     }
     return SlackBot(chat, commands, **{**chosen, **options})
 

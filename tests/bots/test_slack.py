@@ -32,7 +32,7 @@ async def test_a_mention_opens_a_thread(transport: str) -> None:
         ts = await t.slack.says(f"{ME} how are you?")
         post = await t.slack.post(1)
         assert (post.channel, post.text, post.thread) == ("C1", "fine, thanks", ts)
-        await t.slack.quiet()
+        await t.quiet()
         assert t.prompts == ["Person1: how are you?\nPerson2:"]
 
 
@@ -57,7 +57,7 @@ async def test_a_thread_it_is_in_needs_no_mention(transport: str) -> None:
         assert t.prompts[-1] == "Person1: tea or coffee?\nPerson2: tea\nPerson1: which kind?\nPerson2:"
         await t.slack.says("nobody asked you", thread_ts="1600000000.000100")
         await t.slack.says("just talking")
-        await t.slack.quiet()
+        await t.quiet()
 
 
 async def test_a_thread_on_its_own_post_is_answered(transport: str) -> None:
@@ -115,7 +115,7 @@ async def test_twins_are_answered_once(transport: str, first: str) -> None:
         for kind in (first, {"message": "app_mention", "app_mention": "message"}[first]):
             await t.slack.event({**event, "type": kind})
         await t.slack.post(1)
-        await t.slack.quiet()
+        await t.quiet()
 
 
 async def test_a_redelivered_event_is_answered_once(transport: str) -> None:
@@ -127,7 +127,7 @@ async def test_a_redelivered_event_is_answered_once(transport: str) -> None:
         await t.slack.post(1)
         await t.slack.event(event, event_id="Ev1", retry=2)
         await t.slack.event(event)  # even under another event id it is the same message
-        await t.slack.quiet()
+        await t.quiet()
 
 
 IGNORED: list[dict[str, Any]] = [
@@ -152,7 +152,7 @@ async def test_nobody_speaking_is_not_answered(transport: str) -> None:
         for number, oddity in enumerate(IGNORED):
             await t.slack.event({**said, "ts": f"{number}.1", **oddity})
         await t.slack.event({"type": "something_unheard_of"})
-        await t.slack.quiet()
+        await t.quiet()
         assert t.prompts == []
 
 
@@ -190,7 +190,7 @@ async def test_a_long_reply_is_split_at_sentences(transport: str) -> None:
     async with talk(transport, long) as t:
         await t.slack.says("tell me everything", channel="D1")
         await t.slack.post(2)
-        await t.slack.quiet()
+        await t.quiet()
         assert [len(post.text) <= 4000 for post in t.slack.posts] == [True, True]
         assert all(post.text.endswith(".") for post in t.slack.posts)
         assert " ".join(post.text for post in t.slack.posts) == long.replace("&", "&amp;")
@@ -236,7 +236,7 @@ async def test_a_deletion_may_overtake_its_message(transport: str) -> None:
         gone = {"type": "message", "subtype": "message_deleted", "channel": "D1", "deleted_ts": "5.5", "ts": "6.6"}
         await t.slack.event(gone)
         await t.slack.says("oops", channel="D1", ts="5.5")
-        await t.slack.quiet()
+        await t.quiet()
         assert list(t.memory.everything()) == []
 
 
@@ -294,13 +294,15 @@ async def test_a_thread_shows_that_it_is_thinking(transport: str) -> None:
 
 
 async def test_who_asks_too_much_is_told_alone(transport: str) -> None:
-    """The rate limit's sentence is a whisper in a channel and a plain message in a direct message."""
+    """The rate limit's sentence is an ephemeral message in a channel and a plain message in a direct message."""
     async with talk(transport, settings=ChatSettings(user_rate=1)) as t:
         await t.slack.says(f"{ME} one")
         await t.slack.post(1)
         await t.slack.says(f"{ME} two")
         assert ((await t.slack.post(2)).only_for, t.slack.posts[1].channel) == ("UANN", "C1")
-        assert t.slack.posts[1].thread is None  # a whisper into a thread that does not stand yet would not be seen
+        assert (
+            t.slack.posts[1].thread is None
+        )  # an ephemeral post into a thread that does not stand yet would not be seen
         assert "a lot at once" in t.slack.posts[1].text
         await t.slack.says("one", channel="D2", user="UBEN")
         await t.slack.post(3)

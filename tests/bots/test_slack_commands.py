@@ -79,7 +79,7 @@ async def test_workspace_admins_change_settings(transport: str) -> None:
 
 
 async def test_my_data_is_a_file_only_the_member_sees(transport: str) -> None:
-    """`my-data` comes as a file by direct message; without the right to send files, as a whisper."""
+    """`my-data` comes as a file by direct message; without the right to send files, as an ephemeral message."""
     async with talk(transport) as t:
         await t.slack.says("remember me")
         await t.slack.until_known(lambda: len(list(t.memory.everything())) == 1)
@@ -204,7 +204,7 @@ async def test_a_redelivered_command_is_run_once(transport: str) -> None:
         for _ in range(2):
             await t.slack.commands("ask once?", trigger="12345.T0001.trigger")
         await t.slack.post(1)
-        await t.slack.quiet()
+        await t.quiet()
         assert len(t.prompts) == 1
 
 

@@ -20,7 +20,7 @@ from tests.slack_server import APP_TOKEN, BOT_TOKEN, BOT_USER, SIGNING_SECRET, W
 
 ME = f"<@{BOT_USER}>"
 
-ALERT = replace(QUICK, ping_seconds=0.2)
+ALERT = replace(QUICK, ping=0.2)
 """Notices a silent line within 0.3 s."""
 
 
@@ -219,23 +219,23 @@ async def test_a_dropped_line_is_replaced() -> None:
 
 async def test_a_silent_line_is_noticed() -> None:
     """A line that dies without a word is noticed within one and a half pings, and the lost event comes again."""
-    async with talk("socket", pace=ALERT) as t:
+    async with talk("socket", timeouts=ALERT) as t:
         t.slack.falls_silent()
         await t.slack.until(lambda: t.slack.connections >= 2, 9)  # what slack_sdk's own client takes
         await t.slack.says("hi", channel="D1")
         await t.slack.post(1)
-        await t.slack.quiet()
+        await t.quiet()
 
 
 async def test_an_event_lost_with_its_line_is_answered_once() -> None:
     """An event whose acknowledgement got lost is sent again on the new line, and answered once."""
-    async with talk("socket", pace=ALERT) as t:
+    async with talk("socket", timeouts=ALERT) as t:
         t.slack.falls_silent()  # it hears, but its acknowledgement is lost
         saying = asyncio.create_task(t.slack.says("hi", channel="D1"))
         await t.slack.post(1)
         await t.slack.until(lambda: t.slack.connections >= 2)
         await asyncio.wait_for(saying, WAIT)
-        await t.slack.quiet()
+        await t.quiet()
 
 
 @pytest.mark.parametrize("reason", ["warning", "refresh_requested"])
@@ -300,7 +300,7 @@ async def test_only_slack_gets_in(
         if status == 200:
             await t.slack.post(1)
         else:
-            await t.slack.quiet()
+            await t.quiet()
 
 
 async def test_the_door_answers_slacks_knock() -> None:

@@ -109,7 +109,7 @@ async def test_a_workspace_that_did_not_install_it_gets_no_answer() -> None:
     async with many() as (t, slack, browser):
         await browser.installs(RED)
         await slack.says("hi", channel="D2", team=BLUE)
-        await slack.quiet()
+        await t.quiet()
         assert t.prompts == []
         await slack.commands("ask how are you?", channel="C2", team=BLUE)
         assert "not installed in this workspace" in (await slack.post(1)).text
@@ -277,7 +277,7 @@ async def test_a_workspace_that_removes_it_is_forgotten(told: tuple[dict[str, An
         await slack.uninstalls(RED, *told)
         await slack.until_known(lambda: _tokens(t) == [BLUE.token])
         await slack.says("hi", channel="D1", team=RED)
-        await slack.quiet()
+        await t.quiet()
         await slack.says("hi", channel="D2", team=BLUE)
         await slack.post(1)
         await browser.installs(RED)
@@ -303,7 +303,7 @@ async def test_a_dead_token_of_one_workspace_does_not_stop_the_others() -> None:
         await browser.installs(BLUE)
         await slack.uninstalls(RED)
         await slack.says("hi", channel="D1", team=RED)
-        await slack.quiet(0.4)
+        await t.quiet()
         await slack.says("hi", channel="D2", team=BLUE)
         await slack.post(1)
         assert not t.running.done()
@@ -333,11 +333,11 @@ async def test_installations_outlive_the_bot(tmp_path: Path) -> None:
 async def test_secrets_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Neither tokens nor the client secret nor a code, though the installing fails in between."""
     caplog.set_level(logging.DEBUG, logger="bots")
-    async with many() as (_, slack, browser):
+    async with many() as (t, slack, browser):
         await browser.installs(RED)
         await slack.uninstalls(RED)
         await slack.says("hi", channel="D1", team=RED)
-        await slack.quiet(0.3)
+        await t.quiet()
         slack.teams = {BLUE.id: BLUE}
         link = await browser.begins()
         state = re.search(r"state=([\w-]+)", link)

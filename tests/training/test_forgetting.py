@@ -13,8 +13,8 @@ from core.memory import Memory, Removed, members, opening
 from core.messages import Message
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, holding, logged
-from training.exports import read
-from training.importing import Options, import_talk
+from training.data.formats import read
+from training.data.import_job import Options, import_talk
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
 from training.privacy.member_export import is_empty, stored_of

@@ -29,6 +29,7 @@ def paper(*, nats: float = 40.0, hits: float = 0.5, empty: float = 0.0, copies: 
         replied=likelihood(nats),
         found=(share < hits).astype(np.float64),
         replies=(reply,) * COUNT,
+        people=(reply,) * COUNT,
         empty=(share < empty).astype(np.float64),
         runs=np.where(share < copies, 9, 2),
     )
@@ -56,7 +57,7 @@ def test_a_better_adapter_passes() -> None:
         (paper(nats=36, hits=0.1), 0.0, "finds the true reply less often than the base"),
         (paper(nats=36, copies=0.2), 0.0, "20% of its longer replies stand word for word in the training text"),
         (paper(nats=36), 0.5, "50% of long training turns come out"),
-        (paper(nats=36, empty=0.4), 0.0, "40% of its replies are empty"),
+        (paper(nats=36, empty=0.4), 0.0, f"{round(0.4 * COUNT)} of its {COUNT} replies are empty"),
     ],
 )
 def test_a_worse_one_does_not(new: EvalResult, tried: float, says: str) -> None:
@@ -73,9 +74,29 @@ def test_chance_does_not_fail_a_ranking() -> None:
     assert decide(paper(nats=36, copies=0.22), {"the base": paper(copies=0.2)}).passed
 
 
+@pytest.mark.parametrize(
+    ("empty", "count", "passed", "says"),
+    [
+        (1, 6, True, "1 of its 6 replies are empty or repeat themselves; at most 15% may, and that is within chance."),
+        (6, 6, False, "6 of its 6 replies"),
+        (20, 100, True, "within chance"),
+        (30, 100, False, "30 of its 100"),
+        (0, 6, True, "0 of its 6 replies are empty or repeat themselves; at most 15% may."),
+    ],
+)
+def test_a_few_odd_replies_are_judged_by_their_interval(empty: int, count: int, passed: bool, says: str) -> None:
+    """One odd reply of six does not fail a run; as many among a hundred do."""
+    new = replace(paper(nats=36), empty=(np.arange(count) < empty).astype(np.float64))
+    verdict = decide(new, {"the base": replace(paper(), empty=np.zeros(count))})
+    assert verdict.passed is passed
+    assert says in " ".join(reason.sentence for reason in verdict.reasons)
+
+
 def test_without_contexts_bits_alone_decide() -> None:
     """What was not asked is not held against it."""
-    short = replace(paper(nats=36), found=np.zeros(0), replies=(), empty=np.zeros(0), runs=np.zeros(0, dtype=np.int64))
+    short = replace(
+        paper(nats=36), found=np.zeros(0), replies=(), people=(), empty=np.zeros(0), runs=np.zeros(0, dtype=np.int64)
+    )
     assert len(decide(short, {"the base": paper()}).reasons) == 1
 
 

@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 
 def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
-    """Train, judge against base and current, write the page: figures, replies, people, funnel and command are in it."""
+    """Train, judge against base and current, write the page: figures, replies, people, stats and command are in it."""
     talk = tmp_path / "talk.txt"
     story = "the <b>red</b> team won the game by two goals to one and the dog was very glad of it"
     many = [dialogue(*TALK[n % 5]) for n in range(40)] + [dialogue("Who won?", f"{story} {n}") for n in range(10)]

@@ -11,10 +11,10 @@ from core.errors import TrainingError
 from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, clock, holding
+from training.data.import_job import import_talk
 from training.finetune.config import FinetuneConfig
 from training.finetune.retrain import retrain
 from training.finetune.run import finetune
-from training.importing import import_talk
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
 from training.privacy.provenance import people_by_dialogue, people_of
@@ -34,8 +34,8 @@ def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> 
         dry_run=True,
     )
     assert done.learned is None
-    assert done.funnel.dialogues >= 20
-    assert done.funnel.used <= 180
+    assert done.stats.dialogues >= 20
+    assert done.stats.used <= 180
     assert not list((tmp_path / "retrain").rglob("*.txt"))
     assert not (tmp_path / "adapters").exists()
 

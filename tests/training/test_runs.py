@@ -19,11 +19,11 @@ from core.memory import Memory
 from tests.models import tiny_model
 from tests.training.logged import START, clock
 from training.data import manifest
+from training.data.import_job import import_talk
 from training.finetune import checkpoints
 from training.finetune.config import FinetuneConfig
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn
-from training.importing import import_talk
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
 from training.privacy.own_log import learnable

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.copying import Extraction, copied
+from training.evaluation.intervals import share
 from training.evaluation.memorization import Memorized
 from training.evaluation.metrics import differences
 from training.evaluation.suite import EvalResult
@@ -101,17 +102,17 @@ def _ranking(new: EvalResult, rival: EvalResult, name: str) -> list[Reason]:
 def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits) -> list[Reason]:
     if not len(new.runs):
         return []
-    share = _share(copied(new.runs, new.replies))
+    copies = _share(copied(new.runs, new.replies))
     before = _share(copied(rival.runs, rival.replies)) if rival is not None and len(rival.runs) else 0.0
-    return [_limited(share, before, limits.copied, "of its longer replies stand word for word in the training text")]
+    return [_limited(copies, before, limits.copied, "of its longer replies stand word for word in the training text")]
 
 
 def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: Limits) -> list[Reason]:
     if not tries:
         return []
-    share = _share(np.array([one.out for one in tries], dtype=np.float64))
+    out = _share(np.array([one.out for one in tries], dtype=np.float64))
     before = _share(np.array([one.out for one in rival], dtype=np.float64))
-    return [_limited(share, before, limits.extracted, "of long training turns come out when their first half goes in")]
+    return [_limited(out, before, limits.extracted, "of long training turns come out when their first half goes in")]
 
 
 def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
@@ -132,16 +133,26 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
 
 
 def _emptiness(new: EvalResult, limits: Limits) -> list[Reason]:
+    """Too much only where the interval says so: one odd reply of six is no share of 17%."""
     if not len(new.empty):
         return []
-    return [_limited(float(new.empty.mean()), 0.0, limits.empty, "of its replies are empty or repeat themselves")]
+    odd, count = round(float(new.empty.sum())), len(new.empty)
+    least, _ = share(odd, count)
+    chance = ", and that is within chance" if odd / count > limits.empty >= least else ""
+    return [
+        Reason(
+            ok=least <= limits.empty,
+            sentence=f"{odd} of its {count} replies are empty or repeat themselves; at most {limits.empty:.0%} may"
+            f"{chance}.",
+        )
+    ]
 
 
 def _share(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _limited(share: float, before: float, limit: float, what: str) -> Reason:
+def _limited(part: float, before: float, limit: float, what: str) -> Reason:
     beyond = f", {before:.0%} before training" if before else ""
-    sentence = f"{share:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}."
-    return Reason(ok=share - before <= limit, sentence=sentence)
+    sentence = f"{part:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}."
+    return Reason(ok=part - before <= limit, sentence=sentence)

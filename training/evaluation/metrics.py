@@ -11,9 +11,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from core.dialogue import Dialogue
+from core.dialogue import Dialogue, words_of
 from training.evaluation.baselines import Markov, TfIdf
 from training.evaluation.copying import Extraction, copied
+from training.evaluation.detection import told_apart, told_apart_by_length
 from training.evaluation.generation import distinct_2
 from training.evaluation.intervals import Figure, bootstrap, difference, mean, ratio
 from training.evaluation.likelihood import Likelihood
@@ -38,6 +39,14 @@ class Scores:
     """Different word pairs over all, in one reply to each context."""
     empty: Figure | None
     """Share of replies that are empty, stutter or say the other's line back."""
+    told_apart: float | None
+    """AUC of a plain classifier over replies and people's to the same lines; 0.5 is indistinguishable."""
+    told_apart_by_length: float | None
+    """The same by the number of words alone."""
+    words: float | None
+    """Mean words of a reply."""
+    words_of_people: float | None
+    """And of people's replies to the same lines."""
     copied: Figure | None
     """Share of the replies of eight words and more that stand whole in a training turn; None without training text."""
     longest_copy: int | None
@@ -55,6 +64,10 @@ class Baselines:
     markov_distinct_2: float | None
 
 
+def _words(texts: Sequence[str]) -> float | None:
+    return sum(len(words_of(text)) for text in texts) / len(texts) if texts else None
+
+
 def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
     """The figures of a paper, with their intervals."""
     whole, replied, runs = paper.whole, paper.replied, paper.runs
@@ -68,6 +81,10 @@ def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
         hits_at_1_of_20=mean(paper.found) if len(paper.found) else None,
         distinct_2=distinct_2(paper.replies) if paper.replies else None,
         empty=mean(paper.empty) if len(paper.empty) else None,
+        told_apart=told_apart(paper.replies, paper.people),
+        told_apart_by_length=told_apart_by_length(paper.replies, paper.people),
+        words=_words(paper.replies),
+        words_of_people=_words(paper.people) if paper.replies else None,
         copied=mean(copied(runs, paper.replies)) if len(runs) and len(copied(runs, paper.replies)) else None,
         longest_copy=int(runs.max()) if len(runs) else None,
         extracted=mean(np.array([one.out for one in tries], dtype=np.float64)) if tries else None,

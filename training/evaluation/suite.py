@@ -18,7 +18,7 @@ from training.evaluation.copying import TrainingText
 from training.evaluation.generation import is_empty, speak
 from training.evaluation.likelihood import Likelihood, likelihood
 from training.evaluation.ranking import hits, rank
-from training.finetune.base import add_adapter, inner, load_base, move
+from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
 from training.finetune.dataset import Corpus, Encoder, Targets
 from training.finetune.model import MaskedLossModel
 
@@ -73,6 +73,8 @@ class EvalResult:
     found: NDArray[np.float64]
     """1 for each context whose true reply was found, (contexts,)."""
     replies: tuple[str, ...]
+    people: tuple[str, ...]
+    """What people answered there, one for each of `replies`."""
     empty: NDArray[np.float64]
     """1 for each reply that is empty or repeats, (contexts,)."""
     runs: NDArray[np.int64]
@@ -81,12 +83,13 @@ class EvalResult:
     @classmethod
     def joined(cls, results: "Sequence[EvalResult]") -> "EvalResult":
         return cls(
-            whole=Likelihood.joined([paper.whole for paper in results]),
-            replied=Likelihood.joined([paper.replied for paper in results]),
-            found=np.concatenate([paper.found for paper in results]),
-            replies=tuple(reply for paper in results for reply in paper.replies),
-            empty=np.concatenate([paper.empty for paper in results]),
-            runs=np.concatenate([paper.runs for paper in results]),
+            whole=Likelihood.joined([result.whole for result in results]),
+            replied=Likelihood.joined([result.replied for result in results]),
+            found=np.concatenate([result.found for result in results]),
+            replies=tuple(reply for result in results for reply in result.replies),
+            people=tuple(reply for result in results for reply in result.people),
+            empty=np.concatenate([result.empty for result in results]),
+            runs=np.concatenate([result.runs for result in results]),
         )
 
 
@@ -106,15 +109,19 @@ def run_suite(
     found, replies = np.zeros(0), list[str]()
     if suite.contexts:
         on_stage(f"{candidate.name}: ranking replies of {suite.name}")
-        found = hits(rank(model, encoder, suite.contexts))
-        on_stage(f"{candidate.name}: answering {suite.name}")
-        before = [context.before for context in suite.contexts]
-        replies = speak(model, encoder, before, sampling=sampling, seed=suite.seed)
+        # Products in bfloat16 where they are native: several times as quick, and a choice among twenty does not hang
+        # on the last digits. Bits per byte, which do, are taken in float32.
+        with casting(model.device, wants_bf16("auto", model.device)):
+            found = hits(rank(model, encoder, suite.contexts))
+            on_stage(f"{candidate.name}: answering {suite.name}")
+            before = [context.before for context in suite.contexts]
+            replies = speak(model, encoder, before, sampling=sampling, seed=suite.seed)
     return EvalResult(
         whole=whole,
         replied=replied,
         found=found,
         replies=tuple(replies),
+        people=tuple(context.reply for context in suite.contexts),
         empty=np.array(
             [is_empty(reply, context.before) for reply, context in zip(replies, suite.contexts, strict=True)],
             dtype=np.float64,

@@ -106,6 +106,7 @@ def learn(
     what: dict[str, Any] = {
         "run": run,
         "base": base_folder,
+        "base_name": base,
         "held_out": held_out,
         "name": name,
         "adapter": start_from.path if start_from else None,

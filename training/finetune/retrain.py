@@ -15,11 +15,11 @@ from core.adapters import AdapterRegistry
 from core.errors import TrainingError
 from core.generator import Sampling
 from core.memory import Memory
+from training.data.import_job import import_talk
+from training.data.stats import ImportStats
 from training.finetune.config import FinetuneConfig
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
-from training.funnel import Funnel
-from training.importing import import_talk
 from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
@@ -30,7 +30,7 @@ LEAST_DIALOGUES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrained:
-    funnel: Funnel
+    stats: ImportStats
     learned: Learned | None
     """None for a dry run."""
     promoted: bool
@@ -67,7 +67,7 @@ def retrain(
         willing = memory.consented()
         liked, _ = memory.judged()
         on_stage("reading the log")
-        funnel = import_talk(
+        stats = import_talk(
             [],
             out=folder / "log.txt",
             home=home,
@@ -76,13 +76,13 @@ def retrain(
             liked=liked,
             count_tokens=count_tokens,
         )
-        if dry_run or funnel.dialogues < LEAST_DIALOGUES:
+        if dry_run or stats.dialogues < LEAST_DIALOGUES:
             _discard(folder)
         if dry_run:
-            return Retrained(funnel=funnel, learned=None, promoted=False)
-        if funnel.dialogues < LEAST_DIALOGUES:
+            return Retrained(stats=stats, learned=None, promoted=False)
+        if stats.dialogues < LEAST_DIALOGUES:
             raise TrainingError(
-                f"There are {funnel.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                f"There are {stats.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
         speaks = shelf.current(base=base)
@@ -117,7 +117,7 @@ def retrain(
         passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:
             shelf.use(name)
-        return Retrained(funnel=funnel, learned=learned, promoted=passed)
+        return Retrained(stats=stats, learned=learned, promoted=passed)
 
 
 def _discard(folder: Path) -> None:

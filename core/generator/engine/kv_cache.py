@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.generator.engine.lora import Lora
 from core.generator.engine.model import KVCache, Model
 
@@ -20,6 +22,11 @@ class _Idle:
     lora: Lora | None
     since: float
     """When its conversation was last answered."""
+
+
+SHARED_PREFIX = 32
+"""Tokens from which on what another conversation has read, such as a persona in front, is copied: below that reading it
+anew takes no longer than looking for it."""
 
 
 class KVCachePool:
@@ -43,8 +50,9 @@ class KVCachePool:
     ) -> tuple[KVCache, int] | None:
         """A cache for `tokens` tokens and how many of `prompt` it holds already; None when there is no space yet.
 
-        At least the prompt's last token is left to compute: its logits are what a reply begins with. Keys and values
-        depend on the adapter, so those of another one are of no use.
+        What it holds is the conversation's own, or a copy of what another one has read of the same beginning. At least
+        the prompt's last token is left to compute: its logits are what a reply begins with. Keys and values depend on
+        the adapter, so those of another one are of no use.
         """
         idle = self._idle.get(conversation) if conversation is not None else None
         same = _common_prefix(idle.tokens, prompt) if idle is not None and idle.lora is lora else 0
@@ -68,9 +76,19 @@ class KVCachePool:
             del self._idle[conversation]
             self._used += cache.bytes - idle.cache.bytes
             return cache, same
-        cache = self._model.new_cache(tokens)
+        donor, same = self._longest_prefix(prompt, lora)
+        cache = donor.resized(tokens, keep=same) if donor else self._model.new_cache(tokens)
         self._used += cache.bytes
-        return cache, 0
+        return cache, same
+
+    def _longest_prefix(self, prompt: Sequence[int], lora: Lora | None) -> tuple[KVCache | None, int]:
+        """The idle cache that begins with most of the prompt, and how much of it may be used."""
+        best: KVCache | None = None
+        most = SHARED_PREFIX - 1
+        for idle in self._idle.values():
+            if idle.lora is lora and (same := min(_common_prefix(idle.tokens, prompt), len(prompt) - 1)) > most:
+                best, most = idle.cache, same
+        return best, most if best else 0
 
     def release(self, cache: KVCache, *, conversation: str | None, tokens: Sequence[int], lora: Lora | None) -> None:
         """`tokens` are those in the cache; it is kept for the conversation's next turn, or freed without one."""
@@ -113,7 +131,6 @@ class KVCachePool:
 
 def _common_prefix(kept: Sequence[int], prompt: Sequence[int]) -> int:
     """Length of the longest common beginning."""
-    for index, (one, other) in enumerate(zip(kept, prompt, strict=False)):
-        if one != other:
-            return index
-    return min(len(kept), len(prompt))
+    length = min(len(kept), len(prompt))
+    other = np.flatnonzero(np.asarray(kept[:length]) != np.asarray(prompt[:length]))
+    return int(other[0]) if len(other) else length

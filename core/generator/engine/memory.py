@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MAX_CACHE_MB = 640
-"""Holds 32 conversations of 512 tokens of GPT-2 small with room for their candidates; more is seldom of use."""
+"""However large the machine; 32 conversations of 512 tokens of GPT-2 small take 320."""
 CACHE_SHARE = 8
 """Keys and values take an eighth of the memory at most, unless a setting says otherwise."""
 _CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and version 1

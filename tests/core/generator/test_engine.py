@@ -181,6 +181,23 @@ async def test_a_conversation_is_read_once(base: Path, voices: dict[str, Adapter
     await fresh.close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_beginning_that_several_share_is_read_once(base: Path, voices: dict[str, Adapter], kind: str) -> None:
+    """A persona in front of another channel's talk is not read again, and says what it would say if it were."""
+    persona = "Person1: who are you?\nPerson2: a pirate, and a very old one at that\n" * 2
+    made, fresh = engine.load(base, **KINDS[kind]), engine.load(base, **KINDS[kind])
+    short = replace(GREEDY, max_new_tokens=6)
+    first = f"{persona}Person1: hi\nPerson2:"
+    await made.generate(first, sampling=short, conversation="one")
+    for line, adapter, kept in (("ahoy", None, True), ("hello there", None, True), ("ahoy", voices["plain"], False)):
+        prompt, before = f"{persona}Person1: {line}\nPerson2:", made.status().cached_tokens
+        mine = await made.generate(prompt, sampling=short, adapter=adapter, conversation=line)
+        assert mine.text == (await fresh.generate(prompt, sampling=short, adapter=adapter)).text
+        assert (made.status().cached_tokens - before > made.count_tokens(persona) // 2) == kept
+    await made.close()
+    await fresh.close()
+
+
 async def test_the_window_slides(exact: Engine) -> None:
     """A conversation that outgrows the context goes on: every reply is that of the newest tokens alone."""
     talk = ""
