@@ -25,7 +25,7 @@ ENV PATH=/opt/person2/bin:$PATH \
     HF_HOME=/data/huggingface \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    LOG_FORMAT=json
+    PERSON2_LOG_FORMAT=json
 USER person2
 WORKDIR /data
 VOLUME /data

@@ -88,9 +88,9 @@ class Town:
     def environment(self) -> dict[str, str]:
         return os.environ | {
             "PERSON2_HOME": str(self.home),
-            "BASE_MODEL": self.base,
-            "LOG_FOR_TRAINING": "consented",
-            "USER_RATE": "0",
+            "PERSON2_BASE_MODEL": self.base,
+            "PERSON2_LOG_FOR_TRAINING": "consented",
+            "PERSON2_USER_RATE": "0",
             "DISCORD_TOKEN": TOKEN,
             "DISCORD_API_BASE": self.server.api,
         }

@@ -3,29 +3,74 @@
 Nothing is read at import. `.env.example` lists the same names; a test holds the two together.
 """
 
+import logging
+import os
 import re
 from dataclasses import replace
 from datetime import time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+from dotenv import dotenv_values
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.errors import SettingsError
 from core.generator import MAX_BEST_OF, Sampling
 from core.policy import Rules
 
+log = logging.getLogger(__name__)
+
+WITHOUT_PREFIX = frozenset(
+    {
+        "database_url",
+        "base_model",
+        "adapter",
+        "generator",
+        "remote_url",
+        "remote_model",
+        "remote_api_key",
+        "temperature",
+        "top_p",
+        "repetition_penalty",
+        "best_of",
+        "max_new_tokens",
+        "ambient_chance",
+        "allowed_channels",
+        "quiet_hours",
+        "user_rate",
+        "queue_limit",
+        "max_batch",
+        "log_for_training",
+        "retention_days",
+        "log_format",
+    }
+)
+"""Settings that had no prefix once and are still read without it."""
+
+SOMEBODY_ELSES = frozenset({"DATABASE_URL"})
+"""Old names that are read from `.env` only: in the environment they may belong to another program, whose database must
+not be migrated."""
+
 
 class Settings(BaseSettings):
-    """The settings table of the README. Field names are the environment's names in lower case."""
+    """Every setting; `variable` says what a field is called outside."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    person2_home: Path = Field(
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *ignored: PydanticBaseSettingsSource,
+        **more: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Variables(settings_cls)
+
+    home: Path = Field(
         default_factory=lambda: user_data_path("person2", appauthor=False),
         description="Folder for the database, adapters and reports",
     )
@@ -34,7 +79,7 @@ class Settings(BaseSettings):
         default="starter", description="starter, smollm2, a hub name such as gpt2, a folder or a .gguf file"
     )
     adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
-    person2_persona: str = Field(
+    persona: str = Field(
         default="",
         description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
         " front",
@@ -95,39 +140,37 @@ class Settings(BaseSettings):
     ambient_chance: float = Field(
         default=0.0, ge=0, le=1, description="Chance to answer a message nobody addressed to it"
     )
-    allowed_channels: Annotated[frozenset[str], NoDecode] = Field(
+    allowed_channels: frozenset[str] = Field(
         default=frozenset(), description="Channel ids, comma-separated; all when empty"
     )
-    person2_names: Annotated[frozenset[str], NoDecode] = Field(
+    names: frozenset[str] = Field(
         default=frozenset(), description="What else it is called, comma-separated; channels may have that answered"
     )
-    person2_cool_down: float = Field(
+    cool_down: float = Field(
         default=2.0, ge=0, description="Minutes between two answers that nobody asked for in a channel"
     )
-    person2_direct_messages: bool = Field(default=True, description="Answer direct messages")
-    person2_ignored: Annotated[frozenset[str], NoDecode] = Field(
+    direct_messages: bool = Field(default=True, description="Answer direct messages")
+    ignored: frozenset[str] = Field(
         default=frozenset(), description="Member ids, or role ids with @ in front, that it does not listen to"
     )
-    person2_burst_seconds: float = Field(
+    burst_seconds: float = Field(
         default=1.5,
         ge=0,
         le=8,
         description="Seconds of pause after which several messages are one turn; 0: none",
     )
-    person2_blocked_words: Path | None = Field(
+    blocked_words: Path | None = Field(
         default=None, description="A file of words it must not say, one a line; @en stands for the slurs of a language"
     )
     quiet_hours: str = Field(default="", description="No ambient answers then, as 23:00-07:00 local time")
     user_rate: int = Field(default=12, ge=0, description="Answers a member may ask for per minute; 0 for no limit")
     queue_limit: int = Field(default=64, ge=1, description="Requests that may wait for the model")
     max_batch: int = Field(default=16, ge=1, le=256, description="Replies generated side by side")
-    person2_kernels: Literal["auto", "avx512", "avxvnni", "avx2", "neon", "c", "torch"] = Field(
+    kernels: Literal["auto", "avx512", "avxvnni", "avx2", "neon", "c", "torch"] = Field(
         default="auto", description="Compiled kernels of the engine: auto, avx512, avxvnni, avx2, neon, c or torch"
     )
-    person2_cache_mb: int | None = Field(
-        default=None,
-        ge=1,
-        description="Megabytes for keys and values; an eighth of memory at most when empty",
+    cache_mb: int | None = Field(
+        default=None, ge=1, description="Megabytes for keys and values; an eighth of memory at most when empty"
     )
     log_for_training: Literal["off", "consented"] = Field(
         default="off", description="consented: learn from members who said yes"
@@ -138,17 +181,17 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = Field(default="text", description="json: one object a line, for machines")
 
-    @field_validator("allowed_channels", "person2_ignored", mode="before")
+    @field_validator("allowed_channels", "ignored", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return frozenset(filter(None, re.split(r"[\s,]+", value))) if isinstance(value, str) else value
 
-    @field_validator("person2_names", mode="before")
+    @field_validator("names", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
-    @field_validator("person2_blocked_words", mode="before")
+    @field_validator("blocked_words", mode="before")
     @classmethod
     def _no_file(cls, value: Any) -> Any:
         return value or None
@@ -160,19 +203,19 @@ class Settings(BaseSettings):
             raise ValueError("two times of day such as 23:00-07:00")
         return value
 
-    @field_validator("person2_home")
+    @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.person2_home / 'person2.db'}"
+        return self.database_url or f"sqlite:///{self.home / 'person2.db'}"
 
     @property
     def shelf(self) -> Path:
         """Where adapters are kept."""
-        return self.person2_home / "adapters"
+        return self.home / "adapters"
 
     def sampling(self, usual: Sampling) -> Sampling:
         """What is set, else what is usual with the model (`core.generator.defaults`)."""
@@ -189,22 +232,74 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         return Rules(
             allowed_channels=self.allowed_channels,
-            direct_messages=self.person2_direct_messages,
-            ignored=self.person2_ignored,
-            names=self.person2_names,
-            cool_down=timedelta(minutes=self.person2_cool_down),
+            direct_messages=self.direct_messages,
+            ignored=self.ignored,
+            names=self.names,
+            cool_down=timedelta(minutes=self.cool_down),
             ambient_chance=self.ambient_chance,
             quiet_hours=parse_hours(self.quiet_hours) if self.quiet_hours else None,
         )
 
     def require(self, *names: str) -> None:
         """Raise SettingsError naming every one of these variables that is not set."""
-        missing = [name.upper() for name in names if not getattr(self, name)]
+        missing = [variable(name) for name in names if not getattr(self, name)]
         if missing:
             raise SettingsError(
                 f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
                 "put each into the environment or into .env (see .env.example)."
             )
+
+
+def variable(field: str) -> str:
+    """What a setting is called in the environment and in `.env`: ours have a prefix, the platforms' own have none."""
+    name = field.upper()
+    return name if field.startswith(("discord_", "slack_")) else f"PERSON2_{name}"
+
+
+class _Variables(PydanticBaseSettingsSource):
+    """The environment first, then `.env` of the working folder, then the names from before the prefix; an empty value
+    is none."""
+
+    def __call__(self) -> dict[str, Any]:
+        environment, file = _environment(), _file()
+        found: dict[str, str] = {}
+        for field in self.settings_cls.model_fields:
+            sources = [environment.get(variable(field)), file.get(variable(field))]
+            if field in WITHOUT_PREFIX:
+                old = field.upper()
+                sources += [None if old in SOMEBODY_ELSES else environment.get(old), file.get(old)]
+            value = next(filter(None, sources), None)
+            if value is not None:
+                found[field] = value
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all fields at once."""
+        return None, field_name, False
+
+
+def _environment() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items()}
+
+
+def _file() -> dict[str, str]:
+    return {name.upper(): value for name, value in dotenv_values(".env", encoding="utf-8").items() if value}
+
+
+def _warn_of_old_names() -> None:
+    environment, file = _environment(), _file()
+    old = {
+        field.upper(): variable(field)
+        for field in WITHOUT_PREFIX
+        if not (environment.get(variable(field)) or file.get(variable(field)))
+        and (environment.get(field.upper()) or file.get(field.upper()))
+    }
+    unread = [name for name in old if name in SOMEBODY_ELSES and not file.get(name)]
+    for name in unread:
+        log.info("%s in the environment is not read: it may be another program's; ours is %s", name, old.pop(name))
+    if old:
+        renamed = ", ".join(f"{name} is now {new}" for name, new in old.items())
+        log.warning("Some settings have old names, which will not be read for ever: %s.", renamed)
 
 
 def parse_hours(text: str) -> tuple[time, time] | None:
@@ -222,15 +317,17 @@ def load_settings(**overrides: Any) -> Settings:
     Raises SettingsError, one for all faults. Values are not repeated in the message: they may be secrets.
     """
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
+        _warn_of_old_names()
     except ValidationError as error:
         faults = [
-            f"{'.'.join(str(part) for part in fault['loc'][:1]).upper()}: {_plain(fault['msg'])}"
+            f"{variable(str(fault['loc'][0]))}: {_plain(fault['msg'])}"
             for fault in error.errors(include_input=False, include_url=False, include_context=False)
         ]
-        raise SettingsError(f"Settings to mend ({len(faults)}): {'; '.join(faults)}.") from error
+        raise SettingsError(f"Invalid settings ({len(faults)}): {'; '.join(faults)}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"The file .env cannot be read ({error}).") from error
+    return settings
 
 
 def _plain(message: str) -> str:

@@ -74,7 +74,7 @@ def alive(
     ] = None,
 ) -> None:
     """For health checks: exit status 0 while every bot on this PERSON2_HOME is connected and its posts get through."""
-    found = heartbeats(configured().person2_home, platform)
+    found = heartbeats(configured().home, platform)
     if not found:
         raise Unavailable(
             f"No {platform or 'bot'} is running here: start `person2 {platform or 'run'}`, or read its log."
@@ -93,13 +93,13 @@ async def _examine(told: Callable[[Finding], None]) -> None:
         told(Finding(what="settings", state="bad", says=str(error)))
         return
     told(Finding(what="settings", state="good", says="every variable can be read"))
-    told(_home(settings.person2_home))
+    told(_home(settings.home))
     told(_attempt("database", lambda: _database(settings)))
     told(await _model(settings))
     told(_attempt("voice", lambda: _voice(settings)))
     for look in (_clock, _discord, _slack):
         told(await look(settings))
-    for beat in heartbeats(settings.person2_home):
+    for beat in heartbeats(settings.home):
         told(
             Finding(
                 what="running bot", state="bad" if beat.fault else "good", says=beat.fault or f"{beat.name} is well"

@@ -79,12 +79,12 @@ def import_(
         code=_code_blocks(code),
         columns=columns,
     )
-    remember_import(settings.person2_home, target, *([held_out] if held_out else []))
-    with stoppable(), importing(settings.person2_home), Bar("importing") as bar:
+    remember_import(settings.home, target, *([held_out] if held_out else []))
+    with stoppable(), importing(settings.home), Bar("importing") as bar:
         stats = import_talk(
             files,
             out=target,
-            home=settings.person2_home,
+            home=settings.home,
             attest=attest,
             people=people,
             held_out=held_out,
@@ -202,7 +202,7 @@ def train(
 
     settings = configured(**chosen(base_model=base))
     shelf = open_shelf(settings)
-    runs = settings.person2_home / "runs"
+    runs = settings.home / "runs"
     stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
     adapter_id = name or (stopped.name if stopped else broadcast(f"voice-{now():%Y%m%d-%H%M%S}"))
     before = shelf.find(adapter, base=settings.base_model) if adapter else None
@@ -321,7 +321,7 @@ def retrain(
         done = learn_from_log(
             memory=open_memory(settings.database),
             shelf=open_shelf(settings),
-            home=settings.person2_home,
+            home=settings.home,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
             count_tokens=_token_counter(base_path(settings.base_model)),
@@ -350,7 +350,7 @@ def retrain(
 def _check_log_is_on(settings: Settings) -> None:
     if settings.log_for_training != "consented":
         raise TrainingError(
-            "Learning from the log is off; set LOG_FOR_TRAINING=consented once your members know of it."
+            "Learning from the log is off; set PERSON2_LOG_FOR_TRAINING=consented once your members know of it."
         )
 
 

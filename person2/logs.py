@@ -28,7 +28,7 @@ _TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 def set_up_logging(settings: Settings, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Log as LOG_FORMAT says. Replaces earlier handlers, so that nothing is written around the mask."""
+    """Log as PERSON2_LOG_FORMAT says. Replaces earlier handlers, so that nothing is written around the mask."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(formatter(settings.log_format, secrets_of(settings)))
     logging.basicConfig(level=level, handlers=[handler], force=True)

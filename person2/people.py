@@ -43,7 +43,7 @@ def forget(
     left: list[str] = []
     for platform, who in known:
         receipt = forget_everywhere(
-            platform, who, memory=memory, shelf=shelf, home=settings.person2_home, base=settings.base_model
+            platform, who, memory=memory, shelf=shelf, home=settings.home, base=settings.base_model
         )
         left += receipt.left
         if as_json:

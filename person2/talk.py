@@ -199,9 +199,7 @@ async def _together(house: House, bots: Sequence[Running]) -> None:
     settings = house.settings
     async with asyncio.TaskGroup() as group:
         group.create_task(keep_retention(house.memory, settings.retention_days))
-        group.create_task(
-            beat(settings.person2_home, [each.health for each in bots], notify=os.environ.get("NOTIFY_SOCKET"))
-        )
+        group.create_task(beat(settings.home, [each.health for each in bots], notify=os.environ.get("NOTIFY_SOCKET")))
         for each in bots:
             group.create_task(each.run())
 

@@ -59,7 +59,7 @@ class House:
 def configured(**overrides: Any) -> Settings:
     """The settings; where they name a home that is there, nobody but its owner can look into it from now on."""
     settings = load_settings(**overrides)
-    home = settings.person2_home
+    home = settings.home
     with suppress(OSError):  # another user's: who writes there says so
         if home.is_dir():
             home.chmod(0o700)
@@ -79,8 +79,8 @@ def base_path(name: str) -> str:
 
 
 def sampling(settings: Settings) -> Sampling:
-    """How the model that BASE_MODEL or GENERATOR names is drawn from. Raises ModelError."""
-    remote = settings.generator == "remote"  # another model than BASE_MODEL speaks then
+    """How the model that PERSON2_BASE_MODEL or PERSON2_GENERATOR names is drawn from. Raises ModelError."""
+    remote = settings.generator == "remote"  # another model than PERSON2_BASE_MODEL speaks then
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
@@ -115,14 +115,14 @@ async def _say_a_word(settings: Settings, adapter: Adapter) -> None:
 
 
 async def open_generator(settings: Settings) -> Generator:
-    """The generator that GENERATOR names. Raises ModelError, SettingsError, Unavailable."""
+    """The generator that PERSON2_GENERATOR names. Raises ModelError, SettingsError, Unavailable."""
     generator = await _open(settings)
     room = generator.context_length - settings.max_new_tokens
     if "max_new_tokens" in settings.model_fields_set and room < PROMPT_ROOM:
         await generator.close()
         raise SettingsError(
-            f"MAX_NEW_TOKENS={settings.max_new_tokens} leaves no room for a prompt: {settings.base_model} takes "
-            f"{generator.context_length} tokens, prompt and reply together; set it to "
+            f"PERSON2_MAX_NEW_TOKENS={settings.max_new_tokens} leaves no room for a prompt: {settings.base_model} takes"
+            f" {generator.context_length} tokens, prompt and reply together; set it to "
             f"{max(1, generator.context_length - PROMPT_ROOM)} or less."
         )
     return generator
@@ -154,8 +154,8 @@ def _load(settings: Settings) -> Generator:
         base,
         max_batch=settings.max_batch,
         queue_limit=settings.queue_limit,
-        kernels=settings.person2_kernels,
-        cache_mb=settings.person2_cache_mb,
+        kernels=settings.kernels,
+        cache_mb=settings.cache_mb,
     )
 
 
@@ -189,10 +189,10 @@ async def open_house(
             settings=ChatSettings(
                 sampling=_fitting(sampling(settings), generator),
                 rules=settings.rules,
-                blocked=read_blocked_words(settings.person2_blocked_words) if settings.person2_blocked_words else None,
+                blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
                 user_rate=settings.user_rate,
-                burst=settings.person2_burst_seconds if bursts else 0.0,
-                persona=read_persona(settings.person2_persona),
+                burst=settings.burst_seconds if bursts else 0.0,
+                persona=read_persona(settings.persona),
             ),
             clock=now,
             rng=random.Random(seed),  # noqa: S311 - ambient chance and sampling seeds, no secret
@@ -224,7 +224,7 @@ def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, pl
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
     from training.privacy.forget import forget as forget_everywhere
 
-    home = settings.person2_home
+    home = settings.home
     return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
 
 
@@ -234,7 +234,7 @@ def stored_of_member(
     """What `my-data` hands over, on a thread."""
     from training.privacy.member_export import stored_of
 
-    return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.person2_home)
+    return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.home)
 
 
 async def keep_retention(memory: Memory, days: int | None) -> None:

@@ -54,12 +54,22 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["slack", "manifest", "--url", "notaurl"], {}, 2, "Slack calls https:// addresses only"),
         (
             ["chat", "--once", "hi"],
-            {"TEMPERATURE": "hot", "MAX_BATCH": "0"},
+            {"PERSON2_TEMPERATURE": "hot", "PERSON2_MAX_BATCH": "0"},
             1,
-            "TEMPERATURE: should be a valid number",
+            "PERSON2_TEMPERATURE: should be a valid number",
         ),
-        (["chat", "--once", "hi"], {"DATABASE_URL": "nonsense"}, 1, "DATABASE_URL is not a database URL"),
-        (["chat", "--once", "hi"], {"MAX_NEW_TOKENS": "500"}, 1, "MAX_NEW_TOKENS=500 leaves no room for a prompt"),
+        (
+            ["chat", "--once", "hi"],
+            {"PERSON2_DATABASE_URL": "nonsense"},
+            1,
+            "PERSON2_DATABASE_URL is not a database URL",
+        ),
+        (
+            ["chat", "--once", "hi"],
+            {"PERSON2_MAX_NEW_TOKENS": "500"},
+            1,
+            "PERSON2_MAX_NEW_TOKENS=500 leaves no room for a prompt",
+        ),
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
@@ -133,7 +143,14 @@ def test_an_import_counts_the_base_models_own_tokens(tmp_path: Path) -> None:
     assert made["tokens_exact"] is True
     assert made["tokens"] == len(tokenizer.encode((tmp_path / "out.txt").read_text()).ids)
     unknown = person2(
-        "import", "talk.txt", "--out", "out2.txt", "--attest", "ours", home=tmp_path, BASE_MODEL="no-one/has-this"
+        "import",
+        "talk.txt",
+        "--out",
+        "out2.txt",
+        "--attest",
+        "ours",
+        home=tmp_path,
+        PERSON2_BASE_MODEL="no-one/has-this",
     )
     assert "≈" in unknown.stdout
 
@@ -247,7 +264,7 @@ def test_nobody_else_reads_what_it_keeps(tmp_path: Path) -> None:
 
 def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:
     """Elsewhere a member may ask so many questions a minute, because others wait; here lines may come from a script."""
-    done = person2("chat", "--seed", "1", home=tmp_path, typed="Hello!\n" * 4, USER_RATE="2")
+    done = person2("chat", "--seed", "1", home=tmp_path, typed="Hello!\n" * 4, PERSON2_USER_RATE="2")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 4
     assert "a lot at once" not in done.stdout + done.stderr
@@ -275,7 +292,7 @@ def test_an_adapter_says_a_word_before_it_is_promoted(tmp_path: Path) -> None:
         registry.add(made, Card(id=name, created_at=datetime(2026, 1, 1, tzinfo=UTC), base=str(folder)))
 
     def use(name: str) -> tuple[int, str]:
-        done = person2("adapters", "use", name, home=tmp_path, BASE_MODEL=str(base))
+        done = person2("adapters", "use", name, home=tmp_path, PERSON2_BASE_MODEL=str(base))
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 

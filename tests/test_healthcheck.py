@@ -150,7 +150,7 @@ async def test_a_running_bot_is_well_and_leaves_nothing_behind(tmp_path: Path) -
             "SLACK_BOT_TOKEN": BOT_TOKEN,
             "SLACK_APP_TOKEN": APP_TOKEN,
             "SLACK_API_URL": slack.api_url,
-            "LOG_FORMAT": "json",
+            "PERSON2_LOG_FORMAT": "json",
         }
 
         async def check() -> int:

@@ -337,7 +337,7 @@ class Client(GatewayClient):
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         log.info(
             "the bot was removed from server %s; what was said there stays stored until it is forgotten "
-            "(`person2 forget`) or RETENTION_DAYS have passed",
+            "(`person2 forget`) or PERSON2_RETENTION_DAYS have passed",
             guild.id,
         )
 

@@ -34,8 +34,8 @@ class _Version:
 class AdapterSelection:
     """`voice_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
 
-    `spec` is what the operator chose (`ADAPTER`): `current` follows promotions, anything else stays. `base` is the base
-    model as it was typed.
+    `spec` is what the operator chose (`PERSON2_ADAPTER`): `current` follows promotions, anything else stays. `base` is
+    the base model as it was typed.
     """
 
     def __init__(

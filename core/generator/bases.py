@@ -1,4 +1,4 @@
-"""From what BASE_MODEL says to what a loader understands: a folder, or the name of a model on the Hugging Face hub.
+"""From what PERSON2_BASE_MODEL says to what a loader understands: a folder, or a model's name on the Hugging Face hub.
 
 Knows the names of our own and where their weights lie; loads nothing.
 """

@@ -133,7 +133,7 @@ def family_of(config: Mapping[str, Any], base: str) -> Family:
     if kind not in FAMILIES:
         known = "; ".join(f"{family.name} ({family.models})" for family in FAMILIES.values())
         raise ModelError(
-            f"{base} is a {kind} model, and Person2 works with {known}: set BASE_MODEL to one of these families"
+            f"{base} is a {kind} model, and Person2 works with {known}: set PERSON2_BASE_MODEL to one of these families"
         )
     return FAMILIES[kind]
 

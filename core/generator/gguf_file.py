@@ -40,7 +40,9 @@ def unpacked(file: Path, *, cache: Path | None = None) -> Path:
     `cache` is the user's own unless given. Takes some seconds for a file it has not met. Raises ModelError.
     """
     if not file.is_file():
-        raise ModelError(f"there is no file {file}: set BASE_MODEL to an existing GGUF file, a folder or a hub name")
+        raise ModelError(
+            f"there is no file {file}: set PERSON2_BASE_MODEL to an existing GGUF file, a folder or a hub name"
+        )
     bases = (cache or user_cache_path("person2", appauthor=False)) / "bases"
     folder = bases / f"{file.stem}-{_key(file)}"
     if folder.is_dir():

@@ -215,7 +215,7 @@ class RemoteGenerator:
         if models and self._model not in models:
             raise ModelError(
                 f"the server at {self._where} serves {', '.join(sorted(models))} but not {self._model}:"
-                " set REMOTE_MODEL to one of those"
+                " set PERSON2_REMOTE_MODEL to one of those"
             )
         told = models.get(self._model)
         if isinstance(told, int) and told > 0:
@@ -265,7 +265,7 @@ class RemoteGenerator:
             self._refused(answer)
             raise GeneratorError(
                 f"the server at {self._where} refused the request ({answer.status}: {self._clean(answer.text)}):"
-                " check REMOTE_URL, REMOTE_MODEL and the sampling settings"
+                " check PERSON2_REMOTE_URL, PERSON2_REMOTE_MODEL and the sampling settings"
             )
 
     def _sent(self, prompt: str, sampling: Sampling, persona: str) -> str:
@@ -307,17 +307,19 @@ class RemoteGenerator:
         except (KeyError, IndexError, TypeError, AttributeError):
             text, ended, usage = None, None, {}
         if not isinstance(text, str) or not isinstance(usage, dict):
-            raise GeneratorError(f"{self._where} answered, but not as a completions server does: check REMOTE_URL")
+            raise GeneratorError(
+                f"{self._where} answered, but not as a completions server does: check PERSON2_REMOTE_URL"
+            )
         return text, "length" if ended == "length" else "stop", usage
 
     def _refused(self, answer: _Answer) -> None:
         """Raises for answers that mean the same whatever was asked."""
         if answer.status in {401, 403}:
-            raise Unavailable(f"the server at {self._where} does not accept the key: set REMOTE_API_KEY")
+            raise Unavailable(f"the server at {self._where} does not accept the key: set PERSON2_REMOTE_API_KEY")
         if answer.status in {301, 302, 307, 308}:
-            raise Unavailable(f"the server at {self._where} has moved: set REMOTE_URL to its new address")
+            raise Unavailable(f"the server at {self._where} has moved: set PERSON2_REMOTE_URL to its new address")
         if answer.status == 404 and "model" in answer.text.lower():
-            raise GeneratorError(f"the server at {self._where} has no model {self._model}: set REMOTE_MODEL")
+            raise GeneratorError(f"the server at {self._where} has no model {self._model}: set PERSON2_REMOTE_MODEL")
 
     # one exchange, however many attempts
 
@@ -365,7 +367,9 @@ class RemoteGenerator:
             )
 
     def _down(self, why: str) -> Unavailable:
-        return Unavailable(f"the server at {self._where} cannot be reached ({why}): start it, or check REMOTE_URL")
+        return Unavailable(
+            f"the server at {self._where} cannot be reached ({why}): start it, or check PERSON2_REMOTE_URL"
+        )
 
     def _clean(self, text: str) -> str:
         """One short line, without the key should the server repeat it."""
@@ -399,7 +403,7 @@ def _api_root(url: str) -> URL:
     except ValueError:
         root = URL()
     if root.scheme not in {"http", "https"} or not root.host:
-        raise SettingsError("REMOTE_URL should look like http://host:8000/v1: correct it")
+        raise SettingsError("PERSON2_REMOTE_URL should look like http://host:8000/v1: correct it")
     path = root.path.rstrip("/").removesuffix("/completions")
     return root.with_path(path or "/v1")
 

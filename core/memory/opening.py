@@ -45,11 +45,11 @@ def open_memory(url: str) -> Memory:
         engine = _engine(url)
     except (ArgumentError, NoSuchModuleError) as error:
         raise StorageError(
-            f"DATABASE_URL is not a database URL ({error}); one looks like sqlite:////home/me/person2.db."
+            f"PERSON2_DATABASE_URL is not a database URL ({error}); one looks like sqlite:////home/me/person2.db."
         ) from error
     except ModuleNotFoundError as error:
         raise StorageError(
-            f"DATABASE_URL needs the Python package {error.name}: install it "
+            f"PERSON2_DATABASE_URL needs the Python package {error.name}: install it "
             "(for PostgreSQL: pip install 'person2[postgres]')."
         ) from error
     except OSError as error:
@@ -62,7 +62,7 @@ def open_memory(url: str) -> Memory:
     except CommandError as error:
         engine.dispose()
         raise StorageError(
-            f"The database was made by a newer Person2 ({error}); update Person2, or choose another DATABASE_URL."
+            f"A newer Person2 made this database ({error}): install that one, or choose another PERSON2_DATABASE_URL."
         ) from error
     return Memory(engine)
 
@@ -183,7 +183,7 @@ def _cannot_open(url: str, error: SQLAlchemyError) -> str:
     if "unable to open" in cause:
         return f"The database {where} cannot be opened: check that its folder exists and can be written."
     if "not a database" in cause or "malformed" in cause:
-        return f"The file at {where} is no database: move it away or choose another DATABASE_URL."
+        return f"The file at {where} is no database: move it away or choose another PERSON2_DATABASE_URL."
     if "locked" in cause or "readonly" in cause or "full" in cause:
         return storage_sentence(error)
-    return f"The database {where} cannot be used ({cause.splitlines()[0]}); check DATABASE_URL."
+    return f"The database {where} cannot be used ({cause.splitlines()[0]}); check PERSON2_DATABASE_URL."

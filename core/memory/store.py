@@ -189,7 +189,7 @@ def storage_sentence(error: SQLAlchemyError) -> str:
     if "locked" in cause:
         return "The database is locked by another program; close it and try again."
     if "readonly" in cause or "read-only" in cause or "permission denied" in cause.lower():
-        return "The database cannot be written: check the permissions of DATABASE_URL or PERSON2_HOME."
+        return "The database cannot be written: check the permissions of PERSON2_DATABASE_URL or PERSON2_HOME."
     if "full" in cause:
         return "The database cannot grow: the disk is full; free some space and try again."
-    return f"The database failed ({cause}); check DATABASE_URL."
+    return f"The database failed ({cause}); check PERSON2_DATABASE_URL."

@@ -127,7 +127,7 @@ async def test_members_never_see_the_operators_side(model: str) -> None:
     assert about.text.startswith("model: our-voice\nadapter: none\n")
 
     def broken(*_: str) -> dict[str, object]:
-        raise StorageError("The database failed; check DATABASE_URL.")
+        raise StorageError("The database failed; check PERSON2_DATABASE_URL.")
 
     commands.stored = broken
     assert (await run(commands, "my-data")).text == BROKEN

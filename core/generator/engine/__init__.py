@@ -74,8 +74,8 @@ def load(
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
-        ("MAX_BATCH", max_batch),
-        ("QUEUE_LIMIT", queue_limit),
+        ("PERSON2_MAX_BATCH", max_batch),
+        ("PERSON2_QUEUE_LIMIT", queue_limit),
         ("max_adapters", max_adapters),
         ("prefill_chunk", prefill_chunk),
     ):

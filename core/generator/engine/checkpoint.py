@@ -91,7 +91,7 @@ def find(base: str | Path) -> Path:
     if folder.is_dir():
         return folder
     if folder.is_absolute() or str(base).startswith("."):
-        raise ModelError(f"there is no model folder at {base}: check BASE_MODEL")
+        raise ModelError(f"there is no model folder at {base}: check PERSON2_BASE_MODEL")
     from huggingface_hub import snapshot_download  # only a hub name pays for this import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -104,7 +104,7 @@ def find(base: str | Path) -> Path:
         except LocalEntryNotFoundError:
             continue
         except HFValidationError as error:
-            raise ModelError(f"{str(base)!r} is neither a folder nor a hub name: check BASE_MODEL") from error
+            raise ModelError(f"{str(base)!r} is neither a folder nor a hub name: check PERSON2_BASE_MODEL") from error
         except (HfHubHTTPError, OSError) as error:
             raise ModelError(f"the model {base} could not be downloaded ({error}): check its name") from error
         if any(found.glob("*.safetensors")) or (found / "pytorch_model.bin").exists():

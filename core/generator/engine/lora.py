@@ -124,13 +124,14 @@ def _fits(adapter: Adapter, fingerprint: str) -> None:
     if not same_base(made_for.base_fingerprint, fingerprint):
         raise AdapterError(
             f"the adapter {adapter.id!r} was made for {made_for.base} ({shape_of(made_for.base_fingerprint)}), and the"
-            f" base here is {shape_of(fingerprint)}: set BASE_MODEL to its base or choose another adapter"
+            f" base here is {shape_of(fingerprint)}: set PERSON2_BASE_MODEL to its base or choose another adapter"
         )
 
 
 def _foreign(name: str, tensor: str) -> AdapterError:
     return AdapterError(
-        f"the adapter {name!r} does not fit this base model (at {tensor}): set BASE_MODEL to its base or choose another"
+        f"the adapter {name!r} does not fit this base model (at {tensor}): set PERSON2_BASE_MODEL to its base or choose"
+        " another"
     )
 
 

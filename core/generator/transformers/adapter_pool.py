@@ -65,7 +65,7 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     if any(map(is_norm, shapes(folder / WEIGHTS))):
         raise AdapterError(
             f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine serves: set'
-            " GENERATOR=engine or train it without"
+            " PERSON2_GENERATOR=engine or train it without"
         )
     _fits(adapter.id, folder, base)
     try:
@@ -120,7 +120,7 @@ def _fits(adapter_id: str, folder: Path, base: Base) -> None:
         was = f" ({shape_of(print_)})" if print_ else ""
         raise AdapterError(
             f"the adapter {adapter_id!r} was made for {made_for}{was}, and the base here is {base.name}"
-            f" ({shape_of(base.fingerprint)}): set BASE_MODEL to its base or choose another adapter"
+            f" ({shape_of(base.fingerprint)}): set PERSON2_BASE_MODEL to its base or choose another adapter"
         )
 
 

@@ -74,7 +74,9 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
             raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
         family, model, shell = _from_pretrained(name, str(folder), kind, local=True)
     elif isinstance(base, Path) or folder.is_absolute() or name.startswith((".", "~")):
-        raise ModelError(f"there is no folder {folder}: set BASE_MODEL to an existing folder, a hub name or starter")
+        raise ModelError(
+            f"there is no folder {folder}: set PERSON2_BASE_MODEL to an existing folder, a hub name or starter"
+        )
     else:
         try:
             family, model, shell = _from_pretrained(name, name, kind, local=True)
@@ -141,7 +143,7 @@ def _from_pretrained(
             raise ModelError(f"the model in {source} cannot be loaded ({reason}): copy or train it again") from error
         raise ModelError(
             f"the model {name} is neither in the local cache nor to be had from the Hugging Face hub ({reason}):"
-            " check the name and the network, or set BASE_MODEL=starter or to a folder"
+            " check the name and the network, or set PERSON2_BASE_MODEL=starter or to a folder"
         ) from error
     return family, model, tokenizer
 

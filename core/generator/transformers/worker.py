@@ -97,7 +97,9 @@ class TransformersGenerator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(max_batch, queue_limit, max_adapters) < 1:
-            raise ModelError("MAX_BATCH, QUEUE_LIMIT and the number of adapters should each be 1 or more")
+            raise ModelError(
+                "PERSON2_MAX_BATCH, PERSON2_QUEUE_LIMIT and the number of adapters should each be 1 or more"
+            )
         self._base = base
         self._adapters = AdapterPool(base, limit=max_adapters)
         self._batch = Batch(base=base, forward=self._adapters.forward)
@@ -369,7 +371,7 @@ def _sentence(error: Exception) -> Person2Error:
     if isinstance(error, Person2Error):
         return error
     if isinstance(error, torch.OutOfMemoryError):
-        return GeneratorError("there is not enough memory for this many conversations at once: lower MAX_BATCH")
+        return GeneratorError("there is not enough memory for this many conversations at once: lower PERSON2_MAX_BATCH")
     return GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
 
 

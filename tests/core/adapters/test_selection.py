@@ -198,7 +198,7 @@ async def test_new_weights_under_the_old_name_are_loaded(shelf: AdapterRegistry)
 
 
 async def test_what_the_operator_named_stays(shelf: AdapterRegistry) -> None:
-    """ADAPTER=two does not follow promotions; one that cannot be used stops the start with a sentence."""
+    """PERSON2_ADAPTER=two does not follow promotions; one that cannot be used stops the start with a sentence."""
     voices = AdapterSelection(shelf, Listener(), spec="two")
     await voices.start()
     shelf.use("one")

@@ -42,6 +42,6 @@ def test_a_hub_name_says_nothing() -> None:
 
 
 def test_a_remote_model_is_not_drawn_from_as_the_starter_is() -> None:
-    """BASE_MODEL stays the starter where nobody sets it, but another model speaks then."""
+    """PERSON2_BASE_MODEL stays the starter where nobody sets it, but another model speaks then."""
     assert sampling(Settings()) == sampling_of(STARTER) != SAMPLING
     assert sampling(Settings(generator="remote")) == SAMPLING

@@ -208,7 +208,7 @@ async def test_the_url_as_people_write_it(server: Server, tail: str) -> None:
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1", "http://", "http://[", "not a url"])
 def test_an_unfit_url(url: str) -> None:
     """A sentence with the right form, and no generator."""
-    with pytest.raises(SettingsError, match="REMOTE_URL should look like"):
+    with pytest.raises(SettingsError, match="PERSON2_REMOTE_URL should look like"):
         RemoteGenerator(url, model="talk")
 
 
@@ -283,7 +283,9 @@ async def test_retry_after_is_honoured(server: Server) -> None:
 async def test_a_server_that_is_down() -> None:
     """Nobody listens: one sentence that names the address and what to do."""
     remote = RemoteGenerator("http://127.0.0.1:9/v1", model="talk", api_key=KEY, sleep=Waits())
-    with pytest.raises(Unavailable, match=r"^the server at http://127\.0\.0\.1:9/v1 cannot be reached .*REMOTE_URL$"):
+    with pytest.raises(
+        Unavailable, match=r"^the server at http://127\.0\.0\.1:9/v1 cannot be reached .*PERSON2_REMOTE_URL$"
+    ):
         await remote.generate("hi", sampling=SAMPLING)
     await remote.close()
 
@@ -302,16 +304,16 @@ async def test_answers_that_are_none(server: Server, text: str) -> None:
     """Whatever stands behind the URL, a person reads one sentence."""
     server.script = [says(text)]
     async with talking(server) as remote:
-        with pytest.raises(GeneratorError, match="not as a completions server does: check REMOTE_URL"):
+        with pytest.raises(GeneratorError, match="not as a completions server does: check PERSON2_REMOTE_URL"):
             await remote.generate("hi", sampling=SAMPLING)
 
 
 @pytest.mark.parametrize(
     ("status", "error", "sentence"),
     [
-        (401, Unavailable, "does not accept the key: set REMOTE_API_KEY"),
+        (401, Unavailable, "does not accept the key: set PERSON2_REMOTE_API_KEY"),
         (403, Unavailable, "does not accept the key"),
-        (302, Unavailable, "has moved: set REMOTE_URL"),
+        (302, Unavailable, "has moved: set PERSON2_REMOTE_URL"),
         (400, GeneratorError, "refused the request"),
         (404, GeneratorError, "refused the request"),
     ],
@@ -326,10 +328,10 @@ async def test_refusals_are_not_retried(server: Server, status: int, error: type
 
 
 async def test_an_unknown_model(server: Server) -> None:
-    """The base's name is wrong: set REMOTE_MODEL."""
+    """The base's name is wrong: set PERSON2_REMOTE_MODEL."""
     async with talking(server) as remote:
         server.models = {"other": None}
-        with pytest.raises(GeneratorError, match="has no model talk: set REMOTE_MODEL"):
+        with pytest.raises(GeneratorError, match="has no model talk: set PERSON2_REMOTE_MODEL"):
             await remote.generate("hi", sampling=SAMPLING)
 
 
