@@ -1,7 +1,8 @@
-"""Any OpenAI-compatible completions server (vLLM, llama.cpp's, …), for who outgrows one machine.
+"""Any OpenAI-compatible server (vLLM, llama.cpp's, …), for who outgrows one machine.
 
-Knows HTTP and the completions API; neither tokenizers nor torch. vLLM serves LoRA adapters as models of their own, so
-an adapter is a model name there. The key travels in one header and is masked wherever a server repeats it.
+Knows HTTP and the completions API, and chat completions for servers that have nothing else; neither tokenizers nor
+torch. vLLM serves LoRA adapters as models of their own, so an adapter is a model name there. The key travels in one
+header and is masked wherever a server repeats it.
 
 What a server may lack is left out after its first complaint: fields beyond OpenAI's own (`top_k`,
 `repetition_penalty`), and the oldest lines of a prompt that is over its context.
@@ -21,8 +22,10 @@ from typing import Any, Literal
 import aiohttp
 from yarl import URL
 
+from core.dialogue import turns_of
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, SettingsError, Unavailable
 from core.generator import END_OF_TEXT, Adapter, Candidate, Completion, GeneratorStatus, Sampling
+from core.generator.persona import messages, with_persona
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,8 @@ class RemoteGenerator:
         self._completed = 0
         self._tokens = 0
         self._used: set[str] = set()
+        self._chat = False
+        """The server has chat completions only."""
         self._plain = False
         """The server complained of fields beyond OpenAI's own."""
 
@@ -139,7 +144,7 @@ class RemoteGenerator:
         self._idle.clear()
         try:
             seed = self._fresh_seed() if sampling.seed is None else sampling.seed
-            answer = await self._complete(prompt, sampling, seed, adapter)
+            answer = await self._complete(prompt, sampling, seed, adapter, persona)
         finally:
             self._running -= 1
             if not self._running:
@@ -230,14 +235,20 @@ class RemoteGenerator:
         return {str(e["id"]): e.get("max_model_len") for e in entries if isinstance(e, dict) and "id" in e}
 
     async def _complete(
-        self, prompt: str, sampling: Sampling, seed: int, adapter: Adapter | None
+        self, prompt: str, sampling: Sampling, seed: int, adapter: Adapter | None, persona: str
     ) -> tuple[str, Literal["stop", "length"], dict[str, Any]]:
-        text = prompt.replace(END_OF_TEXT, "< endoftext >")[-_LONGEST_TOKEN * self._context :] or END_OF_TEXT
+        text = self._sent(prompt, sampling, persona)
         while True:
-            answer = await self._send("POST", "completions", self._body(text, sampling, seed, adapter))
+            path = "chat/completions" if self._chat else "completions"
+            answer = await self._send("POST", path, self._body(text, sampling, seed, adapter, persona))
             if answer.status == 200:
                 return self._read(answer)
             complaint = answer.text.lower()
+            if answer.status in {404, 405} and not self._chat and "model" not in complaint and await self._chats():
+                log.info("%s has no completions: it is asked for chat completions", self._where)
+                self._chat = True
+                text = self._sent(prompt, sampling, persona)
+                continue
             if answer.status in {400, 413, 422}:
                 if not self._plain and any(field in complaint for field in ("top_k", "repetition_penalty")):
                     log.info("%s takes neither top_k nor repetition_penalty: replies go without", self._where)
@@ -257,10 +268,23 @@ class RemoteGenerator:
                 " check REMOTE_URL, REMOTE_MODEL and the sampling settings"
             )
 
-    def _body(self, text: str, sampling: Sampling, seed: int, adapter: Adapter | None) -> dict[str, Any]:
+    def _sent(self, prompt: str, sampling: Sampling, persona: str) -> str:
+        """The prompt without control tokens and what no context holds; with the persona's turns, unless messages carry
+        it."""
+        if persona and not self._chat:
+            room = self._context - min(sampling.max_new_tokens, self._context - 1)
+            prompt = with_persona(prompt, persona, budget=room, count=self.count_tokens)
+        return prompt.replace(END_OF_TEXT, "< endoftext >")[-_LONGEST_TOKEN * self._context :] or END_OF_TEXT
+
+    async def _chats(self) -> bool:
+        """Whether the server knows chat completions: it complains of an empty request, and not of the address."""
+        return (await self._send("POST", "chat/completions", {})).status not in {404, 405}
+
+    def _body(self, text: str, sampling: Sampling, seed: int, adapter: Adapter | None, persona: str) -> dict[str, Any]:
+        asked = {"messages": messages(turns_of(text), persona)} if self._chat else {"prompt": text}
         body: dict[str, Any] = {
             "model": self._name(adapter),
-            "prompt": text,
+            **asked,
             "max_tokens": min(sampling.max_new_tokens, max(self._context - 1, 1)),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -278,7 +302,8 @@ class RemoteGenerator:
         found = answer.json()
         try:
             choice = found["choices"][0]
-            text, ended, usage = choice["text"], choice.get("finish_reason"), found.get("usage") or {}
+            text = choice["message"]["content"] if self._chat else choice["text"]
+            ended, usage = choice.get("finish_reason"), found.get("usage") or {}
         except (KeyError, IndexError, TypeError, AttributeError):
             text, ended, usage = None, None, {}
         if not isinstance(text, str) or not isinstance(usage, dict):

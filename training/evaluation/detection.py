@@ -8,6 +8,7 @@ length alone: what chooses among draws may favour the short. Knows texts and num
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def _fitted(matrix: NDArray[np.float64], sign: NDArray[np.float64], terms: int) 
     """
     features = matrix[:, :terms]
     kernel = features @ features.T + 1.0  # the constant's column is one more feature
-    inner = np.zeros(len(sign))
+    inner: NDArray[np.floating[Any]] = np.zeros(len(sign))
     for _ in range(STEPS):
         margin = kernel @ inner
         chance = 1 / (1 + np.exp(np.clip(sign * margin, -30, 30)))

@@ -36,9 +36,14 @@ class Server:
     fussy: bool = False
     """Refuses fields that OpenAI does not know."""
     can_load: bool = False
+    only_chat: bool = False
+    """Has no completions, as many hosted models."""
+    chats: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
+        if self.only_chat:
+            return web.json_response({"error": {"message": "Not Found"}}, status=404)
         body = json.loads(await request.text())
         self.asked.append(body)
         self.keys.add(request.headers.get("Authorization"))
@@ -58,6 +63,16 @@ class Server:
         choice = {"text": f" hello from {body['model']}\nPerson1: and", "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": usage})
 
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.text())
+        if not self.only_chat:
+            return web.Response(status=404)
+        if not body:
+            return web.json_response({"error": {"message": "messages is required"}}, status=400)
+        self.chats.append(body)
+        choice = {"message": {"role": "assistant", "content": "\nAye!\nAnd you?"}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+
     async def list_models(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"data": [{"id": n, "max_model_len": size} for n, size in self.models.items()]})
 
@@ -74,6 +89,7 @@ async def serve(server: Server) -> AsyncIterator[Server]:
     app.add_routes(
         [
             web.post("/v1/completions", server.completions),
+            web.post("/v1/chat/completions", server.chat),
             web.get("/v1/models", server.list_models),
             web.post("/v1/load_lora_adapter", server.load_lora),
         ]
@@ -151,6 +167,34 @@ async def test_a_reply_may_begin_with_an_empty_line(server: Server) -> None:
     async with talking(server) as remote:
         made = await remote.generate("Person1: hi\nPerson2:", sampling=Sampling())
     assert made.text == " hello"
+
+
+async def test_a_server_that_only_chats(server: Server) -> None:
+    """It gets messages, the persona as the system's, and is not asked for completions again."""
+    server.only_chat = True
+    async with talking(server) as remote:
+        for _ in range(2):
+            made = await remote.generate(
+                "Person1: hi\nPerson2: hello\nPerson1: who are you?\nPerson2:",
+                sampling=SAMPLING,
+                persona="You are Nemo.",
+            )
+    assert (made.text, made.prompt_tokens, made.new_tokens) == ("Aye!", 9, 2)
+    assert len(server.chats) == 2
+    assert "prompt" not in server.chats[0]
+    assert [(m["role"], m["content"]) for m in server.chats[0]["messages"]] == [
+        ("system", "You are Nemo."),
+        ("user", "hi"),
+        ("assistant", "hello"),
+        ("user", "who are you?"),
+    ]
+
+
+async def test_a_persona_stands_in_front_of_a_completion(server: Server) -> None:
+    """As turns, since a completions server knows no system message."""
+    async with talking(server) as remote:
+        await remote.generate("Person1: hi\nPerson2:", sampling=SAMPLING, persona="I am Nemo.")
+    assert server.asked[0]["prompt"] == ("Person1: Tell me about yourself.\nPerson2: I am Nemo.\nPerson1: hi\nPerson2:")
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/v1/completions"])
