@@ -154,6 +154,36 @@ def plain() -> str:
     return "".join(f"Person{1 + n % 2}: {text}\n" for n, (_, text) in enumerate(TALK))
 
 
+def matrix() -> dict[str, Any]:
+    talk = [
+        {
+            "type": "m.room.message",
+            "sender": f"@{name}:kitchen.example",
+            "event_id": f"${n}",
+            "room_id": "!bread:kitchen.example",
+            "origin_server_ts": 1705314600000 + 1000 * n,
+            "content": {"msgtype": "m.text", "body": text},
+        }
+        for n, (name, text) in enumerate(TALK)
+    ]
+    return {"room_name": "bread", "room_creator": "@Ann:kitchen.example", "messages": talk}
+
+
+def mattermost() -> str:
+    posts = [
+        {"type": "post", "post": {"team": "t", "channel": "c", "user": name, "message": text, "create_at": at}}
+        for at, (name, text) in enumerate(TALK, 1705314600000)
+    ]
+    return "".join(f"{json.dumps(each)}\n" for each in ({"type": "version", "version": 1}, *posts))
+
+
+def signal() -> str:
+    return "".join(
+        json.dumps({"date": f"2024-01-15T10:30:{n:02d}", "sender": name, "body": text}) + "\n"
+        for n, (name, text) in enumerate(TALK)
+    )
+
+
 FILES: dict[str, str] = {
     "discord.json": json.dumps(discord(), indent=2),
     "discord-flat.json": json.dumps(discord()),
@@ -166,6 +196,9 @@ FILES: dict[str, str] = {
     "instagram.json": json.dumps(instagram(), indent=2),
     "irc.log": irc(),
     "whatsapp.txt": whatsapp(),
+    "matrix.json": json.dumps(matrix(), indent=1),
+    "mattermost.jsonl": mattermost(),
+    "signal.jsonl": signal(),
     "plain.txt": plain(),
 }
 """One export a format, as text."""

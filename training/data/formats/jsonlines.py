@@ -60,6 +60,10 @@ def _objects(part: Part) -> Iterator[dict[str, Any] | Fault]:
         yield from jsonfile.listed(part.path, part.label, _LIST)
         return
     for number, line in jsonfile.lines(part.path):
+        if len(line) >= jsonfile.MAX_ELEMENT:
+            reason = f"longer than {jsonfile.MAX_ELEMENT >> 20} MB, which no message is; it is left out"
+            yield Fault(file=part.label, place=f"line {number}", reason=reason)
+            continue
         try:
             yield _OBJECT.decode(line)
         except _BROKEN as problem:
