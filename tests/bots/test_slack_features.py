@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bots.slack.messages import conversation_at
 from bots.slack.sending import FEEDBACK, LOADING
 from core.notices import WORDLESS
 from tests.bots.slack_talk import talk
@@ -163,6 +164,8 @@ async def test_a_channel_that_gets_another_id_is_the_same_channel(transport: str
         ts = await t.slack.says(f"{ME} the door is blue")
         post = await t.slack.post(2)
         await t.slack.event({"type": "channel_id_changed", "old_channel_id": "C1", "new_channel_id": "C9"})
+        moved = conversation_at("C9", space=TEAM)
+        await t.slack.until_known(lambda: t.memory.channel_settings(moved).temperature == 0.5)
         post.channel = "C9"
         await t.slack.reacts("+1", post)
         await t.slack.until_known(lambda: t.memory.feedback_counts("slack") == (1, 0))

@@ -10,7 +10,7 @@ from core.dialogue import render
 from core.errors import TrainingError
 from tests.training.toys import TALK, dialogue
 from training.evaluation import ranking
-from training.finetune.model import MaskedLossModel
+from training.finetune.model import LEARNERS
 from training.pretrain import bpe, contrast, rows
 from training.pretrain import network as net
 
@@ -95,7 +95,7 @@ def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> N
 
     learner.set_attn_implementation("sdpa")
     learner.train(False)
-    judge = MaskedLossModel(learner.config)
+    judge = LEARNERS["gpt2"](learner.config)
     judge.load_state_dict(learner.state_dict())
     judge.train(False)
     wanted = []
