@@ -1,11 +1,12 @@
 """Feeds broken exports to the readers and, every tenth, to the whole import; stops at nothing, reports every crash.
 
-    python -m benchmarks.fuzz_exports [--inputs 20000] [--first 0] [--data ../shared/data]
+    python -m benchmarks.fuzz_exports [--inputs 20000] [--first 0] [--data FOLDER]
 
 Inputs are numbered and made from their number, so a failure is repeated with `--first N --inputs 1`.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -33,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("PERSON2_TEST_DATA", "data")))
     given = parser.parse_args()
     base = export_fuzz.seeds(given.data)
     print(f"{len(base)} seeds, {given.inputs:,} inputs")

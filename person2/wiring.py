@@ -211,8 +211,8 @@ async def open_house(
 
 
 def _people_behind(shelf: AdapterRegistry, adapter: str) -> int | None:
-    """How many people's words an adapter learned from; None where it has no card here."""
-    return next((len(card.people) for card in shelf.cards() if card.id == adapter), None)
+    """How many people's words an adapter learned from; None where its card names none."""
+    return next((len(card.people) or None for card in shelf.cards() if card.id == adapter), None)
 
 
 def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
