@@ -313,6 +313,7 @@ def test_without_a_library_torch_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No compiler, a compiler that fails: `auto` goes on with torch and says what to do, a name is refused."""
+    monkeypatch.setattr(build, "file_name", lambda machine, system: "nowhere.so")  # none was built beside the sources
     monkeypatch.setattr(build, "local_compiler", lambda: None)
     assert find_kernels("auto", tmp_path / "cache") is None
     assert "no C compiler" in caplog.text

@@ -295,7 +295,7 @@ def _moment(
             dated = _day(before.year + 1, dated.month, dated.day) or dated
         return datetime.combine(dated, at, UTC)
     moment = datetime.combine(before.date(), at, UTC)
-    if moment < before.replace(microsecond=0) - BACKWARD:
+    if before.replace(microsecond=0) - moment > BACKWARD:
         try:
             moment += timedelta(days=1)
         except OverflowError:
