@@ -36,7 +36,7 @@ contracts: $(VENV)/.ready-dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.ready-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 # Wheels with the compiled kernels inside, into dist/: `make wheels`, or `make wheels WHEELS=linux-aarch64` for one platform.
 wheels: $(VENV)/.ready-dev

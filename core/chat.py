@@ -370,8 +370,10 @@ class Chat:
         return await asyncio.to_thread(self.memory.remove_place, conversation)
 
     async def moved(self, conversation: Conversation, channel: str) -> None:
-        """Follow a channel to the new id that the platform gave it, with its threads and settings."""
+        """Follow a channel to the new id that the platform gave it, with its threads and settings, and with what is
+        being posted there just now."""
         async with self._ingest(conversation):
+            await self._pending.settled(conversation)
             await asyncio.to_thread(self.memory.move_channel, conversation, channel)
 
     async def feedback(

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 TYPING_CALLS = 5
 """Typing indicators being sent at once: they are decoration, and may not hold up posts."""
 
+BUSY_SECONDS = 0.5
+"""When no indicator could be sent for more urgent calls, look again after this long."""
+
 WAITING_POSTS = 10_000
 """Posts waiting for Discord; a further one is refused at once, so that memory stays bounded."""
 
@@ -274,7 +277,8 @@ class Sender:
 
     async def _keep_typing(self, channel: int, over: asyncio.Event) -> None:
         while not over.is_set():
-            if self._typing < TYPING_CALLS and not self._pacer.waiting:
+            shown = self._typing < TYPING_CALLS and not self._pacer.waiting
+            if shown:
                 self._typing += 1
                 try:
                     client = await self._online()
@@ -286,7 +290,7 @@ class Sender:
                 finally:
                     self._typing -= 1
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timeouts.typing_interval):
+                async with asyncio.timeout(self._timeouts.typing_interval if shown else BUSY_SECONDS):
                     await over.wait()
 
     async def deliver(self, call: Callable[[discord.Client], Awaitable[Made]], *, within: float | None = None) -> Made:

@@ -23,15 +23,17 @@ from tests.fakes import FakeGenerator, chat
 
 async def test_mention(server: DiscordServer, ann: Person) -> None:
     """Who is mentioned answers, under the message and without a ping, and is seen typing."""
-    generator = FakeGenerator(lines=("Fine, thank you.",))
+    seen = asyncio.Event()
+    generator = FakeGenerator(lines=("Fine, thank you.",), gate=seen)
     async with talking(server, generator):
         asked = ann.says(f"{ann.bot} how are you?")
+        await server.until(lambda: ("POST", f"/channels/{server.channel}/typing", None) in server.calls)
+        seen.set()
         assert await server.posted(1) == ["Fine, thank you."]
     [post] = server.messages()
     assert post.reference["message_id"] == str(asked.id)
     assert not post.ping_user_ids
     assert generator.prompts == ["Person1: how are you?\nPerson2:"]
-    assert ("POST", f"/channels/{server.channel}/typing", None) in server.calls
 
 
 async def test_who_is_answered(server: DiscordServer, ann: Person) -> None:

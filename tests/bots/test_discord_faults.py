@@ -91,18 +91,20 @@ async def test_a_session_that_is_over(server: DiscordServer, ann: Person) -> Non
 
 async def test_dropped_while_thinking(server: DiscordServer, ann: Person) -> None:
     """An answer being thought up when the socket goes is posted all the same."""
-    async with talking(server, FakeGenerator(lines=("here it is",), delay=0.3)):
+    model = FakeGenerator(lines=("here it is",), delay=0.3)
+    async with talking(server, model):
         ann.says(f"{ann.bot} think!")
-        await server.until(lambda: any("typing" in path for _, path, _ in server.calls))
+        await server.until(lambda: model.prompts)
         await server.drop(server.session)
         assert await server.posted(1) == ["here it is"]
 
 
 async def test_started_anew_while_thinking(server: DiscordServer, ann: Person) -> None:
     """Even where discord.py gives up and is started anew, the answer comes, through the new connection."""
-    async with talking(server, FakeGenerator(lines=("here it is", "and on"), delay=0.3)):
+    model = FakeGenerator(lines=("here it is", "and on"), delay=0.3)
+    async with talking(server, model):
         ann.says(f"{ann.bot} think!")
-        await server.until(lambda: any("typing" in path for _, path, _ in server.calls))
+        await server.until(lambda: model.prompts)
         await server.close(4012)  # an invalid API version: discord.py ends
         assert await server.posted(1) == ["here it is"]
         await server.until(lambda: server.identifies == 2 and server.session.socket)
@@ -263,9 +265,13 @@ async def test_a_call_that_fails(
 ) -> None:
     """Rate limits and server faults are waited out, refusals are accepted; the next question is answered anyhow."""
     server.fail(method, path, status, code=50013, headers=headers)
-    async with talking(server, FakeGenerator(lines=("one", "two"))):
+    failed = asyncio.Event()  # an answer that is there at once may leave no time for a typing sign
+    if method == "POST" and path.endswith("/messages"):
+        failed.set()
+    async with talking(server, FakeGenerator(lines=("one", "two"), gate=failed)):
         ann.says(f"{ann.bot} hello")
         await server.until(lambda: not any(fault.path == path for fault in server.faults))
+        failed.set()
         ann.says(f"{ann.bot} and again")
         expected = ["one", "two"] if answers else ["two"]
         await server.posted(len(expected))

@@ -42,6 +42,7 @@ async def test_again_gives_another_answer_in_place_of_the_first() -> None:
     assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, 0, WARMER]
     assert another.details is not None
     assert another.details["temperature"] == round(usual + WARMER, 2)
+    await talk.posted(another, question.conversation, ["p1"])
     third, _ = await talk.again(question)
     assert (third.text, len(model.prompts)) == ("first", 6)
 
@@ -51,8 +52,13 @@ async def test_again_says_no_long_answer_twice_in_a_row() -> None:
     long = "I have always liked the sea best."
     talk = chat(FakeGenerator(lines=[long, "The hills.", long]))
     question = said("sea or hills?")
-    await talk.hear(question)
-    another = [(await talk.again(question))[0].text for _ in range(3)]
+    reply = await talk.hear(question)
+    another = []
+    for number in range(3):
+        assert reply is not None
+        await talk.posted(reply, question.conversation, [f"p{number}"])
+        reply, _ = await talk.again(question)
+        another.append(reply.text)
     assert another == ["The hills.", long, LOST_FOR_WORDS]
 
 

@@ -125,7 +125,9 @@ async def test_another_candidate_is_said_where_the_best_may_not_be() -> None:
     model = FakeGenerator(lines=["first|second"])
     talk = chat(model)
     question = said("tell me")
-    await talk.hear(question)
+    reply = await talk.hear(question)
+    assert reply is not None
+    await talk.posted(reply, question.conversation, ["p1"])
     assert (await talk.again(question))[0].text == "second"
     assert len(model.prompts) == 2
 

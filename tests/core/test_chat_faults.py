@@ -360,6 +360,7 @@ async def test_a_reply_to_a_post_is_known_before_the_platform_confirms_it() -> N
     answer = await quick
     assert answer is not None
     assert answer.text == "two"
+    await talk.posted(answer, question.conversation, ["p2"])
     assert await talk.hear(said("and ben?", kind=Kind.CHANNEL, reply_to=other.id)) is None
 
 
