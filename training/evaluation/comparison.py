@@ -15,7 +15,7 @@ from training.evaluation.intervals import Figure
 from training.evaluation.memorization import Memorized
 from training.evaluation.metrics import Baselines, Scores, baselines, chain_of, differences, run_baselines, summed
 from training.evaluation.suite import CONTEXTS, SEED, EvalResult, EvalSuite, load_candidate, run_suite
-from training.finetune.dataset import divide
+from training.finetune.corpus import divide
 from training.privacy.provenance import given_away
 
 BASE, CURRENT, NEW = "base", "current", "new"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Sampling
 from training.evaluation.generation import speak
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 
 COPY_WORDS = 8

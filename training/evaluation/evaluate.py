@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.dialogue import Dialogue, render
+from core.dialogue import Dialogue
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText, extract
 from training.evaluation.intervals import Figure
@@ -37,7 +37,7 @@ from training.evaluation.suite import (
     run_suite,
 )
 from training.finetune.base import load_base, without_adapter
-from training.finetune.dataset import Corpus, FileFault, load
+from training.finetune.corpus import Corpus, FileFault, key_of, load
 from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
 
 
@@ -192,7 +192,7 @@ def known_by_heart(
         candidate.model,
         candidate.encoder,
         dialogues,
-        passages(dialogues, [people.get(render(turns), ()) for turns in dialogues]),
+        passages(dialogues, [people.get(key_of(turns), ()) for turns in dialogues]),
         seed=seed,
         bare=partial(without_adapter, candidate.model),
     )

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from core.dialogue import Dialogue, fit, one_line, words_of
 from core.generator import Sampling
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 
 BATCH = 25

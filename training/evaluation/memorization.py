@@ -21,7 +21,7 @@ from core.errors import DialogueError, reason
 from core.generator import Sampling
 from training.evaluation.copying import runs_of
 from training.evaluation.generation import speak
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 
 SHORTEST = 5

@@ -27,7 +27,7 @@ from training.evaluation.memorization import LeftOut
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import digest
+from training.finetune.corpus import digest
 from training.finetune.logs import LogTo
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
