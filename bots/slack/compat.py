@@ -33,7 +33,7 @@ LARGEST_MESSAGE = 4 * 1024 * 1024
 """Bytes of a WebSocket message; Slack's are far smaller."""
 
 
-class RedactingFilter(logging.Filter):
+class SlackRedactingFilter(logging.Filter):
     """Masks tokens, socket tickets and response URLs in what the libraries log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -47,8 +47,8 @@ class RedactingFilter(logging.Filter):
 def library_log() -> logging.Logger:
     """The logger that slack-bolt and slack_sdk write to on our behalf."""
     logger = logging.getLogger("bots.slack.library")
-    if not any(isinstance(each, RedactingFilter) for each in logger.filters):
-        logger.addFilter(RedactingFilter())
+    if not any(isinstance(each, SlackRedactingFilter) for each in logger.filters):
+        logger.addFilter(SlackRedactingFilter())
         logger.setLevel(logging.WARNING)
     return logger
 

@@ -3,8 +3,8 @@
 `load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (queue,
 thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `sampling`,
 `tokenizer`, `lora` and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers,
-`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only the
-wiring imports this package.
+`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only
+`person2/app.py` imports this package.
 """
 
 import secrets

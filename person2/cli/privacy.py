@@ -7,13 +7,13 @@ import typer
 
 from core.errors import StorageError
 from core.memory import Memory, open_memory
-from person2.screen import out, write_json
-from person2.wiring import configured, open_shelf, stored_of_member
+from person2.app import configured, open_shelf, stored_of_member
+from person2.console import out, write_json
 
-app = typer.Typer()
+cli = typer.Typer()
 
 
-@app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
+@cli.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
 def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
     """Hand over everything stored of a member, as JSON."""
     from training.privacy.member_export import is_empty
@@ -27,7 +27,7 @@ def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discor
     write_json(stored)
 
 
-@app.command(epilog="Example: `person2 forget slack:U012AB3CD`")
+@cli.command(epilog="Example: `person2 forget slack:U012AB3CD`")
 def forget(
     member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in slack:U012…", metavar="MEMBER")],
     as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from core.errors import AdapterError
 from core.generator import Adapter
-from person2.screen import out, write_json
-from person2.wiring import base_path, configured, open_shelf, trial
+from person2.app import base_path, configured, open_shelf, trial
+from person2.console import out, write_json
 
-app = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
+cli = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
 
 
-@app.command("list", epilog="Example: `person2 adapters list`")
+@cli.command("list", epilog="Example: `person2 adapters list`")
 def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """The adapters on the shelf; the current one is marked."""
     settings = configured()
@@ -46,13 +46,13 @@ def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
     out.print(table)
 
 
-@app.command("show", epilog="Example: `person2 adapters show our-voice`")
+@cli.command("show", epilog="Example: `person2 adapters show our-voice`")
 def show_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """An adapter's card, as JSON."""
     sys.stdout.write(open_shelf(configured()).card(adapter_id).to_json())
 
 
-@app.command("use", epilog="Example: `person2 adapters use our-voice`")
+@cli.command("use", epilog="Example: `person2 adapters use our-voice`")
 def use_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     force: Annotated[
@@ -71,14 +71,14 @@ def use_adapter(
     out.print(f"Current voice: {adapter_id}.")
 
 
-@app.command("rollback", epilog="Example: `person2 adapters rollback`")
+@cli.command("rollback", epilog="Example: `person2 adapters rollback`")
 def roll_back() -> None:
     """Go back to the voice before the current one."""
     found = open_shelf(configured()).rollback()
     out.print(f"Current voice: {found.id if found else 'none'}.")
 
 
-@app.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-model`")
+@cli.command("merge", epilog="Example: `person2 adapters merge our-voice --out our-model`")
 def merge_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     target: Annotated[Path, typer.Option("--out", help="The folder to write.")],
@@ -103,7 +103,7 @@ def merge_adapter(
     out.print(f"{target} is a plain model with the voice {adapter_id} in it.", markup=False)
 
 
-@app.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")
+@cli.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")
 def push_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="A Hugging Face repo, org/name.")],

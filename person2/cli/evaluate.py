@@ -11,10 +11,10 @@ from rich.table import Table
 from core.adapters import AdapterRegistry
 from core.errors import SettingsError
 from core.generator import Adapter
-from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, configured, open_shelf, sampling
+from person2.app import base_path, configured, open_shelf, sampling
+from person2.console import ProgressBar, check_files, chosen, err, out, write_json
 
-app = typer.Typer()
+cli = typer.Typer()
 
 SHARES = (
     "hits_at_1_of_20",
@@ -31,7 +31,7 @@ BASE, CURRENT = "base", "current"
 """What the usual rivals are called in the report."""
 
 
-@app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
+@cli.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
@@ -63,7 +63,7 @@ def evaluate(
         if name in {BASE, CURRENT}:
             raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
         rivals[name] = (base_path(name), None)
-    with Bar("evaluating") as bar:
+    with ProgressBar("evaluating") as bar:
         result = score(
             files,
             base=base_path(settings.base_model),

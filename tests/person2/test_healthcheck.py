@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from core.errors import Unavailable
-from person2.care import alive
+from person2.cli.doctor import alive
 from person2.healthcheck import STALE_SECONDS, Source, beat, folder, heartbeats
 from tests.slack_server import APP_TOKEN, BOT_TOKEN, SlackServer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = 0.02
 
 
