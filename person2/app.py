@@ -45,7 +45,7 @@ class App:
 
     settings: Settings
     memory: Memory
-    shelf: AdapterRegistry
+    registry: AdapterRegistry
     generator: Generator
     chat: Chat
     commands: Commands
@@ -87,9 +87,11 @@ def sampling(settings: Settings) -> Sampling:
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
-def open_shelf(settings: Settings) -> AdapterRegistry:
+def open_registry(settings: Settings) -> AdapterRegistry:
     return AdapterRegistry(
-        settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
+        settings.adapters_folder,
+        bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")},
+        clock=now,
     )
 
 
@@ -177,11 +179,11 @@ async def open_app(
     memory = await asyncio.to_thread(open_memory, settings.database)
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
-        shelf = open_shelf(settings)
+        registry = open_registry(settings)
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = AdapterSelection(shelf, generator, base=settings.base_model, spec=settings.adapter)
+        voices = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
         await voices.start()
         stack.push_async_callback(voices.stop)
         chat = Chat(
@@ -204,18 +206,20 @@ async def open_app(
             chat=chat,
             clock=now,
             started_at=now(),
-            voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
-            forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
-            stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
-            learned_from=lambda adapter: _people_learned_from(shelf, adapter),
+            voices=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
+            forget=lambda platform, member: forget_member(settings, memory, registry, platform, member),
+            stored=lambda platform, member: stored_of_member(settings, memory, registry, platform, member),
+            learned_from=lambda adapter: _people_learned_from(registry, adapter),
             prefix=prefix,
         )
-        yield App(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+        yield App(
+            settings=settings, memory=memory, registry=registry, generator=generator, chat=chat, commands=commands
+        )
 
 
-def _people_learned_from(shelf: AdapterRegistry, adapter: str) -> int | None:
+def _people_learned_from(registry: AdapterRegistry, adapter: str) -> int | None:
     """How many people's words an adapter learned from; None where its card names none."""
-    return next((len(card.people) or None for card in shelf.cards() if card.id == adapter), None)
+    return next((len(card.people) or None for card in registry.cards() if card.id == adapter), None)
 
 
 def _fit_to_context(drawn: Sampling, generator: Generator) -> Sampling:
@@ -223,21 +227,23 @@ def _fit_to_context(drawn: Sampling, generator: Generator) -> Sampling:
     return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
 
 
-def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str) -> str:
+def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
     from training.privacy.forget import forget as forget_everywhere
 
     home = settings.home
-    return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
+    return str(
+        forget_everywhere(platform, member, memory=memory, registry=registry, home=home, base=settings.base_model)
+    )
 
 
 def stored_of_member(
-    settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str
+    settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str
 ) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
     from training.privacy.member_export import stored_of
 
-    return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.home)
+    return stored_of(platform, member, memory=memory, registry=registry, home=settings.home)
 
 
 def discord_bot(app: App) -> RunnableBot:

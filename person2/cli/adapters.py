@@ -1,4 +1,4 @@
-"""Commands of the shelf of adapters: list, show, use, rollback, merge, push."""
+"""Commands of the adapter registry: list, show, use, rollback, merge, push."""
 
 import json
 import sys
@@ -10,31 +10,31 @@ from rich.table import Table
 
 from core.errors import AdapterError
 from core.generator import Adapter
-from person2.app import base_path, configured, open_shelf, trial
+from person2.app import base_path, configured, open_registry, trial
 from person2.console import out, write_json
 
-cli = typer.Typer(no_args_is_help=True, help="The shelf of adapters: list, show, use, rollback, merge, push.")
+cli = typer.Typer(no_args_is_help=True, help="Manage adapters: list, show, use, rollback, merge, push.")
 
 
 @cli.command("list", epilog="Example: `person2 adapters list`")
 def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """The adapters on the shelf; the current one is marked."""
+    """List the adapters; the current one is marked."""
     settings = configured()
-    shelf = open_shelf(settings)
-    current = shelf.current(base=settings.base_model)
-    cards = shelf.cards()
+    registry = open_registry(settings)
+    current = registry.current(base=settings.base_model)
+    cards = registry.cards()
     if as_json:
         rows = [{**json.loads(card.to_json()), "current": bool(current and current.id == card.id)} for card in cards]
         write_json(rows)
         return
     if not cards:
-        out.print("The shelf is empty: `person2 train FILE` makes an adapter.")
+        out.print("There are no adapters yet: `person2 train FILE` makes one.")
         return
     table = Table("", "id", "base", "made", "held-out bits per byte", "state")
     for card in cards:
         scores = card.scores.get("new", {})
         bits = scores.get("reply_bits_per_byte", scores.get("bits_per_byte"))
-        state = f"withdrawn: {card.withdrawn}" if card.withdrawn else "ships" if shelf.is_bundled(card.id) else ""
+        state = f"withdrawn: {card.withdrawn}" if card.withdrawn else "ships" if registry.is_bundled(card.id) else ""
         table.add_row(
             "→" if current and current.id == card.id else "",
             card.id,
@@ -48,8 +48,8 @@ def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
 
 @cli.command("show", epilog="Example: `person2 adapters show our-voice`")
 def show_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """An adapter's card, as JSON."""
-    sys.stdout.write(open_shelf(configured()).card(adapter_id).to_json())
+    """Print an adapter's card as JSON."""
+    sys.stdout.write(open_registry(configured()).card(adapter_id).to_json())
 
 
 @cli.command("use", epilog="Example: `person2 adapters use our-voice`")
@@ -61,20 +61,20 @@ def use_adapter(
 ) -> None:
     """Make an adapter the current voice (`none` for the bare base); a running bot takes it over within seconds."""
     settings = configured()
-    shelf = open_shelf(settings)
-    if adapter_id != "none" and shelf.card(adapter_id).passed is False and not force:
+    registry = open_registry(settings)
+    if adapter_id != "none" and registry.card(adapter_id).passed is False and not force:
         raise AdapterError(
             f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
             "and --force promotes it all the same."
         )
-    shelf.use(adapter_id, by_force=force, trial=trial(settings))
+    registry.use(adapter_id, by_force=force, trial=trial(settings))
     out.print(f"Current voice: {adapter_id}.")
 
 
 @cli.command("rollback", epilog="Example: `person2 adapters rollback`")
 def roll_back() -> None:
     """Go back to the voice before the current one."""
-    found = open_shelf(configured()).rollback()
+    found = open_registry(configured()).rollback()
     out.print(f"Current voice: {found.id if found else 'none'}.")
 
 
@@ -95,11 +95,11 @@ def merge_adapter(
     if gguf and kind is None:
         raise AdapterError(f"--gguf is {' or '.join(KINDS)}, not {gguf!r}.")
 
-    shelf = open_shelf(configured())
-    card = shelf.card(adapter_id)
+    registry = open_registry(configured())
+    card = registry.card(adapter_id)
     if card.withdrawn:
         raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}) and is not given away.")
-    merge(base_path(base or card.base), Adapter(id=adapter_id, path=shelf.path(adapter_id)), target, kind=kind)
+    merge(base_path(base or card.base), Adapter(id=adapter_id, path=registry.path(adapter_id)), target, kind=kind)
     out.print(f"{target} is a plain model with the voice {adapter_id} in it.", markup=False)
 
 
@@ -112,6 +112,6 @@ def push_adapter(
     """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
     from training.publish.push import push
 
-    shelf = open_shelf(configured())
-    where = push(shelf.path(adapter_id), shelf.card(adapter_id), repo, private=not public)
+    registry = open_registry(configured())
+    where = push(registry.path(adapter_id), registry.card(adapter_id), repo, private=not public)
     out.print(str(where), markup=False)

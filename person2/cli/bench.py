@@ -12,7 +12,7 @@ from core.errors import DialogueError
 from core.memory import open_memory
 from core.messages import Message
 from core.settings import Settings
-from person2.app import configured, open_generator, open_shelf
+from person2.app import configured, open_generator, open_registry
 from person2.console import chosen, out, write_json
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bench(
     file: Annotated[Path | None, typer.Argument(help="Dialogues to replay; else what was remembered.")] = None,
     conversations: Annotated[list[int] | None, typer.Option(min=1, help="How many at once; may be repeated.")] = None,
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> None:
     """Replay conversations against the generator: seconds a reply, tokens a second."""
@@ -55,7 +55,7 @@ def bench(
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)
-    voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
+    voice = open_registry(settings).find(settings.adapter, base=settings.base_model)
 
     async def run() -> "list[Figures]":
         generator = await open_generator(settings)

@@ -94,7 +94,7 @@ def chat(
     seed: Annotated[
         int | None, typer.Option(help="Same seed, same talk: a conversation of its own, begun anew each time.")
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
 ) -> None:
     """Talk with Person2 in the terminal; lines may come from a pipe."""

@@ -16,7 +16,7 @@ from core.errors import Person2Error, PlatformError, Unavailable
 from core.generator import Sampling
 from core.memory import open_memory
 from core.settings import Settings
-from person2.app import configured, now, open_generator, open_shelf
+from person2.app import configured, now, open_generator, open_registry
 from person2.console import err, out, write_json
 from person2.healthcheck import heartbeats
 
@@ -156,7 +156,7 @@ async def _model(settings: Settings) -> Finding:
 
 
 def _voice(settings: Settings) -> str:
-    found = open_shelf(settings).find(settings.adapter, base=settings.base_model)
+    found = open_registry(settings).find(settings.adapter, base=settings.base_model)
     return f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
 
 

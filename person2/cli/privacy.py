@@ -7,7 +7,7 @@ import typer
 
 from core.errors import StorageError
 from core.memory import Memory, open_memory
-from person2.app import configured, open_shelf, stored_of_member
+from person2.app import configured, open_registry, stored_of_member
 from person2.console import out, write_json
 
 cli = typer.Typer()
@@ -19,8 +19,8 @@ def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discor
     from training.privacy.member_export import is_empty
 
     settings = configured()
-    memory, shelf = open_memory(settings.database), open_shelf(settings)
-    found = [stored_of_member(settings, memory, shelf, platform, who) for platform, who in _members(memory, member)]
+    memory, registry = open_memory(settings.database), open_registry(settings)
+    found = [stored_of_member(settings, memory, registry, platform, who) for platform, who in _members(memory, member)]
     stored = [each for each in found if not is_empty(each)]
     if not stored:
         raise _unknown(member)
@@ -36,14 +36,14 @@ def forget(
     from training.privacy.forget import forget as forget_everywhere
 
     settings = configured()
-    memory, shelf = open_memory(settings.database), open_shelf(settings)
+    memory, registry = open_memory(settings.database), open_registry(settings)
     known = _members(memory, member)
     if not known:
         raise _unknown(member)
     left: list[str] = []
     for platform, who in known:
         receipt = forget_everywhere(
-            platform, who, memory=memory, shelf=shelf, home=settings.home, base=settings.base_model
+            platform, who, memory=memory, registry=registry, home=settings.home, base=settings.base_model
         )
         left += receipt.left
         if as_json:

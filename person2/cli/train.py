@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.memory import open_memory
-from person2.app import base_path, configured, now, open_shelf, sampling
+from person2.app import base_path, configured, now, open_registry, sampling
 from person2.cli.data import check_log_is_on, token_counter
 from person2.console import ProgressBar, check_files, chosen, err, out, write_json
 
@@ -73,15 +73,15 @@ def train(
     from training.finetune.run_folder import unfinished
 
     settings = configured(**chosen(base_model=base))
-    shelf = open_shelf(settings)
+    registry = open_registry(settings)
     runs = settings.home / "runs"
-    stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
+    stopped = unfinished(runs, {card.id for card in registry.cards()}) if resume and not name else None
     adapter_id = name or (stopped.name if stopped else broadcast(f"voice-{now():%Y%m%d-%H%M%S}"))
-    before = shelf.find(adapter, base=settings.base_model) if adapter else None
+    before = registry.find(adapter, base=settings.base_model) if adapter else None
     with _telling_how_to_go_on(adapter_id, runs / adapter_id), ProgressBar("training") as bar:
         learned = learn(
             files,
-            shelf=shelf,
+            registry=registry,
             run=runs / adapter_id,
             name=adapter_id,
             base=settings.base_model,
@@ -90,7 +90,7 @@ def train(
             clock=now,
             held_out=held_out or [],
             start_from=before,
-            current=shelf.current(base=settings.base_model),
+            current=registry.current(base=settings.base_model),
             settings=FinetuneConfig(
                 epochs=epochs,
                 rank=rank,
@@ -192,7 +192,7 @@ def retrain(
     with ProgressBar("retraining") as bar:
         done = learn_from_log(
             memory=open_memory(settings.database),
-            shelf=open_shelf(settings),
+            registry=open_registry(settings),
             home=settings.home,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
