@@ -28,7 +28,10 @@ class Credentials:
 async def check_credentials(
     bot_token: str, *, app_token: str | None = None, api_url: str | None = None, proxy: str | None = None
 ) -> Credentials:
-    """Ask who we are, what we may do, and whether a socket would be opened. Raises Refused or PlatformError."""
+    """Ask who we are, what we may do, and whether a socket would be opened.
+
+    Raises PlatformError, PermanentPlatformError where trying again cannot help.
+    """
     url = base_url(api_url)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as session:
         variable = "SLACK_BOT_TOKEN"

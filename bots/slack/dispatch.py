@@ -109,7 +109,7 @@ class Dispatcher:
             chat, commands, self._commands, intake=self._intake, people=self._people, buttons=buttons
         )
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails with Refused when Slack stops accepting the token of the one workspace."""
+        """Fails with PermanentPlatformError when Slack stops accepting the token of the one workspace."""
 
     async def receive(self, body: Payload) -> None:
         """Take a payload in; returns once it may be acknowledged. Raises NotStored."""

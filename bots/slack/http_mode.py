@@ -21,7 +21,7 @@ from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bots.slack.dispatch import NotStored, Receive
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class HttpMode:
         return f"hears nothing (SLACK_SIGNING_SECRET fits none of {self._mismatched} requests)"
 
     async def run(self) -> None:
-        """Raises Refused where the address cannot be had."""
+        """Raises PermanentPlatformError where the address cannot be had."""
         application = web.Application(middlewares=[_tracked])
         application.router.add_post(self._path, self._take)
         application.router.add_get(HEALTH_PATH, _health)
@@ -192,7 +192,7 @@ class HttpMode:
                     lambda: Connection(aiohttp_protocol(), self), self._host, self._port
                 )
             except OSError as error:
-                raise Refused(
+                raise PermanentPlatformError(
                     f"Cannot bind {self._host}:{self._port} ({error.strerror or error}): "
                     "set SLACK_HTTP_HOST and SLACK_HTTP_PORT to a free address of this machine."
                 ) from error

@@ -24,7 +24,7 @@ from bots.slack.compat import Connection, close, proxy_for
 from bots.slack.dispatch import NotStored, Receive
 from bots.slack.errors import NETWORK, explain, redact
 from bots.slack.timeouts import Timeouts
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class SocketMode:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Raises Refused where Slack will not have us; everything else is tried again."""
+        """Raises PermanentPlatformError where Slack will not have us; everything else is tried again."""
         current: Connection | None = None
         failures = 0
         try:
@@ -63,7 +63,7 @@ class SocketMode:
                 since = time.monotonic()
                 try:
                     fresh = await self._connect()
-                except Refused:
+                except PermanentPlatformError:
                     raise
                 except (SlackClientError, *NETWORK) as error:
                     failures += 1
@@ -96,7 +96,7 @@ class SocketMode:
             response = await self._client.apps_connections_open(app_token=self._app_token)
         except SlackClientError as error:
             problem = explain(error, variable="SLACK_APP_TOKEN")
-            if isinstance(problem, Refused):
+            if isinstance(problem, PermanentPlatformError):
                 raise problem from error
             raise
         url = str(response.get("url") or "")
