@@ -26,7 +26,7 @@ from core.generator.defaults import SAMPLING, sampling_of
 from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
-from person2.healthcheck import Source
+from person2.healthcheck import HealthSource
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 STARTER = MODELS / "starter"
@@ -56,7 +56,7 @@ class RunnableBot:
     """A bot that was built: what to run, and whom the health check asks."""
 
     run: Callable[[], Coroutine[Any, Any, None]]
-    health: Source
+    health: HealthSource
 
 
 def configured(**overrides: Any) -> Settings:
@@ -262,7 +262,7 @@ def discord_bot(app: App) -> RunnableBot:
         buttons=settings.discord_buttons,
     )
     return RunnableBot(
-        run=bot.run, health=Source(name="discord", ready=lambda: bot.ready, trouble=bot.post_health.trouble)
+        run=bot.run, health=HealthSource(name="discord", ready=lambda: bot.ready, trouble=bot.post_health.trouble)
     )
 
 
@@ -306,4 +306,4 @@ def slack_bot(app: App, *, http: bool) -> RunnableBot:
         visible_commands=settings.slack_visible_commands,
         buttons=settings.slack_buttons,
     )
-    return RunnableBot(run=bot.run, health=Source(name="slack", ready=bot.ready.is_set, trouble=bot.trouble))
+    return RunnableBot(run=bot.run, health=HealthSource(name="slack", ready=bot.ready.is_set, trouble=bot.trouble))

@@ -23,7 +23,7 @@ from bots.slack.oauth import Installations, OAuth
 from bots.slack.outbox import Outbox
 from bots.slack.payloads import identifier, string
 from bots.slack.socket_mode import SocketMode
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from bots.slack.workspace import Workspace
 from core.chat import Chat
 from core.commands import Commands
@@ -57,7 +57,7 @@ class SlackBot:
         path: str = "/slack/events",
         visible_commands: bool = True,
         buttons: bool = False,
-        timeouts: Timeouts | None = None,
+        timeouts: SlackTimeouts | None = None,
     ) -> None:
         self._chat = chat
         self._commands = commands
@@ -73,7 +73,7 @@ class SlackBot:
         self._path = path
         self._visible_commands = visible_commands
         self._buttons = buttons
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts or SlackTimeouts()
         self._http_mode: HttpMode | None = None
         self._dispatcher: Dispatcher | None = None
         self.ready = asyncio.Event()

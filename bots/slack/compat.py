@@ -104,7 +104,7 @@ def web_client(
     return client
 
 
-class Connection(SocketModeClient):
+class SocketConnection(SocketModeClient):
     """slack_sdk's client for one WebSocket: where it would reconnect by itself it says so (`over`) instead."""
 
     def __init__(self, app_token: str, *, web_client: AsyncWebClient, proxy: str | None, ping_interval: float) -> None:
@@ -141,7 +141,7 @@ class Connection(SocketModeClient):
         self.over.set()
 
 
-async def close(connection: Connection) -> None:
+async def close(connection: SocketConnection) -> None:
     with suppress(Exception):  # a broken socket may fail to close in any way; it is given up either way
         async with asyncio.timeout(3.0):
             await connection.close()  # type: ignore[no-untyped-call]

@@ -37,7 +37,7 @@ PROMPTS = (
 """Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
 
-class EventHandlers:
+class SlackEventHandlers:
     """Answers for every workspace of one bot process."""
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.dialogue import Dialogue, Fault, project, read
+from core.dialogue import Dialogue, DialogueFault, project, read
 from core.errors import DialogueError
 from core.memory import open_memory
 from core.messages import Message
@@ -16,7 +16,7 @@ from person2.app import configured, open_generator, open_registry
 from person2.console import chosen, out, write_json
 
 if TYPE_CHECKING:
-    from core.generator.bench import Figures
+    from core.generator.bench import BenchResult
 
 cli = typer.Typer()
 
@@ -57,7 +57,7 @@ def bench(
     dialogues = _talk_of(file) if file else _remembered(settings)
     voice = open_registry(settings).find(settings.adapter, base=settings.base_model)
 
-    async def run() -> "list[Figures]":
+    async def run() -> "list[BenchResult]":
         generator = await open_generator(settings)
         try:
             return await measure(
@@ -83,7 +83,7 @@ def bench(
 def _talk_of(file: Path) -> list[Dialogue]:
     try:
         with file.open(encoding="utf-8") as lines:
-            found = [item for item in read(lines) if not isinstance(item, Fault)]
+            found = [item for item in read(lines) if not isinstance(item, DialogueFault)]
     except (OSError, UnicodeDecodeError) as error:
         raise DialogueError(f"{file} cannot be read ({error}); give a UTF-8 file of dialogues.") from error
     if not found:
@@ -99,4 +99,4 @@ def _remembered(settings: Settings) -> list[Dialogue]:
         talks.setdefault(item.message.conversation.key, []).append(item.message)
     memory.close()
     found = [dialogue for talk in talks.values() if len(dialogue := project(talk)) >= 2 * MIN_REPLIES]
-    return found + [item for item in read(SAMPLE.splitlines()) if not isinstance(item, Fault)]
+    return found + [item for item in read(SAMPLE.splitlines()) if not isinstance(item, DialogueFault)]

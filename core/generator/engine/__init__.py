@@ -19,7 +19,7 @@ from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
 from core.generator.chat_template import read_chat_template
 from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
-from core.generator.engine.engine import Engine, Limits
+from core.generator.engine.engine import Engine, EngineLimits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
@@ -115,7 +115,7 @@ def load(
         biases=biases,
         template=read_chat_template(folder, tokenizer.library),
         weights=weights,
-        limits=Limits(
+        limits=EngineLimits(
             max_batch=max_batch,
             queue_limit=queue_limit,
             max_adapters=max_adapters,
