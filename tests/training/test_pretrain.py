@@ -30,7 +30,7 @@ from training.pretrain import (
     rows,
 )
 from training.pretrain import network as net
-from training.pretrain.schedule import Budget, Schedule, Shape
+from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +130,16 @@ def test_a_mixture_goes_on_from_its_state(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("shape", "progress", "factor"),
     [
-        (Shape.TRAPEZOID, 0.0, 1.0),
-        (Shape.TRAPEZOID, 0.5, 1.0),
-        (Shape.TRAPEZOID, 0.8, 0.5),
-        (Shape.TRAPEZOID, 1.0, 0.0),
-        (Shape.COSINE, 0.0, 1.0),
-        (Shape.COSINE, 0.5, 0.5),
-        (Shape.COSINE, 1.0, 0.0),
+        (ScheduleKind.TRAPEZOID, 0.0, 1.0),
+        (ScheduleKind.TRAPEZOID, 0.5, 1.0),
+        (ScheduleKind.TRAPEZOID, 0.8, 0.5),
+        (ScheduleKind.TRAPEZOID, 1.0, 0.0),
+        (ScheduleKind.COSINE, 0.0, 1.0),
+        (ScheduleKind.COSINE, 0.5, 0.5),
+        (ScheduleKind.COSINE, 1.0, 0.0),
     ],
 )
-def test_the_rate_over_a_run(shape: Shape, progress: float, factor: float) -> None:
+def test_the_rate_over_a_run(shape: ScheduleKind, progress: float, factor: float) -> None:
     """A table, after the warm-up."""
     schedule = Schedule(shape=shape, warmup_steps=10, cool_fraction=0.4)
     assert schedule.factor(step=100, progress=progress) == pytest.approx(factor, abs=1e-9)
