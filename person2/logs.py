@@ -21,7 +21,7 @@ MASK = "***"
 LEAST_SECRET = 4
 """Characters of a secret that is masked: a shorter one is guessed at once, and masking it would eat every line."""
 
-CHATTY = ("httpx", "httpcore", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
+CHATTY = ("httpx", "httpx2", "httpcore", "openai", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
 """Libraries that tell more than an operator wants to know."""
 
 _TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"

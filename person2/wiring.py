@@ -131,9 +131,14 @@ async def open_generator(settings: Settings) -> Generator:
 async def _open(settings: Settings) -> Generator:
     if settings.generator == "remote":
         settings.require("remote_url", "remote_model")
-        from core.generator import remote
-
-        return await remote.connect(
+        try:
+            from core.generator.openai import connect
+        except ModuleNotFoundError as missing:
+            raise SettingsError(
+                "PERSON2_GENERATOR=remote needs the package openai, which is not installed: run `pip install openai` in"
+                " the environment of person2."
+            ) from missing
+        return await connect(
             settings.remote_url,
             model=settings.remote_model,
             api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else "",
