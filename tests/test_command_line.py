@@ -221,7 +221,7 @@ def test_who_is_better_in_which_file(tmp_path: Path) -> None:
     ("other", "sentence"),
     [
         ("./no-such-folder", "There is no model folder ./no-such-folder"),
-        ("talk.txt", "The base model talk.txt cannot be loaded"),
+        ("talk.txt", "There is no model folder talk.txt"),
         ("current", "write ./current"),
     ],
 )
