@@ -20,6 +20,7 @@ from core.messages import Message
 from core.settings import Settings
 from person2.healthcheck import heartbeats
 from person2.screen import chosen, err, out, write_json
+from person2.shelf import trial_standing
 from person2.wiring import configured, now, open_generator, open_shelf
 
 if TYPE_CHECKING:
@@ -164,8 +165,11 @@ async def _model(settings: Settings) -> Finding:
 
 
 def _voice(settings: Settings) -> str:
-    found = open_shelf(settings).find(settings.adapter, base=settings.base_model)
-    return f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+    shelf = open_shelf(settings)
+    found = shelf.find(settings.adapter, base=settings.base_model)
+    says = f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+    trial = shelf.trials.read()
+    return f"{says}; {trial_standing(settings, shelf)}" if trial is not None and trial.running else says
 
 
 async def _clock(settings: Settings) -> Finding:

@@ -15,6 +15,7 @@ from typing import Any
 
 from core import dialogue
 from core.adapters import AdapterRegistry
+from core.adapters.judge import TrialJudge
 from core.adapters.selection import AdapterSelection
 from core.atomic_io import make_private
 from core.blocked_words import read as read_blocked_words
@@ -90,8 +91,8 @@ def open_shelf(settings: Settings) -> AdapterRegistry:
     )
 
 
-def trial(settings: Settings) -> Callable[[Adapter], None]:
-    """For `AdapterRegistry.use`: the generator that a bot would use loads the adapter and says a word with it.
+def speech_test(settings: Settings) -> Callable[[Adapter], None]:
+    """For `AdapterRegistry`'s `test`: the generator that a bot would use loads the adapter and says a word with it.
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
@@ -186,6 +187,8 @@ async def open_house(
         voices = AdapterSelection(shelf, generator, base=settings.base_model, spec=settings.adapter)
         await voices.start()
         stack.push_async_callback(voices.stop)
+        judge = TrialJudge(shelf, memory.judgements, clock=now)
+        stack.push_async_callback(_cancel, asyncio.create_task(judge.keep_judging(), name="trial"))
         chat = Chat(
             memory=memory,
             generator=generator,
@@ -210,10 +213,17 @@ async def open_house(
             voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
+            trial=judge.standing,
             learned_from=lambda adapter: _people_behind(shelf, adapter),
             prefix=prefix,
         )
         yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _people_behind(shelf: AdapterRegistry, adapter: str) -> int | None:

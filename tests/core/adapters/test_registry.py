@@ -253,16 +253,16 @@ def test_only_what_was_judged_comes_onto_the_shelf(shelf: AdapterRegistry, tmp_p
 
 
 def test_what_cannot_speak_is_not_promoted(shelf: AdapterRegistry) -> None:
-    """A trial that fails leaves the old voice current; the bare base needs none."""
+    """A test that fails leaves the old voice current; the bare base needs none."""
 
-    def trial(tried: Adapter) -> None:
+    def test(tried: Adapter) -> None:
         if tried.id == "two":
             raise AdapterError("the adapter 'two' overflows: choose another")
 
     for name in ("one", "none", "one"):
-        shelf.use(name, trial=trial)
+        shelf.use(name, test=test)
     with pytest.raises(AdapterError, match="overflows"):
-        shelf.use("two", trial=trial)
+        shelf.use("two", test=test)
     assert speaks(shelf) == "one"
 
 
