@@ -14,6 +14,7 @@ from typing import Any
 
 from core import dialogue
 from core.adapters import AdapterRegistry
+from core.adapters.judge import TrialJudge
 from core.adapters.selection import AdapterSelection
 from core.atomic_io import make_private
 from core.blocked_words import read as read_blocked_words
@@ -95,8 +96,8 @@ def open_registry(settings: Settings) -> AdapterRegistry:
     )
 
 
-def trial(settings: Settings) -> Callable[[Adapter], None]:
-    """For `AdapterRegistry.use`: the generator that a bot would use loads the adapter and says a word with it.
+def speech_test(settings: Settings) -> Callable[[Adapter], None]:
+    """For `AdapterRegistry`'s `test`: the generator that a bot would use loads the adapter and says a word with it.
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
@@ -136,9 +137,14 @@ async def open_generator(settings: Settings) -> Generator:
 async def _open(settings: Settings) -> Generator:
     if settings.generator == "remote":
         settings.require("remote_url", "remote_model")
-        from core.generator import remote
-
-        return await remote.connect(
+        try:
+            from core.generator.openai import connect
+        except ModuleNotFoundError as missing:
+            raise SettingsError(
+                "PERSON2_GENERATOR=remote needs the package openai, which is not installed: run `pip install openai` in"
+                " the environment of person2."
+            ) from missing
+        return await connect(
             settings.remote_url,
             model=settings.remote_model,
             api_key=settings.remote_api_key.get_secret_value() if settings.remote_api_key else "",
@@ -186,6 +192,8 @@ async def open_app(
         voices = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
         await voices.start()
         stack.push_async_callback(voices.stop)
+        judge = TrialJudge(registry, memory.judgements, clock=now)
+        stack.push_async_callback(_cancel, asyncio.create_task(judge.keep_judging(), name="trial"))
         chat = Chat(
             memory=memory,
             generator=generator,
@@ -210,12 +218,19 @@ async def open_app(
             voices=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, registry, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, registry, platform, member),
+            trial=judge.standing,
             learned_from=lambda adapter: _people_learned_from(registry, adapter),
             prefix=prefix,
         )
         yield App(
             settings=settings, memory=memory, registry=registry, generator=generator, chat=chat, commands=commands
         )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _people_learned_from(registry: AdapterRegistry, adapter: str) -> int | None:

@@ -21,7 +21,7 @@ MASK = "***"
 MIN_SECRET_LENGTH = 4
 """Characters of a secret that is masked: a shorter one is easily guessed, and masking it would hide half a line."""
 
-VERBOSE_LIBRARIES = ("httpx", "httpcore", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
+VERBOSE_LIBRARIES = ("httpx", "httpx2", "httpcore", "openai", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
 """Libraries that log more than an operator wants to know."""
 
 TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from core.adapters import CURRENT, NONE, AdapterRegistry
+from core.adapters.trials import Trial
 from core.adapters.validation import stamp
 from core.errors import AdapterError, Person2Error, Unavailable, reason
 from core.generator import Adapter, Generator
@@ -58,6 +59,9 @@ class AdapterSelection:
         """Versions that loaded and could not speak; other weights under the name are tried anew."""
         self._complaints: set[str] = set()
         self._overrides: dict[str, _Version] = {}
+        self._trial: Trial | None = None
+        """The one that runs, with its challenger loaded."""
+        self._challenger: _Version | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -103,6 +107,8 @@ class AdapterSelection:
         more is logged once, and the channel speaks with everybody's voice. Never raises, never a path: members type it.
         """
         if override is None or override == CURRENT:
+            if self._challenger is not None and self._trial is not None and self._trial.takes(conversation):
+                return self._challenger.adapter
             return self.speaking
         if override == NONE:
             return None
@@ -127,19 +133,58 @@ class AdapterSelection:
         if version in self._failed:
             return
         self._failed.add(version)
+        if self._challenger == version and self._trial is not None:
+            await self._end_trial(self._trial, str(error))
         heir = None
         if self._speaking == version:
             heir = await asyncio.to_thread(self._heir, version)
             self._speaking = heir
-        log.error(
-            "%s cannot speak (%s); %s is now active", adapter.id, error, heir.adapter.id if heir else "the base model"
-        )
+        active = self.speaking.id if self.speaking else "the base model"
+        log.error("%s cannot speak (%s); %s is now active", adapter.id, error, active)
         for override in [name for name, used in self._overrides.items() if used == version]:
             del self._overrides[override]
         await self._generator.unload(adapter.id)
 
     async def look(self) -> None:
-        """Look at the registry once, and switch if something else is to speak."""
+        """Look at the registry once, and switch if something else is to speak, or is on trial."""
+        await self._look_at_current()
+        if self._spec == CURRENT:
+            await self._look_at_trial()
+
+    async def _look_at_trial(self) -> None:
+        """Load what is on trial beside what speaks; what is on trial no more gives up its conversations."""
+        try:
+            trial = await asyncio.to_thread(self._running_trial)
+        except (AdapterError, OSError) as error:
+            self._complain(f"nothing is on trial: {error}")
+            trial = None
+        if trial == self._trial:
+            return
+        old, self._trial, self._challenger = self._challenger, None, None
+        if old is not None and not await asyncio.to_thread(self._in_service, old):
+            await self._generator.unload(old.adapter.id)
+        if trial is None:
+            return
+        try:
+            version = await asyncio.to_thread(self._registered, trial.challenger)
+            await self._generator.load(version.adapter)
+        except Unavailable as error:  # a server that is down may come up
+            self._complain(f"{trial.challenger} is not on trial yet: {error}")
+        except Exception as error:
+            await self._end_trial(trial, _told(error))
+        else:
+            self._trial, self._challenger = trial, version
+            log.info("%s is on trial in %.0f %% of conversations", trial.challenger, 100 * trial.share)
+
+    async def _end_trial(self, trial: Trial, why: str) -> None:
+        """What cannot speak is on trial no more."""
+        self._trial = self._challenger = None
+        outcome = f"the trial of {trial.challenger} ended: it cannot speak ({why})"
+        log.warning("%s", outcome)
+        with suppress(AdapterError):
+            await asyncio.to_thread(self._registry.trials.end, trial, outcome)
+
+    async def _look_at_current(self) -> None:
         try:
             wanted = await asyncio.to_thread(self._wanted)
         except (Person2Error, OSError) as error:
@@ -209,6 +254,10 @@ class AdapterSelection:
         else:
             found = self._registry.current(base=self._base)
         return _version(found) if found else None
+
+    def _running_trial(self) -> Trial | None:
+        trial = self._registry.trials.read()
+        return trial if trial is not None and trial.running else None
 
     def _heir(self, failed: _Version) -> _Version | None:
         if self._spec != CURRENT:

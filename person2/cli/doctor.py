@@ -17,6 +17,7 @@ from core.generator import Sampling
 from core.memory import open_memory
 from core.settings import Settings
 from person2.app import configured, now, open_generator, open_registry
+from person2.cli.adapters import trial_standing
 from person2.console import err, out, write_json
 from person2.healthcheck import heartbeats
 
@@ -156,8 +157,11 @@ async def _model(settings: Settings) -> Finding:
 
 
 def _voice(settings: Settings) -> str:
-    found = open_registry(settings).find(settings.adapter, base=settings.base_model)
-    return f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+    registry = open_registry(settings)
+    found = registry.find(settings.adapter, base=settings.base_model)
+    says = f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+    trial = registry.trials.read()
+    return f"{says}; {trial_standing(settings, registry)}" if trial is not None and trial.running else says
 
 
 async def _clock(settings: Settings) -> Finding:

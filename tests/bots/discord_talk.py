@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -27,12 +27,17 @@ HURRIED = DiscordTimeouts(
 
 @asynccontextmanager
 async def talking(
-    server: DiscordServer, generator: FakeGenerator | None = None, *, talk: Chat | None = None, **options: Any
+    server: DiscordServer,
+    generator: FakeGenerator | None = None,
+    *,
+    talk: Chat | None = None,
+    trial: Callable[[], str] = str,
+    **options: Any,
 ) -> AsyncIterator[DiscordBot]:
     """A bot of that server, connected; `options` go to DiscordBot."""
     talk = talk or chat(generator)
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",))
+    commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",), trial=trial)
     given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "timeouts": HURRIED} | options
     bot = DiscordBot(talk, commands, **given)
     task = asyncio.create_task(bot.run())

@@ -17,8 +17,9 @@ from platformdirs import user_cache_path
 
 from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
+from core.generator.bases import fetch
 from core.generator.chat_template import read_chat_template
-from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
+from core.generator.engine.checkpoint import Checkpoint, opened, read_config, read_json
 from core.generator.engine.engine import Engine, EngineLimits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
@@ -84,7 +85,7 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     keep_returnable()
-    folder = find(base)
+    folder = fetch(base)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
     with opened(folder, config) as checkpoint:

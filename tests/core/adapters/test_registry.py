@@ -1,4 +1,4 @@
-"""The registry: what is added to it, what speaks, and what is refused. No model and no torch here."""
+"""The registry: what comes onto it, what speaks, and what is refused. No model and no torch here."""
 
 import json
 import multiprocessing
@@ -255,16 +255,16 @@ def test_only_what_was_judged_is_registered(registry: AdapterRegistry, tmp_path:
 
 
 def test_what_cannot_speak_is_not_promoted(registry: AdapterRegistry) -> None:
-    """A trial that fails leaves the old voice current; the bare base needs none."""
+    """A test that fails leaves the old voice current; the bare base needs none."""
 
-    def trial(tried: Adapter) -> None:
+    def test(tried: Adapter) -> None:
         if tried.id == "two":
             raise AdapterError("the adapter 'two' overflows: choose another")
 
     for name in ("one", "none", "one"):
-        registry.use(name, trial=trial)
+        registry.use(name, test=test)
     with pytest.raises(AdapterError, match="overflows"):
-        registry.use("two", trial=trial)
+        registry.use("two", test=test)
     assert speaks(registry) == "one"
 
 
