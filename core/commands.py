@@ -1,6 +1,6 @@
 """One table of commands, run the same on every platform: a bot only carries the words in and the answer out.
 
-Knows chat, memory and the shelf by their faces; knows no slash-command payload, no button, no markup.
+Knows chat, memory and the registry by their faces; knows no slash-command payload, no button, no markup.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class Commands:
     started_at: datetime
     clock: Callable[[], datetime]
     voices: Callable[[], tuple[str, ...]] = tuple
-    """Ids of the adapters on the shelf."""
+    """Ids of the adapters in the registry."""
     forget: Callable[[str, str], str] | None = None
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
     stored: Callable[[str, str], dict[str, Any]] | None = None

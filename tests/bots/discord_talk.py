@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from bots.discord import DiscordBot, Timeouts
+from bots.discord import DiscordBot, DiscordTimeouts
 from core.chat import Chat
 from core.commands import Commands
 from tests.discord_server import TOKEN, DiscordServer
 from tests.fakes import Clock, FakeGenerator, chat
 
-HURRIED = Timeouts(
+HURRIED = DiscordTimeouts(
     defer_after=0.3,
     interaction_token=60.0,
     notice_shown=0.6,

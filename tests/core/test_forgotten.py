@@ -33,7 +33,7 @@ def digest(words: str) -> str:
 
 def forget_member(memory: Memory, home: Path, platform: str, member: str) -> ChatSettings:
     """As the program does; gives the settings by which a chat knows of it."""
-    receipt = forget(platform, member, memory=memory, shelf=AdapterRegistry(home / "adapters"), home=home)
+    receipt = forget(platform, member, memory=memory, registry=AdapterRegistry(home / "adapters"), home=home)
     assert receipt.left == ()
     return ChatSettings(people_hash=PeopleKey.at(home).of, user_rate=0)
 
