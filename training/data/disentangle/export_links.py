@@ -1,4 +1,4 @@
-"""`python -m training.data.disentangle.export_links EXPORT…`: hides the reply links of exports and looks for them again.
+"""`python -m training.data.disentangle.export_links EXPORT…`: hides the reply links of exports and finds them again.
 
 Knows exports, links and two rules to beat: the message before, and the message before by somebody else.
 """
