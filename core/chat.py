@@ -32,7 +32,7 @@ from core.activity import ActivityTracker
 from core.blocked_words import BlockedWords
 from core.bursts import Bursts
 from core.changes import Changes
-from core.composer import Composer, VoiceFailed, VoiceOf
+from core.composer import AdapterFailed, Composer, SelectAdapter
 from core.forgotten import Forgotten, Hash
 from core.generator import Generator, Sampling
 from core.lookups import Lookups
@@ -77,9 +77,9 @@ class Chat:
         *,
         memory: Memory,
         generator: Generator,
-        voice: VoiceOf,
+        select_adapter: SelectAdapter,
         settings: ChatSettings,
-        voice_failed: VoiceFailed | None = None,
+        adapter_failed: AdapterFailed | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -92,8 +92,8 @@ class Chat:
         composer = Composer(
             memory=memory,
             generator=generator,
-            voice=voice,
-            voice_failed=voice_failed,
+            select_adapter=select_adapter,
+            adapter_failed=adapter_failed,
             sampling=settings.sampling,
             persona=settings.persona,
             blocked=settings.blocked,

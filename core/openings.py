@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from core.activity import ActivityTracker
+from core.bounded_dict import BoundedDict
 from core.changes import Changes
 from core.dialogue import one_line
 from core.failures import log_failure
 from core.forgotten import Forgotten
 from core.memory import ChannelSettings, Memory
 from core.messages import Kind, Message
-from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Openings:
         self._retention_days = retention_days
         self._forgotten = forgotten
         self._clock = clock
-        self._asked: Recent[None] = Recent()
+        self._asked: BoundedDict[None] = BoundedDict()
 
     async def learn(self, message: Message, chosen: ChannelSettings, look_up: LookUp) -> None:
         """Store what opened the thread that `message` was said in, where the bot is new to it and does not know that.

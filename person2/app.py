@@ -190,16 +190,16 @@ async def open_app(
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
-        await voices.start()
-        stack.push_async_callback(voices.stop)
+        selection = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
+        await selection.start()
+        stack.push_async_callback(selection.stop)
         judge = TrialJudge(registry, memory.judgements, clock=now)
         stack.push_async_callback(_cancel, asyncio.create_task(judge.keep_judging(), name="trial"))
         chat = Chat(
             memory=memory,
             generator=generator,
-            voice=voices.voice_for,
-            voice_failed=voices.failed,
+            select_adapter=selection.adapter_for,
+            adapter_failed=selection.failed,
             settings=ChatSettings(
                 sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
@@ -217,7 +217,7 @@ async def open_app(
             chat=chat,
             clock=now,
             started_at=now(),
-            voices=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
+            adapters=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, registry, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, registry, platform, member),
             trial=judge.standing,

@@ -28,8 +28,8 @@ from training.finetune import checkpoints
 from training.finetune.base import device, inner, wants_bf16
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import Corpus, Encoder, Rows, Targets, collate, encode_rows
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Progress
+from training.finetune.tracking import LogTo
 
 CURVE_POINTS = 200
 """Most points of the loss curve that are kept."""
