@@ -21,9 +21,9 @@ from bots.discord.compat import GatewayClient
 from bots.discord.interactions import Interactions
 from bots.discord.markup import parts, reply_parts
 from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
-from bots.discord.proxies import Original, Proxies
+from bots.discord.reposts import Original, RepostTracker
 from bots.discord.sending import CANNOT_POST, Sender
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.chat import Chat
 from core.errors import StorageError
 from core.failures import log_failure
@@ -39,7 +39,7 @@ PASTED_SECONDS = 5.0
 """Longest wait for the file that Discord made of a long message; what came without it is heard without it."""
 
 
-class EventHandlers:
+class DiscordEventHandlers:
     """One for all logins of a bot."""
 
     def __init__(
@@ -47,7 +47,7 @@ class EventHandlers:
         chat: Chat,
         interactions: Interactions,
         sender: Sender,
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         *,
         connected: Callable[[], Awaitable[discord.Client]],
         buttons: bool,
@@ -62,7 +62,7 @@ class EventHandlers:
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self._resuming = False
         self._notices = Notices(lambda: datetime.now(UTC))
-        self._proxies = Proxies()
+        self._reposts = RepostTracker()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -84,10 +84,10 @@ class EventHandlers:
         original = None
         if message.webhook_id is not None:
             post = spoken(message, me)
-            heard = await self._proxies.reposted(post) if post is not None else None
+            heard = await self._reposts.reposted(post) if post is not None else None
         else:
             heard = to_message(message, me, pasted=await self._pasted(message))
-            original = self._proxies.heard(heard) if heard is not None else None
+            original = self._reposts.heard(heard) if heard is not None else None
         if heard is None:
             return
         try:
@@ -98,7 +98,12 @@ class EventHandlers:
 
     async def _answer(self, heard: Message, message: discord.Message, original: Original | None) -> None:
         channel = message.channel.id
-        reply = await self._thought(heard, lambda: self.chat.hear(heard, thinking=lambda: self._sender.typing(channel)))
+        reply = await self._thought(
+            heard,
+            lambda: self.chat.hear(
+                heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
+            ),
+        )
         if reply is not None:
             posts = await self._post(reply, heard, channel)
             if original is not None:
@@ -126,6 +131,22 @@ class EventHandlers:
         except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
             log.warning("a pasted text in channel %s could not be read: %s", message.channel.id, error)
             return ""
+
+    def _opening(self, thread: object) -> Callable[[], Awaitable[Message | None]] | None:
+        """What looks up the message that a thread began with; None where there is none that we may read."""
+        if not isinstance(thread, discord.Thread) or thread.parent is None:
+            return None
+        me = thread.guild.me
+        if me is None or not thread.permissions_for(me).read_message_history:
+            return None
+        # Both have the thread's id: a forum post lies in it, what a thread was made from in the channel above.
+        place = thread.id if isinstance(thread.parent, discord.ForumChannel) else thread.parent.id
+
+        async def look_up() -> Message | None:
+            found = await self._sender.fetch(place, thread.id)
+            return to_message(found, me) if found is not None else None
+
+        return look_up
 
     async def _post(self, reply: Reply, heard: Message, channel: int, *, show_question: bool = False) -> list[str]:
         where = heard.conversation
@@ -156,7 +177,10 @@ class EventHandlers:
         self._track()
         channel = message.channel.id
         reply = await self._thought(
-            heard, lambda: self.chat.edited(heard, thinking=lambda: self._sender.typing(channel))
+            heard,
+            lambda: self.chat.edited(
+                heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
+            ),
         )
         if reply is not None:
             await self._post(reply, heard, channel)
@@ -189,7 +213,7 @@ class EventHandlers:
 
     async def deleted(self, channel: int, guild: int | None, posts: Sequence[int]) -> None:
         for post in posts:
-            self._proxies.deleted(str(post))
+            self._reposts.deleted(str(post))
         theirs = [str(post) for post in posts if not await self._sender.deleted_by_us(post)]
         if theirs:
             with self._storing():
@@ -271,7 +295,7 @@ class Client(GatewayClient):
 
     def __init__(
         self,
-        handlers: EventHandlers,
+        handlers: DiscordEventHandlers,
         *,
         on_login: "Callable[[Client], Awaitable[None]]",
         on_ready: "Callable[[Client], Awaitable[None]]",

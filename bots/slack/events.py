@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 
-from bots.slack import home, markup, messages, sending
+from bots.slack import home, markup, messages, sending, threads
 from bots.slack.commands import CommandHandlers
 from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, Work, acknowledged
@@ -16,13 +16,13 @@ from bots.slack.payloads import Payload, identifier, part, string
 from bots.slack.people import People
 from bots.slack.sending import POST_ERRORS, Status
 from bots.slack.workspace import Workspace
+from core.bounded_dict import BoundedDict
 from core.chat import Chat
 from core.commands import Commands
 from core.memory import Unanswered
 from core.messages import Kind, Message, Reply
 from core.notices import Notices
 from core.policy import Why
-from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, 
 PROMPTS = (
     ("Just talk", "Hi! How are you today?"),
     ("Ask for an opinion", "What would you cook for four people tonight?"),
-    ("Hear a joke", "Notify me a joke."),
+    ("Hear a joke", "Tell me a joke."),
 )
 """Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
 
-class EventHandlers:
+class SlackEventHandlers:
     """Answers for every workspace of one bot process."""
 
     def __init__(
@@ -57,9 +57,9 @@ class EventHandlers:
         self._people = people
         self._buttons = buttons
         self._notices = Notices(commands.clock)
-        self._last_edits: Recent[str] = Recent()
+        self._last_edits: BoundedDict[str] = BoundedDict()
         """What edited messages were changed to last."""
-        self._votes: Recent[frozenset[bool]] = Recent()
+        self._votes: BoundedDict[frozenset[bool]] = BoundedDict()
         """Thumbs a member has on a post; taking one back must not take the other."""
 
     def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
@@ -124,6 +124,7 @@ class EventHandlers:
             thinking=lambda: status,
             heard=stored,
             complete=self._name_lookup(workspace, event, message),
+            opening=self._opening(workspace, message),
         )
         stored()  # also where there was nothing to store
         await self._say(workspace, message, reply, status)
@@ -151,6 +152,21 @@ class EventHandlers:
             return self._read(workspace, event) or message
 
         return complete
+
+    def _opening(self, workspace: Workspace, message: Message) -> Callable[[], Awaitable[Message | None]] | None:
+        """What looks up the first message of a thread, with the names in it."""
+        channel, thread = message.conversation.channel, message.conversation.thread
+        if thread is None:
+            return None
+
+        async def look_up() -> Message | None:
+            first = await threads.first_of_thread(workspace, channel, thread)
+            if first is None:
+                return None
+            await self._people.look_up(workspace, _people_in(workspace, first))
+            return self._read(workspace, first)
+
+        return look_up
 
     async def _say(self, workspace: Workspace, message: Message, reply: Reply | None, status: Status) -> None:
         """Post a reply and note where it stands; tell the asker alone where it cannot be posted."""
@@ -226,7 +242,9 @@ class EventHandlers:
         where = message.conversation
         self._last_edits.put((where.channel, message.id), message.text)
         status = Status(workspace, where.channel, where.thread)
-        reply = await self._chat.edited(message, thinking=lambda: acknowledged(stored, status))
+        reply = await self._chat.edited(
+            message, thinking=lambda: acknowledged(stored, status), opening=self._opening(workspace, message)
+        )
         stored()
         complete = self._name_lookup(workspace, said, message)
         if complete is not None:

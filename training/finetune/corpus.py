@@ -14,7 +14,7 @@ from typing import IO, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from core.dialogue import Dialogue, Fault, read, render
+from core.dialogue import Dialogue, DialogueFault, read, render
 from core.errors import DialogueError, reason
 
 HELD_OUT_SHARE = 20
@@ -32,7 +32,7 @@ class FileFault:
     """A fault and the file it stands in."""
 
     file: Path
-    fault: Fault
+    fault: DialogueFault
 
     def __str__(self) -> str:
         return f"{self.file}, {self.fault}"
@@ -104,7 +104,7 @@ class Dialogues(Sequence[Dialogue]):
     def _read(self, raw: IO[bytes], place: int) -> Dialogue:
         raw.seek(int(self._start[place]))
         text = raw.read(int(self._size[place])).decode("utf-8", errors="replace")
-        turns = next((found for found in read(text.split("\n")) if not isinstance(found, Fault)), ())
+        turns = next((found for found in read(text.split("\n")) if not isinstance(found, DialogueFault)), ())
         if key_of(turns) != self.keys[place]:
             path = self._files[self._file[place]]
             raise DialogueError(f"{path} was changed while it was read; give the command again.")
@@ -159,7 +159,7 @@ def load(files: Sequence[Path]) -> Corpus:
         try:
             with path.open("rb", buffering=BUFFER) as raw:
                 for found in _placed(raw, digest):
-                    if isinstance(found, Fault):
+                    if isinstance(found, DialogueFault):
                         told += 1
                         if told <= MAX_FAULTS:
                             faults.append(FileFault(file=path, fault=found))
@@ -173,7 +173,9 @@ def load(files: Sequence[Path]) -> Corpus:
             raise _unreadable(path, error) from error
         if told > MAX_FAULTS:
             last = faults[-1].fault.line
-            faults.append(FileFault(file=path, fault=Fault(line=last, reason=f"and {told - MAX_FAULTS:,} faults more")))
+            faults.append(
+                FileFault(file=path, fault=DialogueFault(line=last, reason=f"and {told - MAX_FAULTS:,} faults more"))
+            )
     if not keys:
         names = ", ".join(str(path) for path in files) or "no file"
         first = f" (the first fault: {faults[0].fault})" if faults else ""
@@ -191,7 +193,7 @@ def load(files: Sequence[Path]) -> Corpus:
     return Corpus(dialogues=dialogues, faults=tuple(faults), sha256=digest.hexdigest())
 
 
-def _placed(raw: IO[bytes], digest: "hashlib._Hash") -> Iterator[Fault | tuple[Dialogue, int, int]]:
+def _placed(raw: IO[bytes], digest: "hashlib._Hash") -> Iterator[DialogueFault | tuple[Dialogue, int, int]]:
     """Faults, and dialogues with the bytes at which they begin and end."""
     begin = end = 0
 
@@ -206,7 +208,7 @@ def _placed(raw: IO[bytes], digest: "hashlib._Hash") -> Iterator[Fault | tuple[D
                 begin = end
 
     for found in read(lines()):
-        yield found if isinstance(found, Fault) else (found, begin, end)
+        yield found if isinstance(found, DialogueFault) else (found, begin, end)
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from core.dialogue import Dialogue
-from training.finetune.encoder import Encoded, Encoder, Targets
+from training.finetune.encoder import EncodedDialogue, Encoder, Targets
 
 IGNORE = -100
 """The label of a token that is no target; the number transformers and torch's cross-entropy agree on."""
@@ -52,7 +52,7 @@ Row: TypeAlias = tuple[Window, ...]
 """Windows that share a row, at most `block` tokens together."""
 
 
-def windows(encoded: Encoded, *, block: int, dialogue: int = 0, overlap: int | None = None) -> Iterator[Window]:
+def windows(encoded: EncodedDialogue, *, block: int, dialogue: int = 0, overlap: int | None = None) -> Iterator[Window]:
     """Stretches of at most `block` tokens in which each target stands exactly once.
 
     Every window after the first begins with up to `overlap` tokens (half a block) already seen, so that no reply is

@@ -32,7 +32,7 @@ class Targets(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class EncodedDialogue:
     """One dialogue in tokens."""
 
     ids: NDArray[np.int32]
@@ -102,7 +102,7 @@ class Encoder:
         """The text of tokens, special ones left out."""
         return cast("str", self._backend.decode(ids, skip_special_tokens=True))
 
-    def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[Encoded]:
+    def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[EncodedDialogue]:
         """Each dialogue in tokens, in order; a batch of them at a time, since the tokenizer is quickest so."""
         stream = iter(dialogues)
         while batch := list(islice(stream, 256)):
@@ -113,7 +113,7 @@ class Encoder:
             for turns in batch:
                 yield self._one(turns, words, targets)
 
-    def _divided(self, turns: Dialogue, targets: Targets) -> Encoded:
+    def _divided(self, turns: Dialogue, targets: Targets) -> EncodedDialogue:
         """A dialogue encoded as a whole; a token belongs to the turn, and to the part of it, in which it ends."""
         found = self._backend.encode(render(turns), add_special_tokens=False)
         ends = [last - 1 for _, last in found.offsets]
@@ -130,10 +130,12 @@ class Encoder:
 
         return self._joined(turns, parts(), targets)
 
-    def _one(self, turns: Dialogue, words: Iterator[list[int]], targets: Targets) -> Encoded:
+    def _one(self, turns: Dialogue, words: Iterator[list[int]], targets: Targets) -> EncodedDialogue:
         return self._joined(turns, ((self._tags[turn.speaker], next(words)) for turn in turns), targets)
 
-    def _joined(self, turns: Dialogue, parts: Iterable[tuple[list[int], list[int]]], targets: Targets) -> Encoded:
+    def _joined(
+        self, turns: Dialogue, parts: Iterable[tuple[list[int], list[int]]], targets: Targets
+    ) -> EncodedDialogue:
         """`parts` are each turn's tag and words."""
         ids: list[int] = [*self.start]
         target: list[bool] = [False] * len(ids)
@@ -149,7 +151,7 @@ class Encoder:
         target.append(False)
         if everything:
             target[len(self.start)] = False  # nothing that says anything stands before it
-        return Encoded(
+        return EncodedDialogue(
             ids=np.asarray(ids, dtype=np.int32),
             target=np.asarray(target, dtype=np.bool_),
             turns=np.asarray(starts, dtype=np.int32),
