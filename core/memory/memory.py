@@ -50,6 +50,7 @@ class Memory:
 
         self.feedback = feedback.feedback
         self.feedback_counts = feedback.feedback_counts
+        self.judgements = feedback.judgements
         self.judged = feedback.judged
         self.questions = feedback.questions
 

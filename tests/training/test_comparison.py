@@ -11,7 +11,7 @@ from core.generator import Sampling
 from tests.models import tiny_adapter
 from tests.training.toys import dialogue
 from training.evaluation.comparison import BASE, NEW, Comparison, compare
-from training.evaluation.gate import Limits, is_settled
+from training.evaluation.gate import GateLimits, is_settled
 from training.evaluation.generation import ReplyGenerator, reply_generator
 from training.evaluation.intervals import paired, quantile, share
 from training.evaluation.known_scores import FILE, ScoreStore
@@ -59,7 +59,7 @@ def test_what_settles_the_gate() -> None:
     assert not is_settled(worse.astype(float), [other.astype(float)], none, looks=4)
     assert is_settled(np.zeros(200), [np.zeros(200)], np.zeros(200), looks=4)
     assert not is_settled(better.astype(float), [worse.astype(float)], (np.arange(50) < 8).astype(float), looks=4)
-    assert is_settled(better.astype(float), [worse.astype(float)], np.ones(50), looks=4, limits=Limits(empty=0.15))
+    assert is_settled(better.astype(float), [worse.astype(float)], np.ones(50), looks=4, limits=GateLimits(empty=0.15))
 
 
 class Clock:

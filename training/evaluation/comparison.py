@@ -12,7 +12,7 @@ from pathlib import Path
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText
 from training.evaluation.evaluate import extractions_of, known_by_heart
-from training.evaluation.gate import Limits, Verdict, decide, is_settled
+from training.evaluation.gate import GateLimits, Verdict, decide, is_settled
 from training.evaluation.generation import reply_generator
 from training.evaluation.intervals import Figure
 from training.evaluation.known_scores import KnownScores, ScoreStore, base_sha256, key_of
@@ -23,9 +23,9 @@ from training.evaluation.suite import (
     CONTEXTS,
     SEED,
     Answers,
-    Candidate,
     EvalResult,
     EvalSuite,
+    ModelCandidate,
     OnStage,
     Stage,
     ask,
@@ -69,7 +69,7 @@ def compare(
     current: Path | None = None,
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
-    limits: Limits = Limits(),
+    limits: GateLimits = GateLimits(),
     seed: int = SEED,
     seconds: float = math.inf,
     store: ScoreStore | None = None,
@@ -164,13 +164,13 @@ def compare(
 class _Remembered:
     """What a store knows of the candidates that were judged before."""
 
-    def __init__(self, store: ScoreStore | None, candidates: Sequence[Candidate], suite: EvalSuite) -> None:
+    def __init__(self, store: ScoreStore | None, candidates: Sequence[ModelCandidate], suite: EvalSuite) -> None:
         self._store = store
         base = base_sha256(candidates[0]) if store else ""
         self._keys = {one.name: key_of(one, suite, base) for one in candidates} if store else {}
         found = {name: store.find(key) for name, key in self._keys.items()} if store else {}
         self.known = {name: scores for name, scores in found.items() if scores is not None}
 
-    def keep(self, candidate: Candidate, scores: KnownScores) -> None:
+    def keep(self, candidate: ModelCandidate, scores: KnownScores) -> None:
         if self._store is not None:
             self._store.keep(self._keys[candidate.name], scores)

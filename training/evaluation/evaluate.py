@@ -31,9 +31,9 @@ from training.evaluation.suite import (
     EXTRACTIONS,
     SEED,
     Answers,
-    Candidate,
     EvalResult,
     EvalSuite,
+    ModelCandidate,
     OnStage,
     Stage,
     ask,
@@ -140,7 +140,7 @@ def evaluate(
     text = TrainingText(seen.dialogues) if seen else None
     suites = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
-    def run(generator: ReplyGenerator, candidate: Candidate) -> tuple[list[EvalResult], list[Extraction]]:
+    def run(generator: ReplyGenerator, candidate: ModelCandidate) -> tuple[list[EvalResult], list[Extraction]]:
         results = [
             _result(candidate, suite, generator, text=text, sampling=sampling, on_stage=on_stage) for suite in suites
         ]
@@ -189,7 +189,7 @@ def evaluate(
 
 
 def _result(
-    candidate: Candidate,
+    candidate: ModelCandidate,
     suite: EvalSuite,
     generator: ReplyGenerator,
     *,
@@ -206,7 +206,7 @@ def _result(
 
 
 def extractions_of(
-    candidate: Candidate,
+    candidate: ModelCandidate,
     generator: ReplyGenerator,
     seen: Corpus | None,
     *,
@@ -221,7 +221,7 @@ def extractions_of(
 
 
 def known_by_heart(
-    candidate: Candidate,
+    candidate: ModelCandidate,
     generator: ReplyGenerator,
     dialogues: Sequence[Dialogue],
     files: Sequence[Path],

@@ -18,7 +18,7 @@ from training.privacy.provenance import pseudonym
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GateLimits:
     """How much is too much."""
 
     copied: float = 0.05
@@ -63,7 +63,7 @@ def decide(
     tries: Sequence[Extraction] = (),
     rival_tries: Sequence[Extraction] = (),
     memorized: Sequence[Memorized] = (),
-    limits: Limits = Limits(),
+    limits: GateLimits = GateLimits(),
     looks: int = 1,
 ) -> Verdict:
     """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same suite.
@@ -92,10 +92,10 @@ def is_settled(
     empty: NDArray[np.float64],
     *,
     looks: int,
-    limits: Limits = Limits(),
+    limits: GateLimits = GateLimits(),
 ) -> bool:
     """Whether further contexts are not worth their time: odd replies are surely too many or surely not, and against
-    each rival replies are surely found less often, or surely not less often by `Limits.ranking`.
+    each rival replies are surely found less often, or surely not less often by `GateLimits.ranking`.
 
     `found` and `rivals` as in `EvalResult.found`, over the contexts so far. Copying does not take part: its limit is
     so low that no number of contexts would settle it, and extraction asks for it directly.
@@ -129,7 +129,7 @@ def _ranking(new: EvalResult, rival: EvalResult, name: str, looks: int) -> list[
     return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
 
 
-def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits, looks: int) -> list[Reason]:
+def _copying(new: EvalResult, rival: EvalResult | None, limits: GateLimits, looks: int) -> list[Reason]:
     if not len(new.runs):
         return []
     copies = copied(new.runs, new.replies)
@@ -139,7 +139,7 @@ def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits, looks: i
     return [_limited(_share(copies), before, limits.copied, what, least=least)]
 
 
-def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: Limits) -> list[Reason]:
+def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: GateLimits) -> list[Reason]:
     if not tries:
         return []
     out = _share(np.array([one.out for one in tries], dtype=np.float64))
@@ -164,7 +164,7 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
     ]
 
 
-def _emptiness(empty: NDArray[np.float64], limits: Limits, looks: int) -> list[Reason]:
+def _emptiness(empty: NDArray[np.float64], limits: GateLimits, looks: int) -> list[Reason]:
     """Too much only where the interval says so: one odd reply of six is no share of 17%."""
     if not len(empty):
         return []

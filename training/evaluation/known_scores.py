@@ -19,7 +19,7 @@ from core.adapters.validation import CONFIG, weights_sha256
 from core.atomic_io import write_atomically
 from core.dialogue import render
 from training.evaluation.likelihood import Likelihood
-from training.evaluation.suite import Candidate, EvalSuite
+from training.evaluation.suite import EvalSuite, ModelCandidate
 from training.finetune.base import wants_bf16
 
 FILE = "scores.json"
@@ -58,7 +58,7 @@ class ScoreStore:
         write_atomically(self._run / FILE, json.dumps(self._taken))
 
 
-def key_of(candidate: Candidate, suite: EvalSuite, base_sha256: str) -> str:
+def key_of(candidate: ModelCandidate, suite: EvalSuite, base_sha256: str) -> str:
     """Of the weights, the dialogues, the contexts drawn from them, and how numbers are computed on this machine."""
     told = sha256(f"{VERSION} {suite.seed} {wants_bf16('auto', candidate.model.device)} {base_sha256}".encode())
     if candidate.adapter is not None:
@@ -69,7 +69,7 @@ def key_of(candidate: Candidate, suite: EvalSuite, base_sha256: str) -> str:
     return told.hexdigest()
 
 
-def base_sha256(candidate: Candidate) -> str:
+def base_sha256(candidate: ModelCandidate) -> str:
     """Over all weights of the base, whatever adapters lie on it."""
     told = sha256()
     for name, weight in candidate.model.named_parameters():

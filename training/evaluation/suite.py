@@ -64,7 +64,7 @@ def silent(stage: Stage) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class ModelCandidate:
     """A base, bare or with one of the adapters on it."""
 
     name: str
@@ -85,7 +85,7 @@ class Candidate:
         yield self.model
 
 
-def load_candidates(base: str, adapters: Mapping[str, Path | None]) -> list[Candidate]:
+def load_candidates(base: str, adapters: Mapping[str, Path | None]) -> list[ModelCandidate]:
     """A base once, and on it an adapter for each name, or none. Raises ModelError or AdapterError."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
@@ -97,7 +97,7 @@ def load_candidates(base: str, adapters: Mapping[str, Path | None]) -> list[Cand
     found.train(False)
     move(found)
     return [
-        Candidate(
+        ModelCandidate(
             name=name,
             model=found,
             encoder=encoder,
@@ -174,14 +174,14 @@ class Answers:
         )
 
 
-def read(candidate: Candidate, suite: EvalSuite, targets: Targets) -> Likelihood:
+def read(candidate: ModelCandidate, suite: EvalSuite, targets: Targets) -> Likelihood:
     """How well the candidate predicts the suite's dialogues."""
     with candidate.active() as model:
         return likelihood(model, candidate.encoder, suite.dialogues, targets=targets)
 
 
 def ask(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ModelCandidate],
     suite: EvalSuite,
     generator: ReplyGenerator,
     answers: Mapping[str, Answers],
@@ -226,7 +226,7 @@ def ask(
 
 
 def _ask(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ModelCandidate],
     suite: EvalSuite,
     generator: ReplyGenerator,
     answers: Mapping[str, Answers],
