@@ -30,10 +30,10 @@ from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import digest
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
+from training.finetune.tracking import LogTo
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report

@@ -25,7 +25,7 @@ from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
-LEAST_DIALOGUES = 20
+MIN_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
 
 
@@ -77,13 +77,13 @@ def retrain(
             liked=liked,
             count_tokens=count_tokens,
         )
-        if dry_run or stats.dialogues < LEAST_DIALOGUES:
+        if dry_run or stats.dialogues < MIN_DIALOGUES:
             _discard(folder)
         if dry_run:
             return Retrained(stats=stats, learned=None, promoted=False)
-        if stats.dialogues < LEAST_DIALOGUES:
+        if stats.dialogues < MIN_DIALOGUES:
             raise TrainingError(
-                f"There are {stats.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
         speaks = registry.current(base=base)

@@ -38,9 +38,9 @@ from training.finetune.dataset import (
     collate,
     encode_rows,
 )
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Progress
 from training.finetune.packed import SIZES
+from training.finetune.tracking import LogTo
 
 CURVE_POINTS = 200
 """Most points of the loss curve that are kept."""
