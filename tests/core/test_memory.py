@@ -391,3 +391,20 @@ def test_a_place_is_forgotten_with_all_that_hangs_from_it(memory: Memory) -> Non
     assert [item.message.text for item in memory.everything()] == ["there", "yes"]
     assert memory.feedback_counts("test") == (1, 0)
     assert memory.remove_place(here.conversation) == Removed(messages=0, replies=0)
+
+
+def test_a_channel_moves_with_all_that_hangs_from_it(memory: Memory) -> None:
+    """Words, posts, choices and threads are under the new id; what came under both ids stays as it is."""
+    thread = said("in the thread", kind=Kind.THREAD, thread="t1")
+    reply = answer(memory, hear(memory, said("hi", id="1")), "hello", "p1")
+    hear(memory, thread)
+    memory.change_settings(HERE, temperature=0.5)
+    new = replace(HERE, channel="c9")
+    hear(memory, replace(said("hi", id="1"), conversation=new))
+    memory.move_channel(HERE, "c9")
+    assert texts(memory, new) == ["hi", "hello", "hi"]
+    assert texts(memory, replace(thread.conversation, channel="c9")) == ["in the thread"]
+    assert texts(memory) == []
+    assert memory.reply_of(new, "p1") == reply
+    assert memory.reply_of(HERE, "p1") is None
+    assert memory.channel_settings(new).temperature == 0.5
