@@ -31,14 +31,14 @@ from core import dialogue, notices, policy
 from core.attention import Attention
 from core.blocked_words import BlockedWords
 from core.bursts import Bursts
+from core.changes import Changes
 from core.composer import Composer, VoiceFailed, VoiceOf
 from core.generator import Generator, Sampling
-from core.locks import Locks
 from core.lookups import Lookups
-from core.memory import ChannelSettings, Memory, Remembered, Removed, Unanswered
+from core.memory import ChannelSettings, Memory, Remembered, Unanswered
 from core.messages import Conversation, Kind, Message, Reply
+from core.openings import LookUp, Openings
 from core.policy import Why
-from core.recent import Recent
 from core.responder import Responder, Thinking
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class ChatSettings:
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
     """Who the bot is, where a channel does not say it otherwise (`core.generator.persona`)."""
+    retention_days: int | None = None
+    """Days after which messages are purged, where a channel does not say it otherwise."""
     burst: float = 0.0
     """Seconds without another message of theirs after which somebody is answered; 0 answers each message at once."""
 
@@ -99,9 +101,11 @@ class Chat:
         self._lookups = Lookups(memory)
         self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
         self._bursts = Bursts(settings.burst)
-        self._locks = Locks()
-        self._removed: Recent[None] = Recent()
-        """Messages deleted on the platform, in case the deletion overtakes the message."""
+        self._changes = changes = Changes(memory, self._pending, clock)
+        self._openings = Openings(memory, self._attention, changes, retention_days=settings.retention_days, clock=clock)
+        self.reset, self.reworded, self.removed = changes.reset, changes.reworded, changes.removed
+        self.closed, self.moved = changes.closed, changes.moved
+        self.feedback, self.reply_of = changes.feedback, changes.reply_of
         self._begun = asyncio.Lock()
         self._newest_before: int | None = None
         """The newest row when this process began: questions up to it are an earlier one's."""
@@ -119,18 +123,20 @@ class Chat:
         thinking: Thinking = nullcontext,
         heard: Callable[[], object] | None = None,
         complete: Callable[[], Awaitable[Message]] | None = None,
+        opening: LookUp | None = None,
     ) -> Reply | None:
         """Take in one message of a channel and answer it if the policy says so.
 
         None where nothing is to be posted: not addressed, already heard (redelivered events are harmless), not allowed
         here, deleted meanwhile. A Reply with `notice` tells the asker alone that the bot cannot answer now. `heard` is
         called once the message is stored. `complete` gives the message with what takes a while to look up (names);
-        it is awaited before anything is answered, not before the message is stored. Raises StorageError where the
-        message could not be stored.
+        it is awaited before anything is answered, not before the message is stored. `opening` looks up what opened the
+        thread; it is asked once, where the bot is new to a thread. Raises StorageError where the message could not be
+        stored.
         """
-        async with self._ingest(message.conversation):
+        async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
-            if self._was_removed(message):
+            if self._changes.was_removed(message):
                 return None
             self._attention.heard(message)
             decision = self._attention.decide(message, chosen)
@@ -167,20 +173,22 @@ class Chat:
             self._attention.answers_unasked(message)
         elif not self.draining and self._attention.too_fast(message):
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
-        return await self._answer(message, row, chosen, why=why, thinking=thinking)
+        return await self._answer(message, row, chosen, why=why, thinking=thinking, opening=opening)
 
-    async def edited(self, message: Message, *, thinking: Thinking = nullcontext) -> Reply | None:
-        """Take over a message edited on the platform, as it reads now.
+    async def edited(
+        self, message: Message, *, thinking: Thinking = nullcontext, opening: LookUp | None = None
+    ) -> Reply | None:
+        """Take over a message edited on the platform, as it reads now; `opening` is that of `hear`.
 
         An edit to nothing deletes it. One that makes a message of the last minutes address the bot is answered, once;
         what was answered, or is being answered, is not answered again.
         """
         if not dialogue.one_line(message.text):
-            await self._remove(message.conversation, [message.id])
+            await self._changes.remove(message.conversation, [message.id])
             return None
-        async with self._ingest(message.conversation):
+        async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
-            if not self._attention.allowed(message, chosen) or self._was_removed(message):
+            if not self._attention.allowed(message, chosen) or self._changes.was_removed(message):
                 return None
             known = await asyncio.to_thread(self.memory.edit_message, message)
             recent = self._clock() - message.sent_at <= ANSWER_WITHIN
@@ -199,7 +207,7 @@ class Chat:
             return None
         if not self.draining and self._attention.too_fast(message):
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
-        return await self._answer(message, row, chosen, why=decision.why, thinking=thinking)
+        return await self._answer(message, row, chosen, why=decision.why, thinking=thinking, opening=opening)
 
     async def ask(
         self,
@@ -213,7 +221,7 @@ class Chat:
         for one deleted meanwhile. `heard` and `complete` are those of `hear`. Raises StorageError."""
         if not dialogue.one_line(message.text):
             return Reply(text=notices.NO_QUESTION, notice=True)
-        async with self._ingest(message.conversation):
+        async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
             if not self._attention.allowed(message, chosen):
                 return Reply(text=notices.NOT_ALLOWED, notice=True)
@@ -252,7 +260,7 @@ class Chat:
         chosen = await asyncio.to_thread(self.memory.channel_settings, where)
         if not self._attention.allowed(asker, chosen):
             return Reply(text=notices.NOT_ALLOWED, notice=True), ()
-        async with self._ingest(where):
+        async with self._changes.ingest(where):
             pass  # a question said just before is to be found
         if post is None:
             own = asker.author
@@ -342,63 +350,7 @@ class Chat:
         if seen:
             self._attention.posted(reply.question.conversation if reply.question else conversation)
 
-    async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
-        """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
-        but is no longer context, and threads are left. A message being stored belongs to the old one."""
-        async with self._ingest(conversation):
-            await asyncio.to_thread(self.memory.reset, conversation, whole_channel=whole_channel)
-
-    async def reworded(self, conversation: Conversation, message: str, text: str) -> bool:
-        """Take over an edit of which only the new text is known; False if the message is not stored. One being stored
-        is waited for."""
-        if not dialogue.one_line(text):
-            return (await self._remove(conversation, [message])).messages > 0
-        async with self._ingest(conversation):
-            return await asyncio.to_thread(self.memory.edit, conversation, message, text)
-
-    async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
-        """Forget messages deleted on the platform; a post of ours takes the stored reply with it, once it stands."""
-        for message in messages:
-            self._removed.put((conversation.platform, conversation.channel, message), None)
-        return await self._remove(conversation, messages)
-
-    async def closed(self, conversation: Conversation) -> Removed:
-        """Forget all that was said in a thread deleted on the platform, or in a channel with its threads."""
-        async with self._ingest(conversation):
-            pass
-        await self._pending.settled(conversation)
-        return await asyncio.to_thread(self.memory.remove_place, conversation)
-
-    async def moved(self, conversation: Conversation, channel: str) -> None:
-        """Follow a channel to the new id that the platform gave it, with its threads and settings, and with what is
-        being posted there just now."""
-        async with self._ingest(conversation):
-            await self._pending.settled(conversation)
-            await asyncio.to_thread(self.memory.move_channel, conversation, channel)
-
-    async def feedback(
-        self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None
-    ) -> bool:
-        """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
-        False if it is none. Without a member everybody's are taken back. A post may be judged before the platform
-        confirmed it to us; what is thought of one post is kept in the order of the calls."""
-        async with self._locks.of("feedback", conversation.platform, conversation.channel, post):
-            await self._pending.settled(conversation)
-            return await asyncio.to_thread(
-                self.memory.feedback, conversation, post, member, liked, self._clock(), was=was
-            )
-
-    async def reply_of(self, conversation: Conversation, post: str) -> int | None:
-        """The row of the reply posted as `post`; None if that is no post of ours."""
-        await self._pending.settled(conversation)
-        return await asyncio.to_thread(self.memory.reply_of, conversation, post)
-
     # Inside
-
-    def _ingest(self, conversation: Conversation) -> asyncio.Lock:
-        """Held while something is taken in. A channel's messages are stored in the order they arrived in, its threads'
-        among them: a thread's first message is said into the channel's talk."""
-        return self._locks.of("ingest", conversation.platform, conversation.space, conversation.channel)
 
     async def _looked_up(self, message: Message) -> tuple[ChannelSettings, Message]:
         """What the channel chose, and the message with what only memory knows of it."""
@@ -436,16 +388,6 @@ class Chat:
         owed = decision.answer and decision.why is not Why.AMBIENT  # nobody waits for an ambient answer
         return await asyncio.to_thread(self.memory.remember, message, why=why, owed=owed)
 
-    def _was_removed(self, message: Message) -> bool:
-        where = message.conversation
-        return (where.platform, where.channel, message.id) in self._removed
-
-    async def _remove(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
-        async with self._ingest(conversation):
-            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
-        await self._pending.settled(conversation)
-        return await asyncio.to_thread(self.memory.remove, conversation, messages)
-
     def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
         """A bare mention, a picture, a sticker: say that we read text, where we may speak and were addressed."""
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
@@ -454,17 +396,25 @@ class Chat:
         return None if self._attention.too_fast(message) else self._responder.notice(notices.WORDLESS, message)
 
     async def _answer(
-        self, message: Message, row: int, chosen: ChannelSettings, *, why: Why, thinking: Thinking
+        self,
+        message: Message,
+        row: int,
+        chosen: ChannelSettings,
+        *,
+        why: Why,
+        thinking: Thinking,
+        opening: LookUp | None = None,
     ) -> Reply | None:
         if self.draining:
             return None  # it is owed, and the next start gives it
-        return await self._responder.answer(
-            Remembered(row=row, message=message),
-            chosen,
-            why=why,
-            ready=lambda: self._lookups.done(message.conversation),
-            thinking=thinking,
-        )
+
+        async def ready() -> None:
+            if opening is not None:
+                await self._openings.learn(message, chosen, opening)
+            await self._lookups.done(message.conversation)
+
+        question = Remembered(row=row, message=message)
+        return await self._responder.answer(question, chosen, why=why, ready=ready, thinking=thinking)
 
 
 def _says_reset(message: Message) -> bool:

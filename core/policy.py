@@ -147,10 +147,13 @@ def allowed(message: Message, rules: Rules) -> bool:
     )
 
 
-def ignored(message: Message, rules: Rules) -> bool:
-    """Whether the operator or the channel's admins want this member left out."""
+def ignored(message: Message, rules: Rules, *, roles_known: bool = True) -> bool:
+    """Whether the operator or the channel's admins want this member left out. One whose roles are not known is, where
+    any role is."""
     if not rules.ignored:
         return False
+    if not roles_known and any(each.startswith("@") for each in rules.ignored):
+        return True
     platform = message.conversation.platform
     who = {message.author, f"{platform}:{message.author}", *(f"@{role}" for role in message.author_roles)}
     return not who.isdisjoint(rules.ignored)

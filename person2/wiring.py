@@ -191,6 +191,7 @@ async def open_house(
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
                 user_rate=settings.user_rate,
+                retention_days=settings.retention_days,
                 burst=settings.burst_seconds if bursts else 0.0,
                 persona=read_persona(settings.persona),
             ),

@@ -54,14 +54,26 @@ class Person:
     def reacts(self, message: Any, emoji: str, *, stay: bool = True) -> None:
         self.server.backend.set_reaction(message.channel_id, message.id, emoji, self.id, stay)
 
-    def opens_thread(self, name: str, *, parent: int | None = None) -> int:
-        thread = self.server.backend.create_thread(parent or self.server.channel, name, self.id)
+    def opens_thread(self, name: str, *, parent: int | None = None, on: Any = None) -> int:
+        """A thread of a channel or on a message of it; in a forum a post, whose words are said into it afterwards."""
+        message = None if on is None else on.id
+        thread = self.server.backend.create_thread(parent or self.server.channel, name, self.id, message_id=message)
         return int(thread.id)
 
     def may_use(self, command: str, *, kind: int = 1) -> bool:
         found = self.server.backend.find_command(command, self.server.guild.id, type=kind)
         assert found is not None, command
         return bool(command_access(self.server.backend, found, user_id=self.id, channel_id=self.server.channel).allowed)
+
+    def posts_in(self, forum: int, name: str, text: str) -> Any:
+        """A forum post of before the bot came: its first message has the id of its thread."""
+        thread = self.opens_thread(name, parent=forum)
+        said = self.says(text, where=thread, broadcast=False)
+        stored = self.server.backend.messages[thread]
+        del stored[said.id]
+        said.id = thread
+        stored[thread] = said
+        return said
 
     async def uses(self, words: str, *, where: int | None = None, **options: Any) -> "Used":
         """A slash command: `uses("person2 ask", question="…")`."""

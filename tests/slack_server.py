@@ -143,6 +143,8 @@ class SlackServer:
         self.transport = transport
         self.request_url = ""
         self.posts: list[Post] = []
+        self.said: list[Json] = []
+        """What members said."""
         self.calls: list[tuple[str, Json]] = []
         """Every Web API call: method, arguments."""
         self.callers: list[str] = []
@@ -247,9 +249,22 @@ class SlackServer:
 
     # What people do
 
-    async def says(self, text: str, *, user: str = "UANN", channel: str = "C1", team: Team = HOME, **more: Any) -> str:
-        """A member types; gives the message's timestamp. A mention is sent twice, as Slack does."""
+    async def says(
+        self,
+        text: str,
+        *,
+        user: str = "UANN",
+        channel: str = "C1",
+        team: Team = HOME,
+        told: bool = True,
+        **more: Any,
+    ) -> str:
+        """A member types; gives the message's timestamp. A mention is sent twice, as Slack does. What is not `told` was
+        said before the bot came, and stands in the history alone."""
         ts = more.pop("ts", None) or self.ts()
+        self.said.append({"type": "message", "user": user, "text": text, "channel": channel, "ts": ts, **more})
+        if not told:
+            return str(ts)
         event = {"type": "message", "user": user, "text": text, "channel": channel, "ts": ts, "event_ts": ts, **more}
         if channel.startswith("D"):
             event["channel_type"] = "im"
@@ -667,7 +682,9 @@ class SlackServer:
         return {"messages": self._told(arguments)[::-1]}
 
     def _conversations_replies(self, arguments: Json) -> Json:
-        return {"messages": self._told(arguments, thread=arguments["ts"])}
+        where = arguments["channel"], arguments["ts"]
+        first = [{**said, "thread_ts": said["ts"]} for said in self.said if (said["channel"], said["ts"]) == where]
+        return {"messages": [*first, *self._told(arguments, thread=arguments["ts"])]}
 
     def _told(self, arguments: Json, thread: str | None = None) -> list[Json]:
         return [

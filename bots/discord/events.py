@@ -98,7 +98,12 @@ class EventHandlers:
 
     async def _answer(self, heard: Message, message: discord.Message, original: Original | None) -> None:
         channel = message.channel.id
-        reply = await self._thought(heard, lambda: self.chat.hear(heard, thinking=lambda: self._sender.typing(channel)))
+        reply = await self._thought(
+            heard,
+            lambda: self.chat.hear(
+                heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
+            ),
+        )
         if reply is not None:
             posts = await self._post(reply, heard, channel)
             if original is not None:
@@ -126,6 +131,22 @@ class EventHandlers:
         except (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError) as error:
             log.warning("a pasted text in channel %s could not be read: %s", message.channel.id, error)
             return ""
+
+    def _opening(self, thread: object) -> Callable[[], Awaitable[Message | None]] | None:
+        """What looks up the message that a thread began with; None where there is none that we may read."""
+        if not isinstance(thread, discord.Thread) or thread.parent is None:
+            return None
+        me = thread.guild.me
+        if me is None or not thread.permissions_for(me).read_message_history:
+            return None
+        # Both have the thread's id: a forum post lies in it, what a thread was made from in the channel above.
+        place = thread.id if isinstance(thread.parent, discord.ForumChannel) else thread.parent.id
+
+        async def look_up() -> Message | None:
+            found = await self._sender.fetch(place, thread.id)
+            return to_message(found, me) if found is not None else None
+
+        return look_up
 
     async def _post(self, reply: Reply, heard: Message, channel: int, *, show_question: bool = False) -> list[str]:
         where = heard.conversation
@@ -156,7 +177,10 @@ class EventHandlers:
         self._track()
         channel = message.channel.id
         reply = await self._thought(
-            heard, lambda: self.chat.edited(heard, thinking=lambda: self._sender.typing(channel))
+            heard,
+            lambda: self.chat.edited(
+                heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
+            ),
         )
         if reply is not None:
             await self._post(reply, heard, channel)

@@ -226,6 +226,19 @@ class Sender:
             return False
         return found.content.startswith(line.rstrip())
 
+    async def fetch(self, channel: int, message: int) -> discord.Message | None:
+        """A message of a channel; None where there is none, or where we may not read it."""
+
+        async def look(client: discord.Client) -> discord.Message:
+            place = client.get_channel(channel) or client.get_partial_messageable(channel)
+            return await place.fetch_message(message)  # type: ignore[union-attr]  # the caller names one that has messages
+
+        try:
+            return await self.deliver(look, within=self._timeouts.first_response)
+        except (*UNREACHABLE, *UNREADABLE) as error:
+            log.debug("message %s in channel %s cannot be read: %s", message, channel, error)
+            return None
+
     async def _deleted_just_now(self, post: int) -> bool:
         """Whether Discord tells of its deletion; the event may come after the refusal."""
         event = self._gone.setdefault(post, asyncio.Event())

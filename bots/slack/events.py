@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 
-from bots.slack import home, markup, messages, sending
+from bots.slack import home, markup, messages, sending, threads
 from bots.slack.commands import CommandHandlers
 from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, Work, acknowledged
@@ -124,6 +124,7 @@ class EventHandlers:
             thinking=lambda: status,
             heard=stored,
             complete=self._name_lookup(workspace, event, message),
+            opening=self._opening(workspace, message),
         )
         stored()  # also where there was nothing to store
         await self._say(workspace, message, reply, status)
@@ -151,6 +152,21 @@ class EventHandlers:
             return self._read(workspace, event) or message
 
         return complete
+
+    def _opening(self, workspace: Workspace, message: Message) -> Callable[[], Awaitable[Message | None]] | None:
+        """What looks up the first message of a thread, with the names in it."""
+        channel, thread = message.conversation.channel, message.conversation.thread
+        if thread is None:
+            return None
+
+        async def look_up() -> Message | None:
+            first = await threads.first_of_thread(workspace, channel, thread)
+            if first is None:
+                return None
+            await self._people.look_up(workspace, _people_in(workspace, first))
+            return self._read(workspace, first)
+
+        return look_up
 
     async def _say(self, workspace: Workspace, message: Message, reply: Reply | None, status: Status) -> None:
         """Post a reply and note where it stands; tell the asker alone where it cannot be posted."""
@@ -226,7 +242,9 @@ class EventHandlers:
         where = message.conversation
         self._last_edits.put((where.channel, message.id), message.text)
         status = Status(workspace, where.channel, where.thread)
-        reply = await self._chat.edited(message, thinking=lambda: acknowledged(stored, status))
+        reply = await self._chat.edited(
+            message, thinking=lambda: acknowledged(stored, status), opening=self._opening(workspace, message)
+        )
         stored()
         complete = self._name_lookup(workspace, said, message)
         if complete is not None:

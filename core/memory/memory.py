@@ -28,6 +28,7 @@ class Memory:
         feedback, members, channels = Feedback(store), Members(store), Channels(store)
 
         self.remember = messages.remember
+        self.remember_opening = messages.remember_opening
         self.complete = messages.complete
         self.remember_reply = messages.remember_reply
         self.posted = messages.posted
@@ -40,6 +41,7 @@ class Memory:
         self.window = queries.window
         self.chain = queries.chain
         self.root = queries.root
+        self.knows_opening = queries.knows_opening
         self.reply_of = queries.reply_of
         self.details = queries.details
         self.answers = queries.answers

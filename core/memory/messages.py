@@ -36,7 +36,18 @@ class Messages:
         """
         return self._store.write(lambda session: self._insert(session, message, why=why, owed=owed))
 
-    def _insert(self, session: Session, message: Message, *, why: str | None, owed: bool) -> int | None:
+    def remember_opening(self, message: Message) -> None:
+        """Store what opened a thread in front of all that was said in it; not where the thread was reset."""
+
+        def insert(session: Session) -> None:
+            if conversation_row(session, message.conversation).epoch == 0:
+                row = self._insert(session, message)
+                if row is not None:
+                    session.get_one(MessageRow, row).place = 0
+
+        self._store.write(insert)
+
+    def _insert(self, session: Session, message: Message, *, why: str | None = None, owed: bool = False) -> int | None:
         where = message.conversation
         known = select(MessageRow.id).where(
             MessageRow.platform == where.platform,

@@ -82,22 +82,32 @@ class Queries:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             if thread is None or thread.epoch > 0:
                 return None
-            said = select(MessageRow).where(
-                MessageRow.platform == conversation.platform,
-                MessageRow.channel == conversation.channel,
-                MessageRow.message_id == conversation.thread,
-            )
-            posted = (
-                select(MessageRow)
-                .join(PostRow, PostRow.message_id == MessageRow.id)
-                .where(
-                    PostRow.platform == conversation.platform,
-                    PostRow.channel == conversation.channel,
-                    PostRow.post_id == conversation.thread,
-                )
-            )
-            found = session.scalar(said) or session.scalar(posted)
+            found = self._opening(session, conversation)
             return remembered(found, place_of(session, found)) if found else None
+
+    def knows_opening(self, conversation: Conversation) -> bool:
+        """Whether what a thread hangs from is stored, or is no context any more because the thread was reset."""
+        with self._store.session() as session:
+            thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
+            reset = thread is not None and thread.epoch > 0
+            return reset or self._opening(session, conversation) is not None
+
+    def _opening(self, session: Session, thread: Conversation) -> MessageRow | None:
+        said = select(MessageRow).where(
+            MessageRow.platform == thread.platform,
+            MessageRow.channel == thread.channel,
+            MessageRow.message_id == thread.thread,
+        )
+        posted = (
+            select(MessageRow)
+            .join(PostRow, PostRow.message_id == MessageRow.id)
+            .where(
+                PostRow.platform == thread.platform,
+                PostRow.channel == thread.channel,
+                PostRow.post_id == thread.thread,
+            )
+        )
+        return session.scalar(said) or session.scalar(posted)
 
     def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is not a post of ours."""

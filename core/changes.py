@@ -1,0 +1,93 @@
+"""What becomes of messages and posts afterwards: edits, deletions, channels that close or move, thumbs.
+
+Keeps a channel's order (`ingest`) and waits for replies on their way, so that what members change is found. Knows
+memory and the pending replies; composes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from core import dialogue
+from core.locks import Locks
+from core.memory import Memory, Removed
+from core.messages import Conversation, Message
+from core.pending import PendingReplies
+from core.recent import Recent
+
+
+class Changes:
+    def __init__(self, memory: Memory, pending: PendingReplies, clock: Callable[[], datetime]) -> None:
+        self._memory = memory
+        self._pending = pending
+        self._clock = clock
+        self._locks = Locks()
+        self._removed: Recent[None] = Recent()
+        """Messages deleted on the platform, in case the deletion overtakes the message."""
+
+    def ingest(self, conversation: Conversation) -> asyncio.Lock:
+        """Held while something is taken in. A channel's messages are stored in the order they arrived in, its threads'
+        among them: a thread's first message is said into the channel's talk."""
+        return self._locks.of("ingest", conversation.platform, conversation.space, conversation.channel)
+
+    def was_removed(self, message: Message) -> bool:
+        where = message.conversation
+        return (where.platform, where.channel, message.id) in self._removed
+
+    async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
+        """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
+        but is no longer context, and threads are left. A message being stored belongs to the old one."""
+        async with self.ingest(conversation):
+            await asyncio.to_thread(self._memory.reset, conversation, whole_channel=whole_channel)
+
+    async def reworded(self, conversation: Conversation, message: str, text: str) -> bool:
+        """Take over an edit of which only the new text is known; False if the message is not stored. One being stored
+        is waited for."""
+        if not dialogue.one_line(text):
+            return (await self.remove(conversation, [message])).messages > 0
+        async with self.ingest(conversation):
+            return await asyncio.to_thread(self._memory.edit, conversation, message, text)
+
+    async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
+        """Forget messages deleted on the platform; a post of ours takes the stored reply with it, once it stands."""
+        for message in messages:
+            self._removed.put((conversation.platform, conversation.channel, message), None)
+        return await self.remove(conversation, messages)
+
+    async def remove(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
+        """The same of messages that still stand, such as one that was edited to nothing."""
+        async with self.ingest(conversation):
+            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
+        await self._pending.settled(conversation)
+        return await asyncio.to_thread(self._memory.remove, conversation, messages)
+
+    async def closed(self, conversation: Conversation) -> Removed:
+        """Forget all that was said in a thread deleted on the platform, or in a channel with its threads."""
+        async with self.ingest(conversation):
+            pass
+        await self._pending.settled(conversation)
+        return await asyncio.to_thread(self._memory.remove_place, conversation)
+
+    async def moved(self, conversation: Conversation, channel: str) -> None:
+        """Follow a channel to the new id that the platform gave it, with its threads and settings, and with what is
+        being posted there just now."""
+        async with self.ingest(conversation):
+            await self._pending.settled(conversation)
+            await asyncio.to_thread(self._memory.move_channel, conversation, channel)
+
+    async def feedback(
+        self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None
+    ) -> bool:
+        """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
+        False if it is none. Without a member everybody's are taken back. A post may be judged before the platform
+        confirmed it to us; what is thought of one post is kept in the order of the calls."""
+        async with self._locks.of("feedback", conversation.platform, conversation.channel, post):
+            await self._pending.settled(conversation)
+            return await asyncio.to_thread(
+                self._memory.feedback, conversation, post, member, liked, self._clock(), was=was
+            )
+
+    async def reply_of(self, conversation: Conversation, post: str) -> int | None:
+        """The row of the reply posted as `post`; None if that is no post of ours."""
+        await self._pending.settled(conversation)
+        return await asyncio.to_thread(self._memory.reply_of, conversation, post)
