@@ -31,8 +31,9 @@ from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, Trainin
 
 from core.dialogue import Dialogue, write
 from core.generator.families import FAMILIES
+from core.generator.transformers.loader import quiet
 from training.evaluation.likelihood import likelihood
-from training.finetune.base import casting, inner, load_base, quiet, wants_bf16
+from training.finetune.base import casting, inner, load_base, wants_bf16
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import IGNORE, Encoder, Targets, collate, encode_rows, load
 from training.finetune.lora import fold

@@ -1,6 +1,6 @@
 """One table of commands, run the same on every platform: a bot only carries the words in and the answer out.
 
-Knows chat, memory and the shelf by their faces; knows no slash-command payload, no button, no markup.
+Knows chat, memory and the registry by their faces; knows no slash-command payload, no button, no markup.
 """
 
 import asyncio
@@ -126,13 +126,15 @@ class Commands:
     started_at: datetime
     clock: Callable[[], datetime]
     voices: Callable[[], tuple[str, ...]] = tuple
-    """Ids of the adapters on the shelf."""
+    """Ids of the adapters in the registry."""
     forget: Callable[[str, str], str] | None = None
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
     stored: Callable[[str, str], dict[str, Any]] | None = None
     """All that is stored of (platform, member), training files included; what memory knows alone where None."""
     learned_from: Callable[[str], int | None] = lambda adapter: None
     """How many people's words an adapter learned from; None where nothing is known of it."""
+    trial: Callable[[], str] = str
+    """How the adapter on trial stands, in a sentence; empty where there was none."""
     prefix: str = "/person2 "
     """How a member types a command here, for help texts."""
     _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
@@ -307,10 +309,11 @@ class Commands:
         status = self.chat.generator.status()
         uptime = self.clock() - self.started_at
         hours, seconds = divmod(int(uptime.total_seconds()), 3600)
+        trial = await asyncio.to_thread(self.trial)
         return Answer(
             text=f"Model {_model_name(status.model)}; voices loaded: {', '.join(status.adapters) or 'none'}; "
             f"{status.queued} waiting, {status.running} being answered, {status.completed} answered; "
-            f"up {hours} h {seconds // 60} min."
+            f"up {hours} h {seconds // 60} min.{f' Trial: {trial}.' if trial else ''}"
         )
 
     async def why(self, invocation: Invocation) -> Answer:

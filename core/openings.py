@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from core.attention import Attention
+from core.activity import ActivityTracker
 from core.changes import Changes
 from core.dialogue import one_line
 from core.failures import log_failure
@@ -33,14 +33,14 @@ class Openings:
     def __init__(
         self,
         memory: Memory,
-        attention: Attention,
+        activity: ActivityTracker,
         changes: Changes,
         *,
         retention_days: int | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._memory = memory
-        self._attention = attention
+        self._activity = activity
         self._changes = changes
         self._retention_days = retention_days
         self._clock = clock
@@ -76,4 +76,4 @@ class Openings:
     def _may_store(self, opening: Message, chosen: ChannelSettings) -> bool:
         days = chosen.retention_days or self._retention_days
         kept = days is None or self._clock() - opening.sent_at <= timedelta(days=days)
-        return kept and self._attention.allowed(opening, chosen, roles_known=bool(opening.author_roles))
+        return kept and self._activity.allowed(opening, chosen, roles_known=bool(opening.author_roles))

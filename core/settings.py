@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     base_model: str = Field(
         default="starter", description="starter, smollm2, a hub name such as gpt2, a folder or a .gguf file"
     )
-    adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
+    adapter: str = Field(default="current", description="current, an adapter's id, a folder, or none")
     persona: str = Field(
         default="",
         description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.home / 'person2.db'}"
 
     @property
-    def shelf(self) -> Path:
+    def adapters_folder(self) -> Path:
         """Where adapters are kept."""
         return self.home / "adapters"
 

@@ -24,8 +24,8 @@ from core.failures import log_failure
 from core.messages import Conversation, Kind, Message, Reply
 from core.notices import BROKEN
 from core.settings import load_settings
-from person2.logs import set_up_logging
-from person2.wiring import open_house
+from person2.app import open_app
+from person2.logging import set_up_logging
 
 log = logging.getLogger("irc")
 
@@ -155,8 +155,8 @@ async def main() -> None:
     options.add_argument("--channel", dest="channels", action="append", default=[], metavar="#NAME")
     chosen = vars(options.parse_args())
     set_up_logging(settings := load_settings())
-    async with open_house(settings, prefix="!") as house:
-        await IrcBot(house.chat, house.commands, password=os.environ.get("IRC_PASSWORD", ""), **chosen).run()
+    async with open_app(settings, prefix="!") as app:
+        await IrcBot(app.chat, app.commands, password=os.environ.get("IRC_PASSWORD", ""), **chosen).run()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ MOST_BOTS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class HealthSource:
     """A running bot, as the health check asks it."""
 
     name: str
@@ -93,7 +93,7 @@ def heartbeats(home: Path, platform: str | None = None) -> list[Heartbeat]:
 
 
 async def beat(
-    home: Path, sources: Sequence[Source], *, notify: str | None = None, every: float = BEAT_SECONDS
+    home: Path, sources: Sequence[HealthSource], *, notify: str | None = None, every: float = BEAT_SECONDS
 ) -> None:
     """Until cancelled: write each bot's heartbeat, and reset systemd's watchdog (`notify` is NOTIFY_SOCKET).
 
@@ -103,7 +103,7 @@ async def beat(
     _tell(notify, "READY=1")
     with ExitStack() as stack:
         stack.callback(_tell, notify, "STOPPING=1")
-        files: list[tuple[Source, int]] = []
+        files: list[tuple[HealthSource, int]] = []
         while True:
             if not files:
                 try:
@@ -122,7 +122,7 @@ async def beat(
             await asyncio.sleep(every if connected else min(every, 1.0))
 
 
-def _status(sources: Iterable[Source], *, connected: bool) -> str:
+def _status(sources: Iterable[HealthSource], *, connected: bool) -> str:
     trouble = next((found for source in sources if (found := source.trouble())), None)
     return trouble or ("connected" if connected else "connecting")
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from core.chat import Chat, ChatSettings
+from core.composer import VoiceOf
 from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling
 from core.memory import Memory, open_memory
 from core.messages import Conversation, Kind, Message
@@ -110,12 +111,13 @@ def chat(
     memory: Memory | None = None,
     settings: ChatSettings | None = None,
     clock: Callable[[], datetime] | None = None,
+    voice: VoiceOf | None = None,
 ) -> Chat:
     """A chat over in-memory SQLite."""
     return Chat(
         memory=memory or open_memory("sqlite://"),
         generator=generator or FakeGenerator(),
-        voice=base_voice,
+        voice=voice or base_voice,
         settings=settings or ChatSettings(),
         clock=clock or Clock(),
     )

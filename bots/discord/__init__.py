@@ -18,6 +18,6 @@ Inside this package `import discord` is the library: imports are absolute. Nothi
 from bots.discord.client import DiscordBot, check_credentials
 from bots.discord.compat import point_at
 from bots.discord.messages import to_message
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 
-__all__ = ["DiscordBot", "Timeouts", "check_credentials", "point_at", "to_message"]
+__all__ = ["DiscordBot", "DiscordTimeouts", "check_credentials", "point_at", "to_message"]

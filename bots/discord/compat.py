@@ -25,7 +25,7 @@ from discord.http import Route
 from yarl import URL
 
 from bots.discord.pacing import Pacer
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 
 log = logging.getLogger(__name__)
 
@@ -369,7 +369,7 @@ class GatewayClient(discord.AutoShardedClient):
         intents: discord.Intents,
         proxy: str | None,
         gateway_url: str | None,
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         pacer: Pacer,
         activity: discord.Activity | None = None,
     ) -> None:
@@ -488,7 +488,7 @@ class GatewayClient(discord.AutoShardedClient):
         return url
 
     async def _ws_connect(self, url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
-        """Connect, however often it takes until the time of `Timeouts.reconnect` is over; for a first connect, which
+        """Connect, as often as it takes within `DiscordTimeouts.reconnect` seconds; for a first connect, which
         has no session to lose, the caller bounds the time."""
         address = self._address(URL(url))
         until = self.loop.time() + (math.inf if self._launching else self._timeouts.reconnect)

@@ -23,7 +23,7 @@ from bots.discord.markup import parts, reply_parts
 from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
 from bots.discord.proxies import Original, Proxies
 from bots.discord.sending import CANNOT_POST, Sender
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.chat import Chat
 from core.errors import StorageError
 from core.failures import log_failure
@@ -39,7 +39,7 @@ PASTED_SECONDS = 5.0
 """Longest wait for the file that Discord made of a long message; what came without it is heard without it."""
 
 
-class EventHandlers:
+class DiscordEventHandlers:
     """One for all logins of a bot."""
 
     def __init__(
@@ -47,7 +47,7 @@ class EventHandlers:
         chat: Chat,
         interactions: Interactions,
         sender: Sender,
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         *,
         connected: Callable[[], Awaitable[discord.Client]],
         buttons: bool,
@@ -295,7 +295,7 @@ class Client(GatewayClient):
 
     def __init__(
         self,
-        handlers: EventHandlers,
+        handlers: DiscordEventHandlers,
         *,
         on_login: "Callable[[Client], Awaitable[None]]",
         on_ready: "Callable[[Client], Awaitable[None]]",

@@ -32,12 +32,12 @@ NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, 
 PROMPTS = (
     ("Just talk", "Hi! How are you today?"),
     ("Ask for an opinion", "What would you cook for four people tonight?"),
-    ("Hear a joke", "Notify me a joke."),
+    ("Hear a joke", "Tell me a joke."),
 )
 """Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
 
-class EventHandlers:
+class SlackEventHandlers:
     """Answers for every workspace of one bot process."""
 
     def __init__(

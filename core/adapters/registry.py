@@ -1,4 +1,4 @@
-"""The shelf of LoRA adapters: a card each, which one is current, promote and roll back.
+"""The registry of LoRA adapters: a card each, which one is current, promote and roll back.
 
 `<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id that speaks,
 replaced atomically) and `history` (what spoke before, oldest first), so that rolling back is promoting an old id.
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.adapters.card import CARD, Card, read_card
+from core.adapters.trials import FILE, Trial, Trials
 from core.adapters.validation import CONFIG, WEIGHTS, check, same_base, weights_sha256
 from core.atomic_io import flush, flush_folder, lock, make_private, private_opener, read_text, write_atomically
 from core.errors import AdapterError, reason
@@ -38,11 +39,11 @@ MAX_HUB_NAME = 96
 """The hub's own limit on a repo's name (huggingface_hub's validate_repo_id)."""
 MAX_SHOWN = 80
 """Letters of a name that a sentence repeats."""
-_RESERVED = frozenset({NONE, CURRENT, "history", "base", "lock"})
+_RESERVED = frozenset({NONE, CURRENT, FILE, "history", "base", "lock"})
 
 
 def check_name(name: str) -> None:
-    """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
+    """Raises AdapterError for a name that no adapter can have: it would leave the folder or hide one of its files."""
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
         shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
         raise AdapterError(
@@ -50,8 +51,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _untried(adapter: Adapter) -> None:
-    """What `AdapterRegistry.use` tries where nobody says how."""
+def _untested(adapter: Adapter) -> None:
+    """What an adapter is tried with where nobody says how."""
 
 
 class AdapterRegistry:
@@ -73,6 +74,7 @@ class AdapterRegistry:
         self._bundled = dict(bundled or {})
         self._clock = clock
         self._missed: set[str] = set()
+        self.trials = Trials(root, locked=self._locked, clock=clock)
 
     @property
     def pointer(self) -> Path:
@@ -96,7 +98,7 @@ class AdapterRegistry:
         return read_card(self.path(adapter_id))
 
     def path(self, adapter_id: str) -> Path:
-        """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
+        """The adapter's folder. Raises AdapterError when the registry has none of that name."""
         for root in self._roots():
             if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
@@ -106,7 +108,7 @@ class AdapterRegistry:
         return self.path(adapter_id).parent in self._bundled.values()
 
     def owns(self, path: Path) -> bool:
-        """Whether this path is, or was, one of an adapter on the shelf."""
+        """Whether this path is, or was, one of an adapter in the registry."""
         return path.parent in tuple(self._roots())
 
     def taken(self, adapter_id: str) -> bool:
@@ -171,7 +173,7 @@ class AdapterRegistry:
     # writing
 
     def add(self, folder: Path, card: Card) -> Adapter:
-        """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
+        """Copy peft's files into the registry under `card.id`. All of it appears at once, or nothing does.
 
         An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
         Raises AdapterError when the name is unfit or taken, the files are no adapter that can be used, or they are not
@@ -205,15 +207,15 @@ class AdapterRegistry:
         return Adapter(id=card.id, path=target)
 
     def use(
-        self, adapter_id: str, *, by_force: bool = False, trial: Callable[[Adapter], None] = _untried
+        self, adapter_id: str, *, by_force: bool = False, test: Callable[[Adapter], None] = _untested
     ) -> Adapter | None:
         """Promote: from now on this one speaks (`none`: the bare base).
 
-        `trial` loads it and lets it say something, and raises when it cannot. Raises AdapterError when the adapter may
-        not speak, and whatever `trial` raises; what spoke before goes on then.
+        `test` loads it and lets it say something, and raises when it cannot. Raises AdapterError when the adapter may
+        not speak, and whatever `test` raises; what spoke before goes on then.
         """
         if adapter_id != NONE:
-            trial(self._usable(adapter_id))
+            test(self._usable(adapter_id))
         with self._locked():
             adapter = self._promote(adapter_id)
             history = self._history()
@@ -248,7 +250,7 @@ class AdapterRegistry:
             return adapter
 
     def withdraw(self, adapter_id: str, reason: str, *, erase: bool = False) -> Adapter | None:
-        """Take an adapter out of service for good; it stays on the shelf but never speaks again. `erase` deletes its
+        """Take an adapter out of service for good; it stays in the registry but never speaks again. `erase` deletes its
         weights, which hold what it learned; the card stays.
 
         Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
@@ -263,12 +265,30 @@ class AdapterRegistry:
             if not card.withdrawn:
                 card = replace(card, withdrawn=" ".join(reason.split()) or "withdrawn")
                 self._rewrite(card)
+            self.trials.withdrawn(adapter_id)
             if self._promoted() == adapter_id:
                 heir = self._fallback(adapter_id, card.base)
                 history = [entry for entry in self._history() if entry != adapter_id]
                 self._point(heir.id if heir else NONE)
                 self._write_history([*history, heir.id if heir else NONE])
         return self.current(base=card.base)
+
+    def begin_trial(
+        self,
+        adapter_id: str,
+        *,
+        share: float,
+        days: int,
+        base: str | None = None,
+        test: Callable[[Adapter], None] = _untested,
+    ) -> Trial:
+        """Let an adapter answer in a `share` of the conversations beside the current one; `test` is that of `use`.
+
+        Raises AdapterError when it may not speak, is current, or another is on trial, and whatever `test` raises.
+        """
+        test(self._usable(adapter_id))
+        current = self.current(base=base)
+        return self.trials.begin(adapter_id, current.id if current else NONE, share=share, days=days)
 
     def heir(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
         """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
@@ -371,6 +391,7 @@ class AdapterRegistry:
     def _point(self, adapter_id: str) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.pointer, f"{adapter_id}\n")
+        self.trials.promoted(adapter_id)
 
     def _history(self) -> list[str]:
         lines = read_text(self._root / "history").splitlines()

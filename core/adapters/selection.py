@@ -1,9 +1,9 @@
 """Which adapter speaks in a conversation, kept up to date while the bot runs.
 
-Looks at the shelf every second, loads what was promoted beside what speaks, and only then switches: requests never
+Looks at the registry every second, loads what was promoted beside what speaks, and only then switches: requests never
 wait for it. A bad adapter is refused with one line in the log and the old one goes on, unless that one was withdrawn.
 One that fails in service gives way to the one before it.
-Knows the shelf and the generator's port; neither files' formats nor models.
+Knows the registry and the generator's port; neither files' formats nor models.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from core.adapters import CURRENT, NONE, AdapterRegistry
+from core.adapters.trials import Trial
 from core.adapters.validation import stamp
 from core.errors import AdapterError, Person2Error, Unavailable, reason
 from core.generator import Adapter, Generator
@@ -20,7 +21,7 @@ from core.messages import Conversation
 log = logging.getLogger(__name__)
 
 POLL_EVERY = 1.0
-"""Seconds between looks at the shelf: a promotion is to be noticed within five, loading included."""
+"""Seconds between looks at the registry: a promotion is to be noticed within five, loading included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,14 @@ class AdapterSelection:
 
     def __init__(
         self,
-        shelf: AdapterRegistry,
+        registry: AdapterRegistry,
         generator: Generator,
         *,
         base: str | None = None,
         spec: str = CURRENT,
         poll_every: float = POLL_EVERY,
     ) -> None:
-        self._shelf = shelf
+        self._registry = registry
         self._generator = generator
         self._base = base
         self._spec = spec.strip() or NONE
@@ -58,6 +59,9 @@ class AdapterSelection:
         """Versions that loaded and could not speak; other weights under the name are tried anew."""
         self._complaints: set[str] = set()
         self._overrides: dict[str, _Version] = {}
+        self._trial: Trial | None = None
+        """The one that runs, with its challenger loaded."""
+        self._challenger: _Version | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -99,15 +103,17 @@ class AdapterSelection:
     async def voice_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
         """The adapter that speaks in a conversation; None for the bare base.
 
-        `override` is the channel's own choice: an id on the shelf, `none` or `current`. One that cannot be used any
+        `override` is the channel's own choice: an id in the registry, `none` or `current`. One that cannot be used any
         more is logged once, and the channel speaks with everybody's voice. Never raises, never a path: members type it.
         """
         if override is None or override == CURRENT:
+            if self._challenger is not None and self._trial is not None and self._trial.takes(conversation):
+                return self._challenger.adapter
             return self.speaking
         if override == NONE:
             return None
         try:
-            version = await asyncio.to_thread(self._on_shelf, override)
+            version = await asyncio.to_thread(self._registered, override)
             if version in self._failed:
                 return self.speaking
             if version != self._overrides.get(override):
@@ -127,19 +133,58 @@ class AdapterSelection:
         if version in self._failed:
             return
         self._failed.add(version)
+        if self._challenger == version and self._trial is not None:
+            await self._end_trial(self._trial, str(error))
         heir = None
         if self._speaking == version:
             heir = await asyncio.to_thread(self._heir, version)
             self._speaking = heir
-        log.error(
-            "%s cannot speak (%s); %s is now active", adapter.id, error, heir.adapter.id if heir else "the base model"
-        )
+        active = self.speaking.id if self.speaking else "the base model"
+        log.error("%s cannot speak (%s); %s is now active", adapter.id, error, active)
         for override in [name for name, used in self._overrides.items() if used == version]:
             del self._overrides[override]
         await self._generator.unload(adapter.id)
 
     async def look(self) -> None:
-        """Look at the shelf once, and switch if something else is to speak."""
+        """Look at the registry once, and switch if something else is to speak, or is on trial."""
+        await self._look_at_current()
+        if self._spec == CURRENT:
+            await self._look_at_trial()
+
+    async def _look_at_trial(self) -> None:
+        """Load what is on trial beside what speaks; what is on trial no more gives up its conversations."""
+        try:
+            trial = await asyncio.to_thread(self._running_trial)
+        except (AdapterError, OSError) as error:
+            self._complain(f"nothing is on trial: {error}")
+            trial = None
+        if trial == self._trial:
+            return
+        old, self._trial, self._challenger = self._challenger, None, None
+        if old is not None and not await asyncio.to_thread(self._in_service, old):
+            await self._generator.unload(old.adapter.id)
+        if trial is None:
+            return
+        try:
+            version = await asyncio.to_thread(self._registered, trial.challenger)
+            await self._generator.load(version.adapter)
+        except Unavailable as error:  # a server that is down may come up
+            self._complain(f"{trial.challenger} is not on trial yet: {error}")
+        except Exception as error:
+            await self._end_trial(trial, _told(error))
+        else:
+            self._trial, self._challenger = trial, version
+            log.info("%s is on trial in %.0f %% of conversations", trial.challenger, 100 * trial.share)
+
+    async def _end_trial(self, trial: Trial, why: str) -> None:
+        """What cannot speak is on trial no more."""
+        self._trial = self._challenger = None
+        outcome = f"the trial of {trial.challenger} ended: it cannot speak ({why})"
+        log.warning("%s", outcome)
+        with suppress(AdapterError):
+            await asyncio.to_thread(self._registry.trials.end, trial, outcome)
+
+    async def _look_at_current(self) -> None:
         try:
             wanted = await asyncio.to_thread(self._wanted)
         except (Person2Error, OSError) as error:
@@ -205,30 +250,34 @@ class AdapterSelection:
 
     def _wanted(self) -> _Version | None:
         if self._spec != CURRENT:
-            found = self._shelf.find(self._spec, base=self._base)
+            found = self._registry.find(self._spec, base=self._base)
         else:
-            found = self._shelf.current(base=self._base)
+            found = self._registry.current(base=self._base)
         return _version(found) if found else None
+
+    def _running_trial(self) -> Trial | None:
+        trial = self._registry.trials.read()
+        return trial if trial is not None and trial.running else None
 
     def _heir(self, failed: _Version) -> _Version | None:
         if self._spec != CURRENT:
             return None
-        heir = self._shelf.heir(failed.adapter.id, base=self._base)
+        heir = self._registry.heir(failed.adapter.id, base=self._base)
         version = _version(heir) if heir else None
         return version if version not in self._failed else None
 
-    def _on_shelf(self, adapter_id: str) -> _Version:
-        card = self._shelf.card(adapter_id)
+    def _registered(self, adapter_id: str) -> _Version:
+        card = self._registry.card(adapter_id)
         if card.withdrawn:
             raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another voice")
-        return _version(Adapter(id=adapter_id, path=self._shelf.path(adapter_id)))
+        return _version(Adapter(id=adapter_id, path=self._registry.path(adapter_id)))
 
     def _in_service(self, version: _Version) -> bool:
         """Not withdrawn; an adapter from elsewhere has nobody who could withdraw it."""
         try:
-            return not self._shelf.card(version.adapter.id).withdrawn
+            return not self._registry.card(version.adapter.id).withdrawn
         except AdapterError:
-            return not self._shelf.owns(version.adapter.path)
+            return not self._registry.owns(version.adapter.path)
 
     def _complain(self, line: str) -> None:
         """Once for each trouble, not once a second."""

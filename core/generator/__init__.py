@@ -1,7 +1,7 @@
 """The port: text in, text out. No torch here, so that importing it costs nothing.
 
 Implementations: `transformers` (with peft: the reference and the GPU path), `engine` (the fast CPU engine) and
-`remote` (an OpenAI-compatible server). Only `person2/wiring.py` imports one of them.
+`openai` (an OpenAI-compatible server). Only `person2/app.py` imports one of them.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from core.errors import GeneratorError
+from core.errors import GeneratorError, Overloaded
 
 END_OF_TEXT = "<|endoftext|>"
 """GPT-2's end of text: separates dialogues in training and ends a generation."""
@@ -23,6 +23,9 @@ MAX_BEST_OF = 16
 """Candidates drawn for one request at most."""
 SEED_STEP = 0x9E3779B9
 """Between their seeds: far apart, so that requests with neighbouring seeds do not draw the same replies."""
+
+STOPPED = "the generator is stopped: start the program again"
+"""What Unavailable says after `close`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,11 @@ def validate(sampling: Sampling) -> None:
     ):
         if not right:
             raise GeneratorError(f"{name} is {value}, and it should be {should}")
+
+
+def overloaded(waiting: int) -> Overloaded:
+    """The refusal where so many wait."""
+    return Overloaded(f"{waiting} people are waiting for a reply already: please try again in a moment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

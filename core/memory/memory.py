@@ -50,6 +50,7 @@ class Memory:
 
         self.feedback = feedback.feedback
         self.feedback_counts = feedback.feedback_counts
+        self.judgements = feedback.judgements
         self.judged = feedback.judged
         self.questions = feedback.questions
 
@@ -72,6 +73,7 @@ class Memory:
         self.settle = questions.settle
         self.newest_row = questions.newest_row
         self.unanswered = questions.unanswered
+        self.take_on = questions.take_on
         self.question_of = questions.question_of
         self.newest_question = questions.newest_question
         self.live_reply = questions.live_reply

@@ -114,7 +114,7 @@ def train(folder: Path, base: Path, name: str, **more: Any) -> Learned:
     """A real training in which a tiny model learns by heart what it is told often enough."""
     learned = learn(
         [folder / "talk.txt"],
-        shelf=AdapterRegistry(folder / "adapters"),
+        registry=AdapterRegistry(folder / "adapters"),
         run=folder / "runs" / name,
         name=name,
         base="tiny",

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from core.errors import ExportError
 from training.data import sort
-from training.data.projection import READY_MADE, Linker, Made, Previous, Rules, dialogues
+from training.data.projection import READY_MADE, Linker, Made, Previous, ProjectionRules, dialogues
 
 BATCH = 3000
 """Messages handed to a worker at once; a reply link reaches back this far at most."""
@@ -30,7 +30,7 @@ Place: TypeAlias = tuple[int, str, int, int, int]
 
 
 @dataclass(slots=True)
-class Talk:
+class ConversationSegments:
     """Stretches of one conversation."""
 
     conversation: str
@@ -41,22 +41,22 @@ class Talk:
 class Setup:
     """What workers need once: pickled to a file, loaded by each on its first batch."""
 
-    rules: Rules
+    rules: ProjectionRules
     linker: Linker | None
     """None: the bundled disentangler."""
     languages: tuple[str, ...] = ()
 
 
-def batches(places: Iterable[Place], gap: timedelta) -> Iterator[list[Talk]]:
+def batches(places: Iterable[Place], gap: timedelta) -> Iterator[list[ConversationSegments]]:
     """Cut the ordered stream at silences and gather stretches into batches; a batch ends between stretches."""
-    batch: list[Talk] = []
+    batch: list[ConversationSegments] = []
     size = 0
     for address, stretch in _stretches(places, gap):
         if size >= BATCH:
             yield batch
             batch, size = [], 0
         if not batch or batch[-1].conversation != address:
-            batch.append(Talk(address, []))
+            batch.append(ConversationSegments(address, []))
         batch[-1].stretches.append(stretch)
         size += stretch.count
     if batch:
@@ -84,7 +84,7 @@ def _stretches(places: Iterable[Place], gap: timedelta) -> Iterator[tuple[str, s
         yield opened[0], sort.Stretch(conversation=opened[1], start=opened[2], count=count)
 
 
-def make(batch: Sequence[Talk], setup: Path, store: Path) -> Made:
+def make(batch: Sequence[ConversationSegments], setup: Path, store: Path) -> Made:
     """All dialogues of a batch."""
     rules, linker = _ready(setup)
     total = Made()
@@ -106,7 +106,7 @@ def make(batch: Sequence[Talk], setup: Path, store: Path) -> Made:
 
 
 @lru_cache(maxsize=1)
-def _ready(setup: Path) -> tuple[Rules, Linker]:
+def _ready(setup: Path) -> tuple[ProjectionRules, Linker]:
     with setup.open("rb") as file:
         given: Setup = pickle.load(file)  # noqa: S301 - written by the main process a moment ago
     rules = given.rules
@@ -153,4 +153,4 @@ def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
     return lambda text: identifier.classify(text)[0] in wanted
 
 
-__all__ = ["BATCH", "Previous", "Setup", "Talk", "batches", "make"]
+__all__ = ["BATCH", "ConversationSegments", "Previous", "Setup", "batches", "make"]

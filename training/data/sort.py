@@ -195,7 +195,7 @@ def messages(path: Path, conversation: Conversation, stretch: Stretch) -> list[t
     ]
 
 
-class Store:
+class MessageTable:
     """The table of one import, in the main process."""
 
     def __init__(self, path: Path) -> None:

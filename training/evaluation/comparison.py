@@ -10,7 +10,7 @@ from pathlib import Path
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText
 from training.evaluation.evaluate import extractions_of, known_by_heart
-from training.evaluation.gate import Limits, Verdict, decide
+from training.evaluation.gate import GateLimits, Verdict, decide
 from training.evaluation.intervals import Figure
 from training.evaluation.memorization import Memorized
 from training.evaluation.metrics import Baselines, Scores, baselines, chain_of, differences, run_baselines, summed
@@ -50,7 +50,7 @@ def compare(
     current: Path | None = None,
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
-    limits: Limits = Limits(),
+    limits: GateLimits = GateLimits(),
     seed: int = SEED,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Comparison:

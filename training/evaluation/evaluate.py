@@ -30,9 +30,9 @@ from training.evaluation.suite import (
     CONTEXTS,
     EXTRACTIONS,
     SEED,
-    Candidate,
     EvalResult,
     EvalSuite,
+    ModelCandidate,
     load_candidate,
     run_suite,
 )
@@ -134,7 +134,7 @@ def evaluate(
     text = TrainingText(seen.dialogues) if seen else None
     suites = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
-    def run(candidate: Candidate) -> tuple[list[EvalResult], list[Extraction]]:
+    def run(candidate: ModelCandidate) -> tuple[list[EvalResult], list[Extraction]]:
         results = [run_suite(candidate, suite, text=text, sampling=sampling, on_stage=on_stage) for suite in suites]
         return results, extractions_of(candidate, seen, seed=seed, on_stage=on_stage)
 
@@ -168,7 +168,7 @@ def evaluate(
 
 
 def extractions_of(
-    candidate: Candidate, seen: Corpus | None, *, seed: int = SEED, on_stage: Callable[[str], None]
+    candidate: ModelCandidate, seen: Corpus | None, *, seed: int = SEED, on_stage: Callable[[str], None]
 ) -> list[Extraction]:
     """Every candidate is asked for the same turns of the training dialogues; for none where those are unknown."""
     if seen is None:
@@ -178,7 +178,7 @@ def extractions_of(
 
 
 def known_by_heart(
-    candidate: Candidate,
+    candidate: ModelCandidate,
     dialogues: Sequence[Dialogue],
     files: Sequence[Path],
     *,

@@ -18,7 +18,7 @@ from training.privacy.provenance import pseudonym
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class GateLimits:
     """How much is too much."""
 
     copied: float = 0.05
@@ -60,7 +60,7 @@ def decide(
     tries: Sequence[Extraction] = (),
     rival_tries: Sequence[Extraction] = (),
     memorized: Sequence[Memorized] = (),
-    limits: Limits = Limits(),
+    limits: GateLimits = GateLimits(),
 ) -> Verdict:
     """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same suite.
 
@@ -99,7 +99,7 @@ def _ranking(new: EvalResult, rival: EvalResult, name: str) -> list[Reason]:
     return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
 
 
-def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits) -> list[Reason]:
+def _copying(new: EvalResult, rival: EvalResult | None, limits: GateLimits) -> list[Reason]:
     if not len(new.runs):
         return []
     copies = _share(copied(new.runs, new.replies))
@@ -107,7 +107,7 @@ def _copying(new: EvalResult, rival: EvalResult | None, limits: Limits) -> list[
     return [_limited(copies, before, limits.copied, "of its longer replies stand word for word in the training text")]
 
 
-def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: Limits) -> list[Reason]:
+def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: GateLimits) -> list[Reason]:
     if not tries:
         return []
     out = _share(np.array([one.out for one in tries], dtype=np.float64))
@@ -132,7 +132,7 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
     ]
 
 
-def _emptiness(new: EvalResult, limits: Limits) -> list[Reason]:
+def _emptiness(new: EvalResult, limits: GateLimits) -> list[Reason]:
     """Too much only where the interval says so: one odd reply of six is no share of 17%."""
     if not len(new.empty):
         return []

@@ -30,7 +30,7 @@ SEED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class ModelCandidate:
     """A model that is candidate."""
 
     name: str
@@ -38,7 +38,7 @@ class Candidate:
     encoder: Encoder
 
 
-def load_candidate(base: str, adapter: Path | None = None, *, name: str | None = None) -> Candidate:
+def load_candidate(base: str, adapter: Path | None = None, *, name: str | None = None) -> ModelCandidate:
     """Load a base, with an adapter or bare. Raises ModelError or AdapterError."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
@@ -46,7 +46,7 @@ def load_candidate(base: str, adapter: Path | None = None, *, name: str | None =
         model = inner(add_adapter(model, adapter, trainable=False))
     model.train(False)
     move(model)
-    return Candidate(name=name or (adapter.name if adapter else base), model=model, encoder=encoder)
+    return ModelCandidate(name=name or (adapter.name if adapter else base), model=model, encoder=encoder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class EvalResult:
 
 
 def run_suite(
-    candidate: Candidate,
+    candidate: ModelCandidate,
     suite: EvalSuite,
     *,
     text: TrainingText | None = None,

@@ -1,28 +1,25 @@
-"""A base model made ready to learn or to be scored, from a hub name or a folder.
+"""A base model made ready to learn or to be scored, and a LoRA adapter on it.
 
-Knows how base models and LoRA adapters are loaded and what may be wrong with them; trains nothing.
+Knows what training changes of a base that `core.generator.transformers.loader` reads; trains nothing.
 """
 
-import logging
 import os
 import platform
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from core.adapters.validation import PROBE, fingerprint
-from core.errors import AdapterError, ModelError
-from core.generator.families import family_of
+from core.adapters.validation import fingerprint
+from core.errors import AdapterError
+from core.generator.transformers.loader import probe, quiet, read_pretrained
 from training.finetune.model import LEARNERS, MaskedLossModel
 
 Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
@@ -40,32 +37,21 @@ def load_base(base: str, *, halve: bool = False) -> tuple[MaskedLossModel, PreTr
     computes: the dropouts inside the model are off (a LoRA adapter has its own, and attention with dropout has no fast
     path on a CPU), and GELU's tanh form is taken as the one kernel torch has for it instead of eight.
     """
-    folder = Path(base).expanduser()
-    local = folder.is_dir()
-    if not local and (folder.is_absolute() or base.startswith((".", "~")) or base.count("/") > 1):
-        raise ModelError(f"There is no model folder {base}; give a folder that from_pretrained loads, or a hub name.")
-    name = str(folder) if local else base
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(name)
-            family = family_of(config.to_dict(), base)
-            for dropout in ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout"):
-                if hasattr(config, dropout):
-                    setattr(config, dropout, 0.0)
-            if getattr(config, "activation_function", "") == "gelu_new":
-                config.activation_function = "gelu_pytorch_tanh"
-            model = LEARNERS[family.name].from_pretrained(name, config=config, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, ImportError) as error:
-        where = "the folder holds no whole model" if local else "it is not in the cache and the hub did not give it"
-        raise ModelError(
-            f"The base model {base} cannot be loaded: {where}; check the name or name a folder."
-        ) from error
+
+    def plain(config: PreTrainedConfig) -> None:
+        for dropout in ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout"):
+            if hasattr(config, dropout):
+                setattr(config, dropout, 0.0)
+        if getattr(config, "activation_function", "") == "gelu_new":
+            config.activation_function = "gelu_pytorch_tanh"
+
+    read = read_pretrained(base, dtype=torch.float32, classes=LEARNERS, adjust=plain)
+    model = inner(read.model)
     if halve and sum(weight.numel() for weight in model.parameters()) >= HALVED_FROM:
         for place, module in model.named_modules():
-            if place.endswith(family.linear):
+            if place.endswith(read.family.linear):
                 module.to(torch.bfloat16)
-    return model, tokenizer
+    return model, read.tokenizer
 
 
 def add_adapter(model: MaskedLossModel, adapter: Path, *, trainable: bool) -> PeftModel:
@@ -81,7 +67,7 @@ def add_adapter(model: MaskedLossModel, adapter: Path, *, trainable: bool) -> Pe
         ) from error
 
 
-def inner(model: MaskedLossModel | PeftModel) -> MaskedLossModel:
+def inner(model: PreTrainedModel | PeftModel) -> MaskedLossModel:
     """The model that computes, LoRA layers included, without peft's shell."""
     found = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(found, MaskedLossModel):
@@ -104,8 +90,7 @@ def without_adapter(model: MaskedLossModel) -> Iterator[MaskedLossModel]:
 
 def base_fingerprint(model: MaskedLossModel) -> str:
     """As `core.adapters.validation.fingerprint` writes it, from a loaded model."""
-    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
-    return fingerprint(model.config.to_dict(), embedding.weight[0, :PROBE].tolist())
+    return fingerprint(model.config.to_dict(), probe(model))
 
 
 def device() -> torch.device:
@@ -141,21 +126,3 @@ def broadcast(text: str) -> str:
     said = [text]
     broadcast_object_list(said)
     return said[0]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No loading bars, and no advice to programmers from libraries; faults come as errors."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", message=".*base_model_name_or_path", category=UserWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

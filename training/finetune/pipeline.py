@@ -1,4 +1,4 @@
-"""One whole run: train, judge, report, put on the shelf. `person2 train` and `person2 retrain` both go through here.
+"""One whole run: train, evaluate, report, register. `person2 train` and `person2 retrain` both go through here.
 
 Promotes nothing: that is for a person, or for `retrain` after the gate.
 """
@@ -61,7 +61,7 @@ class Learned:
 def learn(
     files: Sequence[Path],
     *,
-    shelf: AdapterRegistry,
+    registry: AdapterRegistry,
     run: Path,
     name: str,
     base: str,
@@ -82,19 +82,19 @@ def learn(
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Learned | None:
-    """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
+    """Train on `files`, judge on what was held out, and register the adapter, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
     begins again, `ROUNDS` times at most.
 
-    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
+    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
-    launch`) the first alone judges and fills the shelf; the others get None.
+    launch`) the first alone judges and registers the adapter; the others get None.
     """
     check_name(name)
-    if shelf.taken(name):
+    if registry.taken(name):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     if resume and not begun(run):
         raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
@@ -119,7 +119,9 @@ def learn(
         stack.enter_context(_told_in_a_sentence(name))
         # Of several processes (`accelerate launch`) the first alone writes into the folder.
         claim = stack.enter_context(claimed(run)) if os.environ.get("RANK", "0") == "0" else None
-        stack.enter_context(_noticing_who_leaves([*files, *held_out], voices, shelf=shelf, name=name, claim=claim))
+        stack.enter_context(
+            _noticing_who_leaves([*files, *held_out], voices, registry=registry, name=name, claim=claim)
+        )
         learned_from = digest([*files, *held_out])
 
         def going_on(progress: Progress | None = None) -> None:
@@ -199,7 +201,7 @@ def learn(
             )
         going_on()
         _check_unchanged([*files, *held_out], learned_from)
-        adapter = shelf.add(outcome.adapter, card)
+        adapter = registry.add(outcome.adapter, card)
         checkpoints.clear(run)  # there is nothing left to go on with, and they are the bulk of a run
         return Learned(
             adapter=adapter,
@@ -256,22 +258,22 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
 
 @contextmanager
 def _noticing_who_leaves(
-    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: AdapterRegistry, name: str, claim: Claim | None
+    files: Sequence[Path], voices: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
     Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
 
-    Whoever is forgotten once the adapter is on the shelf is found on its card, so at the end of the block nobody is
+    Whoever is forgotten once the adapter is in the registry is found on its card, so at the end of the block nobody is
     missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
     """
     known = set(people_of(files))
 
     def somebody_left() -> TrainingError | None:
         taken_away = claim is not None and not claim.stands
-        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, shelf) for one in voices):
+        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, registry) for one in voices):
             return None
         if claim is not None:
-            undo(shelf, name, claim)
+            undo(registry, name, claim)
         return TrainingError(
             f"Somebody in {files[0].name} or in a voice it was to go on from asked to be forgotten while their words "
             "were learned, so there is no new adapter; train again without them."
@@ -285,14 +287,14 @@ def _noticing_who_leaves(
         raise left
 
 
-def _in_service(voice: Adapter, shelf: AdapterRegistry) -> bool:
-    return not any(card.id == voice.id and card.withdrawn for card in shelf.cards())
+def _in_service(voice: Adapter, registry: AdapterRegistry) -> bool:
+    return not any(card.id == voice.id and card.withdrawn for card in registry.cards())
 
 
-def undo(shelf: AdapterRegistry, name: str, claim: Claim) -> None:
+def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
     """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
-    if any(card.id == name for card in shelf.cards()):
-        shelf.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
+    if any(card.id == name for card in registry.cards()):
+        registry.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
     if claim.stands:
         discard(claim.run)
         return

@@ -39,7 +39,7 @@ class Retrained:
 def retrain(
     *,
     memory: Memory,
-    shelf: AdapterRegistry,
+    registry: AdapterRegistry,
     home: Path,
     base: str,
     base_folder: str,
@@ -62,7 +62,7 @@ def retrain(
     with locked(home / LOCK):
         name = f"retrained-{clock():%Y%m%d-%H%M%S}"
         folder = home / "retrain" / name
-        sweep(home, shelf)
+        sweep(home, registry)
         key = PeopleKey.at(home)
         willing = memory.consented()
         liked, _ = memory.judged()
@@ -85,10 +85,10 @@ def retrain(
                 f"There are {stats.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
-        speaks = shelf.current(base=base)
+        speaks = registry.current(base=base)
         learned = learn(
             [folder / "log.txt"],
-            shelf=shelf,
+            registry=registry,
             run=home / "runs" / name,
             name=name,
             base=base,
@@ -108,7 +108,7 @@ def retrain(
             left = {key.of(person) for person in set(willing) - set(memory.consented())}
             if left & set(learned.card.people):
                 with claimed(home / "runs" / name) as claim:
-                    undo(shelf, name, claim)
+                    undo(registry, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
                     "Somebody took back their consent while their words were learned, so the new voice is out of "
@@ -116,7 +116,7 @@ def retrain(
                 )
         passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:
-            shelf.use(name)
+            registry.use(name)
         return Retrained(stats=stats, learned=learned, promoted=passed)
 
 

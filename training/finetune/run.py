@@ -15,10 +15,11 @@ from transformers import set_seed
 
 from core.errors import DialogueError
 from core.generator.families import FAMILIES
+from core.generator.transformers.loader import quiet
 from training.evaluation.likelihood import likelihood
 from training.evaluation.memorization import LeftOut
 from training.finetune import checkpoints
-from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, quiet, wants_bf16
+from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import Encoder, Targets, divide, encode_rows
 from training.finetune.logs import LogTo, check_log_to, logged

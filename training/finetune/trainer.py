@@ -36,7 +36,7 @@ CURVE_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
+class HeldOutRows:
     """What is never trained on, ready to be scored."""
 
     rows: Rows
@@ -50,7 +50,7 @@ class HeldOut:
 class ReplyTrainer(Trainer):
     """Trainer over packed rows with held-out reply bits per byte for its measure."""
 
-    def __init__(self, *, held: HeldOut, steps_in_epoch: int, patience: int, **others: Any) -> None:
+    def __init__(self, *, held: HeldOutRows, steps_in_epoch: int, patience: int, **others: Any) -> None:
         super().__init__(eval_dataset=held.rows, **others)
         self.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
         self.held = held
@@ -158,7 +158,7 @@ def make_trainer(
         args=arguments,
         train_dataset=rows,
         data_collator=partial(collate, end=encoder.end),
-        held=HeldOut(
+        held=HeldOutRows(
             rows=held_rows,
             dialogues=len(held.dialogues),
             bytes=int(byte_counts(held.dialogues, Targets.REPLIES).sum()),

@@ -1,6 +1,6 @@
 """Base + adapter → one plain folder that vLLM, CTranslate2 and transformers load, with a GGUF file for llama.cpp.
 
-Knows peft's merge and the files such a folder has; neither the shelf nor the network.
+Knows peft's merge and the files such a folder has; neither the registry nor the network.
 """
 
 import json
@@ -13,9 +13,8 @@ from transformers import AutoTokenizer
 
 from core.errors import AdapterError, reason
 from core.generator import END_OF_TEXT, Adapter
-from core.generator.transformers.adapter_pool import prepare, quiet_peft
-from core.generator.transformers.loader import Base, load_base
-from training.finetune.base import quiet
+from core.generator.transformers.adapter_pool import prepare
+from core.generator.transformers.loader import Base, load_base, quiet
 from training.publish.gguf_export import Kind, write_gguf
 
 
@@ -32,7 +31,7 @@ def merge(base: str | Path, adapter: Adapter, out: Path, *, kind: Kind | None = 
         raise AdapterError(f"{out} holds something already: give a new folder")
     loaded = load_base(base, device="cpu")
     prepared = prepare(adapter, loaded)
-    with quiet(), quiet_peft():
+    with quiet():
         model: Any = PeftModel.from_pretrained(loaded.model, str(prepared.folder)).merge_and_unload()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 `load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (queue,
 thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `sampling`,
 `tokenizer`, `lora` and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers,
-`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only the
-wiring imports this package.
+`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only
+`person2/app.py` imports this package.
 """
 
 import secrets
@@ -17,9 +17,10 @@ from platformdirs import user_cache_path
 
 from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
+from core.generator.bases import fetch
 from core.generator.chat_template import read_chat_template
-from core.generator.engine.checkpoint import Checkpoint, find, opened, read_config, read_json
-from core.generator.engine.engine import Engine, Limits
+from core.generator.engine.checkpoint import Checkpoint, opened, read_config, read_json
+from core.generator.engine.engine import Engine, EngineLimits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
@@ -84,7 +85,7 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     keep_returnable()
-    folder = find(base)
+    folder = fetch(base)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
     with opened(folder, config) as checkpoint:
@@ -115,7 +116,7 @@ def load(
         biases=biases,
         template=read_chat_template(folder, tokenizer.library),
         weights=weights,
-        limits=Limits(
+        limits=EngineLimits(
             max_batch=max_batch,
             queue_limit=queue_limit,
             max_adapters=max_adapters,

@@ -20,17 +20,6 @@ from torch import Tensor
 from core.errors import ModelError
 from core.generator.families import Family, context_of, family_of
 
-FILES = [
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-]
-"""What is taken from a hub repository; `pytorch_model.bin` only where it has no safetensors."""
 _ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
 
 
@@ -83,33 +72,6 @@ class ModelConfig:
         """(context, 2, head_width / 2) float32: cosines and sines of every position."""
         angles = torch.arange(self.context, dtype=torch.float32)[:, None] * torch.tensor(self.frequencies)
         return torch.stack((angles.cos(), angles.sin()), dim=1)
-
-
-def find(base: str | Path) -> Path:
-    """The folder of a model: itself, or the hub's cache of that name, downloaded when it is not there."""
-    folder = Path(base)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or str(base).startswith("."):
-        raise ModelError(f"there is no model folder at {base}: check PERSON2_BASE_MODEL")
-    from huggingface_hub import snapshot_download  # only a hub name pays for this import
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    for offline in (True, False):  # what is cached starts without asking the network
-        try:
-            found = Path(snapshot_download(str(base), allow_patterns=FILES, local_files_only=offline))
-            if not any(found.glob("*.safetensors")) and not (found / "pytorch_model.bin").exists():
-                wanted = [*FILES, "pytorch_model.bin"]
-                found = Path(snapshot_download(str(base), allow_patterns=wanted, local_files_only=offline))
-        except LocalEntryNotFoundError:
-            continue
-        except HFValidationError as error:
-            raise ModelError(f"{str(base)!r} is neither a folder nor a hub name: check PERSON2_BASE_MODEL") from error
-        except (HfHubHTTPError, OSError) as error:
-            raise ModelError(f"the model {base} could not be downloaded ({error}): check its name") from error
-        if any(found.glob("*.safetensors")) or (found / "pytorch_model.bin").exists():
-            return found
-    raise ModelError(f"the model {base} is not cached and the hub cannot be reached: download it or give a folder")
 
 
 def read_config(folder: Path) -> ModelConfig:

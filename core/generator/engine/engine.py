@@ -36,7 +36,7 @@ _STOPPED = "the generator is stopped: start the program again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class EngineLimits:
     max_batch: int
     """Requests that speak at once."""
     queue_limit: int
@@ -76,7 +76,7 @@ class Engine:
         fingerprint: str,
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
-        limits: Limits,
+        limits: EngineLimits,
         advice: str = "",
         template: ChatTemplate | None = None,
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),

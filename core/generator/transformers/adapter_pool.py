@@ -6,10 +6,8 @@ nothing of queues, text or sampling.
 """
 
 import logging
-import warnings
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +25,7 @@ from core.errors import AdapterError
 from core.generator import INFORMATION, Adapter
 from core.generator.families import layer_of
 from core.generator.transformers.decoding import Row
-from core.generator.transformers.loader import Base
+from core.generator.transformers.loader import Base, quiet
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +120,6 @@ def _fits(adapter_id: str, folder: Path, base: Base) -> None:
             f"the adapter {adapter_id!r} was made for {made_for}{was}, and the base here is {base.name}"
             f" ({shape_of(base.fingerprint)}): set PERSON2_BASE_MODEL to its base or choose another adapter"
         )
-
-
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """peft 0.21 asks transformers 5.23 by a name that is on its way out: no matter of who would read it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing", category=FutureWarning)
-        yield
 
 
 class AdapterPool:
@@ -264,7 +254,7 @@ class AdapterPool:
             self._peft.set_adapter(next(reversed(self._names.values())))
 
     def _inject(self, name: str, prepared: Prepared) -> None:
-        with quiet_peft():
+        with quiet():
             if self._peft is None:
                 self._peft = PeftModel(self._base.model, prepared.config, name, autocast_adapter_dtype=False)
             else:

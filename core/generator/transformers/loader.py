@@ -1,23 +1,33 @@
-"""A base model and its tokenizer, from a folder or by its hub name.
+"""A base model and its tokenizer through transformers, from a folder or by its hub name.
 
-The network is touched only when a name is not in the local cache. Knows nothing of adapters, queues or sampling.
+`load_base` makes it ready to speak; `read_pretrained` is what training builds on too. Knows nothing of adapters, queues
+or sampling.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from core.adapters.validation import PROBE, fingerprint
-from core.errors import ModelError
+from core.errors import ModelError, reason
+from core.generator.bases import fetch
 from core.generator.chat_template import ChatTemplate
 from core.generator.families import Family, context_of, family_of
 from core.generator.vocabulary import end_tokens, start_tokens
@@ -68,20 +78,8 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
     place = _device(device)
     kind = dtype or (torch.bfloat16 if place.type == "cuda" and _has_bf16(place) else torch.float32)
     name = str(base)
-    folder = Path(base).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
-        family, model, shell = _from_pretrained(name, str(folder), kind, local=True)
-    elif isinstance(base, Path) or folder.is_absolute() or name.startswith((".", "~")):
-        raise ModelError(
-            f"there is no folder {folder}: set PERSON2_BASE_MODEL to an existing folder, a hub name or starter"
-        )
-    else:
-        try:
-            family, model, shell = _from_pretrained(name, name, kind, local=True)
-        except ModelError:
-            family, model, shell = _from_pretrained(name, name, kind, local=False)
+    read = read_pretrained(base, dtype=kind)
+    family, model, shell = read.family, read.model, read.tokenizer
     tokenizer = getattr(shell, "backend_tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
         raise ModelError(f"the tokenizer of {name} has no tokenizer.json form: save it as a fast tokenizer")
@@ -128,24 +126,39 @@ def _sizes(module: torch.nn.Module) -> tuple[int, int]:
     return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
 
 
-def _from_pretrained(
-    name: str, source: str, dtype: torch.dtype, *, local: bool
-) -> tuple[Family, PreTrainedModel, PreTrainedTokenizerBase]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """As transformers loads it: in training mode, on the CPU."""
+
+    family: Family
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def read_pretrained(
+    base: str | Path,
+    *,
+    dtype: torch.dtype,
+    classes: Mapping[str, type[PreTrainedModel]] = MappingProxyType({}),
+    adjust: Callable[[PreTrainedConfig], None] = lambda _: None,
+) -> Pretrained:
+    """A base of a known family from a folder or the hub (`core.generator.bases.fetch`).
+
+    `classes` are taken in place of transformers' own, by the family's name; `adjust` may change the configuration
+    before the model is built. Raises ModelError.
+    """
+    folder = fetch(base)
     try:
-        with _quiet() if local else nullcontext():
-            config = AutoConfig.from_pretrained(source, local_files_only=local)
-            family = family_of(config.to_dict(), name)
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if Path(source).is_dir():
-            raise ModelError(f"the model in {source} cannot be loaded ({reason}): copy or train it again") from error
-        raise ModelError(
-            f"the model {name} is neither in the local cache nor to be had from the Hugging Face hub ({reason}):"
-            " check the name and the network, or set PERSON2_BASE_MODEL=starter or to a folder"
-        ) from error
-    return family, model, tokenizer
+        with quiet():
+            config = AutoConfig.from_pretrained(folder)
+            family = family_of(config.to_dict(), str(base))
+            adjust(config)
+            kind = classes.get(family.name, AutoModelForCausalLM)
+            model = kind.from_pretrained(folder, config=config, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded ({reason(error)}): copy or train it again") from error
+    return Pretrained(family=family, model=model, tokenizer=tokenizer)
 
 
 def _template(shell: PreTrainedTokenizerBase, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -176,12 +189,17 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No bar for reading weights off the disk: it takes less time than it takes to read."""
-    enabled = transformers_logging.is_progress_bar_enabled()
+def quiet() -> Iterator[None]:
+    """No bars for reading weights off the disk, and no advice to programmers from libraries: faults come as errors."""
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 asks transformers 5.23 by an old name
+            warnings.filterwarnings("ignore", message=".*base_model_name_or_path", category=UserWarning)
+            yield
     finally:
-        if enabled:
+        transformers_logging.set_verbosity(level)
+        if bars:
             transformers_logging.enable_progress_bar()

@@ -402,8 +402,8 @@ def test_a_base_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cut = tiny_model(tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     table: list[tuple[str | Path, str]] = [
-        (tmp_path / "nowhere", "there is no folder"),
-        ("./nowhere", "there is no folder"),
+        (tmp_path / "nowhere", "there is no model folder"),
+        ("./nowhere", "there is no model folder"),
         (tmp_path / "empty", r"has no config\.json"),
         (tmp_path / "mamba", "is a mamba model"),
         (cut, "cannot be loaded"),

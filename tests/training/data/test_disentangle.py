@@ -19,7 +19,7 @@ from training.data.disentangle.hidden import Found, channels, previous, previous
 from training.data.disentangle.irc import Log, parse, read, read_gold
 from training.data.disentangle.measure import measure
 from training.data.disentangle.metrics import best_pairing, conversations, evaluate
-from training.data.disentangle.names import Address, Names
+from training.data.disentangle.names import Address, NameIndex
 from training.data.disentangle.threads import Guess, decode
 from training.data.disentangle.words import BUCKETS, Bags, Buckets, overlaps
 
@@ -267,7 +267,7 @@ def test_strange_texts_are_no_trouble(disentangler: Disentangler, text: str) -> 
 )
 def test_names(text: str, address: Address, people: list[int]) -> None:
     """How people write each other's names, and that an everyday word is a name only in front of a colon."""
-    names = Names(
+    names = NameIndex(
         [("ada", 0), ("Grace Hopper", 1), ("|linus|", 2), ("help", 3)], is_common={"help", "the"}.__contains__
     )
     assert names.targets(text, author=9) == (address, people)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.messages import Conversation, Message
 from training.data import reply_links
-from training.data.projection import Rules, dialogues, person
+from training.data.projection import ProjectionRules, dialogues, person
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def test_properties_of_any_talk(authors: list[str], seed: int, hidden: set[int])
     """Whatever the links: sides alternate, one voice is the target, no target comes twice, counts add up."""
     messages = [said(n, "E" if n in hidden else author) for n, author in enumerate(authors)]
     allowed = frozenset(f"discord:{name}" for name in "ABCD")
-    rules = Rules(gap=timedelta(hours=1), min_words=1, allowed=allowed)
+    rules = ProjectionRules(gap=timedelta(hours=1), min_words=1, allowed=allowed)
     made = dialogues([messages], linker=Guesses(seed), rules=rules)
     targets: Counter[str] = Counter()
     by_words = {message.text: message for message in messages}

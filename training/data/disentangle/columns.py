@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.messages import Message
-from training.data.disentangle.names import MOST_TARGETS, Address, Names
+from training.data.disentangle.names import MOST_TARGETS, Address, NameIndex
 from training.data.disentangle.words import MOST_CHARACTERS, Bags, Buckets, split
 
 Floats = NDArray[np.float32]
@@ -184,7 +184,7 @@ def read(messages: Sequence[Message], *, buckets: Buckets, common: NDArray[np.bo
         rows[message.id] = len(line)
         line.append(index)
         author.append(person)
-    book = Names(names.items(), is_common=lambda word: bool(common[buckets[word]]))
+    book = NameIndex(names.items(), is_common=lambda word: bool(common[buckets[word]]))
     address: list[int] = []
     targets: list[list[int]] = []
     shape: list[list[float]] = []

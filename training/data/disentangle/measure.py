@@ -14,10 +14,10 @@ import typer
 from core.errors import Person2Error
 from training.data.disentangle import Disentangler
 from training.data.disentangle.irc import read
-from training.data.disentangle.metrics import Figures, evaluate
+from training.data.disentangle.metrics import LinkScores, evaluate
 
 
-def measure(disentangler: Disentangler, folder: Path) -> tuple[Figures, float]:
+def measure(disentangler: Disentangler, folder: Path) -> tuple[LinkScores, float]:
     """The figures on the annotated lines of every log, and messages per second of processor time."""
     gold: dict[str, dict[int, frozenset[int]]] = {}
     auto: dict[str, dict[int, frozenset[int]]] = {}

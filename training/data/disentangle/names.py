@@ -32,7 +32,7 @@ class Address(IntEnum):
     """Addressed to a name that nobody in sight bears."""
 
 
-class Names:
+class NameIndex:
     """The names in use in a stretch of talk, each with the number of its bearer."""
 
     def __init__(self, bearers: Iterable[tuple[str, int]], *, is_common: Callable[[str], bool]) -> None:

@@ -116,7 +116,7 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class ConversationFeatures:
     """Columns with what is computed once for all pairs."""
 
     columns: Columns
@@ -131,7 +131,7 @@ class Talk:
     """(N, SHAPES + CONTEXT)"""
 
     @classmethod
-    def of(cls, columns: Columns, telling: Floats) -> "Talk":
+    def of(cls, columns: Columns, telling: Floats) -> "ConversationFeatures":
         shared, rarest = overlaps(columns.bags, telling, reach=REACH)
         start = columns.bags.start
         running = np.concatenate([[0.0], np.cumsum(telling[columns.bags.bucket], dtype=np.float64)])
@@ -160,7 +160,7 @@ def candidates(columns: Columns, rows: Ints) -> tuple[Ints, Ints]:
     return rows[at], option[at, column]
 
 
-def between(talk: Talk, query: Ints, option: Ints) -> Floats:
+def between(talk: ConversationFeatures, query: Ints, option: Ints) -> Floats:
     """(PAIR, P): message `query[p]` beside its possible antecedent `option[p]`, an earlier row within REACH."""
     columns = talk.columns
     distance = query - option

@@ -33,7 +33,7 @@ LEARNING_RATE = 4e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ScorerConfig:
     """A network and how long it learns."""
 
     hidden: int
@@ -43,8 +43,8 @@ class Shape:
     decay: float
 
 
-FIRST = Shape(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
-SECOND = Shape(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
+FIRST = ScorerConfig(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
+SECOND = ScorerConfig(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
 VOTERS = 5
 """Networks of the second pass."""
 HESITATION, LOYALTY = -0.3, 2.0
@@ -75,7 +75,7 @@ class Choices:
 class Learner(nn.Module):
     """`scorer.Network` with its inputs brought to mean 0 and deviation 1."""
 
-    def __init__(self, choices: Choices, shape: Shape) -> None:
+    def __init__(self, choices: Choices, shape: ScorerConfig) -> None:
         super().__init__()
         sample = choices.pairs[::20][choices.there[::20]].astype(np.float32)
         self.pair_mean, self.pair_scale = _moments(sample)
@@ -139,7 +139,7 @@ def _batches(choices: Choices, use: NDArray[np.int64]) -> Iterator[tuple[Tensor,
         )
 
 
-def learn(choices: Choices, shape: Shape, *, seed: int, without: Sequence[int] = ()) -> Network:
+def learn(choices: Choices, shape: ScorerConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
     """A network taught on all logs but those of `without`."""
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)

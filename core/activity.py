@@ -18,7 +18,7 @@ from core.recent import Recent
 MINUTE = timedelta(minutes=1)
 
 
-class Attention:
+class ActivityTracker:
     def __init__(
         self, rules: policy.Rules, *, user_rate: int, rng: random.Random, clock: Callable[[], datetime]
     ) -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from core.adapters import AdapterRegistry, Card
 from tests.models import tiny_adapter, tiny_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +103,7 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     """`--help` exits 0 and shows how the command is used."""
     from typer.main import get_command
 
-    from person2 import app
+    from person2.cli import cli
 
     def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, object]]:
         found = []
@@ -111,7 +111,7 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
             found += commands(command, (*path, name)) or [(" ".join((*path, name)), command)]
         return found
 
-    listed = commands(get_command(app))
+    listed = commands(get_command(cli))
     assert len(listed) >= 12
     for name, command in listed:
         assert getattr(command, "help", None), name
@@ -221,7 +221,7 @@ def test_who_is_better_in_which_file(tmp_path: Path) -> None:
     ("other", "sentence"),
     [
         ("./no-such-folder", "There is no model folder ./no-such-folder"),
-        ("talk.txt", "The base model talk.txt cannot be loaded"),
+        ("talk.txt", "There is no model folder talk.txt"),
         ("current", "write ./current"),
     ],
 )
@@ -303,3 +303,44 @@ def test_an_adapter_says_a_word_before_it_is_promoted(tmp_path: Path) -> None:
     current = registry.current()
     assert current is not None
     assert current.id == "good"
+
+
+def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
+    """Begun, shown everywhere, stopped; what may not be tried is a sentence."""
+    base = tiny_model(tmp_path / "base")
+    registry = AdapterRegistry(tmp_path / "adapters")
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    for name, passed in (("old", True), ("new", True), ("poor", False)):
+        folder = tiny_adapter(tmp_path / f"made-{name}", base, strength=0.5)
+        registry.add(folder, Card(id=name, created_at=made, base=str(base), passed=passed))
+    registry.use("old")
+
+    def adapters(*arguments: str, **variables: str) -> tuple[int, str]:
+        done = person2("adapters", *arguments, home=tmp_path, PERSON2_BASE_MODEL=str(base), **variables)
+        assert "Traceback" not in done.stderr
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    assert adapters("trial") == (0, "No adapter is on trial.")
+    assert adapters("trial", "--stop")[0] == 1
+    for name, variables, says in (
+        ("poor", {}, "did not pass the gate"),
+        ("old", {}, "is the current voice"),
+        ("new", {"PERSON2_ADAPTER": "old"}, "a trial needs PERSON2_ADAPTER=current"),
+    ):
+        status, told = adapters("trial", name, **variables)
+        assert (status, says in told) == (1, True), told
+    assert adapters("trial", "new", "--share", "1.5")[0] == 2
+    status, told = adapters("trial", "new", "--share", "0.4")
+    assert (status, told) == (
+        0,
+        "new answers in 40% of the conversations beside old; members' judgement decides within 14 days.",
+    )
+    standing = "0 of its 0 judged answers liked, 0 of 0 of old; undecided"
+    assert standing in adapters("trial")[1]
+    assert standing in adapters("list")[1]
+    listed = json.loads(adapters("list", "--json")[1])
+    assert [row["id"] for row in listed if row["current"]] == ["old"]
+    assert [row["id"] for row in listed if row["on_trial"]] == ["new"]
+    assert standing in " ".join(person2("doctor", home=tmp_path, PERSON2_BASE_MODEL=str(base)).stdout.split())
+    assert adapters("trial", "--stop") == (0, "The trial of new is over; current voice: old.")
+    assert "was stopped" in adapters("trial")[1]

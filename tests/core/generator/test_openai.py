@@ -1,8 +1,9 @@
-"""The remote generator against a small completions server on loopback that can misbehave in every usual way."""
+"""The generator of an OpenAI-compatible server, against one on loopback that can misbehave in every usual way."""
 
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,10 +17,15 @@ from aiohttp import web
 
 from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, SettingsError, Unavailable
 from core.generator import Adapter, Generator, Sampling
-from core.generator.remote import ATTEMPTS, RemoteGenerator, connect
+from core.generator.openai import RETRIES, OpenAIGenerator, connect
+from core.settings import Settings
+from person2.app import open_generator
+from tests.fakes import until
 
 KEY = "sk-very-secret"
 SAMPLING = Sampling(seed=7, max_new_tokens=20)
+SOON = {"Retry_After_Ms": "1"}
+"""A header with which a failing server is asked again at once."""
 
 
 @dataclass
@@ -36,14 +42,14 @@ class Server:
     fussy: bool = False
     """Refuses fields that OpenAI does not know."""
     can_load: bool = False
-    only_chat: bool = False
-    """Has no completions, as many hosted models."""
+    only_chat: str = ""
+    """Has no completions, as many hosted models: what it says of that."""
     chats: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         if self.only_chat:
-            return web.json_response({"error": {"message": "Not Found"}}, status=404)
+            return web.json_response({"error": {"message": self.only_chat}}, status=404)
         body = json.loads(await request.text())
         self.asked.append(body)
         self.keys.add(request.headers.get("Authorization"))
@@ -111,16 +117,9 @@ async def server() -> AsyncIterator[Server]:
         yield running
 
 
-class Waits(list[float]):
-    """Remembers how long it was asked to sleep, and does not."""
-
-    async def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-
-
 @asynccontextmanager
-async def talking(server: Server, **options: Any) -> AsyncIterator[RemoteGenerator]:
-    generator = RemoteGenerator(server.url, model="talk", api_key=KEY, jitter=lambda: 1.0, **options)
+async def talking(server: Server, **options: Any) -> AsyncIterator[OpenAIGenerator]:
+    generator = OpenAIGenerator(server.url, model="talk", api_key=KEY, **options)
     try:
         yield generator
     finally:
@@ -169,9 +168,10 @@ async def test_a_reply_may_begin_with_an_empty_line(server: Server) -> None:
     assert made.text == " hello"
 
 
-async def test_a_server_that_only_chats(server: Server) -> None:
+@pytest.mark.parametrize("complaint", ["Not Found", "This is a chat model. Did you mean v1/chat/completions?"])
+async def test_a_server_that_only_chats(server: Server, complaint: str) -> None:
     """It gets messages, the persona as the system's, and is not asked for completions again."""
-    server.only_chat = True
+    server.only_chat = complaint
     async with talking(server) as remote:
         for _ in range(2):
             made = await remote.generate(
@@ -197,7 +197,7 @@ async def test_a_persona_stands_in_front_of_a_completion(server: Server) -> None
     assert server.asked[0]["prompt"] == ("Person1: Tell me about yourself.\nPerson2: I am Nemo.\nPerson1: hi\nPerson2:")
 
 
-@pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/v1/completions"])
+@pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/", "/v1/completions", "/v1/chat/completions"])
 async def test_the_url_as_people_write_it(server: Server, tail: str) -> None:
     """With or without /v1, a slash or the whole path."""
     server.url = server.url.removesuffix("/v1") + tail
@@ -209,7 +209,7 @@ async def test_the_url_as_people_write_it(server: Server, tail: str) -> None:
 def test_an_unfit_url(url: str) -> None:
     """A sentence with the right form, and no generator."""
     with pytest.raises(SettingsError, match="PERSON2_REMOTE_URL should look like"):
-        RemoteGenerator(url, model="talk")
+        OpenAIGenerator(url, model="talk")
 
 
 async def test_connecting_learns_what_is_served(server: Server) -> None:
@@ -223,29 +223,18 @@ async def test_connecting_learns_what_is_served(server: Server) -> None:
 
 async def test_connecting_to_a_server_that_is_not_up_yet(caplog: pytest.LogCaptureFixture) -> None:
     """One line in the log, and a generator that will work once the server does."""
-    remote = await connect("http://127.0.0.1:9/v1", model="talk", sleep=Waits())
+    remote = await connect("http://127.0.0.1:9/v1", model="talk", retries=0)
     assert remote.context_length == 1024
     assert "cannot be reached" in caplog.text
     await remote.close()
 
 
-async def test_failures_are_tried_again_with_growing_waits(server: Server) -> None:
+async def test_failures_are_tried_again(server: Server) -> None:
     """Three 5xx and then an answer: the person notices only the time."""
-    waits = Waits()
-    server.script = [fails(500), fails(502), fails(503)]
-    async with talking(server, sleep=waits) as remote:
+    server.script = [fails(500, **SOON), fails(502, **SOON), fails(503, **SOON)]
+    async with talking(server) as remote:
         assert (await remote.generate("hi", sampling=SAMPLING)).text == " hello from talk"
-    assert waits == [0.25, 0.5, 1.0]
-
-
-async def test_jitter_spreads_the_retries(server: Server) -> None:
-    """The wait is a fraction of its bound, so that a hundred bots do not come back at once."""
-    waits = Waits()
-    server.script = [fails(500), fails(500)]
-    remote = RemoteGenerator(server.url, model="talk", sleep=waits, jitter=iter((0.5, 0.1, 0.9)).__next__)
-    await remote.generate("hi", sampling=SAMPLING)
-    assert waits == [0.125, 0.05]
-    await remote.close()
+    assert len(server.asked) == 4
 
 
 @pytest.mark.parametrize(
@@ -258,31 +247,38 @@ async def test_jitter_spreads_the_retries(server: Server) -> None:
 )
 async def test_a_server_that_keeps_failing(server: Server, status: int, error: type[Exception], sentence: str) -> None:
     """After the last attempt a person reads one sentence."""
-    server.script = [fails(status)] * ATTEMPTS
-    async with talking(server, sleep=Waits()) as remote:
+    server.script = [fails(status, **SOON)] * (RETRIES + 1)
+    async with talking(server) as remote:
         with pytest.raises(error) as caught:
             await remote.generate("hi", sampling=SAMPLING)
     assert sentence in str(caught.value)
-    assert len(server.asked) == ATTEMPTS
+    assert len(server.asked) == RETRIES + 1
 
 
-async def test_retry_after_is_honoured(server: Server) -> None:
-    """Seconds or a date; one too far off is not waited for."""
-    waits = Waits()
-    server.script = [fails(429, Retry_After="3"), fails(503, Retry_After=formatdate(time() + 5, usegmt=True))]
-    async with talking(server, sleep=waits) as remote:
-        await remote.generate("hi", sampling=SAMPLING)
-        assert waits[0] == 3
-        assert 3.5 < waits[1] <= 5
+@pytest.mark.parametrize("moment", [lambda: "1", lambda: formatdate(time() + 2, usegmt=True)])
+async def test_retry_after_is_honoured(server: Server, moment: Callable[[], str]) -> None:
+    """Seconds or a date: it does not come back before."""
+    server.script = [fails(429, Retry_After=moment())]
+    async with talking(server) as remote:
+        made = await remote.generate("hi", sampling=SAMPLING)
+    assert made.text == " hello from talk"
+    assert made.seconds >= 0.9  # a date has no fractions; without the header it would be half a second at most
+
+
+async def test_a_server_that_is_busy_for_long(server: Server) -> None:
+    """An hour is not waited for, and a minute only as long as people have patience."""
+    async with talking(server, answer_timeout=0.2) as remote:
         server.script = [fails(429, Retry_After="3600")]
         with pytest.raises(Overloaded, match="busy"):
             await remote.generate("hi", sampling=SAMPLING)
-    assert len(waits) == 2
+        server.script = [fails(429, Retry_After="60")]
+        with pytest.raises(Unavailable, match="did not answer within"):
+            await remote.generate("hi", sampling=SAMPLING)
 
 
 async def test_a_server_that_is_down() -> None:
     """Nobody listens: one sentence that names the address and what to do."""
-    remote = RemoteGenerator("http://127.0.0.1:9/v1", model="talk", api_key=KEY, sleep=Waits())
+    remote = OpenAIGenerator("http://127.0.0.1:9/v1", model="talk", api_key=KEY, retries=1)
     with pytest.raises(
         Unavailable, match=r"^the server at http://127\.0\.0\.1:9/v1 cannot be reached .*PERSON2_REMOTE_URL$"
     ):
@@ -293,7 +289,7 @@ async def test_a_server_that_is_down() -> None:
 async def test_a_server_that_hangs(server: Server) -> None:
     """It is given up after the timeout, once."""
     server.hang = asyncio.Event()
-    async with talking(server, answer_timeout=0.2, sleep=Waits()) as remote:
+    async with talking(server, answer_timeout=0.2) as remote:
         with pytest.raises(Unavailable, match=r"did not answer within 0\.2 seconds"):
             await remote.generate("hi", sampling=SAMPLING)
     assert len(server.asked) == 1
@@ -420,7 +416,7 @@ async def test_closing(server: Server) -> None:
     server.hang = asyncio.Event()
     async with talking(server) as remote:
         running = asyncio.create_task(remote.generate("hi", sampling=SAMPLING))
-        await asyncio.sleep(0.05)
+        await until(lambda: len(server.asked) == 1)
         closing = asyncio.create_task(remote.close())
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="stopped"):
@@ -433,6 +429,26 @@ async def test_closing(server: Server) -> None:
 
 def test_the_estimate_is_on_the_safe_side() -> None:
     """Never fewer as text grows, and one more for a started token."""
-    remote = RemoteGenerator("http://127.0.0.1:9", model="talk")
+    remote = OpenAIGenerator("http://127.0.0.1:9", model="talk")
     counts = [remote.count_tokens(text) for text in ("", "a", "hey", "hello", "hello there", "🎉🎉🎉")]
     assert counts == [0, 1, 1, 2, 4, 4]
+
+
+async def test_another_program_s_key_stays_where_it_is(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPENAI_API_KEY is not sent to the operator's server; credentials in its address are."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
+    remote = OpenAIGenerator(server.url, model="talk")
+    await remote.generate("hi", sampling=SAMPLING)
+    await remote.close()
+    remote = OpenAIGenerator(server.url.replace("http://", "http://user:word@"), model="talk")
+    await remote.generate("hi", sampling=SAMPLING)
+    await remote.close()
+    assert server.keys == {"Bearer EMPTY", "Basic dXNlcjp3b3Jk"}
+
+
+async def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PERSON2_GENERATOR=remote says what to install."""
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "core.generator.openai")
+    with pytest.raises(SettingsError, match=r"needs the package openai.*`pip install openai`"):
+        await open_generator(Settings(generator="remote", remote_url="http://127.0.0.1:9", remote_model="talk"))

@@ -20,7 +20,7 @@ from tests.discord_server import DiscordServer
 from tests.fakes import until
 from tests.slack_server import SlackServer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Model:

@@ -1,0 +1,185 @@
+"""An adapter on trial beside the current one: which conversations it answers in, and when people have decided.
+
+One file in the registry's folder, replaced atomically. Knows no database (`core.adapters.judge` counts) and no model.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from core.atomic_io import read_text, write_atomically
+from core.errors import AdapterError
+from core.messages import Conversation
+
+log = logging.getLogger(__name__)
+
+FILE = "trial"
+"""Its name beside the adapters' folders."""
+
+LEAST_JUDGED = 20
+"""Judged answers of each of the two before anything is decided."""
+
+Z = 2.576
+"""Of a two-sided interval of 99 %. It is looked at after every judgement: of two equal adapters the new one was
+promoted in 3 of 100 simulated trials of 400 judged answers, with an interval of 95 % in 13."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Answers that members judged."""
+
+    liked: int = 0
+    disliked: int = 0
+    """A dislike outweighs likes, and an answer that `again` replaced counts as disliked."""
+
+    @property
+    def total(self) -> int:
+        return self.liked + self.disliked
+
+
+class Verdict(StrEnum):
+    """What becomes of the challenger."""
+
+    UNDECIDED = "undecided"
+    BETTER = "is now active"
+    WORSE = "retired"
+    EXPIRED = "retired without a decision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    challenger: str
+    champion: str
+    """What was current when the trial began; `none` for the bare base."""
+    share: float
+    """0 to 1: of the conversations, how many the challenger answers in."""
+    started_at: datetime
+    """UTC."""
+    days: int
+    """After so many without a decision the challenger retires."""
+    ended_at: datetime | None = None
+    outcome: str = ""
+    """How it ended, in a sentence; empty while it runs."""
+
+    @property
+    def running(self) -> bool:
+        return self.ended_at is None
+
+    def takes(self, conversation: Conversation) -> bool:
+        """Whether the challenger answers there: the same for as long as the trial runs."""
+        seed = f"{self.challenger}/{self.started_at.isoformat()}/{conversation.key}"
+        drawn = int.from_bytes(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
+        return drawn < self.share
+
+    def verdict(self, challenger: Judged, champion: Judged, now: datetime) -> Verdict:
+        """What the judgements say so far."""
+        if min(challenger.total, champion.total) >= LEAST_JUDGED:
+            low, high = difference(challenger, champion)
+            if low > 0:
+                return Verdict.BETTER
+            if high < 0:
+                return Verdict.WORSE
+        return Verdict.EXPIRED if now - self.started_at >= timedelta(days=self.days) else Verdict.UNDECIDED
+
+
+def difference(one: Judged, other: Judged, *, z: float = Z) -> tuple[float, float]:
+    """The interval of the difference between two shares of liked answers, neither of nothing: the hybrid score interval
+    without continuity correction of R. G. Newcombe, “Interval estimation for the difference between independent
+    proportions: comparison of eleven methods”, Statistics in Medicine 17 (1998), method 10."""
+    (p, low_p, high_p), (q, low_q, high_q) = _score(one, z), _score(other, z)
+    return p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+
+
+def _score(judged: Judged, z: float) -> tuple[float, float, float]:
+    """A share and its score interval (E. B. Wilson, Journal of the American Statistical Association 22, 1927)."""
+    n, share = judged.total, judged.liked / judged.total
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return share, middle - half, middle + half
+
+
+def described(trial: Trial, challenger: Judged, champion: Judged) -> str:
+    """How a trial stands, as people read it."""
+    if not trial.running:
+        return trial.outcome
+    return (
+        f"{trial.challenger} is on trial in {trial.share:.0%} of conversations since {trial.started_at:%Y-%m-%d}: "
+        f"{challenger.liked} of its {challenger.total} judged answers liked, {champion.liked} of {champion.total} of "
+        f"{trial.champion}; {Verdict.UNDECIDED}"
+    )
+
+
+class Trials:
+    """The trial of one registry. `locked` is its lock over all processes."""
+
+    def __init__(
+        self, root: Path, *, locked: Callable[[], AbstractContextManager[None]], clock: Callable[[], datetime]
+    ) -> None:
+        self._file = root / FILE
+        self._locked = locked
+        self._clock = clock
+
+    def read(self) -> Trial | None:
+        """The trial that runs, or the one that ran last. Raises AdapterError for a damaged file."""
+        text = read_text(self._file)
+        try:
+            return msgspec.json.decode(text, type=Trial) if text else None
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise AdapterError(f"the trial in {self._file} cannot be read ({error}): delete that file") from error
+
+    def begin(self, challenger: str, champion: str, *, share: float, days: int) -> Trial:
+        """Raises AdapterError where one runs, or where the two are the same."""
+        if challenger == champion:
+            raise AdapterError(f"{challenger!r} is the current voice: choose another one to try beside it")
+        with self._locked():
+            running = self.read()
+            if running is not None and running.running:
+                raise AdapterError(f"{running.challenger} is on trial already: `person2 adapters trial --stop` ends it")
+            started = self._clock().replace(microsecond=0)
+            trial = Trial(challenger=challenger, champion=champion, share=share, started_at=started, days=days)
+            self._write(trial)
+            return trial
+
+    def end(self, trial: Trial, outcome: str) -> bool:
+        """Note how a trial ended, in place of what was noted before; False where another one began meanwhile."""
+        with self._locked():
+            return self._end(trial, outcome)
+
+    def promoted(self, adapter_id: str) -> None:
+        """Another adapter became current. Only for who holds the lock."""
+        trial = self._running()
+        if trial is not None and adapter_id != trial.champion:
+            self._end(trial, f"the trial of {trial.challenger} ended: {adapter_id} was made the current voice")
+
+    def withdrawn(self, adapter_id: str) -> None:
+        """An adapter went out of service. Only for who holds the lock."""
+        trial = self._running()
+        if trial is not None and adapter_id == trial.challenger:
+            self._end(trial, f"the trial of {adapter_id} ended: it is out of service")
+
+    def _running(self) -> Trial | None:
+        """A damaged file stops nobody from promoting or withdrawing an adapter."""
+        try:
+            trial = self.read()
+        except AdapterError as error:
+            log.warning("%s", error)
+            return None
+        return trial if trial is not None and trial.running else None
+
+    def _end(self, trial: Trial, outcome: str) -> bool:
+        found = self.read()
+        if found is None or (found.challenger, found.started_at) != (trial.challenger, trial.started_at):
+            return False
+        self._write(replace(trial, ended_at=self._clock(), outcome=outcome))
+        return True
+
+    def _write(self, trial: Trial) -> None:
+        write_atomically(self._file, msgspec.json.encode(trial).decode() + "\n")
