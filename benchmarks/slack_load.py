@@ -199,21 +199,21 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def mutated(payload: Any, dice: random.Random) -> Any:
+def mutated(payload: Any, rng: random.Random) -> Any:
     """The payload with one to four of its parts replaced, removed, doubled or nested."""
     payload = copy.deepcopy(payload)
-    for _ in range(dice.randint(1, 4)):
+    for _ in range(rng.randint(1, 4)):
         places = list(_places(payload))
         if not places:
             break
-        holder, key = dice.choice(places)
-        match dice.randrange(5):
+        holder, key = rng.choice(places)
+        match rng.randrange(5):
             case 0 | 1:
-                holder[key] = copy.deepcopy(dice.choice(VALUES))
+                holder[key] = copy.deepcopy(rng.choice(VALUES))
             case 2 if isinstance(holder, dict):
                 del holder[key]
             case 3:
-                holder[key] = [copy.deepcopy(holder[key]) for _ in range(dice.randint(1, 3))]
+                holder[key] = [copy.deepcopy(holder[key]) for _ in range(rng.randint(1, 3))]
             case _:
                 holder[key] = {str(key): holder[key]}
     return payload
@@ -284,14 +284,14 @@ async def mutations(transport: str, *, events: int) -> Result:
     """So many payloads with something wrong in them, and an honest question after every twenty."""
     server = SlackServer(transport)
     hasty = SlackTimeouts(between_posts=0.0, reply=60.0, notice=5.0)
-    dice, kinds = random.Random(7), payloads()
+    rng, kinds = random.Random(7), payloads()
     async with running(transport, server, hasty) as (t, asking, result):
         refused = 0
 
         async def send(number: int) -> None:
             nonlocal refused
-            kind, payload = dice.choice(kinds)
-            body = mutated(payload, dice)
+            kind, payload = rng.choice(kinds)
+            body = mutated(payload, rng)
             if isinstance(body, dict) and kind == "events_api":
                 body.setdefault("event_id", f"Ev{number}")
             refused += await t.slack.offers_anything(kind, body) is None

@@ -31,7 +31,7 @@ log = logging.getLogger("irc")
 
 LIMIT = 400
 """Bytes of a line's text: the 512 of RFC 2812, section 2.3, less the prefix that the server adds for its readers."""
-MOST_LINES = 5  # of one answer: who sends many at once is thrown out for flooding
+MAX_LINES = 5  # of one answer: who sends many at once is thrown out for flooding
 SILENCE = 300.0  # seconds until the server is taken for gone; servers ask idle clients every few minutes
 WAITS = (2.0, 5.0, 15.0, 60.0, 300.0)  # seconds before connecting again, longer the more often it failed
 
@@ -59,7 +59,7 @@ def to_lines(text: str, *, nicks: Iterable[str] = ()) -> list[str]:
     for nick in nicks:
         text = re.sub(rf"(?<!\w){re.escape(nick[:1])}(?={re.escape(nick[1:])}(?!\w))", "\\g<0>\u200b", text, flags=re.I)
     text = re.sub(r"[\x00-\x1f\x7f`]+", " ", " | ".join(text.splitlines()))
-    return replies.split(text, limit=LIMIT if text.isascii() else LIMIT // 4)[:MOST_LINES]
+    return replies.split(text, limit=LIMIT if text.isascii() else LIMIT // 4)[:MAX_LINES]
 
 
 @dataclass

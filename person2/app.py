@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from core.errors import AdapterError, NumericalError, SettingsError
 from core.generator import Adapter, Generator, Sampling
 from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
+from core.generator.installed_bases import installed_bases
 from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
@@ -35,6 +37,9 @@ STARTER = MODELS / "starter"
 
 OWN_FILES = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
 """What this program keeps in its home; somebody may have made a folder the home that holds other things too."""
+
+MAX_OTHER_BASES = 2
+"""Bases that a training compares its own with; each takes up to half a minute."""
 
 PROMPT_ROOM = 32
 """Tokens that must be left for a prompt: one short question."""
@@ -80,6 +85,18 @@ def now() -> datetime:
 def base_path(name: str) -> str:
     """What a loader understands: a folder, or the hub's name of a model. Raises ModelError (`core.generator.bases`)."""
     return locate(name, starter=STARTER)
+
+
+def other_bases(settings: Settings) -> dict[str, str]:
+    """Bases on this machine that training could use instead of the one in the settings: name → folder or hub name.
+
+    Those that fit into its memory, the largest first; a few are enough to look at.
+    """
+    from core.generator.engine.memory import total_memory
+
+    fitting = [base.name for base in installed_bases(STARTER) if base.learning <= total_memory()]
+    others = [name for name in reversed(fitting) if name != settings.base_model][:MAX_OTHER_BASES]
+    return {name: base_path(name) for name in others}
 
 
 def sampling(settings: Settings) -> Sampling:
@@ -189,20 +206,21 @@ async def open_app(
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
-        await voices.start()
-        stack.push_async_callback(voices.stop)
+        selection = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
+        await selection.start()
+        stack.push_async_callback(selection.stop)
         judge = TrialJudge(registry, memory.judgements, clock=now)
         stack.push_async_callback(_cancel, asyncio.create_task(judge.keep_judging(), name="trial"))
         chat = Chat(
             memory=memory,
             generator=generator,
-            voice=voices.voice_for,
-            voice_failed=voices.failed,
+            select_adapter=selection.adapter_for,
+            adapter_failed=selection.failed,
             settings=ChatSettings(
                 sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
+                people_hash=_people_hash(settings.home),
                 user_rate=settings.user_rate,
                 retention_days=settings.retention_days,
                 burst=settings.burst_seconds if bursts else 0.0,
@@ -215,7 +233,7 @@ async def open_app(
             chat=chat,
             clock=now,
             started_at=now(),
-            voices=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
+            adapters=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
             forget=lambda platform, member: forget_member(settings, memory, registry, platform, member),
             stored=lambda platform, member: stored_of_member(settings, memory, registry, platform, member),
             trial=judge.standing,
@@ -251,6 +269,18 @@ def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry,
     return str(
         forget_everywhere(platform, member, memory=memory, registry=registry, home=home, base=settings.base_model)
     )
+
+
+def _people_hash(home: Path) -> Callable[[str], str]:
+    """The keyed hash of this installation; the key is read, or made, when it is needed first."""
+
+    @cache
+    def key() -> Any:
+        from training.privacy.consent import PeopleKey
+
+        return PeopleKey.at(home)
+
+    return lambda person: str(key().of(person))
 
 
 def stored_of_member(

@@ -28,7 +28,7 @@ STALE_SECONDS = 3 * BEAT_SECONDS
 RECORD_BYTES = 512
 """A heartbeat is one block of this size, written in one call, so that a reader never sees half of it."""
 
-MOST_BOTS = 100
+MAX_BOTS = 100
 """Bots of one platform on one home."""
 
 
@@ -134,14 +134,14 @@ def _claimed(home: Path, name: str) -> Iterator[int]:
     The lock on it ends with the process, so a bot that was killed leaves a file that the next one takes over.
     """
     folder(home).mkdir(parents=True, exist_ok=True)
-    for number in range(1, MOST_BOTS):
+    for number in range(1, MAX_BOTS):
         file = folder(home) / f"{name}.json" if number == 1 else folder(home) / f"{name}-{number}.json"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         if try_lock(descriptor):
             break
         os.close(descriptor)
     else:
-        raise OSError(f"{MOST_BOTS} bots of {name} run on one home")
+        raise OSError(f"{MAX_BOTS} bots of {name} run on one home")
     try:
         yield descriptor
     finally:

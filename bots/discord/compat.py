@@ -395,7 +395,7 @@ class GatewayClient(discord.AutoShardedClient):
         self.http.get_bot_gateway = self._get_bot_gateway  # type: ignore[method-assign]
         login_leniently(self)
         self._note_socket = self._connection._update_references
-        self._connection._update_references = self._mend_frames  # type: ignore[method-assign]
+        self._connection._update_references = self._complete_frames  # type: ignore[method-assign]
         self._guard_parsers()
 
     async def _request(self, route: Route, **options: Any) -> Any:
@@ -451,7 +451,7 @@ class GatewayClient(discord.AutoShardedClient):
         shard.reconnect = reconnect  # type: ignore[method-assign]
         shard._backoff.delay = delay  # type: ignore[method-assign,assignment]  # its own grows to 17 minutes
 
-    def _mend_frames(self, ws: DiscordWebSocket) -> None:
+    def _complete_frames(self, ws: DiscordWebSocket) -> None:
         """Called with each new socket before anything is read from it."""
         self._note_socket(ws)
         read = ws.received_message

@@ -21,7 +21,7 @@ from bots.discord.compat import GatewayClient
 from bots.discord.interactions import Interactions
 from bots.discord.markup import parts, reply_parts
 from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
-from bots.discord.proxies import Original, Proxies
+from bots.discord.reposts import Original, RepostTracker
 from bots.discord.sending import CANNOT_POST, Sender
 from bots.discord.timeouts import DiscordTimeouts
 from core.chat import Chat
@@ -62,7 +62,7 @@ class DiscordEventHandlers:
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self._resuming = False
         self._notices = Notices(lambda: datetime.now(UTC))
-        self._proxies = Proxies()
+        self._reposts = RepostTracker()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -84,10 +84,10 @@ class DiscordEventHandlers:
         original = None
         if message.webhook_id is not None:
             post = spoken(message, me)
-            heard = await self._proxies.reposted(post) if post is not None else None
+            heard = await self._reposts.reposted(post) if post is not None else None
         else:
             heard = to_message(message, me, pasted=await self._pasted(message))
-            original = self._proxies.heard(heard) if heard is not None else None
+            original = self._reposts.heard(heard) if heard is not None else None
         if heard is None:
             return
         try:
@@ -213,7 +213,7 @@ class DiscordEventHandlers:
 
     async def deleted(self, channel: int, guild: int | None, posts: Sequence[int]) -> None:
         for post in posts:
-            self._proxies.deleted(str(post))
+            self._reposts.deleted(str(post))
         theirs = [str(post) for post in posts if not await self._sender.deleted_by_us(post)]
         if theirs:
             with self._storing():

@@ -96,7 +96,7 @@ class Interactions:
         await self._answer(interaction, note, public=False)
 
     async def suggest(self, interaction: Interaction, command: str, option: str, typed: str) -> list[str]:
-        voices = ["current", "none", *await asyncio.to_thread(self.commands.voices)]
+        voices = ["current", "none", *await asyncio.to_thread(self.commands.adapters)]
         if command == "voice":
             return voices
         match getattr(interaction.namespace, "name", ""):

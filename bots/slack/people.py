@@ -14,7 +14,7 @@ from bots.slack.messages import profile_name
 from bots.slack.outbox import NotPosted
 from bots.slack.payloads import Payload, part, string
 from bots.slack.workspace import Workspace
-from core.recent import Recent
+from core.bounded_dict import BoundedDict
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Member:
 class People:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._known: Recent[tuple[float, Member]] = Recent(KNOWN)
+        self._known: BoundedDict[tuple[float, Member]] = BoundedDict(KNOWN)
         """Until when a member is believed to be so."""
         self._asking: dict[tuple[str, str], asyncio.Task[Member]] = {}
 

@@ -267,10 +267,10 @@ class AdapterRegistry:
                 self._rewrite(card)
             self.trials.withdrawn(adapter_id)
             if self._promoted() == adapter_id:
-                heir = self._fallback(adapter_id, card.base)
+                successor = self._fallback(adapter_id, card.base)
                 history = [entry for entry in self._history() if entry != adapter_id]
-                self._point(heir.id if heir else NONE)
-                self._write_history([*history, heir.id if heir else NONE])
+                self._point(successor.id if successor else NONE)
+                self._write_history([*history, successor.id if successor else NONE])
         return self.current(base=card.base)
 
     def begin_trial(
@@ -290,7 +290,7 @@ class AdapterRegistry:
         current = self.current(base=base)
         return self.trials.begin(adapter_id, current.id if current else NONE, share=share, days=days)
 
-    def heir(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
+    def successor(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
         """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
         return self._fallback(adapter_id, base)
 

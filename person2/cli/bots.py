@@ -98,7 +98,7 @@ def chat(
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
 ) -> None:
     """Talk with Person2 in the terminal; lines may come from a pipe."""
-    from bots.terminal import HOME, Terminal, apart
+    from bots.terminal import DEFAULT_CONVERSATION, Terminal, new_conversation
 
     # no limit per minute: nobody else waits for the model here
     settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0)
@@ -119,7 +119,7 @@ def chat(
                 sink=sys.stdout,
                 notes=sys.stderr,
                 interactive=interactive,
-                conversation=HOME if seed is None else apart(),
+                conversation=DEFAULT_CONVERSATION if seed is None else new_conversation(),
             )
             for line in terminal.lines() if once is None else [once]:
                 runner.run(terminal.say(line))

@@ -37,7 +37,7 @@ async def talking(
     """A bot of that server, connected; `options` go to DiscordBot."""
     talk = talk or chat(generator)
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",), trial=trial)
+    commands = Commands(chat=talk, started_at=began, clock=Clock(), adapters=lambda: ("garden",), trial=trial)
     given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "timeouts": HURRIED} | options
     bot = DiscordBot(talk, commands, **given)
     task = asyncio.create_task(bot.run())

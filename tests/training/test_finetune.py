@@ -27,11 +27,11 @@ from tests.training.toys import TALK, dialogue
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.pipeline import learn
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun, unfinished
+from training.finetune.tracking import LogTo
 
 QUICK = FinetuneConfig(
     rank=4, alpha=8, epochs=10, block=96, batch_tokens=192, learning_rate=2e-2, evaluations=1, precision="fp32"
@@ -320,7 +320,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named(base: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo) -> None:
     """Without it nothing is trained, and the sentence says what to type."""
-    monkeypatch.setattr("training.finetune.logs.find_spec", lambda package: None)
+    monkeypatch.setattr("training.finetune.tracking.find_spec", lambda package: None)
     with pytest.raises(TrainingError, match=f"pip install {log_to}"):
         finetune([talk], run=talk.parent / "run", base=str(base), settings=QUICK, log_to=log_to)
     assert not (talk.parent / "run").exists()
@@ -355,3 +355,17 @@ def test_two_processes_train_one_adapter(base: Path, talk: Path, tmp_path: Path)
     assert told["steps"] == alone.steps
     assert told["after"] == pytest.approx(alone.after, rel=0.05)
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "inner", "tokens"),
+    [(12, 256, 1_024, 4_096), (30, 576, 1_536, 1_024), (48, 1_600, 6_400, 512)],
+    ids=["starter", "SmolLM2", "GPT-2 XL"],
+)
+def test_larger_bases_learn_fewer_tokens_at_once(layers: int, width: int, inner: int, tokens: int) -> None:
+    """What a step keeps for its backward pass stays within a gigabyte; a row is the least, and what is set holds."""
+    config = {
+        "model_type": "llama", "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner
+    }  # fmt: skip
+    assert FinetuneConfig().tokens_at_once(config) == tokens
+    assert FinetuneConfig(device_tokens=96).tokens_at_once(config) == 96

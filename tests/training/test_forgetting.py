@@ -9,7 +9,7 @@ import pytest
 from core.adapters import AdapterRegistry, Card
 from core.adapters.validation import WEIGHTS
 from core.errors import AdapterError
-from core.memory import Memory, Removed, members, opening
+from core.memory import Memory, Removed, database, members
 from core.messages import Message
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, holding, logged
@@ -147,7 +147,7 @@ REFUSALS = {
 @pytest.mark.parametrize("refusing", REFUSALS)
 def test_what_one_store_refuses_stops_no_other(tmp_path: Path, refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Database, dialogue files, runs and adapters are cleaned as far as each allows; the receipt says what is left."""
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     memory = logged(f"sqlite:///{tmp_path / 'person2.db'}")
     imported(memory, tmp_path / "talk.txt", tmp_path)
     person = PeopleKey.at(tmp_path).hash("test", "ann")
@@ -292,7 +292,7 @@ def test_a_reader_that_never_ends_is_named(memory: Memory, tmp_path: Path, monke
     """While it reads, SQLite cannot empty its write-ahead log, in which the words still stand."""
     memory.close()
     monkeypatch.setattr(members, "PATIENCE_SECONDS", 0.1)
-    quick = opening.open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
+    quick = database.open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     reader = sqlite3.connect(tmp_path / "person2.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM messages").fetchone()

@@ -356,7 +356,7 @@ class _Job:
     def _made(self, setup: Path, gap: timedelta) -> Iterator[tuple[Made, int]]:
         waiting: deque[tuple[Future[Made] | Made, int]] = deque()
         for batch in segmentation.batches(self._store.places(), gap):
-            size = sum(stretch.count for talk in batch for stretch in talk.stretches)
+            size = sum(segment.count for talk in batch for segment in talk.segments)
             waiting.append((self._workers.submit(segmentation.make, batch, setup, self._store.path), size))
             while len(waiting) > AHEAD * self._workers.count:
                 yield _result(waiting.popleft())

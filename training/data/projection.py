@@ -75,7 +75,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Made:
-    """What came of a stretch of talk, and what was lost on the way, by reason."""
+    """What came of a segment of talk, and what was lost on the way, by reason."""
 
     drafts: list[Draft] = field(default_factory=list)
     conversations: int = 0
@@ -98,7 +98,7 @@ def dialogues(
     rules: ProjectionRules,
     copies: Sequence[Sequence[int]] = (),
 ) -> Made:
-    """Dialogues of one conversation, given as stretches between silences, in time order.
+    """Dialogues of one conversation, given as segments between silences, in time order.
 
     A reply link may reach back over a silence; the linker may not. `copies` are the messages' copy hashes.
     """
@@ -209,7 +209,7 @@ def _components(parents: Sequence[int | None]) -> list[tuple[int, list[list[int]
 def _runs(
     path: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], rules: ProjectionRules
 ) -> list[list[int]]:
-    """The stretches of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
+    """The segments of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
     runs: list[list[int]] = [[]]
     for index in path:
         if texts[index] is None or (messages[index].from_bot and messages[index].id not in rules.liked):
@@ -230,7 +230,7 @@ def _tell(
     began: int,
     made: Made,
 ) -> None:
-    """Turn one stretch into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
+    """Turn one segment into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
     target, start = _target(run, messages, speakers, rules, used)
     if target is None:
         return

@@ -6,11 +6,12 @@ Promotes nothing: that is for a person, or for `retrain` after the gate.
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -22,16 +23,19 @@ from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.gate import Reason, Verdict
+from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import digest
-from training.finetune.logs import LogTo
+from training.finetune.forecast import judging_seconds
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
+from training.finetune.tracking import LogTo
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report
@@ -79,15 +83,17 @@ def learn(
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
+    other_bases: Mapping[str, str] = MappingProxyType({}),
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
+    on_advice: Callable[[str], None] = lambda sentence: None,
 ) -> Learned | None:
     """Train on `files`, judge on what was held out, and register the adapter, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
-    begins again, `ROUNDS` times at most.
+    begins again, `ROUNDS` times at most. `other_bases` and `on_advice` are as for `finetune`.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
@@ -128,20 +134,22 @@ def learn(
             if claim is not None:
                 claim.check()
             if progress is not None and on_progress is not None:
-                on_progress(progress)
+                on_progress(_with_judging(progress, curve=with_curve) if contexts else progress)
 
-        def stage(words: str) -> None:
+        def stage(where: Stage) -> None:
             going_on()
-            on_stage(words)
+            on_stage(where)
 
         what["on_progress"] = going_on
         if resume and drop_memorized and (run / MEMORIZED).exists():
             left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
         what["left_out"] = left_out
         comparison: Comparison | None = None
+        compared: dict[str, Any] = {} if with_curve else {"other_bases": other_bases, "on_advice": on_advice}
         for left in range(ROUNDS if drop_memorized else 0, -1, -1):
             advice = learning_curve(files, **what) if with_curve else None
-            outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+            outcome = replace(advice.outcome if advice else finetune(files, **what, **compared), base=base)
+            compared = {}
             if not outcome.leads:
                 return None
             made_at = clock()
@@ -164,6 +172,8 @@ def learn(
                 current=current.path if current else None,
                 contexts=contexts,
                 sampling=sampling or Sampling(),
+                seconds=judging_seconds(outcome.seconds),
+                store=ScoreStore(run),
                 on_stage=stage,
             )
             if not comparison.memorized:
@@ -300,6 +310,14 @@ def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
         return
     with suppress(TrainingError), claimed(claim.run):  # what was written after the folder was deleted; another's stays
         discard(claim.run)
+
+
+def _with_judging(progress: Progress, *, curve: bool) -> Progress:
+    """What is forecast of the learning, with the judging; of a learning curve's parts nothing is forecast."""
+    if progress.forecast is None:
+        return progress
+    forecast = replace(progress.forecast, judging=judging_seconds(progress.forecast.learning))
+    return replace(progress, forecast=None if curve else forecast)
 
 
 def nothing_learned(outcome: Outcome) -> str:

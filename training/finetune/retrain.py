@@ -17,6 +17,7 @@ from core.generator import Sampling
 from core.memory import Memory
 from training.data.import_job import import_talk
 from training.data.stats import ImportStats
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune.config import FinetuneConfig
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
@@ -24,7 +25,7 @@ from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
-LEAST_DIALOGUES = 20
+MIN_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
 
 
@@ -52,7 +53,7 @@ def retrain(
     drop_memorized: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Retrained:
     """Learn from the log and promote what passes the gate.
 
@@ -66,7 +67,7 @@ def retrain(
         key = PeopleKey.at(home)
         willing = memory.consented()
         liked, _ = memory.judged()
-        on_stage("reading the log")
+        on_stage(Stage(words="reading the log"))
         stats = import_talk(
             [],
             out=folder / "log.txt",
@@ -76,13 +77,13 @@ def retrain(
             liked=liked,
             count_tokens=count_tokens,
         )
-        if dry_run or stats.dialogues < LEAST_DIALOGUES:
+        if dry_run or stats.dialogues < MIN_DIALOGUES:
             _discard(folder)
         if dry_run:
             return Retrained(stats=stats, learned=None, promoted=False)
-        if stats.dialogues < LEAST_DIALOGUES:
+        if stats.dialogues < MIN_DIALOGUES:
             raise TrainingError(
-                f"There are {stats.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
         speaks = registry.current(base=base)

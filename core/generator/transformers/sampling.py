@@ -18,7 +18,7 @@ HEAD = 1024
 
 
 def choose(
-    logits: torch.Tensor, seen: Sequence[Sequence[int]], settings: Sequence[Sampling], dice: Sequence[Random]
+    logits: torch.Tensor, seen: Sequence[Sequence[int]], settings: Sequence[Sampling], rng: Sequence[Random]
 ) -> list[int | None]:
     """One token a row. `logits` is `(B, V) float32` and is changed; `seen[i]` are the row's ids so far.
 
@@ -35,7 +35,7 @@ def choose(
     choice: list[int | None] = [token if good else None for token, good in zip(tokens.tolist(), sound, strict=True)]
     drawn = [row for row, s in enumerate(settings) if s.temperature >= GREEDY_BELOW and sound[row]]
     if drawn:
-        uniform = [dice[row].random() for row in drawn]
+        uniform = [rng[row].random() for row in drawn]
         picked = _draw(logits[drawn], [settings[row] for row in drawn], uniform)
         for row, token in zip(drawn, picked, strict=True):
             choice[row] = token

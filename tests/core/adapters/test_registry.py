@@ -115,29 +115,29 @@ def test_a_withdrawn_adapter_never_speaks_again(registry: AdapterRegistry) -> No
     """The one before it takes over, and neither use, find nor rollback brings it back."""
     registry.use("one")
     registry.use("two")
-    heir = registry.withdraw("two", "a member\nasked to be forgotten")
-    assert heir is not None
-    assert heir.id == speaks(registry) == "one"
+    successor = registry.withdraw("two", "a member\nasked to be forgotten")
+    assert successor is not None
+    assert successor.id == speaks(registry) == "one"
     for attempt in (registry.use, registry.find):
         with pytest.raises(AdapterError, match=r"out of service \(a member asked to be forgotten\)"):
             attempt("two")
     assert registry.rollback() is None
 
 
-@pytest.mark.parametrize(("passed", "heir"), [(True, "three"), (False, None), (None, None)])
+@pytest.mark.parametrize(("passed", "successor"), [(True, "three"), (False, None), (None, None)])
 def test_an_heir_passed_the_gate_or_spoke_before(
-    registry: AdapterRegistry, tmp_path: Path, passed: bool | None, heir: str
+    registry: AdapterRegistry, tmp_path: Path, passed: bool | None, successor: str
 ) -> None:
     """When the only voice is withdrawn, an untested or failed adapter does not start to speak by itself."""
     registry.withdraw("three", "makes room")
     registry.add(tmp_path / "made", card("three", hour=9, passed=passed))
     registry.use("one")
     registry.withdraw("one", "forgotten")
-    assert speaks(registry) == heir
+    assert speaks(registry) == successor
 
 
 def test_an_heir_fits_the_base(registry: AdapterRegistry, tmp_path: Path) -> None:
-    """An adapter of another base is no heir."""
+    """An adapter of another base is no successor."""
     other = card("medium", passed=True)
     registry.add(tmp_path / "made", Card(**{**_fields(other), "base_fingerprint": GPT2.replace("768", "1024")}))
     registry.use("one")

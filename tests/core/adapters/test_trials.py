@@ -139,14 +139,14 @@ def test_a_damaged_file_stops_nothing(registry: AdapterRegistry, tmp_path: Path,
     registry.withdraw("two", "damaged")
 
 
-async def voices_of(registry: AdapterRegistry, generator: Listener) -> AdapterSelection:
-    voices = AdapterSelection(registry, generator)
-    await voices.look()
-    return voices
+async def selection_of(registry: AdapterRegistry, generator: Listener) -> AdapterSelection:
+    selection = AdapterSelection(registry, generator)
+    await selection.refresh()
+    return selection
 
 
-async def speakers(voices: AdapterSelection) -> dict[str, int]:
-    found = [await voices.voice_for(place) for place in PLACES[:200]]
+async def speakers(selection: AdapterSelection) -> dict[str, int]:
+    found = [await selection.adapter_for(place) for place in PLACES[:200]]
     ids = [voice.id if voice else "none" for voice in found]
     return {name: ids.count(name) for name in sorted(set(ids))}
 
@@ -155,18 +155,18 @@ async def test_both_speak_side_by_side(registry: AdapterRegistry) -> None:
     """The challenger is loaded beside the current voice; a channel's own choice stays; the end is noticed."""
     generator = Listener()
     trial = registry.begin_trial("two", share=0.3, days=7)
-    voices = await voices_of(registry, generator)
+    selection = await selection_of(registry, generator)
     assert generator.diary == ["+one", "+two"]
-    shares = await speakers(voices)
+    shares = await speakers(selection)
     assert shares["one"] + shares["two"] == 200
     assert 40 < shares["two"] < 80
-    own = [await voices.voice_for(place, "zero") for place in PLACES[:20]]
+    own = [await selection.adapter_for(place, "zero") for place in PLACES[:20]]
     assert {voice.id for voice in own if voice} == {"zero"}
-    await voices.look()
+    await selection.refresh()
     assert generator.diary == ["+one", "+two", "+zero"]
     registry.trials.end(trial, "stopped")
-    await voices.look()
-    assert await speakers(voices) == {"one": 200}
+    await selection.refresh()
+    assert await speakers(selection) == {"one": 200}
 
 
 @pytest.mark.parametrize("how", ["refused", "stumbles", "overflows", "withdrawn", "operator"])
@@ -176,20 +176,20 @@ async def test_a_challenger_that_cannot_speak(registry: AdapterRegistry, how: st
         refuses={"two"} if how == "refused" else set(), stumbles={"two"} if how == "stumbles" else set()
     )
     registry.begin_trial("two", share=0.9, days=7)
-    voices = AdapterSelection(registry, generator, spec="one" if how == "operator" else "current")
+    selection = AdapterSelection(registry, generator, spec="one" if how == "operator" else "current")
     if how == "operator":
-        await voices.start()
-        await voices.stop()
-    await voices.look()
+        await selection.start()
+        await selection.stop()
+    await selection.refresh()
     if how == "withdrawn":
         registry.withdraw("two", "forgotten", erase=True)
-        await voices.look()
+        await selection.refresh()
         assert generator.diary[-1] == "-two"
     if how == "overflows":
         two = registry.find("two")
         assert two is not None
-        await voices.failed(two, NumericalError("the numbers are not finite"))
-    assert await speakers(voices) == {"one": 200}
+        await selection.failed(two, NumericalError("the numbers are not finite"))
+    assert await speakers(selection) == {"one": 200}
     trial = registry.trials.read()
     assert trial is not None
     assert trial.running is (how == "operator")
@@ -200,8 +200,10 @@ async def test_members_decide(registry: AdapterRegistry, clock: Clock) -> None:
     memory = open_memory("sqlite://")
     generator = Listener(speak=lambda prompt: f"answer {len(generator.prompts)}")
     registry.begin_trial("two", share=0.5, days=7)
-    voices = await voices_of(registry, generator)
-    talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for, settings=ChatSettings(user_rate=0))
+    selection = await selection_of(registry, generator)
+    talk = chat(
+        generator, memory=memory, clock=clock, select_adapter=selection.adapter_for, settings=ChatSettings(user_rate=0)
+    )
     judge = TrialJudge(registry, memory.judgements, clock=clock)
     verdicts = []
     for number in range(120):
@@ -221,11 +223,11 @@ async def test_members_decide(registry: AdapterRegistry, clock: Clock) -> None:
     assert verdicts.count(Verdict.BETTER) == 1
     assert verdicts.index(Verdict.BETTER) >= 39
     assert judge.standing().startswith("two is now active: ")
-    await voices.look()
-    assert await speakers(voices) == {"two": 200}
+    await selection.refresh()
+    assert await speakers(selection) == {"two": 200}
     registry.rollback()
-    await voices.look()
-    assert await speakers(voices) == {"one": 200}
+    await selection.refresh()
+    assert await speakers(selection) == {"one": 200}
 
 
 async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> None:
@@ -233,8 +235,10 @@ async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> Non
     memory = open_memory("sqlite://")
     generator = FakeGenerator()
     registry.begin_trial("two", share=0.5, days=7)
-    voices = await voices_of(registry, Listener())
-    talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for, settings=ChatSettings(user_rate=0))
+    selection = await selection_of(registry, Listener())
+    talk = chat(
+        generator, memory=memory, clock=clock, select_adapter=selection.adapter_for, settings=ChatSettings(user_rate=0)
+    )
     judge = TrialJudge(registry, memory.judgements, clock=clock)
     chosen = said("x", channel="own").conversation
     memory.change_settings(chosen, voice="two")
@@ -257,12 +261,12 @@ async def test_a_trial_on_discord(registry: AdapterRegistry, clock: Clock) -> No
     """Threads are answered by either voice, members' reactions are counted, and `status` says how it stands."""
     registry.begin_trial("two", share=0.5, days=7)
     generator = Listener(lines=("hello",))
-    voices = await voices_of(registry, generator)
+    selection = await selection_of(registry, generator)
     memory = open_memory("sqlite://")
     judge = TrialJudge(registry, memory.judgements, clock=clock)
     async with serving() as server:
         ann = server.person("Ann")
-        talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for)
+        talk = chat(generator, memory=memory, clock=clock, select_adapter=selection.adapter_for)
         async with talking(server, talk=talk, trial=judge.standing):
             for number in range(8):
                 thread = ann.opens_thread(f"thread {number}")

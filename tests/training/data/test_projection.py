@@ -28,7 +28,7 @@ def said(number: int, author: str, text: str = "", *, second: int | None = None,
 
 
 class Guesses:
-    """A linker that says what it was told to, for any stretch."""
+    """A linker that says what it was told to, for any segment."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -68,7 +68,7 @@ def test_properties_of_any_talk(authors: list[str], seed: int, hidden: set[int])
 
 
 def test_replies_reach_over_silence_and_guesses_do_not() -> None:
-    """A reply link is believed across stretches; the linker only within the gap."""
+    """A reply link is believed across segments; the linker only within the gap."""
     morning = [said(0, "A"), said(1, "B")]
     evening = [said(2, "C", second=40000), said(3, "A", second=40010, to=1), said(4, "D", second=40020)]
     assert reply_links.parents([morning, evening], reply_links.Previous(), timedelta(hours=1)) == [None, 0, None, 1, 3]

@@ -61,7 +61,7 @@ def talks(store: sort.MessageTable) -> list[list[str]]:
             for message, _ in sort.messages(
                 store.path,
                 sort.conversation_of(address),
-                sort.Stretch(conversation=key, start=places[0], count=len(places)),
+                sort.Segment(conversation=key, start=places[0], count=len(places)),
             )
         ]
         for key, (address, places) in found.items()

@@ -15,7 +15,7 @@ from training.data.disentangle.names import EDGES
 from training.data.disentangle.pairs import PAIR, REACH, ConversationFeatures, between, candidates
 from training.data.disentangle.scorer import OPTIONS
 from training.data.disentangle.threads import THREAD, Guess, Threads
-from training.data.disentangle.words import BUCKETS, MOST_CHARACTERS, Buckets, split
+from training.data.disentangle.words import BUCKETS, MAX_CHARACTERS, Buckets, split
 
 COMMON_WORD = 60
 """A word in so many of the 200,000 training messages, not counting logs where somebody bears it as a name, is common:
@@ -38,7 +38,7 @@ def weigh_words(logs: Iterable[Log]) -> tuple[Floats, NDArray[np.bool_]]:
             if is_system(message):
                 continue
             count += 1
-            words = set(split(message.text[:MOST_CHARACTERS].lower()))
+            words = set(split(message.text[:MAX_CHARACTERS].lower()))
             used[list({buckets[word] for word in words})] += 1
             common[list({buckets[word] for word in words - names})] += 1
     return np.log(count / (used + 2)).astype(np.float32), common >= COMMON_WORD

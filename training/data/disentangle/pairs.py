@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.disentangle.columns import AHEAD, FAR, Columns, Floats, Ints
-from training.data.disentangle.names import MOST_TARGETS, Address
+from training.data.disentangle.names import MAX_TARGETS, Address
 from training.data.disentangle.words import overlaps
 
 REACH = 100
@@ -147,7 +147,7 @@ def candidates(columns: Columns, rows: Ints) -> tuple[Ints, Ints]:
     option = np.maximum(reached, 0)
     asker, speaker = columns.author[rows][:, None], columns.author[option]
     related = speaker == asker
-    for slot in range(MOST_TARGETS):
+    for slot in range(MAX_TARGETS):
         target = columns.targets[rows, slot][:, None]
         named = columns.targets[:, slot][option]
         related |= target == speaker

@@ -45,7 +45,7 @@ class ScorerConfig:
 
 FIRST = ScorerConfig(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
 SECOND = ScorerConfig(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
-VOTERS = 5
+ENSEMBLE_SIZE = 5
 """Networks of the second pass."""
 HESITATION, LOYALTY = -0.3, 2.0
 """`Scorer.hesitation` and `Scorer.loyalty`: chosen on a fifth of the training logs, held out, and on the development
@@ -72,7 +72,7 @@ class Choices:
     """(Q,)"""
 
 
-class Learner(nn.Module):
+class ScorerModel(nn.Module):
     """`scorer.Network` with its inputs brought to mean 0 and deviation 1."""
 
     def __init__(self, choices: Choices, shape: ScorerConfig) -> None:
@@ -139,12 +139,12 @@ def _batches(choices: Choices, use: NDArray[np.int64]) -> Iterator[tuple[Tensor,
         )
 
 
-def learn(choices: Choices, shape: ScorerConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
+def train_network(choices: Choices, shape: ScorerConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
     """A network taught on all logs but those of `without`."""
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     use = np.flatnonzero((choices.gold.sum(axis=1) > 0.3) & ~np.isin(choices.log, without))
-    learner = Learner(choices, shape)
+    learner = ScorerModel(choices, shape)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=LEARNING_RATE, weight_decay=shape.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=shape.epochs * (len(use) // BATCH) + 1
@@ -208,15 +208,15 @@ def main(
         return Scorer(first=network, second=(), telling=telling, common=common, hesitation=HESITATION, loyalty=LOYALTY)
 
     folds = [
-        scorer(learn(choices, FIRST, seed=number, without=np.flatnonzero(fold == number).tolist()))
+        scorer(train_network(choices, FIRST, seed=number, without=np.flatnonzero(fold == number).tolist()))
         for number in range(FOLDS)
     ]
-    final = scorer(learn(choices, FIRST, seed=FOLDS))
+    final = scorer(train_network(choices, FIRST, seed=FOLDS))
     del choices
     choices = second_choices(
         examples, [folds[number].guess(example.talk) for number, example in zip(fold, examples, strict=True)]
     )
-    final = replace(final, second=[learn(choices, SECOND, seed=seed) for seed in range(VOTERS)])
+    final = replace(final, second=[train_network(choices, SECOND, seed=seed) for seed in range(ENSEMBLE_SIZE)])
     final.save(out)
     figures, _ = measure(Disentangler(final), dev)
     print(json.dumps(figures.as_dict()))  # noqa: T201 - the result
