@@ -24,7 +24,7 @@ from person2.shelf import trial_standing
 from person2.wiring import configured, now, open_generator, open_shelf
 
 if TYPE_CHECKING:
-    from core.generator.bench import Figures
+    from core.generator.benchmark import Figures
 
 app = typer.Typer()
 
@@ -287,7 +287,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> None:
     """Replay conversations against the generator: seconds a reply, tokens a second."""
-    from core.generator.bench import CONVERSATIONS, measure, table
+    from core.generator.benchmark import CONVERSATIONS, measure, table
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol, cast
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
 from core.errors import NumericalError
 from core.generator import Sampling
+from core.generator.sampling import RowSampling, choose
 from core.generator.transformers.loader import Base
-from core.generator.transformers.sampling import choose
 
 
 class Forward(Protocol):
@@ -43,7 +44,7 @@ class Row:
     room: int
     """Most tokens the reply may have."""
     sampling: Sampling
-    dice: Random
+    rng: Random
     voice: str
     """The adapter's name in the model."""
     text: str = ""
@@ -61,8 +62,8 @@ def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int
     context = base.context_length - len(base.start)
     room = min(sampling.max_new_tokens, context - 1)
     ids = [*base.start, *prompt[-(context - room) :]] or [base.end]
-    dice = Random(seed)  # noqa: S311 - which word comes next is no secret
-    return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, dice=dice, voice=voice)
+    rng = Random(seed)  # noqa: S311 - which word comes next is no secret
+    return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, rng=rng, voice=voice)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,8 +159,8 @@ class Batch:
         self.rows = [*self.rows, *rows]
 
     def _append(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        chosen = choose(logits, [row.ids for row in rows], [row.sampling for row in rows], [row.dice for row in rows])
-        for row, token in zip(rows, chosen, strict=True):
+        choosers = [RowSampling(sampling=row.sampling, rng=row.rng, seen=np.array(row.ids)) for row in rows]
+        for row, token in zip(rows, choose(logits, choosers), strict=True):
             if token is None:
                 row.error = NumericalError("the voice's numbers are not finite, its weights are damaged: use another")
                 row.ids.append(self.base.end)  # keeps the columns in step until it is dropped
