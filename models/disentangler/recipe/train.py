@@ -1,4 +1,4 @@
-"""`python -m training.data.disentangle.train TRAIN DEV --out FILE`: makes the bundled scorer again.
+"""`python -m models.disentangler.recipe.train TRAIN DEV --out FILE`: makes the bundled scorer again.
 
 Knows torch; what it learns leaves as plain arrays. The second pass learns from first guesses made by networks that
 have not seen the log in question (FOLDS), as it will meet them on new talk. DEV is only measured on.
@@ -17,11 +17,11 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.disentangler.recipe.examples import Examples, Halves, weigh_words
+from models.disentangler.recipe.irc import read
+from models.disentangler.recipe.measure import measure
 from training.data.disentangle import Disentangler
 from training.data.disentangle.columns import Floats, Ints
-from training.data.disentangle.examples import Examples, Halves, weigh_words
-from training.data.disentangle.irc import read
-from training.data.disentangle.measure import measure
 from training.data.disentangle.scorer import BUNDLED, Network, Scorer
 from training.data.disentangle.threads import Guess
 from training.data.disentangle.words import Buckets
@@ -33,7 +33,7 @@ LEARNING_RATE = 4e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class NetworkConfig:
     """A network and how long it learns."""
 
     hidden: int
@@ -43,8 +43,8 @@ class Shape:
     decay: float
 
 
-FIRST = Shape(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
-SECOND = Shape(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
+FIRST = NetworkConfig(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
+SECOND = NetworkConfig(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
 VOTERS = 5
 """Networks of the second pass."""
 HESITATION, LOYALTY = -0.3, 2.0
@@ -72,21 +72,21 @@ class Choices:
     """(Q,)"""
 
 
-class Learner(nn.Module):
+class TrainableNetwork(nn.Module):
     """`scorer.Network` with its inputs brought to mean 0 and deviation 1."""
 
-    def __init__(self, choices: Choices, shape: Shape) -> None:
+    def __init__(self, choices: Choices, config: NetworkConfig) -> None:
         super().__init__()
         sample = choices.pairs[::20][choices.there[::20]].astype(np.float32)
         self.pair_mean, self.pair_scale = _moments(sample)
         self.message_mean, self.message_scale = _moments(choices.message)
-        self.pair = nn.Linear(sample.shape[1], shape.hidden)
-        self.query = nn.Linear(choices.message.shape[1], shape.hidden, bias=False)
-        self.option = nn.Linear(choices.message.shape[1], shape.hidden, bias=False)
-        self.alone = nn.Parameter(torch.zeros(shape.hidden))
-        self.middle = nn.Linear(shape.hidden, shape.middle)
-        self.out = nn.Linear(shape.middle, 1, bias=False)
-        self.drop = nn.Dropout(shape.dropout)
+        self.pair = nn.Linear(sample.shape[1], config.hidden)
+        self.query = nn.Linear(choices.message.shape[1], config.hidden, bias=False)
+        self.option = nn.Linear(choices.message.shape[1], config.hidden, bias=False)
+        self.alone = nn.Parameter(torch.zeros(config.hidden))
+        self.middle = nn.Linear(config.hidden, config.middle)
+        self.out = nn.Linear(config.middle, 1, bias=False)
+        self.drop = nn.Dropout(config.dropout)
 
     def forward(self, pairs: Tensor, there: Tensor, query: Tensor, option: Tensor) -> Tensor:
         """(B, K, PAIRS), (B, K), (B, M), (B, K, M) → (B, K + 1) log probabilities."""
@@ -139,28 +139,28 @@ def _batches(choices: Choices, use: NDArray[np.int64]) -> Iterator[tuple[Tensor,
         )
 
 
-def learn(choices: Choices, shape: Shape, *, seed: int, without: Sequence[int] = ()) -> Network:
+def learn(choices: Choices, config: NetworkConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
     """A network taught on all logs but those of `without`."""
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     use = np.flatnonzero((choices.gold.sum(axis=1) > 0.3) & ~np.isin(choices.log, without))
-    learner = Learner(choices, shape)
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=LEARNING_RATE, weight_decay=shape.decay)
+    model = TrainableNetwork(choices, config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=shape.epochs * (len(use) // BATCH) + 1
+        optimizer, LEARNING_RATE, total_steps=config.epochs * (len(use) // BATCH) + 1
     )
-    for epoch in range(shape.epochs):
+    for epoch in range(config.epochs):
         total = 0.0
         for *inputs, gold in _batches(choices, order.permutation(use)):
-            loss = -(gold * learner(*inputs).clamp_min(-30)).sum(1).mean()
+            loss = -(gold * model(*inputs).clamp_min(-30)).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"seed {seed}, epoch {epoch + 1}: loss {total / (len(use) // BATCH):.4f}", file=sys.stderr)  # noqa: T201
-    learner.eval()
-    return learner.network()
+        print(f"seed {seed}, epoch {epoch + 1}: loss {total / (len(use) // BATCH):.4f}", file=sys.stderr)
+    model.eval()
+    return model.network()
 
 
 def _choices(
@@ -195,7 +195,7 @@ def main(
     dev: Annotated[Path, typer.Argument(help="Folder with the annotated development logs.")],
     out: Annotated[Path, typer.Option(help="Where the scorer goes.")] = BUNDLED,
 ) -> None:
-    """Train the scorer, for example: python -m training.data.disentangle.train channels/irc_ubuntu/{train,dev}"""
+    """Train the scorer, for example: python -m models.disentangler.recipe.train channels/irc_ubuntu/{train,dev}"""
     torch.set_num_threads(1)
     logs = list(read(train))
     telling, common = weigh_words(logs)
@@ -219,7 +219,7 @@ def main(
     final = replace(final, second=[learn(choices, SECOND, seed=seed) for seed in range(VOTERS)])
     final.save(out)
     figures, _ = measure(Disentangler(final), dev)
-    print(json.dumps(figures.as_dict()))  # noqa: T201 - the result
+    print(json.dumps(figures.as_dict()))
 
 
 if __name__ == "__main__":
