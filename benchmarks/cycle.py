@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.town import Asked, Done, Town, kill
-from core.dialogue import Dialogue, Fault, Speaker, read
+from core.dialogue import Dialogue, DialogueFault, Speaker, read
 from core.messages import Message
 from models.starter.recipe.reading import LINES
 from training.data import formats
@@ -39,7 +39,7 @@ RUN = re.compile(rb"(?:[A-Za-z0-9,.]+ ){6}[A-Za-z0-9,.]+")
 
 def dialogues_of(path: Path) -> list[Dialogue]:
     with path.open(encoding="utf-8") as file:
-        return [found for found in read(file) if not isinstance(found, Fault)]
+        return [found for found in read(file) if not isinstance(found, DialogueFault)]
 
 
 @dataclass

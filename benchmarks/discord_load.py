@@ -199,7 +199,7 @@ async def outage(seconds: float) -> dict[str, object]:
 
 
 async def mutated(count: int) -> dict[str, object]:
-    dice = random.Random(7)
+    rng = random.Random(7)
     async with town() as it:
         server = it.server
         ann = server.person("Ann")
@@ -217,12 +217,12 @@ async def mutated(count: int) -> dict[str, object]:
         seen = [(each["t"], each["d"]) for each in server.session.events[start:]]
         before = it.memory_mb("VmRSS")
         for number in range(count):
-            name, payload = dice.choice(seen)
-            wrong = mutate(copy.deepcopy(payload), dice)
-            if isinstance(wrong, dict) and name == "MESSAGE_CREATE" and dice.random() < 0.5:
+            name, payload = rng.choice(seen)
+            wrong = mutate(copy.deepcopy(payload), rng)
+            if isinstance(wrong, dict) and name == "MESSAGE_CREATE" and rng.random() < 0.5:
                 wrong["id"] = str(server.backend.snowflake())
-            if dice.random() < 0.05:
-                await server.send_frame(json.dumps({"op": dice.choice([0, 3, 11, 99, "x"]), "t": wrong, "d": name}))
+            if rng.random() < 0.05:
+                await server.send_frame(json.dumps({"op": rng.choice([0, 3, 11, 99, "x"]), "t": wrong, "d": name}))
             else:
                 await server.send(name, wrong)
             if number % 100 == 0:
@@ -237,28 +237,28 @@ async def mutated(count: int) -> dict[str, object]:
         }
 
 
-def mutate(payload: Any, dice: random.Random) -> Any:
+def mutate(payload: Any, rng: random.Random) -> Any:
     """Something somewhere missing, null, of another type, too long or too deep."""
-    if isinstance(payload, dict) and payload and dice.random() < 0.8:
-        key = dice.choice(list(payload))
-        if isinstance(payload[key], dict | list) and dice.random() < 0.6:
-            payload[key] = mutate(payload[key], dice)
+    if isinstance(payload, dict) and payload and rng.random() < 0.8:
+        key = rng.choice(list(payload))
+        if isinstance(payload[key], dict | list) and rng.random() < 0.6:
+            payload[key] = mutate(payload[key], rng)
             return payload
-        match dice.randrange(4):
+        match rng.randrange(4):
             case 0:
                 del payload[key]
             case 1:
-                payload[dice.choice(["", "id", "d", "guild_id", "\u0000"])] = payload.pop(key)
+                payload[rng.choice(["", "id", "d", "guild_id", "\u0000"])] = payload.pop(key)
             case _:
-                payload[key] = nonsense(dice)
+                payload[key] = nonsense(rng)
         return payload
-    if isinstance(payload, list) and payload and dice.random() < 0.8:
-        payload[dice.randrange(len(payload))] = nonsense(dice)
+    if isinstance(payload, list) and payload and rng.random() < 0.8:
+        payload[rng.randrange(len(payload))] = nonsense(rng)
         return payload
-    return nonsense(dice)
+    return nonsense(rng)
 
 
-def nonsense(dice: random.Random) -> Any:
+def nonsense(rng: random.Random) -> Any:
     deep: Any = "x"
     for _ in range(50):
         deep = [deep]
@@ -277,7 +277,7 @@ def nonsense(dice: random.Random) -> Any:
         "\u00ff\u0000\ud83c",
         "x" * 99_999,
     ]
-    return dice.choice([*flat, [], {}, [None], deep])
+    return rng.choice([*flat, [], {}, [None], deep])
 
 
 def report(it: Town) -> dict[str, object]:

@@ -30,7 +30,7 @@ from core.chat import Chat, ChatSettings
 from core.memory import open_memory
 from core.messages import Conversation, Kind, Message, Reply
 from tests.databases import server
-from tests.fakes import FakeGenerator, base_voice
+from tests.fakes import FakeGenerator, base_alone
 
 MEMBERS = 12
 MESSAGES_A_SECOND = 2.0
@@ -47,9 +47,11 @@ WORD = re.compile(r"word\d+")
 
 async def bot(url: str) -> None:
     """Events come on standard input, a line of JSON each; acknowledgements and posts go out likewise."""
-    dice = random.Random(os.getpid())
+    rng = random.Random(os.getpid())
     generator = FakeGenerator(speak=lambda prompt: f"You said {WORD.findall(prompt)[-1]}.")
-    chat = Chat(memory=open_memory(url), generator=generator, voice=base_voice, settings=ChatSettings(user_rate=0))
+    chat = Chat(
+        memory=open_memory(url), generator=generator, select_adapter=base_alone, settings=ChatSettings(user_rate=0)
+    )
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     calls: dict[int, asyncio.Future[str | None]] = {}
@@ -72,7 +74,7 @@ async def bot(url: str) -> None:
         await chat.posted(reply, where, [ts] if ts else [])
 
     async def hear(event: dict[str, Any]) -> None:
-        generator.delay = dice.uniform(0, SLOWEST_REPLY)
+        generator.delay = rng.uniform(0, SLOWEST_REPLY)
         message = message_of(event)
         known = asyncio.ensure_future(chat.hear(message, heard=lambda: tell(ack=message.id)))
         reply = await known
@@ -120,7 +122,7 @@ def message_of(event: dict[str, Any]) -> Message:
 @dataclass
 class Platform:
     url: str
-    dice: random.Random
+    rng: random.Random
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     deleted: dict[str, bool] = field(default_factory=dict)
@@ -130,7 +132,7 @@ class Platform:
 
     async def run(self, kills: int) -> None:
         while self.kills < kills:
-            await self._live(self.dice.uniform(*LIFETIME), kill=True)
+            await self._live(self.rng.uniform(*LIFETIME), kill=True)
             self.kills += 1
             if self.kills % 20 == 0:
                 print(f"{self.kills} kills, {len(self.said)} messages, {len(self.posts)} posts", flush=True)
@@ -153,7 +155,7 @@ class Platform:
         while time.monotonic() < ends:
             if kill:
                 self._talk(process)
-            await asyncio.sleep(self.dice.expovariate(MESSAGES_A_SECOND) if kill else 0.5)
+            await asyncio.sleep(self.rng.expovariate(MESSAGES_A_SECOND) if kill else 0.5)
             if not kill and self.acknowledged >= self.said.keys() and not self._open():
                 break
         if kill:
@@ -170,11 +172,11 @@ class Platform:
 
     def _talk(self, process: asyncio.subprocess.Process) -> None:
         number = len(self.said)
-        member = f"member{self.dice.randrange(MEMBERS)}"
+        member = f"member{self.rng.randrange(MEMBERS)}"
         event = {"id": f"m{number}", "author": member, "channel": f"dm-{member}", "text": f"word{number} it is"}
         self.said[f"m{number}"] = event | {"at": time.time()}
         self._send(process, self.said[f"m{number}"])
-        if self.dice.random() < DELETED:
+        if self.rng.random() < DELETED:
             self.deleted[f"m{number}"] = False
             self._send(process, {"delete": f"m{number}", "channel": event["channel"]})
 
@@ -197,7 +199,7 @@ class Platform:
             elif "post" in told:
                 ts = f"p{len(self.posts)}"
                 self.posts.append(told | {"ts": ts})
-                await asyncio.sleep(self.dice.uniform(0, 0.1))
+                await asyncio.sleep(self.rng.uniform(0, 0.1))
                 self._send(process, {"call": told["call"], "result": ts})
 
     def compare(self) -> dict[str, int]:

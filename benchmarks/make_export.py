@@ -56,21 +56,21 @@ def talk(count: int, chance: random.Random, *, busy: bool) -> Iterator[dict[str,
                 word = next(stock)
             said.append(word)
         text = " ".join(said)
-        dice = chance.random()
-        if dice < 0.03:
+        rng = chance.random()
+        if rng < 0.03:
             text += f" https://{said[0]}.example/{number}"
-        elif dice < 0.04:
+        elif rng < 0.04:
             text += f" write to {said[-1]}{number}@mail.example"
-        elif dice < 0.08:
+        elif rng < 0.08:
             text = f"<@{10**17 + people[0]}> **{said[0]}** {text}?"
-        elif dice < 0.09:
+        elif rng < 0.09:
             text = f"```py\n{text}\n```"
-        elif dice < 0.092:
+        elif rng < 0.092:
             text = "join the best server there is, everybody gets a free hat and a cake, hurry up and join now"
         id_ = str(((int(moment.timestamp() * 1000) - 1420070400000) << 22) + number % 4096)
         answers = ids[-1] if ids and chance.random() < 0.2 else None
         ids.append(id_)
-        yield message(id_, moment, names[author], author, text, answers, system=dice > 0.995, mentions=dice < 0.08)
+        yield message(id_, moment, names[author], author, text, answers, system=rng > 0.995, mentions=rng < 0.08)
 
 
 def message(

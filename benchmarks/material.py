@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from core.dialogue import Dialogue, Fault, read, render
+from core.dialogue import Dialogue, DialogueFault, read, render
 from core.generator import END_OF_TEXT, Adapter
 
 SMALL = {
@@ -34,7 +34,7 @@ SMALL = {
 
 def dialogues_of(path: Path) -> list[Dialogue]:
     with path.open(encoding="utf-8") as file:
-        return [found for found in read(file) if not isinstance(found, Fault)]
+        return [found for found in read(file) if not isinstance(found, DialogueFault)]
 
 
 def small_model(folder: Path, dialogues: Sequence[Dialogue], *, tokenizer: Path | None) -> Path:

@@ -121,7 +121,7 @@ def write_files(file: Path, dialogues: list[Dialogue], places: list[tuple[int, i
 def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: bool = False) -> Learned:
     learned = learn(
         [file],
-        shelf=AdapterRegistry(home / "adapters"),
+        registry=AdapterRegistry(home / "adapters"),
         run=home / "runs" / name,
         name=name,
         base="starter",

@@ -41,7 +41,7 @@ def place(number: int) -> Conversation:
     )
 
 
-def fill(engine: Engine, rows: int, dice: random.Random) -> None:
+def fill(engine: Engine, rows: int, rng: random.Random) -> None:
     """Insert so many messages, in large transactions."""
     places = [place(number) for number in range(CHANNELS * (THREADS + 1))]
     with engine.begin() as connection:
@@ -57,8 +57,8 @@ def fill(engine: Engine, rows: int, dice: random.Random) -> None:
         messages, posts = [], []
         for number in chunk:
             answer = number % 3 == 0 and number > 1
-            where = messages[-1]["conversation_id"] if answer and messages else dice.randrange(len(places)) + 1
-            member = dice.randrange(MEMBERS)
+            where = messages[-1]["conversation_id"] if answer and messages else rng.randrange(len(places)) + 1
+            member = rng.randrange(MEMBERS)
             messages.append(
                 {
                     "id": number,
@@ -70,7 +70,7 @@ def fill(engine: Engine, rows: int, dice: random.Random) -> None:
                     "place": number - answer,
                     "author": "person2" if answer else f"u{member}",
                     "author_name": "Person2" if answer else f"Member {member}",
-                    "text": " ".join(dice.choices(WORDS, k=dice.randint(3, 25))),
+                    "text": " ".join(rng.choices(WORDS, k=rng.randint(3, 25))),
                     "sent_at": START + number * STEP,
                     "from_bot": answer,
                     "reply_to": f"m{number - 1}" if answer else None,
@@ -97,35 +97,35 @@ def _chunks(rows: int, size: int) -> Iterator[range]:
     return (range(start, min(start + size, rows + 1)) for start in range(1, rows + 1, size))
 
 
-def said(number: int, dice: random.Random) -> Message:
+def said(number: int, rng: random.Random) -> Message:
     return Message(
-        conversation=place(dice.randrange(CHANNELS * (THREADS + 1))),
+        conversation=place(rng.randrange(CHANNELS * (THREADS + 1))),
         id=f"new{number}",
-        author=f"u{dice.randrange(MEMBERS)}",
+        author=f"u{rng.randrange(MEMBERS)}",
         author_name="Somebody New",
         text="what do you think of that",
         sent_at=datetime.now(UTC),
     )
 
 
-def measure(memory: Memory, rows: int, calls: int, dice: random.Random) -> None:
+def measure(memory: Memory, rows: int, calls: int, rng: random.Random) -> None:
     numbers = itertools.count()
 
     def answered() -> int:
-        return 3 * dice.randrange(1, rows // 3)
+        return 3 * rng.randrange(1, rows // 3)
 
     def reply() -> None:
-        row = memory.remember(said(next(numbers), dice))
+        row = memory.remember(said(next(numbers), rng))
         memory.remember_reply("I like it.", answers=row or 1, sent_at=datetime.now(UTC), adapter=None, details={})
 
     asked: dict[str, Callable[[], Any]] = {
-        "remember": lambda: memory.remember(said(next(numbers), dice)),
+        "remember": lambda: memory.remember(said(next(numbers), rng)),
         "remember and reply": reply,
-        "window of 40": lambda: memory.window(place(dice.randrange(CHANNELS)), limit=40),
+        "window of 40": lambda: memory.window(place(rng.randrange(CHANNELS)), limit=40),
         "reply chain": lambda: memory.chain(answered(), 40),
         "reply by its post": lambda: memory.reply_of(place(0), f"p{answered()}"),
-        "member by name": lambda: memory.find_members(f"Member {dice.randrange(MEMBERS)}"),
-        "all of a member (my-data)": lambda: memory.export("test", f"u{dice.randrange(MEMBERS)}"),
+        "member by name": lambda: memory.find_members(f"Member {rng.randrange(MEMBERS)}"),
+        "all of a member (my-data)": lambda: memory.export("test", f"u{rng.randrange(MEMBERS)}"),
     }
     for name, ask in asked.items():
         times = sorted(timed(ask) for _ in range(calls))
@@ -133,7 +133,7 @@ def measure(memory: Memory, rows: int, calls: int, dice: random.Random) -> None:
             f"| {name} | {statistics.median(times):.1f} | {times[int(0.99 * (calls - 1))]:.1f} | {times[-1]:.1f} |",
             flush=True,
         )
-    alone = sorted(timed(lambda: memory.forget("test", f"u{dice.randrange(MEMBERS)}")) for _ in range(5))
+    alone = sorted(timed(lambda: memory.forget("test", f"u{rng.randrange(MEMBERS)}")) for _ in range(5))
     print(f"| forget a member | {statistics.median(alone):.0f} | – | {alone[-1]:.0f} |", flush=True)
 
 
@@ -144,14 +144,14 @@ def timed(work: Callable[[], Any]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def delete(memory: Memory, rows: int, dice: random.Random) -> None:
+def delete(memory: Memory, rows: int, rng: random.Random) -> None:
     """Retention takes the oldest `rows` messages while a bot writes."""
     over, waits = threading.Event(), list[float]()
 
     def write() -> None:
         number = itertools.count(10**9)
         while not over.wait(0.5):
-            waits.append(timed(lambda: memory.remember(said(next(number), dice))))
+            waits.append(timed(lambda: memory.remember(said(next(number), rng))))
 
     writing = threading.Thread(target=write)
     writing.start()
@@ -179,17 +179,17 @@ def main() -> None:
     parser.add_argument("--delete", type=int, default=1_000_000, help="rows that retention takes, half of all at most")
     options = parser.parse_args()
     for rows in options.rows:
-        dice = random.Random(rows)
+        rng = random.Random(rows)
         with tempfile.TemporaryDirectory() as folder:
             url = (options.url or f"sqlite:///{folder}/person2.db").replace("{rows}", str(rows))
             memory = open_memory(url)
             began = time.perf_counter()
             with memory.borrowed() as engine:
-                fill(engine, rows, dice)
+                fill(engine, rows, rng)
             print(f"\n{rows:,} messages (filled in {time.perf_counter() - began:.0f} s)\n")
             print("| milliseconds | median | 99 % | slowest |\n|---|---|---|---|", flush=True)
-            measure(memory, rows, options.calls, dice)
-            delete(memory, min(options.delete, rows // 2), dice)
+            measure(memory, rows, options.calls, rng)
+            delete(memory, min(options.delete, rows // 2), rng)
             memory.close()
 
 

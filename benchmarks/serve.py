@@ -26,7 +26,7 @@ import torch
 from benchmarks.material import dialogues_of, random_adapter, small_model
 from benchmarks.peers import Peer, installed
 from core.generator import Adapter, Sampling, engine
-from core.generator.benchmark import REPLY_TOKENS, Figures, fitting, replay
+from core.generator.benchmark import REPLY_TOKENS, BenchResult, fitting, replay
 from core.generator.engine import Engine
 
 MANY = 32
@@ -95,7 +95,7 @@ async def _compare(
     figures: dict[str, Any] = {"engine": made.status().device, "missing": missing}
     label = iter(range(10_000))
 
-    async def ours(prompts: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> Figures:
+    async def ours(prompts: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
         name = f"{next(label)}"
         return await replay(made, prompts, sampling=GREEDY, adapters=voices, label=name, clock=time.perf_counter)
 

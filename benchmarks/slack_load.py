@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from core.chat import ChatSettings
 from core.memory import open_memory
 from tests.bots.slack_talk import Talk, talk
@@ -127,7 +127,7 @@ class Asking:
 
 @contextlib.asynccontextmanager
 async def running(
-    transport: str, server: SlackServer, timeouts: Timeouts
+    transport: str, server: SlackServer, timeouts: SlackTimeouts
 ) -> AsyncIterator[tuple[Talk, Asking, Result]]:
     result = Result()
     server.pauses = (0.5, 5.0, 20.0)
@@ -156,7 +156,7 @@ async def crowd(transport: str, *, channels: int, mentions: int, seconds: float)
     """So many mentions in each of so many channels within so many seconds, behind Slack's limits at their real pace."""
     server = SlackServer(transport)
     server.limits = Limits()
-    async with running(transport, server, Timeouts()) as (_, asking, result):
+    async with running(transport, server, SlackTimeouts()) as (_, asking, result):
         order = [(channel, number) for channel in range(channels) for number in range(mentions)]
         random.Random(1).shuffle(order)
         began = time.monotonic()
@@ -174,7 +174,7 @@ async def outage(transport: str, *, minutes: float) -> Result:
     """Slack refuses every call for so long, in real time, while a question comes every two seconds."""
     server = SlackServer(transport)
     server.limits = Limits()
-    async with running(transport, server, Timeouts()) as (_, asking, result):
+    async with running(transport, server, SlackTimeouts()) as (_, asking, result):
         await asking.ask("before", channel="C0", user="U0")
         server.refusing = "service_unavailable"
         end, number = time.monotonic() + minutes * 60, 0
@@ -199,21 +199,21 @@ VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def mutated(payload: Any, dice: random.Random) -> Any:
+def mutated(payload: Any, rng: random.Random) -> Any:
     """The payload with one to four of its parts replaced, removed, doubled or nested."""
     payload = copy.deepcopy(payload)
-    for _ in range(dice.randint(1, 4)):
+    for _ in range(rng.randint(1, 4)):
         places = list(_places(payload))
         if not places:
             break
-        holder, key = dice.choice(places)
-        match dice.randrange(5):
+        holder, key = rng.choice(places)
+        match rng.randrange(5):
             case 0 | 1:
-                holder[key] = copy.deepcopy(dice.choice(VALUES))
+                holder[key] = copy.deepcopy(rng.choice(VALUES))
             case 2 if isinstance(holder, dict):
                 del holder[key]
             case 3:
-                holder[key] = [copy.deepcopy(holder[key]) for _ in range(dice.randint(1, 3))]
+                holder[key] = [copy.deepcopy(holder[key]) for _ in range(rng.randint(1, 3))]
             case _:
                 holder[key] = {str(key): holder[key]}
     return payload
@@ -283,15 +283,15 @@ def payloads() -> list[tuple[str, Json]]:
 async def mutations(transport: str, *, events: int) -> Result:
     """So many payloads with something wrong in them, and an honest question after every twenty."""
     server = SlackServer(transport)
-    hasty = Timeouts(between_posts=0.0, reply=60.0, notice=5.0)
-    dice, kinds = random.Random(7), payloads()
+    hasty = SlackTimeouts(between_posts=0.0, reply=60.0, notice=5.0)
+    rng, kinds = random.Random(7), payloads()
     async with running(transport, server, hasty) as (t, asking, result):
         refused = 0
 
         async def send(number: int) -> None:
             nonlocal refused
-            kind, payload = dice.choice(kinds)
-            body = mutated(payload, dice)
+            kind, payload = rng.choice(kinds)
+            body = mutated(payload, rng)
             if isinstance(body, dict) and kind == "events_api":
                 body.setdefault("event_id", f"Ev{number}")
             refused += await t.slack.offers_anything(kind, body) is None

@@ -18,12 +18,12 @@ from core.dialogue import one_line
 from core.errors import Person2Error
 from core.messages import Conversation, Kind, Message
 
-HOME = Conversation(platform="terminal", channel="terminal", kind=Kind.DIRECT)
+DEFAULT_CONVERSATION = Conversation(platform="terminal", channel="terminal", kind=Kind.DIRECT)
 
 
-def apart() -> Conversation:
+def new_conversation() -> Conversation:
     """A conversation in which nothing was said yet: what comes of a seed must not depend on earlier talk."""
-    return replace(HOME, channel=f"terminal-{secrets.token_hex(8)}")
+    return replace(DEFAULT_CONVERSATION, channel=f"terminal-{secrets.token_hex(8)}")
 
 
 LINE_LIMIT = 100_000
@@ -44,7 +44,7 @@ class Terminal:
         sink: TextIO,
         notes: TextIO,
         interactive: bool,
-        conversation: Conversation = HOME,
+        conversation: Conversation = DEFAULT_CONVERSATION,
     ) -> None:
         self._chat = chat
         self._commands = commands

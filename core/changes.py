@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from core import dialogue
+from core.bounded_dict import BoundedDict
 from core.locks import Locks
 from core.memory import Memory, Removed
 from core.messages import Conversation, Message
 from core.pending import PendingReplies
-from core.recent import Recent
 
 
 class Changes:
@@ -22,7 +22,7 @@ class Changes:
         self._pending = pending
         self._clock = clock
         self._locks = Locks()
-        self._removed: Recent[None] = Recent()
+        self._removed: BoundedDict[None] = BoundedDict()
         """Messages deleted on the platform, in case the deletion overtakes the message."""
 
     def ingest(self, conversation: Conversation) -> asyncio.Lock:

@@ -28,11 +28,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from core import dialogue, notices, policy
-from core.attention import Attention
+from core.activity import ActivityTracker
 from core.blocked_words import BlockedWords
 from core.bursts import Bursts
 from core.changes import Changes
-from core.composer import Composer, VoiceFailed, VoiceOf
+from core.composer import AdapterFailed, Composer, SelectAdapter
+from core.forgotten import Forgotten, Hash
 from core.generator import Generator, Sampling
 from core.lookups import Lookups
 from core.memory import ChannelSettings, Memory, Remembered, Unanswered
@@ -56,6 +57,8 @@ class ChatSettings:
     rules: policy.Rules = field(default_factory=policy.Rules)
     blocked: BlockedWords | None = None
     """What must not be said."""
+    people_hash: Hash | None = None
+    """The keyed hash by which members who were forgotten, and their names, are recognised."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
@@ -74,9 +77,9 @@ class Chat:
         *,
         memory: Memory,
         generator: Generator,
-        voice: VoiceOf,
+        select_adapter: SelectAdapter,
         settings: ChatSettings,
-        voice_failed: VoiceFailed | None = None,
+        adapter_failed: AdapterFailed | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -85,24 +88,28 @@ class Chat:
         self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
+        forgotten = Forgotten(memory, settings.people_hash) if settings.people_hash is not None else None
         composer = Composer(
             memory=memory,
             generator=generator,
-            voice=voice,
-            voice_failed=voice_failed,
+            select_adapter=select_adapter,
+            adapter_failed=adapter_failed,
             sampling=settings.sampling,
             persona=settings.persona,
             blocked=settings.blocked,
+            forgotten=forgotten,
             rng=self._rng,
             clock=clock,
         )
         self._responder = Responder(memory=memory, composer=composer, clock=clock)
         self._pending = self._responder.pending
         self._lookups = Lookups(memory)
-        self._attention = Attention(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
+        self._activity = ActivityTracker(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
         self._bursts = Bursts(settings.burst)
         self._changes = changes = Changes(memory, self._pending, clock)
-        self._openings = Openings(memory, self._attention, changes, retention_days=settings.retention_days, clock=clock)
+        self._openings = Openings(
+            memory, self._activity, changes, retention_days=settings.retention_days, forgotten=forgotten, clock=clock
+        )
         self.reset, self.reworded, self.removed = changes.reset, changes.reworded, changes.removed
         self.closed, self.moved = changes.closed, changes.moved
         self.feedback, self.reply_of = changes.feedback, changes.reply_of
@@ -138,8 +145,8 @@ class Chat:
             chosen, message = await self._looked_up(message)
             if self._changes.was_removed(message):
                 return None
-            self._attention.heard(message)
-            decision = self._attention.decide(message, chosen)
+            self._activity.heard(message)
+            decision = self._activity.decide(message, chosen)
             if decision.why is Why.EMPTY:
                 return self._wordless(message, chosen)
             if decision.why is Why.NO_DIRECT and not self.draining:
@@ -170,8 +177,8 @@ class Chat:
         elif not decision.answer:
             return None
         if why is Why.AMBIENT:
-            self._attention.answers_unasked(message)
-        elif not self.draining and self._attention.too_fast(message):
+            self._activity.answers_unasked(message)
+        elif not self.draining and self._activity.too_fast(message):
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=why, thinking=thinking, opening=opening)
 
@@ -188,14 +195,14 @@ class Chat:
             return None
         async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
-            if not self._attention.allowed(message, chosen) or self._changes.was_removed(message):
+            if not self._activity.allowed(message, chosen) or self._changes.was_removed(message):
                 return None
             known = await asyncio.to_thread(self.memory.edit_message, message)
             recent = self._clock() - message.sent_at <= ANSWER_WITHIN
             named = message.mentions_bot or message.replies_to_bot
             if not named or (known is None and not recent) or (known is not None and known[1]):
                 return None
-            decision = self._attention.decide(message, chosen)
+            decision = self._activity.decide(message, chosen)
             if not decision.answer:
                 return None
             if known is None:  # a picture that was given words
@@ -205,7 +212,7 @@ class Chat:
                 await asyncio.to_thread(self.memory.ask, row, str(decision.why))
         if row is None:
             return None
-        if not self.draining and self._attention.too_fast(message):
+        if not self.draining and self._activity.too_fast(message):
             return await self._responder.give_up(row, self._responder.notice(notices.TOO_FAST, message))
         return await self._answer(message, row, chosen, why=decision.why, thinking=thinking, opening=opening)
 
@@ -223,9 +230,9 @@ class Chat:
             return Reply(text=notices.NO_QUESTION, notice=True)
         async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
-            if not self._attention.allowed(message, chosen):
+            if not self._activity.allowed(message, chosen):
                 return Reply(text=notices.NOT_ALLOWED, notice=True)
-            self._attention.heard(message)
+            self._activity.heard(message)
             row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
             return None
@@ -235,7 +242,7 @@ class Chat:
             message = await self._lookups.complete(message, row, complete)
         if self.draining:
             return await self._responder.give_up(row, Reply(text=notices.RESTARTING, answers=message.id, notice=True))
-        if self._attention.too_fast(message):
+        if self._activity.too_fast(message):
             return await self._responder.give_up(row, Reply(text=notices.TOO_FAST, answers=message.id, notice=True))
         return await self._answer(message, row, chosen, why=Why.COMMAND, thinking=thinking)
 
@@ -258,7 +265,7 @@ class Chat:
         """
         where = asker.conversation
         chosen = await asyncio.to_thread(self.memory.channel_settings, where)
-        if not self._attention.allowed(asker, chosen):
+        if not self._activity.allowed(asker, chosen):
             return Reply(text=notices.NOT_ALLOWED, notice=True), ()
         async with self._changes.ingest(where):
             pass  # a question said just before is to be found
@@ -279,14 +286,14 @@ class Chat:
             return Reply(text=notices.NOT_YOURS, notice=True), ()
         if self.draining:
             return Reply(text=notices.RESTARTING, notice=True), ()
-        if self._attention.too_fast(asker):
+        if self._activity.too_fast(asker):
             return Reply(text=notices.TOO_FAST, notice=True), ()
         reply, replaced = await self._responder.again(found, chosen, thinking=thinking)
         return reply or Reply(text=notices.DELETED, notice=True), replaced
 
     def known_as(self, platform: str, name: str) -> None:
         """The name under which a platform shows the bot: where a channel wants it, it answers to that."""
-        self._attention.known_as(platform, name)
+        self._activity.known_as(platform, name)
 
     def typing(self, conversation: Conversation, member: str) -> None:
         """A member is typing: what they said a moment ago waits for the rest."""
@@ -311,7 +318,7 @@ class Chat:
 
         async def chosen() -> ChannelSettings | None:
             here = await asyncio.to_thread(self.memory.channel_settings, question.message.conversation)
-            return here if self._attention.allowed(question.message, here) else None
+            return here if self._activity.allowed(question.message, here) else None
 
         return await self._responder.resume(question, chosen, thinking=thinking)
 
@@ -348,7 +355,7 @@ class Chat:
         seen = bool(posts) if stands is None else stands
         await self._responder.posted(reply.row, conversation, posts, stands=seen)
         if seen:
-            self._attention.posted(reply.question.conversation if reply.question else conversation)
+            self._activity.posted(reply.question.conversation if reply.question else conversation)
 
     # Inside
 
@@ -391,9 +398,9 @@ class Chat:
     def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
         """A bare mention, a picture, a sticker: say that we read text, where we may speak and were addressed."""
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
-        if not addressed or self.draining or not self._attention.allowed(message, chosen):
+        if not addressed or self.draining or not self._activity.allowed(message, chosen):
             return None
-        return None if self._attention.too_fast(message) else self._responder.notice(notices.WORDLESS, message)
+        return None if self._activity.too_fast(message) else self._responder.notice(notices.WORDLESS, message)
 
     async def _answer(
         self,

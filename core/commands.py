@@ -1,6 +1,6 @@
 """One table of commands, run the same on every platform: a bot only carries the words in and the answer out.
 
-Knows chat, memory and the shelf by their faces; knows no slash-command payload, no button, no markup.
+Knows chat, memory and the registry by their faces; knows no slash-command payload, no button, no markup.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Any
 
 from core import notices
+from core.attachments import Attachment as Attachment  # for the bots, which know commands only
+from core.attachments import attachment_of
 from core.chat import Chat
 from core.dialogue import one_line
 from core.failures import log_failure
 from core.generator.persona import LONGEST
-from core.handover import Attachment as Attachment  # for the bots, which know commands only
-from core.handover import attachment_of
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
 from core.policy import Answers
@@ -125,8 +125,8 @@ class Commands:
     chat: Chat
     started_at: datetime
     clock: Callable[[], datetime]
-    voices: Callable[[], tuple[str, ...]] = tuple
-    """Ids of the adapters on the shelf."""
+    adapters: Callable[[], tuple[str, ...]] = tuple
+    """Ids of the adapters in the registry."""
     forget: Callable[[str, str], str] | None = None
     """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
     stored: Callable[[str, str], dict[str, Any]] | None = None
@@ -214,7 +214,7 @@ class Commands:
     async def _voice(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
-        voices = ("current", "none", *await asyncio.to_thread(self.voices))
+        voices = ("current", "none", *await asyncio.to_thread(self.adapters))
         wanted = one_line(invocation.argument)
         if not wanted:
             return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(voices)}.")
@@ -286,7 +286,7 @@ class Commands:
             setting = _setting(name, value)
         except ValueError as error:
             return Answer(text=str(error))
-        if name == "voice" and setting not in (None, "none", *await asyncio.to_thread(self.voices)):
+        if name == "voice" and setting not in (None, "none", *await asyncio.to_thread(self.adapters)):
             return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
         chosen = await self._change(invocation, **{_FIELDS[name]: setting})
         return Answer(text=f"Changed. Settings here: {_described(chosen)}.")

@@ -14,14 +14,15 @@ from typing import TypeAlias
 from core import dialogue, notices, policy, replies, reranking
 from core.blocked_words import BlockedWords
 from core.errors import NumericalError
+from core.forgotten import Forgotten
 from core.generator import Adapter, Completion, Generator, Sampling
 from core.memory import ChannelSettings, Memory, Remembered
 from core.messages import Conversation, Kind, Message, Reply
 
-VoiceOf: TypeAlias = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
+SelectAdapter: TypeAlias = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
 """Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
 
-VoiceFailed: TypeAlias = Callable[[Adapter, Exception], Awaitable[None]]
+AdapterFailed: TypeAlias = Callable[[Adapter, Exception], Awaitable[None]]
 """Told of an adapter whose numbers overflow, so that another one speaks."""
 
 WINDOW = 40
@@ -30,7 +31,7 @@ WINDOW = 40
 ATTEMPTS = 3
 """Generations before a plain sentence takes the place of empty or copied replies, and before one that mismatches the
 feeling of what was said is posted all the same."""
-WARMER = 0.3
+TEMPERATURE_STEP = 0.3
 """Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
 choices."""
 
@@ -41,21 +42,23 @@ class Composer:
         *,
         memory: Memory,
         generator: Generator,
-        voice: VoiceOf,
-        voice_failed: VoiceFailed | None = None,
+        select_adapter: SelectAdapter,
+        adapter_failed: AdapterFailed | None = None,
         sampling: Sampling,
         persona: str = "",
         blocked: BlockedWords | None = None,
+        forgotten: Forgotten | None = None,
         rng: random.Random,
         clock: Callable[[], datetime],
     ) -> None:
         self._memory = memory
         self._generator = generator
-        self._voice = voice
-        self._voice_failed = voice_failed
+        self._select_adapter = select_adapter
+        self._adapter_failed = adapter_failed
         self._sampling = sampling
         self._persona = persona
         self._blocked = blocked
+        self._forgotten = forgotten
         self._rng = rng
         self._clock = clock
 
@@ -76,7 +79,7 @@ class Composer:
         budget = self._generator.context_length - sampling.max_new_tokens
         kept = await asyncio.to_thread(dialogue.fit, turns, budget=budget, count=self._generator.count_tokens)
         given = await asyncio.to_thread(self._memory.answers, row) if replacing is not None else []
-        request = _Request(
+        request = _DrawRequest(
             prompt=dialogue.prompt(kept),
             conversation=message.conversation,
             voice=chosen.voice,
@@ -89,7 +92,7 @@ class Composer:
         )
         drawn = await self._draw(request)
         if not isinstance(drawn, _Drawn):
-            notice = message.conversation.kind is Kind.CHANNEL or drawn is _Silence.BLOCKED
+            notice = message.conversation.kind is Kind.CHANNEL or drawn is _Fallback.BLOCKED
             return Reply(text=drawn, answers=message.id, notice=notice, question=message)
         completion = drawn.completion
         details: dict[str, str | int | float] = {
@@ -127,9 +130,9 @@ class Composer:
             question=message,
         )
 
-    async def _draw(self, request: "_Request") -> "_Drawn | _Silence":
+    async def _draw(self, request: "_DrawRequest") -> "_Drawn | _Fallback":
         """The best candidate that may be posted; drawn again, warmer, where the best was given before, takes a feeling
-        for its opposite or says a blocked word, and kept where nothing better comes but for the last. What is said
+        for its opposite or says what is blocked, and kept where nothing better comes but for the last. What is said
         instead where nothing may be posted."""
         sampling, kept, was_blocked = request.sampling, None, False
         best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
@@ -140,7 +143,7 @@ class Composer:
             found = reranking.scored(request.prompt, completion.candidates)
             for candidate, _ in found:
                 text = replies.clean(replies.addressed(candidate.text, request.asker), said=request.said)
-                if text and self._blocked is not None and self._blocked.find(text) is not None:
+                if text and await self._is_blocked(text, request.conversation.platform):
                     was_blocked = True
                     continue
                 fits = (
@@ -152,14 +155,20 @@ class Composer:
             if best and all(best):
                 break
             if request.given or kept is not None or was_blocked:
-                sampling = replace(sampling, temperature=sampling.temperature + WARMER)
+                sampling = replace(sampling, temperature=sampling.temperature + TEMPERATURE_STEP)
         if kept is None:
-            return _Silence.BLOCKED if was_blocked else _Silence.WORDLESS
+            return _Fallback.BLOCKED if was_blocked else _Fallback.WORDLESS
         return kept
 
-    async def _generate(self, request: "_Request", sampling: Sampling) -> Completion | None:
+    async def _is_blocked(self, text: str, platform: str) -> bool:
+        """Whether a text says a word of the operator's list, or the name of a member who was forgotten."""
+        if self._blocked is not None and self._blocked.find(text) is not None:
+            return True
+        return self._forgotten is not None and await asyncio.to_thread(self._forgotten.names_somebody, text, platform)
+
+    async def _generate(self, request: "_DrawRequest", sampling: Sampling) -> Completion | None:
         """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""
-        adapter = await self._voice(request.conversation, request.voice)
+        adapter = await self._select_adapter(request.conversation, request.voice)
         try:
             return await self._generator.generate(
                 request.prompt,
@@ -169,9 +178,9 @@ class Composer:
                 persona=request.persona,
             )
         except NumericalError as error:
-            if adapter is None or self._voice_failed is None:
+            if adapter is None or self._adapter_failed is None:
                 raise
-            await self._voice_failed(adapter, error)
+            await self._adapter_failed(adapter, error)
             return None
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:
@@ -199,7 +208,7 @@ class Composer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
+class _DrawRequest:
     """What is asked of the generator, and what its answer may not be."""
 
     prompt: str
@@ -223,7 +232,7 @@ class _Drawn:
     """The candidates it was chosen from, for “why?”."""
 
 
-class _Silence(StrEnum):
+class _Fallback(StrEnum):
     """What is said where nothing that was drawn may be."""
 
     WORDLESS = replies.LOST_FOR_WORDS

@@ -48,7 +48,7 @@ Dialogue: TypeAlias = tuple[Turn, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class DialogueFault:
     """Something wrong in a dialogue file; the rest of the file is still read."""
 
     line: int
@@ -164,8 +164,8 @@ def _tail(turn: Turn, *, budget: int, count: Callable[[str], int]) -> Turn:
     return Turn(turn.speaker, one_line(end) or turn.text[-1])
 
 
-def read(lines: Iterable[str]) -> Iterator[Dialogue | Fault]:
-    """Dialogues of a file, in order, with a Fault wherever a line breaks the format; never raises.
+def read(lines: Iterable[str]) -> Iterator[Dialogue | DialogueFault]:
+    """Dialogues of a file, in order, with a DialogueFault wherever a line breaks the format; never raises.
 
     A line without a tag is left out. Adjacent turns of one speaker are joined. A dialogue in which only one side
     speaks is left out. Each is reported at its line, and everything else is kept.
@@ -174,9 +174,9 @@ def read(lines: Iterable[str]) -> Iterator[Dialogue | Fault]:
     start = 0
     number = 0
 
-    def finish() -> Iterator[Dialogue | Fault]:
+    def finish() -> Iterator[Dialogue | DialogueFault]:
         if len({turn.speaker for turn in turns}) == 1:
-            yield Fault(line=start, reason=f"only {turns[0].speaker} speaks in this dialogue")
+            yield DialogueFault(line=start, reason=f"only {turns[0].speaker} speaks in this dialogue")
         elif turns:
             yield merge(turns)
         turns.clear()
@@ -188,14 +188,14 @@ def read(lines: Iterable[str]) -> Iterator[Dialogue | Fault]:
             continue
         tagged = _TAGGED.match(line)
         if tagged is None:
-            yield Fault(line=number, reason="no Person1: or Person2: tag at the start of the line")
+            yield DialogueFault(line=number, reason="no Person1: or Person2: tag at the start of the line")
             continue
         speaker, text = Speaker(tagged[1]), one_line(tagged[2])
         if not text:
-            yield Fault(line=number, reason=f"{speaker} says nothing")
+            yield DialogueFault(line=number, reason=f"{speaker} says nothing")
             continue
         if turns and turns[-1].speaker is speaker:
-            yield Fault(line=number, reason=f"two turns running by {speaker}")
+            yield DialogueFault(line=number, reason=f"two turns running by {speaker}")
         if not turns:
             start = number
         turns.append(Turn(speaker, text))

@@ -73,9 +73,6 @@ class PermanentPlatformError(PlatformError):
     pass
 
 
-Refused = PermanentPlatformError  # its earlier name
-
-
 def reason(error: BaseException) -> str:
     """Why the operating system refused, in a few words: an OSError without `strerror` still has something to say."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -3,9 +3,9 @@
 import logging
 import traceback
 
-from core.recent import Recent
+from core.bounded_dict import BoundedDict
 
-_seen: Recent[None] = Recent(1000)
+_seen: BoundedDict[None] = BoundedDict(1000)
 
 
 def log_failure(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:

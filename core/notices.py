@@ -6,9 +6,9 @@ They say what a member can do. What the operator needs to know (addresses, setti
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from core.bounded_dict import BoundedDict
 from core.errors import Overloaded, Unavailable
 from core.messages import Message
-from core.recent import Recent
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -46,7 +46,7 @@ class Notices:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._told: Recent[datetime] = Recent()
+        self._told: BoundedDict[datetime] = BoundedDict()
 
     def may_say(self, text: str, to: Message) -> bool:
         """Whether this notice may be posted now, in answer to a message; if so it counts as posted."""

@@ -14,12 +14,12 @@ from functools import cache
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-FELT = 0.1
+MIN_SENTIMENT = 0.1
 """VADER's sum of a line, from -1 to 1, from which on it is a feeling. VADER's own bound is 0.05; "I can't pay my rent."
 has 0.08."""
-SHORT = 20
+MAX_WORDS = 20
 """Words of a reply that is judged, at most: a longer one may well be sorry for one thing and glad of another."""
-UNFELT = ("friend", "friends", "help", "helps", "hope", "hopes")
+NEUTRAL_WORDS = ("friend", "friends", "help", "helps", "hope", "hopes")
 """Good in the lexicon, and said in sorrow as often as in joy: "I miss my friends.", "I hope she comes back."."""
 
 _GLAD = re.compile(
@@ -38,10 +38,10 @@ _SORRY = re.compile(
 def mismatch(line: str, reply: str) -> bool:
     """Whether a reply is glad of what somebody is sad about, or sorry for what they are glad of."""
     glad, sorry = _GLAD.search(reply), _SORRY.search(reply)
-    if "?" in line or len(reply.split()) > SHORT or not (glad or sorry):
+    if "?" in line or len(reply.split()) > MAX_WORDS or not (glad or sorry):
         return False
     felt = sentiment(line)
-    return (felt <= -FELT and glad is not None) or (felt >= FELT and sorry is not None)
+    return (felt <= -MIN_SENTIMENT and glad is not None) or (felt >= MIN_SENTIMENT and sorry is not None)
 
 
 def sentiment(line: str) -> float:
@@ -53,6 +53,6 @@ def sentiment(line: str) -> float:
 @cache
 def _analyzer() -> SentimentIntensityAnalyzer:
     analyzer = SentimentIntensityAnalyzer()
-    for word in UNFELT:
+    for word in NEUTRAL_WORDS:
         analyzer.lexicon.pop(word, None)
     return analyzer

@@ -23,7 +23,7 @@ from core.policy import Rules
 
 log = logging.getLogger(__name__)
 
-WITHOUT_PREFIX = frozenset(
+UNPREFIXED = frozenset(
     {
         "database_url",
         "base_model",
@@ -50,7 +50,7 @@ WITHOUT_PREFIX = frozenset(
 )
 """Settings that had no prefix once and are still read without it."""
 
-SOMEBODY_ELSES = frozenset({"DATABASE_URL"})
+ENV_FILE_ONLY = frozenset({"DATABASE_URL"})
 """Old names that are read from `.env` only: in the environment they may belong to another program, whose database must
 not be migrated."""
 
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     base_model: str = Field(
         default="starter", description="starter, smollm2, a hub name such as gpt2, a folder or a .gguf file"
     )
-    adapter: str = Field(default="current", description="current, an id from the shelf, a folder, or none")
+    adapter: str = Field(default="current", description="current, an adapter's id, a folder, or none")
     persona: str = Field(
         default="",
         description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.home / 'person2.db'}"
 
     @property
-    def shelf(self) -> Path:
+    def adapters_folder(self) -> Path:
         """Where adapters are kept."""
         return self.home / "adapters"
 
@@ -265,9 +265,9 @@ class _Variables(PydanticBaseSettingsSource):
         found: dict[str, str] = {}
         for field in self.settings_cls.model_fields:
             sources = [environment.get(variable(field)), file.get(variable(field))]
-            if field in WITHOUT_PREFIX:
+            if field in UNPREFIXED:
                 old = field.upper()
-                sources += [None if old in SOMEBODY_ELSES else environment.get(old), file.get(old)]
+                sources += [None if old in ENV_FILE_ONLY else environment.get(old), file.get(old)]
             value = next(filter(None, sources), None)
             if value is not None:
                 found[field] = value
@@ -290,11 +290,11 @@ def _warn_of_old_names() -> None:
     environment, file = _environment(), _file()
     old = {
         field.upper(): variable(field)
-        for field in WITHOUT_PREFIX
+        for field in UNPREFIXED
         if not (environment.get(variable(field)) or file.get(variable(field)))
         and (environment.get(field.upper()) or file.get(field.upper()))
     }
-    unread = [name for name in old if name in SOMEBODY_ELSES and not file.get(name)]
+    unread = [name for name in old if name in ENV_FILE_ONLY and not file.get(name)]
     for name in unread:
         log.info("%s in the environment is not read: it may be another program's; ours is %s", name, old.pop(name))
     if old:

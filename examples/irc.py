@@ -24,14 +24,14 @@ from core.failures import log_failure
 from core.messages import Conversation, Kind, Message, Reply
 from core.notices import BROKEN
 from core.settings import load_settings
-from person2.logs import set_up_logging
-from person2.wiring import open_house
+from person2.app import open_app
+from person2.logging import set_up_logging
 
 log = logging.getLogger("irc")
 
 LIMIT = 400
 """Bytes of a line's text: the 512 of RFC 2812, section 2.3, less the prefix that the server adds for its readers."""
-MOST_LINES = 5  # of one answer: who sends many at once is thrown out for flooding
+MAX_LINES = 5  # of one answer: who sends many at once is thrown out for flooding
 SILENCE = 300.0  # seconds until the server is taken for gone; servers ask idle clients every few minutes
 WAITS = (2.0, 5.0, 15.0, 60.0, 300.0)  # seconds before connecting again, longer the more often it failed
 
@@ -59,7 +59,7 @@ def to_lines(text: str, *, nicks: Iterable[str] = ()) -> list[str]:
     for nick in nicks:
         text = re.sub(rf"(?<!\w){re.escape(nick[:1])}(?={re.escape(nick[1:])}(?!\w))", "\\g<0>\u200b", text, flags=re.I)
     text = re.sub(r"[\x00-\x1f\x7f`]+", " ", " | ".join(text.splitlines()))
-    return replies.split(text, limit=LIMIT if text.isascii() else LIMIT // 4)[:MOST_LINES]
+    return replies.split(text, limit=LIMIT if text.isascii() else LIMIT // 4)[:MAX_LINES]
 
 
 @dataclass
@@ -155,8 +155,8 @@ async def main() -> None:
     options.add_argument("--channel", dest="channels", action="append", default=[], metavar="#NAME")
     chosen = vars(options.parse_args())
     set_up_logging(settings := load_settings())
-    async with open_house(settings, prefix="!") as house:
-        await IrcBot(house.chat, house.commands, password=os.environ.get("IRC_PASSWORD", ""), **chosen).run()
+    async with open_app(settings, prefix="!") as app:
+        await IrcBot(app.chat, app.commands, password=os.environ.get("IRC_PASSWORD", ""), **chosen).run()
 
 
 if __name__ == "__main__":

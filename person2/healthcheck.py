@@ -28,12 +28,12 @@ STALE_SECONDS = 3 * BEAT_SECONDS
 RECORD_BYTES = 512
 """A heartbeat is one block of this size, written in one call, so that a reader never sees half of it."""
 
-MOST_BOTS = 100
+MAX_BOTS = 100
 """Bots of one platform on one home."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class HealthSource:
     """A running bot, as the health check asks it."""
 
     name: str
@@ -93,7 +93,7 @@ def heartbeats(home: Path, platform: str | None = None) -> list[Heartbeat]:
 
 
 async def beat(
-    home: Path, sources: Sequence[Source], *, notify: str | None = None, every: float = BEAT_SECONDS
+    home: Path, sources: Sequence[HealthSource], *, notify: str | None = None, every: float = BEAT_SECONDS
 ) -> None:
     """Until cancelled: write each bot's heartbeat, and reset systemd's watchdog (`notify` is NOTIFY_SOCKET).
 
@@ -103,7 +103,7 @@ async def beat(
     _tell(notify, "READY=1")
     with ExitStack() as stack:
         stack.callback(_tell, notify, "STOPPING=1")
-        files: list[tuple[Source, int]] = []
+        files: list[tuple[HealthSource, int]] = []
         while True:
             if not files:
                 try:
@@ -122,7 +122,7 @@ async def beat(
             await asyncio.sleep(every if connected else min(every, 1.0))
 
 
-def _status(sources: Iterable[Source], *, connected: bool) -> str:
+def _status(sources: Iterable[HealthSource], *, connected: bool) -> str:
     trouble = next((found for source in sources if (found := source.trouble())), None)
     return trouble or ("connected" if connected else "connecting")
 
@@ -134,14 +134,14 @@ def _claimed(home: Path, name: str) -> Iterator[int]:
     The lock on it ends with the process, so a bot that was killed leaves a file that the next one takes over.
     """
     folder(home).mkdir(parents=True, exist_ok=True)
-    for number in range(1, MOST_BOTS):
+    for number in range(1, MAX_BOTS):
         file = folder(home) / f"{name}.json" if number == 1 else folder(home) / f"{name}-{number}.json"
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         if try_lock(descriptor):
             break
         os.close(descriptor)
     else:
-        raise OSError(f"{MOST_BOTS} bots of {name} run on one home")
+        raise OSError(f"{MAX_BOTS} bots of {name} run on one home")
     try:
         yield descriptor
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, make_url
 
-from core.memory.opening import postgres_driver
+from core.memory.database import postgres_driver
 
 _WATCH = """
 import os, shutil, signal, sys

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from core.chat import Chat, ChatSettings
-from core.composer import VoiceOf
+from core.composer import SelectAdapter
 from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling
 from core.memory import Memory, open_memory
 from core.messages import Conversation, Kind, Message
@@ -100,7 +100,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def base_voice(conversation: Conversation, chosen: str | None) -> Adapter | None:
+async def base_alone(conversation: Conversation, chosen: str | None) -> Adapter | None:
     """The bare base model speaks everywhere."""
     return None
 
@@ -111,13 +111,13 @@ def chat(
     memory: Memory | None = None,
     settings: ChatSettings | None = None,
     clock: Callable[[], datetime] | None = None,
-    voice: VoiceOf | None = None,
+    select_adapter: SelectAdapter | None = None,
 ) -> Chat:
     """A chat over in-memory SQLite."""
     return Chat(
         memory=memory or open_memory("sqlite://"),
         generator=generator or FakeGenerator(),
-        voice=voice or base_voice,
+        select_adapter=select_adapter or base_alone,
         settings=settings or ChatSettings(),
         clock=clock or Clock(),
     )

@@ -77,7 +77,7 @@ def exercise() -> None:
     from core import atomic_io
     from core.generator.engine import memory
     from core.generator.engine.kernels import build
-    from person2 import talk
+    from person2.cli import bots
 
     with tempfile.TemporaryDirectory() as folder:
         descriptor = atomic_io.open_lock_of(Path(folder))
@@ -86,7 +86,7 @@ def exercise() -> None:
         atomic_io.flush_folder(Path(folder))
     assert memory.default_cache_mb() >= 1
     assert build.file_name(platform.machine(), platform.system()).endswith((".dll", ".dylib"))
-    talk._run(asyncio.sleep(0))
+    bots.run_until_stopped(asyncio.sleep(0))
 
 
 def main() -> None:

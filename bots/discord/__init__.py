@@ -5,7 +5,7 @@ Inside this package `import discord` is the library: imports are absolute. Nothi
     client.py        DiscordBot: logs in, and again whenever the connection ends; `check_credentials` for doctor
     events.py        what happens on each event
     messages.py      discord.Message → Message (pure)
-    proxies.py       what PluralKit and its like delete and post again
+    reposts.py       what PluralKit and its like delete and post again
     commands.py      the `/person2` group, context menus and buttons, built from the table of commands
     interactions.py  answers to those: at once, deferred, or as a normal message when it took too long
     sending.py       texts → posts, seen through rate limits and outages
@@ -18,6 +18,6 @@ Inside this package `import discord` is the library: imports are absolute. Nothi
 from bots.discord.client import DiscordBot, check_credentials
 from bots.discord.compat import point_at
 from bots.discord.messages import to_message
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 
-__all__ = ["DiscordBot", "Timeouts", "check_credentials", "point_at", "to_message"]
+__all__ = ["DiscordBot", "DiscordTimeouts", "check_credentials", "point_at", "to_message"]

@@ -15,11 +15,11 @@ import discord
 from discord import app_commands
 
 from bots.discord.compat import login_leniently, point_at, read_leniently, seconds_of
-from bots.discord.events import Client, EventHandlers
+from bots.discord.events import Client, DiscordEventHandlers
 from bots.discord.interactions import Interactions
 from bots.discord.pacing import Pacer
 from bots.discord.sending import Sender
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.chat import Chat
 from core.commands import Commands
 from core.errors import PermanentPlatformError, PlatformError
@@ -73,15 +73,15 @@ class DiscordBot:
         gateway_url: str | None = None,
         proxy: str | None = None,
         buttons: bool = False,
-        timeouts: Timeouts | None = None,
+        timeouts: DiscordTimeouts | None = None,
         post_health: PostHealth | None = None,
     ) -> None:
         self.chat = chat
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts = timeouts or DiscordTimeouts()
         self.post_health = post_health or PostHealth()
         self._pacer = Pacer()
         self.sender = Sender(self._connected, self.timeouts, self._pacer, self.post_health)
-        self.handlers = EventHandlers(
+        self.handlers = DiscordEventHandlers(
             chat,
             Interactions(commands=commands, sender=self.sender, timeouts=self.timeouts, buttons=buttons),
             self.sender,
@@ -229,7 +229,7 @@ def valid(token: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class DiscordCredentials:
     """What Discord says of a token, for `doctor`."""
 
     name: str
@@ -238,7 +238,7 @@ class Credentials:
     """The privileged switch is on; without it the bot hears only mentions, replies that ping it and direct messages."""
 
 
-async def check_credentials(token: str, *, api_base: str | None = None, proxy: str | None = None) -> Credentials:
+async def check_credentials(token: str, *, api_base: str | None = None, proxy: str | None = None) -> DiscordCredentials:
     """Log in, look and leave; no gateway.
 
     Raises PermanentPlatformError for a bad token, PlatformError when Discord is not reached.
@@ -262,7 +262,7 @@ async def check_credentials(token: str, *, api_base: str | None = None, proxy: s
                 "The server at DISCORD_API_BASE does not behave like Discord's API; check that setting."
             ) from error
         flags = client.application_flags
-        return Credentials(
+        return DiscordCredentials(
             name=client.user.name if client.user is not None else "",
             invite=invite_url(client.application_id or 0),
             message_content=flags.gateway_message_content or flags.gateway_message_content_limited,

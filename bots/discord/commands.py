@@ -20,7 +20,7 @@ ADMIN_SUFFIX = "person2-"
 (`/person2-settings`), hidden from members who may not manage channels; the subcommand checks when it is run."""
 
 LONGEST_QUESTION = 4000
-MOST_CHOICES = 25
+MAX_CHOICES = 25
 """Choices of one option (https://discord.com/developers/docs/interactions/application-commands)."""
 
 ANOTHER = "Person2: another answer"
@@ -153,7 +153,7 @@ def _suggest(
     async def suggest(interaction: Interaction, current: str) -> list[app_commands.Choice[str]]:
         words = await target.suggest(interaction, command.name, option.name, current)
         fitting = [word for word in words if current.casefold() in word.casefold() and len(word) <= 100]
-        return [app_commands.Choice(name=word, value=word) for word in fitting[:MOST_CHOICES]]
+        return [app_commands.Choice(name=word, value=word) for word in fitting[:MAX_CHOICES]]
 
     return suggest
 

@@ -25,7 +25,7 @@ from discord.http import Route
 from yarl import URL
 
 from bots.discord.pacing import Pacer
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 
 log = logging.getLogger(__name__)
 
@@ -369,7 +369,7 @@ class GatewayClient(discord.AutoShardedClient):
         intents: discord.Intents,
         proxy: str | None,
         gateway_url: str | None,
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         pacer: Pacer,
         activity: discord.Activity | None = None,
     ) -> None:
@@ -395,7 +395,7 @@ class GatewayClient(discord.AutoShardedClient):
         self.http.get_bot_gateway = self._get_bot_gateway  # type: ignore[method-assign]
         login_leniently(self)
         self._note_socket = self._connection._update_references
-        self._connection._update_references = self._mend_frames  # type: ignore[method-assign]
+        self._connection._update_references = self._complete_frames  # type: ignore[method-assign]
         self._guard_parsers()
 
     async def _request(self, route: Route, **options: Any) -> Any:
@@ -451,7 +451,7 @@ class GatewayClient(discord.AutoShardedClient):
         shard.reconnect = reconnect  # type: ignore[method-assign]
         shard._backoff.delay = delay  # type: ignore[method-assign,assignment]  # its own grows to 17 minutes
 
-    def _mend_frames(self, ws: DiscordWebSocket) -> None:
+    def _complete_frames(self, ws: DiscordWebSocket) -> None:
         """Called with each new socket before anything is read from it."""
         self._note_socket(ws)
         read = ws.received_message
@@ -488,7 +488,7 @@ class GatewayClient(discord.AutoShardedClient):
         return url
 
     async def _ws_connect(self, url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
-        """Connect, however often it takes until the time of `Timeouts.reconnect` is over; for a first connect, which
+        """Connect, as often as it takes within `DiscordTimeouts.reconnect` seconds; for a first connect, which
         has no session to lose, the caller bounds the time."""
         address = self._address(URL(url))
         until = self.loop.time() + (math.inf if self._launching else self._timeouts.reconnect)

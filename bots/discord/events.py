@@ -21,9 +21,9 @@ from bots.discord.compat import GatewayClient
 from bots.discord.interactions import Interactions
 from bots.discord.markup import parts, reply_parts
 from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
-from bots.discord.proxies import Original, Proxies
+from bots.discord.reposts import Original, RepostTracker
 from bots.discord.sending import CANNOT_POST, Sender
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.chat import Chat
 from core.errors import StorageError
 from core.failures import log_failure
@@ -39,7 +39,7 @@ PASTED_SECONDS = 5.0
 """Longest wait for the file that Discord made of a long message; what came without it is heard without it."""
 
 
-class EventHandlers:
+class DiscordEventHandlers:
     """One for all logins of a bot."""
 
     def __init__(
@@ -47,7 +47,7 @@ class EventHandlers:
         chat: Chat,
         interactions: Interactions,
         sender: Sender,
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         *,
         connected: Callable[[], Awaitable[discord.Client]],
         buttons: bool,
@@ -62,7 +62,7 @@ class EventHandlers:
         """False once Discord refused the privileged intent: only mentions, pinging replies and direct messages."""
         self._resuming = False
         self._notices = Notices(lambda: datetime.now(UTC))
-        self._proxies = Proxies()
+        self._reposts = RepostTracker()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -84,10 +84,10 @@ class EventHandlers:
         original = None
         if message.webhook_id is not None:
             post = spoken(message, me)
-            heard = await self._proxies.reposted(post) if post is not None else None
+            heard = await self._reposts.reposted(post) if post is not None else None
         else:
             heard = to_message(message, me, pasted=await self._pasted(message))
-            original = self._proxies.heard(heard) if heard is not None else None
+            original = self._reposts.heard(heard) if heard is not None else None
         if heard is None:
             return
         try:
@@ -213,7 +213,7 @@ class EventHandlers:
 
     async def deleted(self, channel: int, guild: int | None, posts: Sequence[int]) -> None:
         for post in posts:
-            self._proxies.deleted(str(post))
+            self._reposts.deleted(str(post))
         theirs = [str(post) for post in posts if not await self._sender.deleted_by_us(post)]
         if theirs:
             with self._storing():
@@ -295,7 +295,7 @@ class Client(GatewayClient):
 
     def __init__(
         self,
-        handlers: EventHandlers,
+        handlers: DiscordEventHandlers,
         *,
         on_login: "Callable[[Client], Awaitable[None]]",
         on_ready: "Callable[[Client], Awaitable[None]]",

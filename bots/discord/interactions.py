@@ -18,7 +18,7 @@ from bots.discord.commands import Interaction
 from bots.discord.markup import parts, quoted, reply_parts
 from bots.discord.messages import conversation_of, plain, roles_of
 from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, UNREADABLE, Sender
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.commands import SETTING_VALUES, Answer, Commands, Invocation
 from core.failures import log_failure
 from core.messages import Kind, Message, Reply
@@ -63,7 +63,7 @@ class Interactions:
 
     commands: Commands
     sender: Sender
-    timeouts: Timeouts
+    timeouts: DiscordTimeouts
     buttons: bool = False
     _seen: dict[int, None] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class Interactions:
         await self._answer(interaction, note, public=False)
 
     async def suggest(self, interaction: Interaction, command: str, option: str, typed: str) -> list[str]:
-        voices = ["current", "none", *await asyncio.to_thread(self.commands.voices)]
+        voices = ["current", "none", *await asyncio.to_thread(self.commands.adapters)]
         if command == "voice":
             return voices
         match getattr(interaction.namespace, "name", ""):

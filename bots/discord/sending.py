@@ -18,7 +18,7 @@ import discord
 
 from bots.discord.compat import seconds_of
 from bots.discord.pacing import Pacer
-from bots.discord.timeouts import Timeouts
+from bots.discord.timeouts import DiscordTimeouts
 from core.failures import log_failure
 from core.health import PostHealth
 
@@ -65,7 +65,7 @@ class Sender:
     def __init__(
         self,
         online: Callable[[], Awaitable[discord.Client]],
-        timeouts: Timeouts,
+        timeouts: DiscordTimeouts,
         pacer: Pacer,
         health: PostHealth,
     ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class DiscordTimeouts:
     """All in seconds. The defaults keep Discord's limits with room for a slow network."""
 
     defer_after: float = 0.5

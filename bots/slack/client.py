@@ -23,11 +23,11 @@ from bots.slack.oauth import Installations, OAuth
 from bots.slack.outbox import Outbox
 from bots.slack.payloads import identifier, string
 from bots.slack.socket_mode import SocketMode
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from bots.slack.workspace import Workspace
 from core.chat import Chat
 from core.commands import Commands
-from core.errors import Refused, StorageError
+from core.errors import PermanentPlatformError, StorageError
 from core.failures import log_failure
 from core.health import PostHealth
 
@@ -57,7 +57,7 @@ class SlackBot:
         path: str = "/slack/events",
         visible_commands: bool = True,
         buttons: bool = False,
-        timeouts: Timeouts | None = None,
+        timeouts: SlackTimeouts | None = None,
     ) -> None:
         self._chat = chat
         self._commands = commands
@@ -73,7 +73,7 @@ class SlackBot:
         self._path = path
         self._visible_commands = visible_commands
         self._buttons = buttons
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts or SlackTimeouts()
         self._http_mode: HttpMode | None = None
         self._dispatcher: Dispatcher | None = None
         self.ready = asyncio.Event()
@@ -90,7 +90,8 @@ class SlackBot:
             await self._dispatcher.idle()
 
     async def run(self) -> None:
-        """Listen and answer until cancelled. Raises Refused where Slack will not have us; anything else is retried."""
+        """Listen and answer until cancelled. Raises PermanentPlatformError where Slack refuses us;
+        anything else is retried."""
         self._check()
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -169,22 +170,30 @@ class SlackBot:
     def _check(self) -> None:
         if self._oauth is not None:
             if not self._http:
-                raise Refused("Workspaces can install the bot only over HTTP: run `person2 slack --http`.")
+                raise PermanentPlatformError(
+                    "Workspaces can install the bot only over HTTP: run `person2 slack --http`."
+                )
             if self._bot_token:
-                raise Refused(BOTH_WAYS)
+                raise PermanentPlatformError(BOTH_WAYS)
         elif not self._bot_token:
-            raise Refused("SLACK_BOT_TOKEN is missing: it starts with xoxb- and stands under “OAuth & Permissions”.")
+            raise PermanentPlatformError(
+                "SLACK_BOT_TOKEN is missing: it starts with xoxb- and stands under “OAuth & Permissions”."
+            )
         elif self._bot_token.startswith("xoxp-"):
-            raise Refused("SLACK_BOT_TOKEN is a member's token: set the bot's own, which starts with xoxb-.")
+            raise PermanentPlatformError(
+                "SLACK_BOT_TOKEN is a member's token: set the bot's own, which starts with xoxb-."
+            )
         elif self._bot_token.startswith("xoxe"):
-            raise Refused(
+            raise PermanentPlatformError(
                 "SLACK_BOT_TOKEN is one that expires: switch token rotation off in the app's settings, "
                 "or let workspaces install it (SLACK_CLIENT_ID, SLACK_CLIENT_SECRET)."
             )
         if self._http and not (self._signing_secret or "").strip():
-            raise Refused("SLACK_SIGNING_SECRET is missing: HTTP mode needs it; it stands under “Basic Information”.")
+            raise PermanentPlatformError(
+                "SLACK_SIGNING_SECRET is missing: HTTP mode needs it; it stands under “Basic Information”."
+            )
         if not self._http and not self._app_token:
-            raise Refused(
+            raise PermanentPlatformError(
                 "SLACK_APP_TOKEN is missing: Socket Mode needs an app-level token, which starts with xapp-; "
                 "make one with the scope connections:write, or run `person2 slack --http`."
             )
@@ -197,7 +206,7 @@ class SlackBot:
                 answer = await client.auth_test()
             except SlackClientError as error:
                 problem = explain(error, variable="SLACK_BOT_TOKEN")
-                if isinstance(problem, Refused):
+                if isinstance(problem, PermanentPlatformError):
                     raise problem from error
                 log.warning("%s", problem)
             except NETWORK as error:
@@ -226,7 +235,7 @@ def _check_scopes(answer: AsyncSlackResponse) -> None:
         return
     lacking = [scope for scope in NEEDED if scope not in granted]
     if lacking:
-        raise Refused(
+        raise PermanentPlatformError(
             f"The bot token lacks the scope {', '.join(lacking)}: "
             "add it under “OAuth & Permissions” and install the app again."
         )

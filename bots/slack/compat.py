@@ -33,7 +33,7 @@ LARGEST_MESSAGE = 4 * 1024 * 1024
 """Bytes of a WebSocket message; Slack's are far smaller."""
 
 
-class RedactingFilter(logging.Filter):
+class SlackRedactingFilter(logging.Filter):
     """Masks tokens, socket tickets and response URLs in what the libraries log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -47,8 +47,8 @@ class RedactingFilter(logging.Filter):
 def library_log() -> logging.Logger:
     """The logger that slack-bolt and slack_sdk write to on our behalf."""
     logger = logging.getLogger("bots.slack.library")
-    if not any(isinstance(each, RedactingFilter) for each in logger.filters):
-        logger.addFilter(RedactingFilter())
+    if not any(isinstance(each, SlackRedactingFilter) for each in logger.filters):
+        logger.addFilter(SlackRedactingFilter())
         logger.setLevel(logging.WARNING)
     return logger
 
@@ -104,7 +104,7 @@ def web_client(
     return client
 
 
-class Connection(SocketModeClient):
+class SocketConnection(SocketModeClient):
     """slack_sdk's client for one WebSocket: where it would reconnect by itself it says so (`over`) instead."""
 
     def __init__(self, app_token: str, *, web_client: AsyncWebClient, proxy: str | None, ping_interval: float) -> None:
@@ -141,7 +141,7 @@ class Connection(SocketModeClient):
         self.over.set()
 
 
-async def close(connection: Connection) -> None:
+async def close(connection: SocketConnection) -> None:
     with suppress(Exception):  # a broken socket may fail to close in any way; it is given up either way
         async with asyncio.timeout(3.0):
             await connection.close()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ BOTH_WAYS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class SlackCredentials:
     name: str
     workspace: str
     missing: Mapping[str, str]
@@ -27,8 +27,11 @@ class Credentials:
 
 async def check_credentials(
     bot_token: str, *, app_token: str | None = None, api_url: str | None = None, proxy: str | None = None
-) -> Credentials:
-    """Ask who we are, what we may do, and whether a socket would be opened. Raises Refused or PlatformError."""
+) -> SlackCredentials:
+    """Ask who we are, what we may do, and whether a socket would be opened.
+
+    Raises PlatformError, PermanentPlatformError where trying again cannot help.
+    """
     url = base_url(api_url)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS)) as session:
         variable = "SLACK_BOT_TOKEN"
@@ -47,7 +50,7 @@ async def check_credentials(
     told = str(headers.get("x-oauth-scopes") or "")
     scopes = {scope.strip() for scope in told.split(",") if scope.strip()}
     wanted = {**NEEDED, **WANTED}
-    return Credentials(
+    return SlackCredentials(
         name=str(answer.get("user") or "Person2"),
         workspace=str(answer.get("team") or ""),
         missing={scope: why for scope, why in wanted.items() if scopes and scope not in scopes},

@@ -11,7 +11,7 @@ import aiohttp
 from bots.slack import messages
 from bots.slack.commands import CommandHandlers
 from bots.slack.errors import DEAD_TOKEN, code, explain
-from bots.slack.events import EventHandlers
+from bots.slack.events import SlackEventHandlers
 from bots.slack.intake import Intake
 from bots.slack.payloads import Payload, bot_of, string, team_of
 from bots.slack.people import People
@@ -105,11 +105,11 @@ class Dispatcher:
             proxy=proxy,
             session=session,
         )
-        self._events = EventHandlers(
+        self._events = SlackEventHandlers(
             chat, commands, self._commands, intake=self._intake, people=self._people, buttons=buttons
         )
         self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Fails with Refused when Slack stops accepting the token of the one workspace."""
+        """Fails with PermanentPlatformError when Slack stops accepting the token of the one workspace."""
 
     async def receive(self, body: Payload) -> None:
         """Take a payload in; returns once it may be acknowledged. Raises NotStored."""

@@ -5,7 +5,7 @@ import re
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError, SlackRequestError
 
-from core.errors import PlatformError, Refused
+from core.errors import PermanentPlatformError, PlatformError
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 """What a broken line raises."""
@@ -65,14 +65,14 @@ def status(error: BaseException) -> int:
 
 
 def explain(error: BaseException, *, variable: str) -> PlatformError:
-    """One sentence for an error of the Web API: Refused where trying again cannot help."""
+    """One sentence for an error of the Web API: PermanentPlatformError where trying again cannot help."""
     name = code(error)
     app = variable == "SLACK_APP_TOKEN"
     if name in _FOR_GOOD:
         data = error.response.data if isinstance(error, SlackApiError) and hasattr(error.response, "data") else {}
         needed = str((data or {}).get("needed") or ("connections:write" if app else "that it needs"))
         sentence = _SENTENCES.get(name, f"Slack refuses the {{token}} ({name}): ask an administrator of the workspace.")
-        return Refused(
+        return PermanentPlatformError(
             sentence.format(
                 token="app-level token" if app else "bot token",
                 variable=variable,
@@ -81,7 +81,7 @@ def explain(error: BaseException, *, variable: str) -> PlatformError:
             )
         )
     if status(error) in {404, 405} or isinstance(error, SlackRequestError):
-        return Refused(
+        return PermanentPlatformError(
             "No Slack Web API answers there: check SLACK_API_URL, which ends in /api/ (Slack's own if unset)."
         )
     return PlatformError(f"Slack failed ({name or f'HTTP {status(error)}'}): trying again.")

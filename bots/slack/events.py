@@ -16,13 +16,13 @@ from bots.slack.payloads import Payload, identifier, part, string
 from bots.slack.people import People
 from bots.slack.sending import POST_ERRORS, Status
 from bots.slack.workspace import Workspace
+from core.bounded_dict import BoundedDict
 from core.chat import Chat
 from core.commands import Commands
 from core.memory import Unanswered
 from core.messages import Kind, Message, Reply
 from core.notices import Notices
 from core.policy import Why
-from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, 
 PROMPTS = (
     ("Just talk", "Hi! How are you today?"),
     ("Ask for an opinion", "What would you cook for four people tonight?"),
-    ("Hear a joke", "Notify me a joke."),
+    ("Hear a joke", "Tell me a joke."),
 )
 """Suggested prompts of a new conversation: title and message; the manifest has the same."""
 
 
-class EventHandlers:
+class SlackEventHandlers:
     """Answers for every workspace of one bot process."""
 
     def __init__(
@@ -57,9 +57,9 @@ class EventHandlers:
         self._people = people
         self._buttons = buttons
         self._notices = Notices(commands.clock)
-        self._last_edits: Recent[str] = Recent()
+        self._last_edits: BoundedDict[str] = BoundedDict()
         """What edited messages were changed to last."""
-        self._votes: Recent[frozenset[bool]] = Recent()
+        self._votes: BoundedDict[frozenset[bool]] = BoundedDict()
         """Thumbs a member has on a post; taking one back must not take the other."""
 
     def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":

@@ -21,7 +21,7 @@ from slack_bolt.oauth.async_oauth_flow import AsyncOAuthFlow
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bots.slack.dispatch import NotStored, Receive
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class OccasionalWarnings:
             self._said[sentence] = now
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection: passes bytes on to aiohttp's protocol, and ends with the deadline for headers."""
 
     def __init__(self, inner: asyncio.Protocol, server: "HttpMode") -> None:
@@ -156,7 +156,7 @@ class HttpMode:
         self.header_seconds = header_seconds
         self._body_seconds = body_seconds
         self.warnings = OccasionalWarnings()
-        self._connections: OrderedDict[Connection, None] = OrderedDict()
+        self._connections: OrderedDict[HttpConnection, None] = OrderedDict()
         self._verified = False
         """Whether a request ever bore the right signature."""
         self._mismatched = 0
@@ -168,7 +168,7 @@ class HttpMode:
         return f"hears nothing (SLACK_SIGNING_SECRET fits none of {self._mismatched} requests)"
 
     async def run(self) -> None:
-        """Raises Refused where the address cannot be had."""
+        """Raises PermanentPlatformError where the address cannot be had."""
         application = web.Application(middlewares=[_tracked])
         application.router.add_post(self._path, self._take)
         application.router.add_get(HEALTH_PATH, _health)
@@ -189,10 +189,10 @@ class HttpMode:
         try:
             try:
                 server = await asyncio.get_running_loop().create_server(
-                    lambda: Connection(aiohttp_protocol(), self), self._host, self._port
+                    lambda: HttpConnection(aiohttp_protocol(), self), self._host, self._port
                 )
             except OSError as error:
-                raise Refused(
+                raise PermanentPlatformError(
                     f"Cannot bind {self._host}:{self._port} ({error.strerror or error}): "
                     "set SLACK_HTTP_HOST and SLACK_HTTP_PORT to a free address of this machine."
                 ) from error
@@ -205,7 +205,7 @@ class HttpMode:
         finally:
             await runner.cleanup()
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: HttpConnection) -> None:
         """Make room where there is none: for whoever comes goes the oldest that never sent a request of Slack's."""
         self._connections[connection] = None
         if len(self._connections) > CONNECTIONS:
@@ -219,7 +219,7 @@ class HttpMode:
         if connection is not None and connection in self._connections:
             self._connections.move_to_end(connection)
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: HttpConnection) -> None:
         self._connections.pop(connection, None)
 
     async def _take(self, request: web.Request) -> web.Response:
@@ -290,9 +290,9 @@ async def _tracked(request: web.Request, handler: Handler) -> web.StreamResponse
         connection.ended()
 
 
-def _connection(request: web.Request) -> Connection | None:
+def _connection(request: web.Request) -> HttpConnection | None:
     protocol = request.transport.get_protocol() if request.transport is not None else None
-    return protocol if isinstance(protocol, Connection) else None
+    return protocol if isinstance(protocol, HttpConnection) else None
 
 
 def _page_request(request: web.Request) -> AsyncBoltRequest:

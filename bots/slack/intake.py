@@ -11,10 +11,10 @@ from typing import Any
 
 from bots.slack.errors import reason
 from bots.slack.sending import POST_ERRORS
+from core.bounded_dict import BoundedDict
 from core.errors import Person2Error, StorageError
 from core.failures import log_failure
 from core.notices import BROKEN
-from core.recent import Recent
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Intake:
     def __init__(self, *, watch: Callable[[BaseException], object] = lambda error: None) -> None:
         self._watch = watch
         """Is shown every error of Slack's: a token that died ends the bot."""
-        self._known: Recent[asyncio.Future[None]] = Recent()
+        self._known: BoundedDict[asyncio.Future[None]] = BoundedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, keys: Iterable[Hashable], work: Work, tell: Notify | None = None) -> "asyncio.Future[None]":

@@ -16,7 +16,7 @@ NEEDED = {"chat:write": "answer, and show that I am thinking"}
 """Without this the bot is of no use."""
 
 WANTED = {
-    "app_mentions:read": "hear that I am mentioned_users in channels I cannot read",
+    "app_mentions:read": "hear that I am mentioned in channels I cannot read",
     "assistant:write": "offer suggested prompts",
     "channels:history": "follow the talk of public channels and the threads I am in",
     "channels:read": "notice that a public channel was deleted",

@@ -15,7 +15,7 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.errors import NETWORK, code, reason, status
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from core.errors import PlatformError
 from core.health import PostHealth
 
@@ -82,9 +82,13 @@ class Outbox:
     """The queues of one workspace."""
 
     def __init__(
-        self, *, timeouts: Timeouts | None = None, health: PostHealth | None = None, rng: random.Random | None = None
+        self,
+        *,
+        timeouts: SlackTimeouts | None = None,
+        health: PostHealth | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts = timeouts or SlackTimeouts()
         self._health = health or PostHealth()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._queues: dict[str, ChannelQueue] = {}

@@ -14,7 +14,7 @@ from bots.slack.messages import profile_name
 from bots.slack.outbox import NotPosted
 from bots.slack.payloads import Payload, part, string
 from bots.slack.workspace import Workspace
-from core.recent import Recent
+from core.bounded_dict import BoundedDict
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ KNOWN = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Member:
     name: str = ""
     admin: bool = False
     """Admin or owner of the workspace: may manage its channels."""
@@ -45,9 +45,9 @@ class Person:
 class People:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._known: Recent[tuple[float, Person]] = Recent(KNOWN)
+        self._known: BoundedDict[tuple[float, Member]] = BoundedDict(KNOWN)
         """Until when a member is believed to be so."""
-        self._asking: dict[tuple[str, str], asyncio.Task[Person]] = {}
+        self._asking: dict[tuple[str, str], asyncio.Task[Member]] = {}
 
     def names(self, workspace: Workspace, users: Iterable[str]) -> dict[str, str]:
         """Display names of those known by now; nobody is asked."""
@@ -65,7 +65,7 @@ class People:
         if asked:
             await asyncio.wait(asked, timeout=LOOKUP_SECONDS)
 
-    async def person(self, workspace: Workspace, user: str) -> Person:
+    async def person(self, workspace: Workspace, user: str) -> Member:
         """The member, or a nameless one where Slack does not tell in time."""
         known = self._fresh(workspace, user)
         if known is not None:
@@ -74,13 +74,13 @@ class People:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 return await self._ask(workspace, user)
         except TimeoutError:
-            return Person()
+            return Member()
 
-    def _fresh(self, workspace: Workspace, user: str) -> Person | None:
+    def _fresh(self, workspace: Workspace, user: str) -> Member | None:
         found = self._known.get((workspace.team, user))
         return found[1] if found is not None and self._monotonic() < found[0] else None
 
-    async def _ask(self, workspace: Workspace, user: str) -> Person:
+    async def _ask(self, workspace: Workspace, user: str) -> Member:
         """One lookup at a time for each member, shared by all who wait for it."""
         key = (workspace.team, user)
         if key not in self._asking:
@@ -89,7 +89,7 @@ class People:
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(self._asking[key])
 
-    async def _request(self, workspace: Workspace, user: str) -> Person:
+    async def _request(self, workspace: Workspace, user: str) -> Member:
         async def send() -> AsyncSlackResponse:
             client = await workspace.api()
             async with asyncio.timeout(LOOKUP_SECONDS):
@@ -99,7 +99,7 @@ class People:
             response = await workspace.outbox.call("users.info", send, seconds=LIMIT_SECONDS, once=True)
         except (SlackClientError, NotPosted, *NETWORK) as error:
             log.info("no name for a member: users.info said %s", reason(error))
-            person, seconds = Person(), FAILED_SECONDS
+            person, seconds = Member(), FAILED_SECONDS
         else:
             person, seconds = _person(part(response.data, "user")), FRESH_SECONDS
         before = self._known.get((workspace.team, user))
@@ -115,6 +115,6 @@ class People:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _person(member: Payload) -> Person:
+def _person(member: Payload) -> Member:
     name = profile_name(part(member, "profile")) or string(member, "real_name") or string(member, "name")
-    return Person(name, any(member.get(rank) is True for rank in ("is_admin", "is_owner", "is_primary_owner")))
+    return Member(name, any(member.get(rank) is True for rank in ("is_admin", "is_owner", "is_primary_owner")))

@@ -20,11 +20,11 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack.compat import Connection, close, proxy_for
+from bots.slack.compat import SocketConnection, close, proxy_for
 from bots.slack.dispatch import NotStored, Receive
 from bots.slack.errors import NETWORK, explain, redact
-from bots.slack.timeouts import Timeouts
-from core.errors import Refused
+from bots.slack.timeouts import SlackTimeouts
+from core.errors import PermanentPlatformError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class SocketMode:
         app_token: str,
         client: AsyncWebClient,
         proxy: str | None = None,
-        timeouts: Timeouts | None = None,
+        timeouts: SlackTimeouts | None = None,
         connected: Callable[[], None] = lambda: None,
         lost: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
@@ -48,22 +48,22 @@ class SocketMode:
         self._app_token = app_token
         self._client = client
         self._proxy = proxy
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts or SlackTimeouts()
         self._connected = connected
         self._lost = lost
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Raises Refused where Slack will not have us; everything else is tried again."""
-        current: Connection | None = None
+        """Raises PermanentPlatformError where Slack will not have us; everything else is tried again."""
+        current: SocketConnection | None = None
         failures = 0
         try:
             while True:
                 since = time.monotonic()
                 try:
                     fresh = await self._connect()
-                except Refused:
+                except PermanentPlatformError:
                     raise
                 except (SlackClientError, *NETWORK) as error:
                     failures += 1
@@ -91,16 +91,16 @@ class SocketMode:
                 task.cancel()
             await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> SocketConnection:
         try:
             response = await self._client.apps_connections_open(app_token=self._app_token)
         except SlackClientError as error:
             problem = explain(error, variable="SLACK_APP_TOKEN")
-            if isinstance(problem, Refused):
+            if isinstance(problem, PermanentPlatformError):
                 raise problem from error
             raise
         url = str(response.get("url") or "")
-        connection = Connection(
+        connection = SocketConnection(
             self._app_token,
             web_client=self._client,
             proxy=proxy_for(url, self._proxy),
@@ -130,7 +130,7 @@ class SocketMode:
             # Slack sends the envelope again on the next socket, and its event id is known by then.
             log.info("an acknowledgement was lost with its socket: %s", type(error).__name__)
 
-    def _retire(self, old: Connection) -> None:
+    def _retire(self, old: SocketConnection) -> None:
         async def later() -> None:
             try:
                 if old.current_session is not None and not old.current_session.closed:

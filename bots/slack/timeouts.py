@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class SlackTimeouts:
     """Seconds."""
 
     ping: float = 3.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack.outbox import Outbox
-from core.recent import Recent
+from core.bounded_dict import BoundedDict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Workspace:
     client: AsyncWebClient = field(repr=False)
     """Makes one attempt at each call; `api` gives it with a token that is good."""
     outbox: Outbox = field(default_factory=Outbox, repr=False)
-    posts: Recent[None] = field(default_factory=Recent, repr=False)
+    posts: BoundedDict[None] = field(default_factory=BoundedDict, repr=False)
     """Channel and timestamp of what was posted lately."""
     renewed: Callable[[], Awaitable[object]] | None = field(default=None, repr=False)
     """Waits until an expired token has been exchanged, where tokens expire."""

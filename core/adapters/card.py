@@ -17,7 +17,7 @@ CARD = "card.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What is known of an adapter. Written once, when it comes onto the shelf; withdrawal alone rewrites it."""
+    """What is known of an adapter. Written once, when the adapter is registered; withdrawal alone rewrites it."""
 
     id: str
     created_at: datetime

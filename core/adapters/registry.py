@@ -1,4 +1,4 @@
-"""The shelf of LoRA adapters: a card each, which one is current, promote and roll back.
+"""The registry of LoRA adapters: a card each, which one is current, promote and roll back.
 
 `<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id that speaks,
 replaced atomically) and `history` (what spoke before, oldest first), so that rolling back is promoting an old id.
@@ -43,7 +43,7 @@ _RESERVED = frozenset({NONE, CURRENT, FILE, "history", "base", "lock"})
 
 
 def check_name(name: str) -> None:
-    """Raises AdapterError for a name that no adapter can have: it would leave the shelf or hide one of its files."""
+    """Raises AdapterError for a name that no adapter can have: it would leave the folder or hide one of its files."""
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
         shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
         raise AdapterError(
@@ -98,7 +98,7 @@ class AdapterRegistry:
         return read_card(self.path(adapter_id))
 
     def path(self, adapter_id: str) -> Path:
-        """The adapter's folder. Raises AdapterError when the shelf has none of that name."""
+        """The adapter's folder. Raises AdapterError when the registry has none of that name."""
         for root in self._roots():
             if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
@@ -108,7 +108,7 @@ class AdapterRegistry:
         return self.path(adapter_id).parent in self._bundled.values()
 
     def owns(self, path: Path) -> bool:
-        """Whether this path is, or was, one of an adapter on the shelf."""
+        """Whether this path is, or was, one of an adapter in the registry."""
         return path.parent in tuple(self._roots())
 
     def taken(self, adapter_id: str) -> bool:
@@ -173,7 +173,7 @@ class AdapterRegistry:
     # writing
 
     def add(self, folder: Path, card: Card) -> Adapter:
-        """Copy peft's files onto the shelf under `card.id`. All of it appears at once, or nothing does.
+        """Copy peft's files into the registry under `card.id`. All of it appears at once, or nothing does.
 
         An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
         Raises AdapterError when the name is unfit or taken, the files are no adapter that can be used, or they are not
@@ -250,7 +250,7 @@ class AdapterRegistry:
             return adapter
 
     def withdraw(self, adapter_id: str, reason: str, *, erase: bool = False) -> Adapter | None:
-        """Take an adapter out of service for good; it stays on the shelf but never speaks again. `erase` deletes its
+        """Take an adapter out of service for good; it stays in the registry but never speaks again. `erase` deletes its
         weights, which hold what it learned; the card stays.
 
         Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
@@ -267,10 +267,10 @@ class AdapterRegistry:
                 self._rewrite(card)
             self.trials.withdrawn(adapter_id)
             if self._promoted() == adapter_id:
-                heir = self._fallback(adapter_id, card.base)
+                successor = self._fallback(adapter_id, card.base)
                 history = [entry for entry in self._history() if entry != adapter_id]
-                self._point(heir.id if heir else NONE)
-                self._write_history([*history, heir.id if heir else NONE])
+                self._point(successor.id if successor else NONE)
+                self._write_history([*history, successor.id if successor else NONE])
         return self.current(base=card.base)
 
     def begin_trial(
@@ -290,7 +290,7 @@ class AdapterRegistry:
         current = self.current(base=base)
         return self.trials.begin(adapter_id, current.id if current else NONE, share=share, days=days)
 
-    def heir(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
+    def successor(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
         """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
         return self._fallback(adapter_id, base)
 

@@ -1,9 +1,9 @@
 """Which adapter speaks in a conversation, kept up to date while the bot runs.
 
-Looks at the shelf every second, loads what was promoted beside what speaks, and only then switches: requests never
+Looks at the registry every second, loads what was promoted beside what speaks, and only then switches: requests never
 wait for it. A bad adapter is refused with one line in the log and the old one goes on, unless that one was withdrawn.
 One that fails in service gives way to the one before it.
-Knows the shelf and the generator's port; neither files' formats nor models.
+Knows the registry and the generator's port; neither files' formats nor models.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from core.messages import Conversation
 log = logging.getLogger(__name__)
 
 POLL_EVERY = 1.0
-"""Seconds between looks at the shelf: a promotion is to be noticed within five, loading included."""
+"""Seconds between looks at the registry: a promotion is to be noticed within five, loading included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class _Version:
 
 
 class AdapterSelection:
-    """`voice_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
+    """`adapter_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
 
     `spec` is what the operator chose (`PERSON2_ADAPTER`): `current` follows promotions, anything else stays. `base` is
     the base model as it was typed.
@@ -41,23 +41,23 @@ class AdapterSelection:
 
     def __init__(
         self,
-        shelf: AdapterRegistry,
+        registry: AdapterRegistry,
         generator: Generator,
         *,
         base: str | None = None,
         spec: str = CURRENT,
         poll_every: float = POLL_EVERY,
     ) -> None:
-        self._shelf = shelf
+        self._registry = registry
         self._generator = generator
         self._base = base
         self._spec = spec.strip() or NONE
         self._poll_every = poll_every
-        self._speaking: _Version | None = None
+        self._active: _Version | None = None
         self._refused: set[_Version] = set()
         self._failed: set[_Version] = set()
         """Versions that loaded and could not speak; other weights under the name are tried anew."""
-        self._complaints: set[str] = set()
+        self._warned: set[str] = set()
         self._overrides: dict[str, _Version] = {}
         self._trial: Trial | None = None
         """The one that runs, with its challenger loaded."""
@@ -65,9 +65,9 @@ class AdapterSelection:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def speaking(self) -> Adapter | None:
+    def active(self) -> Adapter | None:
         """What speaks where a conversation has no voice of its own; None for the bare base."""
-        return self._speaking.adapter if self._speaking else None
+        return self._active.adapter if self._active else None
 
     async def start(self) -> None:
         """Load what is to speak, then keep looking.
@@ -76,22 +76,22 @@ class AdapterSelection:
         talks to the bot. A bad *current* adapter is logged instead, and the base speaks.
         """
         if self._spec == CURRENT:
-            await self.look()
+            await self.refresh()
         else:
             wanted = await asyncio.to_thread(self._wanted)
             try:
                 if wanted is not None:
                     await self._generator.load(wanted.adapter)
             except Unavailable as error:  # a server that comes up later will be asked for it with each reply
-                self._complain(str(error))
+                self._warn_once(str(error))
             except Person2Error:
                 raise
             except Exception as error:  # whatever a damaged adapter makes a library stumble over
                 raise AdapterError(
                     f"the adapter {self._spec!r} cannot be loaded ({reason(error)}): choose another"
                 ) from error
-            self._speaking = wanted
-        self._task = asyncio.create_task(self._keep_looking(), name="voices")
+            self._active = wanted
+        self._task = asyncio.create_task(self._poll(), name="adapter selection")
 
     async def stop(self) -> None:
         task, self._task = self._task, None
@@ -100,29 +100,29 @@ class AdapterSelection:
             with suppress(asyncio.CancelledError):
                 await task
 
-    async def voice_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
+    async def adapter_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
         """The adapter that speaks in a conversation; None for the bare base.
 
-        `override` is the channel's own choice: an id on the shelf, `none` or `current`. One that cannot be used any
+        `override` is the channel's own choice: an id in the registry, `none` or `current`. One that cannot be used any
         more is logged once, and the channel speaks with everybody's voice. Never raises, never a path: members type it.
         """
         if override is None or override == CURRENT:
             if self._challenger is not None and self._trial is not None and self._trial.takes(conversation):
                 return self._challenger.adapter
-            return self.speaking
+            return self.active
         if override == NONE:
             return None
         try:
-            version = await asyncio.to_thread(self._on_shelf, override)
+            version = await asyncio.to_thread(self._registered, override)
             if version in self._failed:
-                return self.speaking
+                return self.active
             if version != self._overrides.get(override):
                 await self._replace(self._overrides.get(override), version)
                 self._overrides[override] = version
         except Exception as error:
-            self._complain(f"{conversation.key} speaks with the common voice: {_told(error)}")
+            self._warn_once(f"{conversation.key} speaks with the common voice: {_told(error)}")
             await self._forget_override(override)
-            return self.speaking
+            return self.active
         return version.adapter
 
     async def failed(self, adapter: Adapter, error: Exception) -> None:
@@ -135,28 +135,28 @@ class AdapterSelection:
         self._failed.add(version)
         if self._challenger == version and self._trial is not None:
             await self._end_trial(self._trial, str(error))
-        heir = None
-        if self._speaking == version:
-            heir = await asyncio.to_thread(self._heir, version)
-            self._speaking = heir
-        active = self.speaking.id if self.speaking else "the base model"
+        successor = None
+        if self._active == version:
+            successor = await asyncio.to_thread(self._successor, version)
+            self._active = successor
+        active = self.active.id if self.active else "the base model"
         log.error("%s cannot speak (%s); %s is now active", adapter.id, error, active)
         for override in [name for name, used in self._overrides.items() if used == version]:
             del self._overrides[override]
         await self._generator.unload(adapter.id)
 
-    async def look(self) -> None:
-        """Look at the shelf once, and switch if something else is to speak, or is on trial."""
-        await self._look_at_current()
+    async def refresh(self) -> None:
+        """Look at the registry once, and switch if something else is to speak, or is on trial."""
+        await self._refresh_current()
         if self._spec == CURRENT:
-            await self._look_at_trial()
+            await self._refresh_trial()
 
-    async def _look_at_trial(self) -> None:
+    async def _refresh_trial(self) -> None:
         """Load what is on trial beside what speaks; what is on trial no more gives up its conversations."""
         try:
             trial = await asyncio.to_thread(self._running_trial)
         except (AdapterError, OSError) as error:
-            self._complain(f"nothing is on trial: {error}")
+            self._warn_once(f"nothing is on trial: {error}")
             trial = None
         if trial == self._trial:
             return
@@ -166,10 +166,10 @@ class AdapterSelection:
         if trial is None:
             return
         try:
-            version = await asyncio.to_thread(self._on_shelf, trial.challenger)
+            version = await asyncio.to_thread(self._registered, trial.challenger)
             await self._generator.load(version.adapter)
         except Unavailable as error:  # a server that is down may come up
-            self._complain(f"{trial.challenger} is not on trial yet: {error}")
+            self._warn_once(f"{trial.challenger} is not on trial yet: {error}")
         except Exception as error:
             await self._end_trial(trial, _told(error))
         else:
@@ -182,48 +182,48 @@ class AdapterSelection:
         outcome = f"the trial of {trial.challenger} ended: it cannot speak ({why})"
         log.warning("%s", outcome)
         with suppress(AdapterError):
-            await asyncio.to_thread(self._shelf.trials.end, trial, outcome)
+            await asyncio.to_thread(self._registry.trials.end, trial, outcome)
 
-    async def _look_at_current(self) -> None:
+    async def _refresh_current(self) -> None:
         try:
             wanted = await asyncio.to_thread(self._wanted)
         except (Person2Error, OSError) as error:
-            self._complain(f"the adapters cannot be used: {error}")
-            await self._silence_if_withdrawn()
+            self._warn_once(f"the adapters cannot be used: {error}")
+            await self._deactivate_if_withdrawn()
             return
         if wanted in self._failed:
-            await self._silence_if_withdrawn()
+            await self._deactivate_if_withdrawn()
             return
-        if wanted == self._speaking:
+        if wanted == self._active:
             self._refused.clear()  # what was refused is told again when somebody promotes it again
-        if wanted == self._speaking or wanted in self._refused:
-            await self._silence_if_withdrawn()
+        if wanted == self._active or wanted in self._refused:
+            await self._deactivate_if_withdrawn()
             return
-        old = self._speaking
+        old = self._active
         try:
             if wanted is not None:
                 await self._replace(old, wanted)
         except Exception as error:  # whatever a damaged adapter makes a library stumble over
             line = f"{old.adapter.id if old else 'the base model'} stays active: {_told(error)}"
             if isinstance(error, Unavailable):  # a server that is down may come up
-                self._complain(line)
+                self._warn_once(line)
             elif wanted is not None:
                 self._refused.add(wanted)
                 log.warning("%s", line, exc_info=not isinstance(error, Person2Error))
-            await self._silence_if_withdrawn()
+            await self._deactivate_if_withdrawn()
             return
-        self._speaking = wanted
-        self._complaints.clear()
+        self._active = wanted
+        self._warned.clear()
         self._refused.clear()
         log.info("%s is now active", wanted.adapter.id if wanted else "the base model")
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             await self._generator.unload(old.adapter.id)
 
-    async def _keep_looking(self) -> None:
+    async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_every)
             try:
-                await self.look()
+                await self.refresh()
             except Exception:
                 log.exception("looking for a new adapter failed")
 
@@ -233,56 +233,56 @@ class AdapterSelection:
             await self._generator.unload(old.adapter.id)
         await self._generator.load(new.adapter)
 
-    async def _silence_if_withdrawn(self) -> None:
+    async def _deactivate_if_withdrawn(self) -> None:
         """An adapter out of service does not go on only because its successor is no better: the base speaks."""
-        old = self._speaking
+        old = self._active
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             log.warning("%s is out of service: the base model is active instead", old.adapter.id)
-            self._speaking = None
+            self._active = None
             await self._generator.unload(old.adapter.id)
 
     async def _forget_override(self, override: str) -> None:
         version = self._overrides.pop(override, None)
-        if version is not None and version != self._speaking:
+        if version is not None and version != self._active:
             await self._generator.unload(version.adapter.id)
 
     # on a thread: these read files
 
     def _wanted(self) -> _Version | None:
         if self._spec != CURRENT:
-            found = self._shelf.find(self._spec, base=self._base)
+            found = self._registry.find(self._spec, base=self._base)
         else:
-            found = self._shelf.current(base=self._base)
+            found = self._registry.current(base=self._base)
         return _version(found) if found else None
 
     def _running_trial(self) -> Trial | None:
-        trial = self._shelf.trials.read()
+        trial = self._registry.trials.read()
         return trial if trial is not None and trial.running else None
 
-    def _heir(self, failed: _Version) -> _Version | None:
+    def _successor(self, failed: _Version) -> _Version | None:
         if self._spec != CURRENT:
             return None
-        heir = self._shelf.heir(failed.adapter.id, base=self._base)
-        version = _version(heir) if heir else None
+        successor = self._registry.successor(failed.adapter.id, base=self._base)
+        version = _version(successor) if successor else None
         return version if version not in self._failed else None
 
-    def _on_shelf(self, adapter_id: str) -> _Version:
-        card = self._shelf.card(adapter_id)
+    def _registered(self, adapter_id: str) -> _Version:
+        card = self._registry.card(adapter_id)
         if card.withdrawn:
             raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another voice")
-        return _version(Adapter(id=adapter_id, path=self._shelf.path(adapter_id)))
+        return _version(Adapter(id=adapter_id, path=self._registry.path(adapter_id)))
 
     def _in_service(self, version: _Version) -> bool:
         """Not withdrawn; an adapter from elsewhere has nobody who could withdraw it."""
         try:
-            return not self._shelf.card(version.adapter.id).withdrawn
+            return not self._registry.card(version.adapter.id).withdrawn
         except AdapterError:
-            return not self._shelf.owns(version.adapter.path)
+            return not self._registry.owns(version.adapter.path)
 
-    def _complain(self, line: str) -> None:
+    def _warn_once(self, line: str) -> None:
         """Once for each trouble, not once a second."""
-        if line not in self._complaints:
-            self._complaints.add(line)
+        if line not in self._warned:
+            self._warned.add(line)
             log.warning("%s", line)
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FILE = "trial"
 """Its name beside the adapters' folders."""
 
-LEAST_JUDGED = 20
+MIN_JUDGED = 20
 """Judged answers of each of the two before anything is decided."""
 
 Z = 2.576
@@ -81,7 +81,7 @@ class Trial:
 
     def verdict(self, challenger: Judged, champion: Judged, now: datetime) -> Verdict:
         """What the judgements say so far."""
-        if min(challenger.total, champion.total) >= LEAST_JUDGED:
+        if min(challenger.total, champion.total) >= MIN_JUDGED:
             low, high = difference(challenger, champion)
             if low > 0:
                 return Verdict.BETTER

@@ -1,7 +1,7 @@
 """The files of one adapter: are they whole, are they safe, for which base were they made?
 
 Reads peft's `adapter_config.json` and safetensors files without torch, so that a bad adapter is refused before any
-model hears of it. Knows nothing of the shelf.
+model hears of it. Knows nothing of the registry.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The port: text in, text out. No torch here, so that importing it costs nothing.
 
 Implementations: `transformers` (with peft: the reference and the GPU path), `engine` (the fast CPU engine) and
-`openai` (an OpenAI-compatible server). Only `person2/wiring.py` imports one of them.
+`openai` (an OpenAI-compatible server). Only `person2/app.py` imports one of them.
 """
 
 import math

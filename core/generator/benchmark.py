@@ -19,7 +19,7 @@ CONVERSATIONS = (1, 8, 32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class BenchResult:
     """One replay. Seconds are from asking to having the whole reply."""
 
     conversations: int
@@ -80,7 +80,7 @@ async def replay(
     adapters: Sequence[Adapter | None] = (None,),
     label: str,
     clock: Callable[[], float],
-) -> Figures:
+) -> BenchResult:
     """All `talks` (prompts, a turn each) at once, every talk going on as soon as it is answered.
 
     Talk i speaks with adapter i modulo their number. `label` makes its conversations unlike those of other replays.
@@ -105,7 +105,7 @@ async def replay(
 
     began = clock()
     spoken = await asyncio.gather(*(talk(number) for number in range(len(talks))))
-    return Figures(
+    return BenchResult(
         conversations=len(talks),
         first=tuple(first),
         later=tuple(later),
@@ -123,8 +123,8 @@ async def measure(
     turns: int = 3,
     adapter: Adapter | None = None,
     clock: Callable[[], float],
-) -> list[Figures]:
-    """Figures for each number of conversations at once, after one reply to warm up; greedy, 40 tokens each.
+) -> list[BenchResult]:
+    """Results for each number of conversations at once, after one reply to warm up; greedy, 40 tokens each.
 
     Few dialogues are used again as if others had said the same. Raises ValueError when none is long enough.
     """
@@ -147,8 +147,8 @@ async def measure(
     ]
 
 
-def table(figures: Sequence[Figures]) -> str:
-    """For people; `Figures.as_json` is for machines."""
+def table(figures: Sequence[BenchResult]) -> str:
+    """For people; `BenchResult.as_json` is for machines."""
     lines = ["conversations at once  first reply  later replies  slowest  tokens/s  prompt tokens kept"]
     for each in figures:
         first, later = _middle(each.first), _middle(each.later)

@@ -4,8 +4,8 @@ The face of the only package (beside `migrations`) that knows SQLAlchemy. Synchr
 `asyncio.to_thread`. In-memory SQLite is its own fake.
 """
 
+from core.memory.database import open_memory
 from core.memory.memory import Memory
-from core.memory.opening import open_memory
 from core.memory.rows import ChannelSettings, Remembered, Removed, Unanswered
 
 __all__ = ["ChannelSettings", "Memory", "Remembered", "Removed", "Unanswered", "open_memory"]

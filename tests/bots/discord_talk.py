@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from bots.discord import DiscordBot, Timeouts
+from bots.discord import DiscordBot, DiscordTimeouts
 from core.chat import Chat
 from core.commands import Commands
 from tests.discord_server import TOKEN, DiscordServer
 from tests.fakes import Clock, FakeGenerator, chat
 
-HURRIED = Timeouts(
+HURRIED = DiscordTimeouts(
     defer_after=0.3,
     interaction_token=60.0,
     notice_shown=0.6,
@@ -37,7 +37,7 @@ async def talking(
     """A bot of that server, connected; `options` go to DiscordBot."""
     talk = talk or chat(generator)
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    commands = Commands(chat=talk, started_at=began, clock=Clock(), voices=lambda: ("garden",), trial=trial)
+    commands = Commands(chat=talk, started_at=began, clock=Clock(), adapters=lambda: ("garden",), trial=trial)
     given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "timeouts": HURRIED} | options
     bot = DiscordBot(talk, commands, **given)
     task = asyncio.create_task(bot.run())

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bots.slack import SlackBot
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
 from core.memory import Memory, open_memory
@@ -18,7 +18,7 @@ from tests import fakes, slack_server
 from tests.fakes import Clock, FakeGenerator
 from tests.slack_server import SlackServer
 
-QUICK = Timeouts(look=0.02, linger=0.2, first_backoff=0.05, longest_backoff=0.2, between_posts=0.0)
+QUICK = SlackTimeouts(look=0.02, linger=0.2, first_backoff=0.05, longest_backoff=0.2, between_posts=0.0)
 """Scaled down, and without a pace where the server has no limits; but a busy machine is no silent line."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bots.discord import Timeouts
+from bots.discord import DiscordTimeouts
 from core.chat import ChatSettings
 from core.memory import open_memory
 from core.messages import Conversation
@@ -302,7 +302,7 @@ async def test_buttons(server: DiscordServer, ann: Person) -> None:
 async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
     """By command one sees alone that the bot thinks; a button just waits. Both replace the answer in the end."""
     generator = FakeGenerator(lines=("Maybe.", "Certainly.", "Never."), delay=0.2)
-    async with talking(server, generator, timeouts=Timeouts(defer_after=0.05), buttons=True):
+    async with talking(server, generator, timeouts=DiscordTimeouts(defer_after=0.05), buttons=True):
         ann.says(f"{ann.bot} will it rain?")
         await server.posted(1)
         again = await ann.uses("person2 again")
@@ -319,7 +319,7 @@ async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
 async def test_a_slow_answer_is_deferred(server: DiscordServer, ann: Person) -> None:
     """Within 3 s Discord hears that we think, for all to see; the answer follows in its place."""
     long = " ".join(f"This is sentence number {number}." for number in range(100))
-    timeouts = Timeouts(defer_after=0.05)
+    timeouts = DiscordTimeouts(defer_after=0.05)
     async with talking(server, FakeGenerator(lines=(long,), delay=0.4), timeouts=timeouts):
         used = await ann.uses("person2 ask", question="hm?")
         await server.until(lambda: used.record.deferred)
@@ -333,7 +333,7 @@ async def test_a_slow_answer_is_deferred(server: DiscordServer, ann: Person) -> 
 async def test_a_slow_refusal_is_still_private(server: DiscordServer, ann: Person) -> None:
     """A wait that all could see is taken back when what comes of it is for one member only."""
     generator = FakeGenerator(delay=0.2, error=ValueError("cheese"))
-    async with talking(server, generator, timeouts=Timeouts(defer_after=0.05)):
+    async with talking(server, generator, timeouts=DiscordTimeouts(defer_after=0.05)):
         used = await ann.uses("person2 ask", question="hm?")
         assert (await used.answer()).startswith("(only you) Something went wrong")
         assert not server.posts()
@@ -354,7 +354,7 @@ async def test_an_expired_interaction(server: DiscordServer, ann: Person) -> Non
 
 async def test_an_answer_after_fifteen_minutes(server: DiscordServer, ann: Person) -> None:
     """Once the token is spent there is no use in trying it: a normal message right away."""
-    timeouts = Timeouts(defer_after=0.05, interaction_token=0.1)
+    timeouts = DiscordTimeouts(defer_after=0.05, interaction_token=0.1)
     async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), timeouts=timeouts):
         used = await ann.uses("person2 ask", question="when?")
         assert await server.posted(1) == ["> when?\nAt last."]
@@ -364,7 +364,9 @@ async def test_an_answer_after_fifteen_minutes(server: DiscordServer, ann: Perso
 
 async def test_an_answer_whose_token_died_meanwhile(server: DiscordServer, ann: Person) -> None:
     """A token that Discord no longer knows at the follow-up leads to a normal message too."""
-    async with talking(server, FakeGenerator(lines=("At last.",), delay=0.3), timeouts=Timeouts(defer_after=0.05)):
+    async with talking(
+        server, FakeGenerator(lines=("At last.",), delay=0.3), timeouts=DiscordTimeouts(defer_after=0.05)
+    ):
         used = await ann.uses("person2 ask", question="when?")
         await server.until(lambda: used.record.deferred)
         server.backend.advance_clock(16 * 60)

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from tests import fakes, slack_server
 from tests.bots.slack_talk import QUICK, build, talk
 from tests.fakes import Clock, FakeGenerator
@@ -90,7 +90,7 @@ SOCKET_REFUSALS = [
 async def refused(slack: SlackServer, **options: Any) -> str:
     """The sentence a bot ends with."""
     bot = build(slack, fakes.chat(), Clock(), **options)
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(PermanentPlatformError) as raised:
         await asyncio.wait_for(bot.run(), WAIT)
     sentence = str(raised.value)
     assert "loopback" not in sentence  # every token and secret here has that word
@@ -141,7 +141,7 @@ async def test_a_token_revoked_while_running_ends_the_bot(transport: str) -> Non
     async with talk(transport) as t:
         t.slack.fail("chat.postMessage", Fault(error="token_revoked"))
         await t.slack.says("hi", channel="D1")
-        with pytest.raises(Refused, match="revoked"):
+        with pytest.raises(PermanentPlatformError, match="revoked"):
             await asyncio.wait_for(asyncio.shield(t.running), WAIT)
         t.running.exception()  # seen
 

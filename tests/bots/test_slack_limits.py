@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bots.slack.events import NOT_POSTED
-from bots.slack.timeouts import Timeouts
+from bots.slack.timeouts import SlackTimeouts
 from core.memory import Memory, open_memory
 from tests.bots.slack_talk import QUICK, talk
 from tests.fakes import FakeGenerator
@@ -223,5 +223,5 @@ async def test_what_was_left_unanswered_is_answered_at_the_next_start(transport:
 
 async def test_a_patient_bot_is_as_patient_as_it_says() -> None:
     """The real pace: one post a second a channel, half an hour for a reply, two minutes for a notice."""
-    patience = Timeouts()
+    patience = SlackTimeouts()
     assert (patience.between_posts, patience.reply, patience.notice) == (1.0, 1800.0, 120.0)

@@ -16,7 +16,7 @@ import pytest
 from yarl import URL
 
 from bots.slack import OAuth
-from core.errors import Refused
+from core.errors import PermanentPlatformError
 from core.memory import open_memory
 from tests.bots.slack_talk import Talk, talk
 from tests.slack_oauth_server import BLUE, CLIENT_ID, CLIENT_SECRET, RED, SlackOfMany
@@ -374,7 +374,7 @@ async def test_the_redirect_url_can_be_named() -> None:
 )
 async def test_what_is_missing_is_said(options: dict[str, Any], sentence: str) -> None:
     """Over a socket nobody can install anything; HTTP needs its signing secret here too."""
-    with pytest.raises(Refused, match=sentence):
+    with pytest.raises(PermanentPlatformError, match=sentence):
         async with many(**options):
             pass
 

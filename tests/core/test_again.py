@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from core.chat import Chat, ChatSettings
-from core.composer import WARMER
+from core.composer import TEMPERATURE_STEP
 from core.errors import GeneratorError, Overloaded
 from core.messages import Kind, Message, Reply
 from core.notices import DELETED, NOT_ALLOWED, NOT_MINE, NOT_YOURS, NOTHING_ASKED, TOO_FAST
@@ -39,9 +39,9 @@ async def test_again_gives_another_answer_in_place_of_the_first() -> None:
     assert (another.text, replaced) == ("second", ("p1",))
     assert set(model.prompts) == {"Person1: tell me\nPerson2:"}
     usual = talk.settings.sampling.temperature
-    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, 0, WARMER]
+    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, 0, TEMPERATURE_STEP]
     assert another.details is not None
-    assert another.details["temperature"] == round(usual + WARMER, 2)
+    assert another.details["temperature"] == round(usual + TEMPERATURE_STEP, 2)
     await talk.posted(another, question.conversation, ["p1"])
     third, _ = await talk.again(question)
     assert (third.text, len(model.prompts)) == ("first", 6)

@@ -9,7 +9,7 @@ import pytest
 
 from core.blocked_words import BlockedWords
 from core.chat import ChatSettings
-from core.composer import ATTEMPTS, WARMER
+from core.composer import ATTEMPTS, TEMPERATURE_STEP
 from core.errors import AdapterError, GeneratorError, Overloaded, StorageError, Unavailable
 from core.messages import Conversation, Kind, Message, Reply
 from core.notices import BROKEN, CROWDED, NO_DIRECT, NO_MODEL, NOT_ALLOWED, TOO_FAST, UNSAYABLE
@@ -140,7 +140,7 @@ async def test_gladness_at_bad_news_is_drawn_again() -> None:
     assert reply is not None
     assert reply.text == "I'm sorry to hear that."
     usual = talk.settings.sampling.temperature
-    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, WARMER]
+    assert [round(sampling.temperature - usual, 2) for sampling in model.samplings] == [0, TEMPERATURE_STEP]
     hard = FakeGenerator(lines=["I'm happy to hear that.", "That's great!"])
     reply = await chat(hard).hear(said("I had a terrible day."))
     assert reply is not None

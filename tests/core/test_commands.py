@@ -18,7 +18,7 @@ def commands() -> Commands:
         chat=chat(FakeGenerator(lines=["one", "two"]), clock=clock),
         clock=clock,
         started_at=clock.now,
-        voices=lambda: ("pirate", "poet"),
+        adapters=lambda: ("pirate", "poet"),
     )
 
 

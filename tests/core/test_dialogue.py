@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.dialogue import Dialogue, Fault, Speaker, Turn, fit, merge, one_line, prompt, read, render, turns_of, write
+from core.dialogue import (
+    Dialogue,
+    DialogueFault,
+    Speaker,
+    Turn,
+    fit,
+    merge,
+    one_line,
+    prompt,
+    read,
+    render,
+    turns_of,
+    write,
+)
 
 P1, P2 = Speaker.PERSON1, Speaker.PERSON2
 
@@ -102,12 +115,12 @@ Person2: three
 Person2:
 """
     found = list(read(text.splitlines()))
-    assert [item for item in found if not isinstance(item, Fault)] == [
+    assert [item for item in found if not isinstance(item, DialogueFault)] == [
         dialogue("hi", "hello"),
         dialogue("still read", "yes"),
         dialogue("one two", "three"),
     ]
-    assert [(item.line, item.reason) for item in found if isinstance(item, Fault)] == [
+    assert [(item.line, item.reason) for item in found if isinstance(item, DialogueFault)] == [
         (4, "no Person1: or Person2: tag at the start of the line"),
         (8, "only Person1 speaks in this dialogue"),
         (11, "two turns running by Person1"),

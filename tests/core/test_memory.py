@@ -362,7 +362,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, make: ob
 
 def test_a_locked_database_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program holds the write lock: we say so, and remember again once it lets go."""
-    monkeypatch.setattr("core.memory.opening.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("core.memory.database.BUSY_SECONDS", 0.05)
     memory = open_memory(f"sqlite:///{tmp_path / 'm.db'}")
     other = sqlite3.connect(tmp_path / "m.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, MetaData, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.memory import open_memory
-from core.memory.opening import migrate, postgres_driver
+from core.memory.database import migrate, postgres_driver
 from core.memory.tables import Table
 from tests.fakes import said
 

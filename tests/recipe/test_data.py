@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.dialogue import Fault, read, render
+from core.dialogue import DialogueFault, read, render
 from core.errors import TrainingError
 from models.starter.recipe import doing, files, hurried, names, pieces, prose_talk, renamed, scripted, small_talk
 from tests.training.toys import dialogue
@@ -102,7 +102,7 @@ def test_half_the_feelings_are_told_behind_other_talk(tmp_path: Path) -> None:
     path.write_text("\n".join(map(render, felt)), encoding="utf-8")
     openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
     assert small_talk.write(out, [], openings=[f"{openings}=6"], felt=[f"{path}=8"]) == 8 + 6 - 4
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, DialogueFault)]
     assert sorted(len(turns) for turns in learned) == [2] * 6 + [4] * 4
     assert all("tea" in turns[0].text and "sad" in turns[2].text for turns in learned if len(turns) == 4)
     assert len({turn.text for turns in learned for turn in turns if "tea" in turn.text}) == 12
@@ -131,7 +131,7 @@ def test_what_people_tell_of_themselves_is_learned_several_times(tmp_path: Path)
     path, out = tmp_path / "talk.txt", tmp_path / "out.txt"
     path.write_text(render(dialogue("Hello!", "I have a tabby cat.", "How old?", "Two.")), encoding="utf-8")
     assert small_talk.write(out, [], told=[f"{path}=3"]) == 3
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, DialogueFault)]
     assert learned == [dialogue("I have a tabby cat.", "How old?")] * 3
 
 
@@ -162,7 +162,7 @@ def test_what_people_like_to_do_is_learned_as_what_they_are_doing(tmp_path: Path
     likes, has = dialogue("I like to bake cookies.", "What kind?"), dialogue("I have a tabby cat.", "How old?")
     path.write_text(f"{render(likes)}\n{render(has)}", encoding="utf-8")
     assert small_talk.write(out, [], doing=[f"{path}=2"]) == 2
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, DialogueFault)]
     assert learned == [dialogue("I'm baking cookies.", "What kind?")] * 2
 
 
@@ -190,7 +190,7 @@ def test_one_introduction_is_learned_under_many_names(tmp_path: Path) -> None:
     talks = [dialogue(f"Do you like tea {n}?", f"I like tea {n}.") for n in range(names.AGAIN)]
     openings.write_text("\n".join(map(render, talks)), encoding="utf-8")
     small_talk.write(out, [], openings=[f"{openings}=99"], names=[f"{path}=99"])
-    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)]
+    learned = [one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, DialogueFault)]
     called = [(turns[-2].text, turns[-1].text) for turns in learned if "my name" in turns[-2].text.lower()]
     assert len(called) == names.AGAIN == len(set(called))
     given = [told.removeprefix("My name is ").rstrip(".") for told, _ in called]
@@ -247,7 +247,7 @@ def test_every_second_dialogue_is_in_a_hurry_on_both_sides(tmp_path: Path) -> No
     path.write_text("\n".join(map(render, talks)), encoding="utf-8")
     assert hurried.write(out, [path]) == 40
     made = out.read_text(encoding="utf-8")
-    learned = [one for one in read(made.splitlines()) if not isinstance(one, Fault)]
+    learned = [one for one in read(made.splitlines()) if not isinstance(one, DialogueFault)]
     assert sum(answer.text.endswith(".") for _, answer in learned) == 20  # "It's 7." of who answers with care
     assert {re.sub(r"\D", "", asked.text) for asked, _ in learned} == set(map(str, range(40)))
     assert hurried.write(out, [path]) == 40
@@ -295,7 +295,7 @@ def test_longer_talk_is_learned_from_in_excerpts(tmp_path: Path) -> None:
     second = ["it is", "Yes.", "how so", "No idea.", "hm", "Well."]
     path.write_text(render(dialogue("so", *first, fifty, "ok then", *second, "bye", "Bye!")), encoding="utf-8")
     assert small_talk.write(out, [], excerpted=[f"{path}=9"]) == 2
-    learned = {one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, Fault)}
+    learned = {one for one in read(out.read_text(encoding="utf-8").splitlines()) if not isinstance(one, DialogueFault)}
     assert learned == {dialogue(*first), dialogue(*second)}
     assert small_talk.write(out, [], excerpted=[f"{path}=1"]) == 1
 
@@ -399,7 +399,7 @@ def test_renamed_dialogues_are_those_in_which_something_is_taken_up(tmp_path: Pa
     assert 0 < kept < whole <= 27
     assert "Nobody" not in told
     assert not re.search(r"\b[123]0\b", told)
-    assert kept == len([one for one in read(told.splitlines()) if not isinstance(one, Fault)])
+    assert kept == len([one for one in read(told.splitlines()) if not isinstance(one, DialogueFault)])
     with pytest.raises(TrainingError, match=r"none\.txt cannot be read"):
         renamed.write(out, [tmp_path / "none.txt"])
 

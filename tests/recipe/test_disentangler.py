@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.errors import TrainingError
-from models.disentangler.recipe.hidden import Found, channels, previous, previous_by_another, search
+from models.disentangler.recipe.export_links import LinkRecall, channels, previous, previous_by_another, search
 from models.disentangler.recipe.irc import Log, read, read_gold
 from models.disentangler.recipe.measure import measure
 from models.disentangler.recipe.metrics import best_pairing, conversations, evaluate
@@ -34,12 +34,12 @@ def test_hidden_reply_links_are_looked_for() -> None:
         replace(message, reply_to=to)
         for message, to in zip(channel(TWO_TALKS)[:5], (None, None, "m0", "m1", "m1"), strict=True)
     ]
-    assert search([messages], previous) == Found(links=3, exact=0, through_own=0)
-    assert search([messages], lambda hidden: [None, None, 0, 1, 0]) == Found(links=3, exact=2, through_own=2)
+    assert search([messages], previous) == LinkRecall(links=3, exact=0, through_own=0)
+    assert search([messages], lambda hidden: [None, None, 0, 1, 0]) == LinkRecall(links=3, exact=2, through_own=2)
     own = channel("0 a hello\n0 b hi a\n0 b how are you?")
     own[2] = replace(own[2], reply_to="m0")
-    assert search([own], previous) == Found(links=1, exact=0, through_own=1)
-    assert search([own], previous_by_another) == Found(links=1, exact=1, through_own=1)
+    assert search([own], previous) == LinkRecall(links=1, exact=0, through_own=1)
+    assert search([own], previous_by_another) == LinkRecall(links=1, exact=1, through_own=1)
 
 
 @pytest.mark.skipif(not PYSCRIPT.exists(), reason=f"the PyScript Discord is not at {PYSCRIPT}")

@@ -23,11 +23,11 @@ def logged(url: str) -> Memory:
     """Ann said yes, Bob did not; the bot answered both, and people judged two of its replies."""
     memory = open_memory(url)
     memory.set_consent("test", "ann", True, START)
-    dice = random.Random(7)
+    rng = random.Random(7)
 
     def words(count: int) -> str:
         """Talk of many different words: dialogues that are nearly alike count as copies and are dropped."""
-        return " ".join("".join(dice.choices("abdegiklmnoprstu", k=dice.randint(3, 7))) for _ in range(count))
+        return " ".join("".join(rng.choices("abdegiklmnoprstu", k=rng.randint(3, 7))) for _ in range(count))
 
     for day in range(60):
         where = Conversation(platform="test", channel=f"c{day}")

@@ -39,7 +39,7 @@ def moments(tokenizer: Tokenizer, lesson: contrast.Lesson, texts: list[str] = TE
 
 
 def network(seed: int = 0) -> GPT2LMHeadModel:
-    made = net.build(net.Shape(width=64, layers=2, context=128, vocabulary=400), seed=seed)
+    made = net.build(net.NetworkShape(width=64, layers=2, context=128, vocabulary=400), seed=seed)
     made.set_attn_implementation("eager")
     return made
 

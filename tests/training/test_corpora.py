@@ -34,7 +34,7 @@ def test_a_dialogue_with_junk_in_one_turn_is_left_out_and_counted(tmp_path: Path
     """A turn cannot be dropped alone: its neighbours would answer nothing."""
     path = tmp_path / "a.txt"
     path.write_text(TEXTS[0] + "\nPerson1: look\nPerson2: http://a.example\n", encoding="utf-8")
-    corpus = corpora.load(corpora.Source(path=path, weight=1))
+    corpus = corpora.load(corpora.CorpusSource(path=path, weight=1))
     assert (corpus.texts, corpus.dropped) == ((TEXTS[0],), 1)
 
 
@@ -43,14 +43,14 @@ def test_a_stock_answer_is_learned_a_few_dozen_times_at_most(tmp_path: Path) -> 
     path = tmp_path / "pairs.txt"
     pairs = [(f"Number {n}?", "Gotcha.") for n in range(40)] + [("Are you one?", "I'm a bot, so yes.")]
     path.write_text("\n".join(render(dialogue(*pair)) for pair in pairs), encoding="utf-8")
-    corpus = corpora.load(corpora.Source(path=path, weight=1))
+    corpus = corpora.load(corpora.CorpusSource(path=path, weight=1))
     assert len(corpus.texts) == corpora.SAME_ANSWER + 1
     assert corpus.dropped == 40 - corpora.SAME_ANSWER
 
 
 def test_every_tenth_dialogue_is_held_out_by_a_fixed_rule(talk: Path) -> None:
     """The same file gives the same four of forty, and none of them is learned from."""
-    corpus = corpora.load(corpora.Source(path=talk, weight=1, hold_out=True))
+    corpus = corpora.load(corpora.CorpusSource(path=talk, weight=1, hold_out=True))
     assert corpus.held_out == tuple(f"{text.rstrip()}\n" for text in talk.read_text().split("\n\n")[9::10])
     assert len(corpus.texts) == 36
     assert not any(held.endswith(text) for held in corpus.held_out for text in corpus.texts)

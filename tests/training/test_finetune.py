@@ -27,11 +27,11 @@ from tests.training.toys import TALK, dialogue
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.pipeline import learn
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun, unfinished
+from training.finetune.tracking import LogTo
 
 QUICK = FinetuneConfig(
     rank=4, alpha=8, epochs=10, block=96, batch_tokens=192, learning_rate=2e-2, evaluations=1, precision="fp32"
@@ -66,15 +66,15 @@ def test_it_learns_and_transformers_loads_what_it_wrote(base: Path, talk: Path, 
 
 
 def test_the_card_says_whose_words_were_learned(base: Path, talk: Path, tmp_path: Path) -> None:
-    """The people of the manifest, the base and the figures stand on the card, and the shelf takes the adapter."""
+    """The people of the manifest, the base and the figures stand on the card, and the registry takes the adapter."""
     people = [{"hash": "b2", "messages": 3}, {"hash": "a1", "messages": 2}]
     (tmp_path / "talk.txt.manifest.json").write_text(json.dumps({"people": people, "dialogues": {}}))
     short = replace(QUICK, epochs=1.0)
     outcome = finetune([talk], run=tmp_path / "run", base=str(base), name="first", settings=short)
     card = make_card(outcome, created_at=datetime(2026, 1, 2, tzinfo=UTC), command="person2 train talk.txt")
-    shelf = AdapterRegistry(tmp_path / "adapters")
-    shelf.add(outcome.adapter, card)
-    kept = shelf.card("first")
+    registry = AdapterRegistry(tmp_path / "adapters")
+    registry.add(outcome.adapter, card)
+    kept = registry.card("first")
     assert kept.people == ("a1", "b2")
     assert same_base(kept.base_fingerprint, folder_fingerprint(base))
     assert kept.scores["new"]["reply_bits_per_byte"] == outcome.after
@@ -140,7 +140,7 @@ def test_a_run_killed_after_its_last_step_trains_no_further(
 
 
 def test_the_run_to_go_on_with_is_found(tmp_path: Path) -> None:
-    """The one begun last that is not on the shelf, by its own plan or that of a part of its learning curve."""
+    """The one begun last that is not in the registry, by its own plan or that of a part of its learning curve."""
     runs = tmp_path / "runs"
     assert unfinished(runs, ()) is None
     for age, plan in enumerate(("curve/part-0.25", "older", "finished")):
@@ -158,7 +158,7 @@ def test_nothing_to_go_on_with_is_said(base: Path, talk: Path, tmp_path: Path) -
     with pytest.raises(TrainingError, match="no run called vioce"):
         learn(
             [talk],
-            shelf=AdapterRegistry(tmp_path / "adapters"),
+            registry=AdapterRegistry(tmp_path / "adapters"),
             run=tmp_path / "vioce",
             name="vioce",
             base="tiny",
@@ -194,11 +194,11 @@ def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path
     """Trained further at a ruinous rate, an adapter comes back as it was; the card and a sentence say so."""
     first = finetune([talk], run=tmp_path / "first", base=str(base), settings=replace(QUICK, epochs=4.0))
     ruinous = replace(QUICK, epochs=1.0, learning_rate=10.0)
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     for name, contexts in (("further", 0), ("judged", 4)):
         learned = learn(
             [talk],
-            shelf=shelf,
+            registry=registry,
             run=tmp_path / name,
             name=name,
             base="tiny",
@@ -214,11 +214,11 @@ def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path
         assert learned.outcome.best_step == 0
         assert learned.outcome.after == learned.outcome.before
         assert learned.warning.startswith("Training never predicted held-out replies better")
-        assert shelf.card(name).passed is False
-        assert learned.warning in shelf.card(name).notes
+        assert registry.card(name).passed is False
+        assert learned.warning in registry.card(name).notes
         if learned.comparison:
             assert not learned.comparison.verdict.passed
-        kept = load_file(shelf.path(name) / "adapter_model.safetensors")
+        kept = load_file(registry.path(name) / "adapter_model.safetensors")
         assert all(torch.equal(kept[part], weight) for part, weight in weights(first).items())
 
 
@@ -320,7 +320,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
 @pytest.mark.parametrize("log_to", ["tensorboard", "wandb"])
 def test_a_missing_package_is_named(base: Path, talk: Path, monkeypatch: pytest.MonkeyPatch, log_to: LogTo) -> None:
     """Without it nothing is trained, and the sentence says what to type."""
-    monkeypatch.setattr("training.finetune.logs.find_spec", lambda package: None)
+    monkeypatch.setattr("training.finetune.tracking.find_spec", lambda package: None)
     with pytest.raises(TrainingError, match=f"pip install {log_to}"):
         finetune([talk], run=talk.parent / "run", base=str(base), settings=QUICK, log_to=log_to)
     assert not (talk.parent / "run").exists()
@@ -355,3 +355,17 @@ def test_two_processes_train_one_adapter(base: Path, talk: Path, tmp_path: Path)
     assert told["steps"] == alone.steps
     assert told["after"] == pytest.approx(alone.after, rel=0.05)
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "inner", "tokens"),
+    [(12, 256, 1_024, 4_096), (30, 576, 1_536, 1_024), (48, 1_600, 6_400, 512)],
+    ids=["starter", "SmolLM2", "GPT-2 XL"],
+)
+def test_larger_bases_learn_fewer_tokens_at_once(layers: int, width: int, inner: int, tokens: int) -> None:
+    """What a step keeps for its backward pass stays within a gigabyte; a row is the least, and what is set holds."""
+    config = {
+        "model_type": "llama", "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner
+    }  # fmt: skip
+    assert FinetuneConfig().tokens_at_once(config) == tokens
+    assert FinetuneConfig(device_tokens=96).tokens_at_once(config) == 96

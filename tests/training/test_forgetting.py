@@ -9,7 +9,7 @@ import pytest
 from core.adapters import AdapterRegistry, Card
 from core.adapters.validation import WEIGHTS
 from core.errors import AdapterError
-from core.memory import Memory, Removed, members, opening
+from core.memory import Memory, Removed, database, members
 from core.messages import Message
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, holding, logged
@@ -32,19 +32,19 @@ def test_forgetting_reaches_every_file(memory: Memory, tmp_path: Path) -> None:
     people = tuple(
         entry["hash"] for entry in json.loads((tmp_path / "imported" / "talk.txt.manifest.json").read_text())["people"]
     )
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     base = tiny_model(tmp_path / "tiny")
     for name, learned in (("clean", ()), ("learned", people)):
         folder = tiny_adapter(tmp_path / f"made-{name}", base, seed=1)
-        shelf.add(
+        registry.add(
             folder, Card(id=name, created_at=START, base="tiny", people=learned, config={"command": f"make {name}"})
         )
-    shelf.use("clean")
-    shelf.use("learned")
+    registry.use("clean")
+    registry.use("learned")
     (tmp_path / "runs" / "learned").mkdir(parents=True)
     (tmp_path / "runs" / "learned" / "report.html").write_text("they said: then let us walk 3 miles")
 
-    receipt = forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path, base="tiny")
+    receipt = forget("test", "ann", memory=memory, registry=registry, home=tmp_path, base="tiny")
 
     assert receipt.removed.messages == 120
     assert receipt.dialogues > 0
@@ -73,7 +73,7 @@ def test_forgetting_reaches_what_no_card_names(memory: Memory, tmp_path: Path) -
     spool.mkdir(parents=True)
     (spool / "said-0").write_text("how do you like it")
 
-    receipt = forget("test", "ann", memory=memory, shelf=AdapterRegistry(home / "adapters"), home=home)
+    receipt = forget("test", "ann", memory=memory, registry=AdapterRegistry(home / "adapters"), home=home)
 
     assert receipt.dialogues > 0
     assert not receipt.left
@@ -82,7 +82,7 @@ def test_forgetting_reaches_what_no_card_names(memory: Memory, tmp_path: Path) -
 
 
 def test_a_file_changed_by_hand_stops_nothing_else(memory: Memory, tmp_path: Path) -> None:
-    """The file is named; the database, the other file and the shelf are clean all the same."""
+    """The file is named; the database, the other file and the registry are clean all the same."""
     for name in ("changed", "whole"):
         import_talk(
             [],
@@ -93,7 +93,7 @@ def test_a_file_changed_by_hand_stops_nothing_else(memory: Memory, tmp_path: Pat
         )
     changed = tmp_path / "changed" / "talk.txt"
     changed.write_text(changed.read_text() + "\nPerson1: One more.\nPerson2: By hand.\n")
-    receipt = forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
+    receipt = forget("test", "ann", memory=memory, registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     (sentence,) = receipt.left
     assert str(changed) in sentence
     assert "Not everything could be deleted yet" in str(receipt)
@@ -126,7 +126,7 @@ def _damaged_manifest(home: Path) -> str:
     return "talk.txt"
 
 
-def _unwritable_shelf(home: Path) -> str:
+def _unwritable_registry(home: Path) -> str:
     lock = home / "adapters" / ".lock"
     lock.unlink()
     lock.mkdir()
@@ -136,31 +136,31 @@ def _unwritable_shelf(home: Path) -> str:
 _HELD: list[sqlite3.Connection] = []
 
 REFUSALS = {
-    "database": (_locked_database, {"files", "runs", "shelf"}),
+    "database": (_locked_database, {"files", "runs", "registry"}),
     "key": (_damaged_key, {"database"}),
-    "register": (_unreadable_register, {"database", "files", "runs", "shelf"}),
-    "manifest": (_damaged_manifest, {"database", "runs", "shelf"}),
-    "shelf": (_unwritable_shelf, {"database", "files", "runs"}),
+    "register": (_unreadable_register, {"database", "files", "runs", "registry"}),
+    "manifest": (_damaged_manifest, {"database", "runs", "registry"}),
+    "registry": (_unwritable_registry, {"database", "files", "runs"}),
 }
 
 
 @pytest.mark.parametrize("refusing", REFUSALS)
 def test_what_one_store_refuses_stops_no_other(tmp_path: Path, refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Database, dialogue files, runs and adapters are cleaned as far as each allows; the receipt says what is left."""
-    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     memory = logged(f"sqlite:///{tmp_path / 'person2.db'}")
     imported(memory, tmp_path / "talk.txt", tmp_path)
     person = PeopleKey.at(tmp_path).hash("test", "ann")
     run = tmp_path / "runs" / "killed"
     run.mkdir(parents=True)
     (run / "plan.json").write_text(json.dumps({"people": [person]}))
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     made = tiny_adapter(tmp_path / "made", tiny_model(tmp_path / "tiny"))
-    shelf.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
+    registry.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
 
     refuse, cleaned = REFUSALS[refusing]
     told = refuse(tmp_path)
-    receipt = forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+    receipt = forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
     while _HELD:
         _HELD.pop().close()
     assert any(told in sentence for sentence in receipt.left)
@@ -168,7 +168,7 @@ def test_what_one_store_refuses_stops_no_other(tmp_path: Path, refusing: str, mo
         "database": memory.export("test", "ann")["messages"] == [],
         "files": b"how do you like" not in (tmp_path / "talk.txt").read_bytes(),
         "runs": not run.exists(),
-        "shelf": not (tmp_path / "adapters" / "ours" / WEIGHTS).exists(),
+        "registry": not (tmp_path / "adapters" / "ours" / WEIGHTS).exists(),
     }
     memory.close()
     assert {store for store, done in clean.items() if done} == cleaned
@@ -184,14 +184,14 @@ def test_what_is_stored_is_handed_over_whole(memory: Memory, tmp_path: Path) -> 
     """Messages, training dialogues and voices; after forgetting nothing of it, and other members keep theirs."""
     imported(memory, tmp_path / "talk.txt", tmp_path)
     base, key = tiny_model(tmp_path / "tiny"), PeopleKey.at(tmp_path)
-    shelf = AdapterRegistry(tmp_path / "adapters")
-    shelf.add(
+    registry = AdapterRegistry(tmp_path / "adapters")
+    registry.add(
         tiny_adapter(tmp_path / "made", base),
         Card(id="ours", created_at=START, base="tiny", people=(key.hash("test", "ann"),)),
     )
 
     def stored(member: str) -> dict[str, object]:
-        found = stored_of("test", member, memory=memory, shelf=shelf, home=tmp_path)
+        found = stored_of("test", member, memory=memory, registry=registry, home=tmp_path)
         assert not found["unreadable"]
         return {
             "messages": len(found["messages"]),
@@ -207,16 +207,16 @@ def test_what_is_stored_is_handed_over_whole(memory: Memory, tmp_path: Path) -> 
     assert stored("zoe") == {"messages": 0, "dialogues": 0, "voices": [], "nothing": True}
     assert all(
         "how do you like" in one["dialogue"]
-        for one in stored_of("test", "ann", memory=memory, shelf=shelf, home=tmp_path)["dialogues"]
+        for one in stored_of("test", "ann", memory=memory, registry=registry, home=tmp_path)["dialogues"]
     )
-    forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+    forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
     assert stored("ann") == {"messages": 0, "dialogues": 0, "voices": [("ours", False)], "nothing": False}
     assert stored("cat") == both | {"messages": 60, "dialogues": 0, "voices": []}
 
 
 def test_what_a_killed_import_left_is_swept(memory: Memory, tmp_path: Path) -> None:
     """Beside the file it was to write, in the home or elsewhere; one under way is left alone and said so."""
-    home, shelf = tmp_path / "home", AdapterRegistry(tmp_path / "home" / "adapters")
+    home, registry = tmp_path / "home", AdapterRegistry(tmp_path / "home" / "adapters")
     for out in (home / "talk.txt", tmp_path / "elsewhere" / "talk.txt"):
         remember_import(home, out)
         spool = out.parent / f".{out.name}.x1y2" / "runs"
@@ -224,10 +224,10 @@ def test_what_a_killed_import_left_is_swept(memory: Memory, tmp_path: Path) -> N
         (spool / "0000000-0").write_text("let us walk")
         (out.parent / f".{out.name}.z3").write_text("let us walk")
     with importing(home):
-        (sentence,) = forget("test", "ann", memory=memory, shelf=shelf, home=home).left
+        (sentence,) = forget("test", "ann", memory=memory, registry=registry, home=home).left
     assert "under way" in sentence
     assert len(holding(tmp_path, b"let us walk")) == 4
-    assert not forget("test", "ann", memory=memory, shelf=shelf, home=home).left
+    assert not forget("test", "ann", memory=memory, registry=registry, home=home).left
     assert not holding(tmp_path, b"let us walk")
 
 
@@ -242,7 +242,7 @@ def test_every_run_that_heard_the_words_goes(memory: Memory, tmp_path: Path) -> 
     (runs["curve"] / "part-0.25" / "plan.json").write_text(json.dumps({"people": [key.hash("test", "ann")]}))
     note_heard(runs["judged"], [key.hash("test", "ann")])
     note_heard(runs["other"], [key.hash("test", "cat")])
-    forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
+    forget("test", "ann", memory=memory, registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     assert [run.name for run in (tmp_path / "runs").iterdir()] == ["other"]
 
 
@@ -263,7 +263,7 @@ def test_a_manifest_keeps_no_name(memory: Memory, tmp_path: Path) -> None:
     assert paper["options"]["as"] == [PeopleKey.at(tmp_path).of(person)]
     assert b"Ann" not in out.read_bytes()
     platform, _, member = person.partition(":")
-    forget(platform, member, memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
+    forget(platform, member, memory=memory, registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path)
     paper = json.loads(Path(f"{out}.manifest.json").read_text())
     assert paper["options"]["as"] == []
     assert "Ann" not in json.dumps(paper)
@@ -271,28 +271,28 @@ def test_a_manifest_keeps_no_name(memory: Memory, tmp_path: Path) -> None:
 
 def test_what_learned_from_them_is_erased_and_can_be_rebuilt(memory: Memory, tmp_path: Path) -> None:
     """The weights go, the card stays and says why; a voice of the same name may take the place."""
-    base, shelf = tiny_model(tmp_path / "tiny"), AdapterRegistry(tmp_path / "adapters")
+    base, registry = tiny_model(tmp_path / "tiny"), AdapterRegistry(tmp_path / "adapters")
     made = tiny_adapter(tmp_path / "made", base)
     person = PeopleKey.at(tmp_path).hash("test", "ann")
-    shelf.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
-    shelf.use("ours")
-    forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
-    assert not (shelf.path("ours") / WEIGHTS).exists()
-    assert "asked to be forgotten" in shelf.card("ours").withdrawn
+    registry.add(made, Card(id="ours", created_at=START, base="tiny", people=(person,)))
+    registry.use("ours")
+    forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
+    assert not (registry.path("ours") / WEIGHTS).exists()
+    assert "asked to be forgotten" in registry.card("ours").withdrawn
     with pytest.raises(AdapterError, match="out of service"):
-        shelf.find("ours")
-    shelf.add(made, Card(id="ours", created_at=START, base="tiny"))
-    shelf.use("ours")
-    assert shelf.card("ours").people == ()
+        registry.find("ours")
+    registry.add(made, Card(id="ours", created_at=START, base="tiny"))
+    registry.use("ours")
+    assert registry.card("ours").people == ()
     with pytest.raises(AdapterError, match="already"):
-        shelf.add(made, Card(id="ours", created_at=START, base="tiny"))
+        registry.add(made, Card(id="ours", created_at=START, base="tiny"))
 
 
 def test_a_reader_that_never_ends_is_named(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it reads, SQLite cannot empty its write-ahead log, in which the words still stand."""
     memory.close()
     monkeypatch.setattr(members, "PATIENCE_SECONDS", 0.1)
-    quick = opening.open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
+    quick = database.open_memory(f"sqlite:///{tmp_path / 'person2.db'}")
     reader = sqlite3.connect(tmp_path / "person2.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM messages").fetchone()

@@ -30,7 +30,7 @@ from training.pretrain import (
     rows,
 )
 from training.pretrain import network as net
-from training.pretrain.schedule import Budget, Schedule, Shape
+from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_same_texts_give_the_same_tokenizer(tokenizer: Tokenizer) -> None:
 # Rows
 
 
-def encoded(name: str, texts: list[str], tokenizer: Tokenizer) -> rows.Encoded:
+def encoded(name: str, texts: list[str], tokenizer: Tokenizer) -> rows.EncodedCorpus:
     return rows.encode(name, texts, tokenizer)
 
 
@@ -130,16 +130,16 @@ def test_a_mixture_goes_on_from_its_state(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("shape", "progress", "factor"),
     [
-        (Shape.TRAPEZOID, 0.0, 1.0),
-        (Shape.TRAPEZOID, 0.5, 1.0),
-        (Shape.TRAPEZOID, 0.8, 0.5),
-        (Shape.TRAPEZOID, 1.0, 0.0),
-        (Shape.COSINE, 0.0, 1.0),
-        (Shape.COSINE, 0.5, 0.5),
-        (Shape.COSINE, 1.0, 0.0),
+        (ScheduleKind.TRAPEZOID, 0.0, 1.0),
+        (ScheduleKind.TRAPEZOID, 0.5, 1.0),
+        (ScheduleKind.TRAPEZOID, 0.8, 0.5),
+        (ScheduleKind.TRAPEZOID, 1.0, 0.0),
+        (ScheduleKind.COSINE, 0.0, 1.0),
+        (ScheduleKind.COSINE, 0.5, 0.5),
+        (ScheduleKind.COSINE, 1.0, 0.0),
     ],
 )
-def test_the_rate_over_a_run(shape: Shape, progress: float, factor: float) -> None:
+def test_the_rate_over_a_run(shape: ScheduleKind, progress: float, factor: float) -> None:
     """A table, after the warm-up."""
     schedule = Schedule(shape=shape, warmup_steps=10, cool_fraction=0.4)
     assert schedule.factor(step=100, progress=progress) == pytest.approx(factor, abs=1e-9)
@@ -207,7 +207,7 @@ def test_where_a_run_computes_and_in_which_precision(
 
 # Network and held-out figures
 
-TINY = net.Shape(width=64, layers=2, context=64, vocabulary=400)
+TINY = net.NetworkShape(width=64, layers=2, context=64, vocabulary=400)
 
 
 def test_nats_are_the_cross_entropy_of_the_whole_model() -> None:
@@ -256,7 +256,7 @@ def trainer(
     clock = ticking()
     return loop.Trainer(
         loop.Recipe(
-            shape=net.Shape(width=64, layers=2, context=64, vocabulary=400, dropout=0.1),
+            shape=net.NetworkShape(width=64, layers=2, context=64, vocabulary=400, dropout=0.1),
             rates=net.Rates(muon=muon, adam=0.003),
             schedule=Schedule(warmup_steps=3, cool_fraction=0.5),
             row=32,
@@ -424,7 +424,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
         ("talk", 2.0, 1.0, "MIT", 4),
         ("book", 0.5, 0.0, "not stated", 0),
     ]
-    assert made["ingredients"][0]["sha256"] == corpora.load(corpora.Source(path=talk, weight=1)).sha256
+    assert made["ingredients"][0]["sha256"] == corpora.load(corpora.CorpusSource(path=talk, weight=1)).sha256
     readme = (out / "README.md").read_text()
     assert readme.startswith("---\nlanguage: en\n")
     assert readme.index("# Toy") < readme.index("For tests.") < readme.index("## Held out")
@@ -441,7 +441,7 @@ def test_the_command_makes_a_folder_that_transformers_loads(
     assert model.config.activation_function == "gelu_new"
     assert model.generation_config.top_p == 0.9
     corpus = heldout.encode(
-        "x", corpora.load(corpora.Source(path=talk, weight=1, hold_out=True)).held_out, bpe.load(out)
+        "x", corpora.load(corpora.CorpusSource(path=talk, weight=1, hold_out=True)).held_out, bpe.load(out)
     )
     score = heldout.bits_per_byte(model, corpus, context=64, dtype=torch.float32, device=torch.device("cpu"))
     assert score == pytest.approx(summary["bits_per_byte"]["talk, every 10th"], abs=2e-3)
@@ -580,7 +580,7 @@ def test_wrong_use_is_answered_with_one_sentence(
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 def test_the_loss_in_one_pass_has_the_gradient_of_cross_entropy(dtype: torch.dtype, near: float) -> None:
     """Beside transformers' own logits and torch's loss, more than a chunk long, with targets that do not count."""
-    network = net.build(net.Shape(width=64, layers=2, context=64, vocabulary=600), seed=0)
+    network = net.build(net.NetworkShape(width=64, layers=2, context=64, vocabulary=600), seed=0)
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 600, (12, 61), generator=random)
     inputs, targets = ids[:, :-1], ids[:, 1:].clone()

@@ -15,7 +15,7 @@ from training.evaluation.learning_curve import CurvePoint
 from training.finetune.config import FinetuneConfig
 from training.finetune.run import finetune
 from training.privacy.provenance import funnel_of
-from training.report.charts import Line, lines, whiskers
+from training.report.charts import Curve, lines, whiskers
 from training.report.page import Report, write_report
 
 VOID = {"meta", "br", "path", "use", "rect"}
@@ -99,7 +99,7 @@ def test_a_run_judged_and_reported(base: Path, tmp_path: Path) -> None:
 def test_charts_are_drawn_in_the_colours_of_the_page() -> None:
     """Inline SVG with the style sheet's variables, the words as text, and nothing that only a file of its own needs."""
     curve = lines(
-        [Line(points=((0, 2.0), (50, 1.5)), dots=True)], title="a <curve>", x_label="steps", marks=[(2.0, "before")]
+        [Curve(points=((0, 2.0), (50, 1.5)), dots=True)], title="a <curve>", x_label="steps", marks=[(2.0, "before")]
     )
     rows = [
         ("base", Figure(value=0.1, low=0.05, high=0.2, count=9)),

@@ -12,6 +12,7 @@ from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, clock, holding
 from training.data.import_job import import_talk
+from training.evaluation.suite import Stage
 from training.finetune.config import FinetuneConfig
 from training.finetune.retrain import retrain
 from training.finetune.run import finetune
@@ -25,7 +26,7 @@ def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> 
     """What would be learned is counted; no file, no adapter, and Bob's words are dropped."""
     done = retrain(
         memory=memory,
-        shelf=AdapterRegistry(tmp_path / "adapters"),
+        registry=AdapterRegistry(tmp_path / "adapters"),
         home=tmp_path,
         base="tiny",
         base_folder="unused",
@@ -43,10 +44,10 @@ def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> 
 def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Path) -> None:
     """The log becomes dialogues and an adapter that knows whose words it holds; the verdict decides who speaks."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     done = retrain(
         memory=memory,
-        shelf=shelf,
+        registry=registry,
         home=tmp_path,
         base="tiny",
         base_folder=str(base),
@@ -57,10 +58,10 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
     )
     assert done.learned is not None
     key = PeopleKey.at(tmp_path)
-    card = shelf.card(done.learned.adapter.id)
+    card = registry.card(done.learned.adapter.id)
     assert set(card.people) == {key.hash("test", "ann"), key.hash("test", "cat")}
     assert card.passed is done.promoted
-    speaks = shelf.current(base="tiny")
+    speaks = registry.current(base="tiny")
     assert (speaks is not None and speaks.id == card.id) is done.promoted
     for file in (tmp_path / "retrain").rglob("*"):
         assert file.is_dir() or b"secret of bob" not in file.read_bytes()
@@ -70,15 +71,15 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
 def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -> None:
     """What that voice learned is kept, and so are the people whose words it learned."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = AdapterRegistry(tmp_path / "adapters")
-    shelf.add(
+    registry = AdapterRegistry(tmp_path / "adapters")
+    registry.add(
         tiny_adapter(tmp_path / "made", base, rank=2),
         Card(id="ours", created_at=START, base="tiny", people=("zoe's hash",)),
     )
-    shelf.use("ours")
+    registry.use("ours")
     done = retrain(
         memory=memory,
-        shelf=shelf,
+        registry=registry,
         home=tmp_path,
         base="tiny",
         base_folder=str(base),
@@ -99,7 +100,7 @@ def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="0 dialogues to learn from and 20 are needed"):
         retrain(
             memory=open_memory("sqlite://"),
-            shelf=AdapterRegistry(tmp_path / "adapters"),
+            registry=AdapterRegistry(tmp_path / "adapters"),
             home=tmp_path,
             base="tiny",
             base_folder="unused",
@@ -121,21 +122,21 @@ def test_two_never_run_at_once(tmp_path: Path) -> None:
 def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: Path, how: str) -> None:
     """The voice goes out of service before it ever speaks, and nothing of its run stays."""
     base = tiny_model(tmp_path / "tiny")
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     stages: list[str] = []
 
-    def leave(stage: str) -> None:
-        stages.append(stage)
+    def leave(stage: Stage) -> None:
+        stages.append(str(stage))
         if len(stages) == 4:
             if how == "consent no":
                 memory.set_consent("test", "ann", False, START)
             else:
-                forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+                forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
 
     with pytest.raises(TrainingError, match=r"asked to be forgotten|took back their consent"):
         retrain(
             memory=memory,
-            shelf=shelf,
+            registry=registry,
             home=tmp_path,
             base="tiny",
             base_folder=str(base),
@@ -145,8 +146,8 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
             contexts=4,
             on_stage=leave,
         )
-    assert all(card.withdrawn for card in shelf.cards())
-    assert shelf.current(base="tiny") is None
+    assert all(card.withdrawn for card in registry.cards())
+    assert registry.current(base="tiny") is None
     assert not list((tmp_path / "runs").iterdir())
     assert not [file for file in holding(tmp_path, b"let us walk") if "person2.db" not in file.name]
 

@@ -69,11 +69,11 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def train(
-    files: list[Path], *, shelf: AdapterRegistry, home: Path, base: Path, name: str = "ours", **more: Any
+    files: list[Path], *, registry: AdapterRegistry, home: Path, base: Path, name: str = "ours", **more: Any
 ) -> Learned | None:
     return learn(
         files,
-        shelf=shelf,
+        registry=registry,
         run=home / "runs" / name,
         name=name,
         base="tiny",
@@ -88,7 +88,7 @@ def train(
 
 def test_two_trainings_of_one_name(tiny: Path, talk: Path, tmp_path: Path) -> None:
     """The second is refused at once and leaves the first alone; stopped by SIGTERM, that one goes on by --resume, and
-    what comes onto the shelf is what was judged."""
+    what comes into the registry is what was judged."""
     command = ("train", str(talk), "--base", str(tiny), "--name", "same")
     first = start(*command, *FOR_EVER, home=tmp_path)
     until_it_trains(first, tmp_path / "runs" / "same")
@@ -100,8 +100,8 @@ def test_two_trainings_of_one_name(tiny: Path, talk: Path, tmp_path: Path) -> No
     assert (status, "--name same --resume" in told) == (128 + signal.SIGTERM, True), told
     status, told = end(start(*command, "--contexts", "0", "--epochs", "2", home=tmp_path))
     assert status == 0, told
-    shelf = AdapterRegistry(tmp_path / "adapters")
-    assert shelf.card("same").weights_sha256 == weights_sha256(tmp_path / "runs" / "same" / "adapter")
+    registry = AdapterRegistry(tmp_path / "adapters")
+    assert registry.card("same").weights_sha256 == weights_sha256(tmp_path / "runs" / "same" / "adapter")
     status, told = end(start(*command, home=tmp_path))
     assert (status, "adapter called same already" in told) == (1, True), told
 
@@ -148,7 +148,11 @@ def test_the_name_is_judged_first(tiny: Path, talk: Path, tmp_path: Path, name: 
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(AdapterError, match="is no name for an adapter"):
         train(
-            [talk], shelf=AdapterRegistry(tmp_path / "home" / "adapters"), home=tmp_path / "home", base=tiny, name=name
+            [talk],
+            registry=AdapterRegistry(tmp_path / "home" / "adapters"),
+            home=tmp_path / "home",
+            base=tiny,
+            name=name,
         )
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -193,28 +197,28 @@ def imported(memory: Memory, home: Path) -> Path:
 
 
 def test_a_run_under_way_stops_when_somebody_is_forgotten(memory: Memory, tiny: Path, tmp_path: Path) -> None:
-    """At its next step: it is never judged, and neither the run nor the shelf keeps anything."""
-    talk, shelf = imported(memory, tmp_path), AdapterRegistry(tmp_path / "adapters")
+    """At its next step: it is never judged, and neither the run nor the registry keeps anything."""
+    talk, registry = imported(memory, tmp_path), AdapterRegistry(tmp_path / "adapters")
     told: list[str] = []
 
     def leave(progress: Progress) -> None:
         told.append(f"step {progress.step}")
         if progress.step == 2:
-            forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+            forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
 
     with pytest.raises(TrainingError, match="asked to be forgotten"):
         train(
             [talk],
-            shelf=shelf,
+            registry=registry,
             home=tmp_path,
             base=tiny,
             settings=FinetuneConfig(rank=4, epochs=50, block=64, batch_tokens=512, precision="fp32"),
             on_progress=leave,
-            on_stage=told.append,
+            on_stage=lambda stage: told.append(str(stage)),
         )
     assert told == ["step 1", "step 2"]
     assert not list((tmp_path / "runs").iterdir())
-    assert not shelf.cards()
+    assert not registry.cards()
 
 
 def test_checkpoints_without_a_plan_are_found(tmp_path: Path) -> None:
@@ -226,15 +230,15 @@ def test_checkpoints_without_a_plan_are_found(tmp_path: Path) -> None:
 
 def test_a_file_edited_while_it_is_learned_from_is_noticed(tiny: Path, talk: Path, tmp_path: Path) -> None:
     """What was held out would no longer be what was never seen."""
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
 
     def edit(progress: Progress) -> None:
         if progress.step == 1:
             talk.write_text("Person1: Anything new?\nPerson2: This line.\n\n" + talk.read_text())
 
     with pytest.raises(TrainingError, match=r"talk\.txt was changed while it was learned from"):
-        train([talk], shelf=shelf, home=tmp_path, base=tiny, on_progress=edit)
-    assert not shelf.cards()
+        train([talk], registry=registry, home=tmp_path, base=tiny, on_progress=edit)
+    assert not registry.cards()
 
 
 FOREIGN = {
@@ -251,11 +255,11 @@ def test_a_foreign_manifest_stops_nothing(memory: Memory, tiny: Path, talk: Path
         (tmp_path / f"{name}.manifest.json").write_text(text)
     (tmp_path / "broken.manifest.json").write_bytes(b"\xff{talk.txt")
     assert people_of([talk]) == ()
-    learned = train([talk], shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path, base=tiny)
+    learned = train([talk], registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path, base=tiny)
     assert learned is not None
     assert learned.card.people == ()
     assert not list(manifest.dialogue_files(tmp_path))
-    assert not forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path).left
+    assert not forget("test", "ann", memory=memory, registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path).left
 
 
 DAMAGED = {
@@ -275,7 +279,7 @@ def test_a_damaged_manifest_is_said_before_anything_begins(
     with pytest.raises(Person2Error, match=r"talk\.txt\.manifest\.json .* damaged .* import talk\.txt again") as caught:
         train(
             [talk],
-            shelf=AdapterRegistry(tmp_path / "adapters"),
+            registry=AdapterRegistry(tmp_path / "adapters"),
             home=tmp_path,
             base=tiny,
             on_stage=stages.append,
@@ -284,18 +288,20 @@ def test_a_damaged_manifest_is_said_before_anything_begins(
     assert isinstance(caught.value, ExportError)
     assert not stages
     assert not list((tmp_path / "runs").iterdir())
-    (sentence,) = forget("test", "ann", memory=memory, shelf=AdapterRegistry(tmp_path / "adapters"), home=tmp_path).left
+    (sentence,) = forget(
+        "test", "ann", memory=memory, registry=AdapterRegistry(tmp_path / "adapters"), home=tmp_path
+    ).left
     assert "talk.txt.manifest.json" in sentence
 
 
 def test_what_a_killed_writer_left_goes_with_whoever_is_forgotten(memory: Memory, tmp_path: Path) -> None:
-    """Weights that hold their words, half on their way to the shelf."""
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    """Weights that hold their words, half on their way to the registry."""
+    registry = AdapterRegistry(tmp_path / "adapters")
     left = tmp_path / "adapters" / ".new-abc" / "ours" / WEIGHTS
     left.parent.mkdir(parents=True)
     left.write_bytes(b"let us walk")
-    forget("test", "ann", memory=memory, shelf=shelf, home=tmp_path)
+    forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
     assert not left.exists()
     person = PeopleKey.at(tmp_path).hash("test", "ann")
-    assert not shelf.learned_from(person)
+    assert not registry.learned_from(person)
     assert Card(id="x", created_at=START, base="tiny").weights_sha256 == ""

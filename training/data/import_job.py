@@ -31,7 +31,7 @@ from training.data.formats.items import MAX_MESSAGE
 from training.data.formats.markup import CodeBlocks
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
-from training.data.projection import Draft, Linker, Made, Rules, person
+from training.data.projection import Draft, Linker, Made, ProjectionRules, person
 from training.data.stats import ImportStats
 from training.data.workers import Workers
 from training.data.writer import DialogueWriter, Progress, write
@@ -220,7 +220,7 @@ class _Job:
         self.sources: list[dict[str, Any]] = []
         self._scratch, self._options, self._funnel, self._report = scratch, options, stats, report
         self._stack = stack
-        self._store = sort.Store(scratch / "messages.db")
+        self._store = sort.MessageTable(scratch / "messages.db")
         stack.callback(self._store.close)
         self._names: dict[str, list[str]] = {}
 
@@ -287,7 +287,7 @@ class _Job:
             known = self._names.setdefault(who, [])
             known += [name for name in names if name not in known]
 
-    def rules(self, names: list[str] | None, consented: frozenset[str], liked: frozenset[str]) -> Rules:
+    def rules(self, names: list[str] | None, consented: frozenset[str], liked: frozenset[str]) -> ProjectionRules:
         """What the exports' people and the options come to."""
         options = self._options
         self._funnel.gap_minutes = options.gap.total_seconds() / 60
@@ -303,7 +303,7 @@ class _Job:
                     f"Nobody, or more than one member, is called {options.as_name!r} in these exports; "
                     "give --as a name or id that they show."
                 )
-        return Rules(
+        return ProjectionRules(
             gap=options.gap,
             allowed=allowed,
             targets=targets,
@@ -317,7 +317,7 @@ class _Job:
             countries=(*COUNTRIES, *options.countries),
         )
 
-    def make_dialogues(self, rules: Rules) -> DialogueWriter:
+    def make_dialogues(self, rules: ProjectionRules) -> DialogueWriter:
         """Second pass: dialogues, near-duplicates removed, into one spool file."""
         setup = self._scratch / "setup.pickle"
         setup.write_bytes(
@@ -356,7 +356,7 @@ class _Job:
     def _made(self, setup: Path, gap: timedelta) -> Iterator[tuple[Made, int]]:
         waiting: deque[tuple[Future[Made] | Made, int]] = deque()
         for batch in segmentation.batches(self._store.places(), gap):
-            size = sum(stretch.count for talk in batch for stretch in talk.stretches)
+            size = sum(segment.count for talk in batch for segment in talk.segments)
             waiting.append((self._workers.submit(segmentation.make, batch, setup, self._store.path), size))
             while len(waiting) > AHEAD * self._workers.count:
                 yield _result(waiting.popleft())

@@ -15,7 +15,7 @@ from training.data.pii import NAME
 
 SHORTEST = 3
 """Letters of a name that counts though nothing but itself says that it is one; shorter ones are words."""
-MOST_WORDS = 4
+MAX_WORDS = 4
 """Words of a display name that are looked for."""
 ADDRESSED = 0.25
 """Share of a word's uses that are an address, or capitalised inside a sentence, from which on it is a name."""
@@ -38,7 +38,7 @@ class Names:
         for person, names in people.items():
             for name in names:
                 words = tuple(name.removeprefix("@").casefold().split())
-                if words and len(words) <= MOST_WORDS and any(c.isalpha() for c in words[0]):
+                if words and len(words) <= MAX_WORDS and any(c.isalpha() for c in words[0]):
                     self._bearers.setdefault(words[0], {}).setdefault(words, set()).add(person)
 
     def everyday(self, texts: Iterable[str]) -> frozenset[str]:

@@ -31,7 +31,7 @@ MAX_TURN = 1200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ProjectionRules:
     """What may be used, and how. Persons are `platform:id` throughout."""
 
     gap: timedelta
@@ -75,7 +75,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Made:
-    """What came of a stretch of talk, and what was lost on the way, by reason."""
+    """What came of a segment of talk, and what was lost on the way, by reason."""
 
     drafts: list[Draft] = field(default_factory=list)
     conversations: int = 0
@@ -92,9 +92,13 @@ def person(message: Message) -> str:
 
 
 def dialogues(
-    segments: Sequence[Sequence[Message]], *, linker: Linker, rules: Rules, copies: Sequence[Sequence[int]] = ()
+    segments: Sequence[Sequence[Message]],
+    *,
+    linker: Linker,
+    rules: ProjectionRules,
+    copies: Sequence[Sequence[int]] = (),
 ) -> Made:
-    """Dialogues of one conversation, given as stretches between silences, in time order.
+    """Dialogues of one conversation, given as segments between silences, in time order.
 
     A reply link may reach back over a silence; the linker may not. `copies` are the messages' copy hashes.
     """
@@ -128,7 +132,9 @@ def dialogues(
     return made
 
 
-def _usable(message: Message, copy: int, rules: Rules, made: Made, everyday: frozenset[str] | None) -> str | None:
+def _usable(
+    message: Message, copy: int, rules: ProjectionRules, made: Made, everyday: frozenset[str] | None
+) -> str | None:
     """The message's words as they may be written, or None, counted by reason.
 
     Names in them are marked (`names.resolve` makes tags of them), except with None as `everyday`.
@@ -201,9 +207,9 @@ def _components(parents: Sequence[int | None]) -> list[tuple[int, list[list[int]
 
 
 def _runs(
-    path: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], rules: Rules
+    path: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], rules: ProjectionRules
 ) -> list[list[int]]:
-    """The stretches of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
+    """The segments of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
     runs: list[list[int]] = [[]]
     for index in path:
         if texts[index] is None or (messages[index].from_bot and messages[index].id not in rules.liked):
@@ -218,13 +224,13 @@ def _tell(
     messages: Sequence[Message],
     speakers: Sequence[str],
     texts: Sequence[str | None],
-    rules: Rules,
+    rules: ProjectionRules,
     used: set[int],
     shown: set[int],
     began: int,
     made: Made,
 ) -> None:
-    """Turn one stretch into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
+    """Turn one segment into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
     target, start = _target(run, messages, speakers, rules, used)
     if target is None:
         return
@@ -241,7 +247,7 @@ def _tell(
 
 
 def _target(
-    run: Sequence[int], messages: Sequence[Message], speakers: Sequence[str], rules: Rules, used: set[int]
+    run: Sequence[int], messages: Sequence[Message], speakers: Sequence[str], rules: ProjectionRules, used: set[int]
 ) -> tuple[str | None, int]:
     """Whose side is Person2's, and from where on: the one who answers most often with what was no target yet.
 
@@ -309,7 +315,7 @@ def _turns(
     )
 
 
-def _unfit(turns: Dialogue, rules: Rules) -> str | None:
+def _unfit(turns: Dialogue, rules: ProjectionRules) -> str | None:
     """Why a dialogue is not worth training on, or None."""
     if len(turns) < rules.min_turns or len({turn.speaker for turn in turns}) < 2:
         return "too few turns"
@@ -338,7 +344,9 @@ def _draft(
     )
 
 
-def _ready_made(messages: Sequence[Message], texts: Sequence[str | None], rules: Rules, made: Made) -> Draft | None:
+def _ready_made(
+    messages: Sequence[Message], texts: Sequence[str | None], rules: ProjectionRules, made: Made
+) -> Draft | None:
     """A dialogue of a plain file: nothing is told anew, but words that may not be used cut it short."""
     kept: list[int] = []
     for index, text in enumerate(texts):
@@ -393,4 +401,4 @@ def _microseconds(message: Message) -> int:
     return int(message.sent_at.timestamp() * 1_000_000)
 
 
-__all__ = ["Draft", "Linker", "Made", "Previous", "Rules", "dialogues", "fingerprints", "person"]
+__all__ = ["Draft", "Linker", "Made", "Previous", "ProjectionRules", "dialogues", "fingerprints", "person"]

@@ -1,4 +1,4 @@
-"""Who answers whom in a stretch of talk: reply links first, then the linker where people talk past each other.
+"""Who answers whom in a segment of talk: reply links first, then the linker where people talk past each other.
 
 Knows messages and indices, nothing of dialogues. Two people answer each other, so the linker (which costs a hundred
 times more than looking at the message before) is asked only where more than two speak within a few messages.

@@ -1,4 +1,4 @@
-"""Ordered messages → stretches of talk between silences → dialogues, a batch at a time.
+"""Ordered messages → segments of talk between silences → dialogues, a batch at a time.
 
 Knows places in the sorted table and dialogues, no format and no output. `batches` runs in the main process and only
 looks at times; `make` runs in a worker, reads the messages and does the work.
@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 from core.errors import ExportError
 from training.data import sort
-from training.data.projection import READY_MADE, Linker, Made, Previous, Rules, dialogues
+from training.data.projection import READY_MADE, Linker, Made, Previous, ProjectionRules, dialogues
 
 BATCH = 3000
 """Messages handed to a worker at once; a reply link reaches back this far at most."""
-LONGEST_STRETCH = 3000
-"""Messages of one stretch; talk that never falls silent for the length of the gap is cut here."""
+MAX_SEGMENT = 3000
+"""Messages of one segment; talk that never falls silent for the length of the gap is cut here."""
 THREAD_GAP = timedelta(days=14)
 """Silence that ends a thread; people answer threads days later."""
 
@@ -30,72 +30,72 @@ Place: TypeAlias = tuple[int, str, int, int, int]
 
 
 @dataclass(slots=True)
-class Talk:
-    """Stretches of one conversation."""
+class ConversationSegments:
+    """Segments of one conversation."""
 
     conversation: str
-    stretches: list[sort.Stretch]
+    segments: list[sort.Segment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What workers need once: pickled to a file, loaded by each on its first batch."""
 
-    rules: Rules
+    rules: ProjectionRules
     linker: Linker | None
     """None: the bundled disentangler."""
     languages: tuple[str, ...] = ()
 
 
-def batches(places: Iterable[Place], gap: timedelta) -> Iterator[list[Talk]]:
-    """Cut the ordered stream at silences and gather stretches into batches; a batch ends between stretches."""
-    batch: list[Talk] = []
+def batches(places: Iterable[Place], gap: timedelta) -> Iterator[list[ConversationSegments]]:
+    """Cut the ordered stream at silences and gather segments into batches; a batch ends between segments."""
+    batch: list[ConversationSegments] = []
     size = 0
-    for address, stretch in _stretches(places, gap):
+    for address, segment in _segments(places, gap):
         if size >= BATCH:
             yield batch
             batch, size = [], 0
         if not batch or batch[-1].conversation != address:
-            batch.append(Talk(address, []))
-        batch[-1].stretches.append(stretch)
-        size += stretch.count
+            batch.append(ConversationSegments(address, []))
+        batch[-1].segments.append(segment)
+        size += segment.count
     if batch:
         yield batch
 
 
-def _stretches(places: Iterable[Place], gap: timedelta) -> Iterator[tuple[str, sort.Stretch]]:
+def _segments(places: Iterable[Place], gap: timedelta) -> Iterator[tuple[str, sort.Segment]]:
     here = gap // timedelta(microseconds=1)
     thread = max(gap, THREAD_GAP) // timedelta(microseconds=1)
     opened: tuple[str, int, tuple[int, int, int]] | None = None
     latest = silence = count = 0
     for key, address, time, part, row in places:
         if opened is not None:
-            if key == opened[1] and time - latest <= silence and count < LONGEST_STRETCH:
+            if key == opened[1] and time - latest <= silence and count < MAX_SEGMENT:
                 latest = time
                 count += 1
                 continue
-            yield opened[0], sort.Stretch(conversation=opened[1], start=opened[2], count=count)
+            yield opened[0], sort.Segment(conversation=opened[1], start=opened[2], count=count)
         if opened is None or key != opened[1]:
             silence = (
                 1 << 62 if address.startswith(READY_MADE + "\x1f") else thread if "\x1fthread\x1f" in address else here
             )
         opened, latest, count = (address, key, (time, part, row)), time, 1
     if opened is not None:
-        yield opened[0], sort.Stretch(conversation=opened[1], start=opened[2], count=count)
+        yield opened[0], sort.Segment(conversation=opened[1], start=opened[2], count=count)
 
 
-def make(batch: Sequence[Talk], setup: Path, store: Path) -> Made:
+def make(batch: Sequence[ConversationSegments], setup: Path, store: Path) -> Made:
     """All dialogues of a batch."""
     rules, linker = _ready(setup)
     total = Made()
     for talk in batch:
         conversation = sort.conversation_of(talk.conversation)
-        read = [sort.messages(store, conversation, stretch) for stretch in talk.stretches]
+        read = [sort.messages(store, conversation, segment) for segment in talk.segments]
         made = dialogues(
-            [[message for message, _ in stretch] for stretch in read],
+            [[message for message, _ in segment] for segment in read],
             linker=linker,
             rules=rules,
-            copies=[[copy for _, copy in stretch] for stretch in read],
+            copies=[[copy for _, copy in segment] for segment in read],
         )
         total.drafts += made.drafts
         total.conversations += made.conversations
@@ -106,7 +106,7 @@ def make(batch: Sequence[Talk], setup: Path, store: Path) -> Made:
 
 
 @lru_cache(maxsize=1)
-def _ready(setup: Path) -> tuple[Rules, Linker]:
+def _ready(setup: Path) -> tuple[ProjectionRules, Linker]:
     with setup.open("rb") as file:
         given: Setup = pickle.load(file)  # noqa: S301 - written by the main process a moment ago
     rules = given.rules
@@ -153,4 +153,4 @@ def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
     return lambda text: identifier.classify(text)[0] in wanted
 
 
-__all__ = ["BATCH", "Previous", "Setup", "Talk", "batches", "make"]
+__all__ = ["BATCH", "ConversationSegments", "Previous", "Setup", "batches", "make"]

@@ -2,7 +2,7 @@
 
 Knows rows and what makes two of them one message; no format and no dialogue. SQLite does the sorting: reading processes
 append rows to one file, `settle` drops the copies that overlapping exports hold and puts talk that belongs together in
-one conversation, and then any process reads any stretch. Memory holds what SQLite caches.
+one conversation, and then any process reads any segment. Memory holds what SQLite caches.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ Row: TypeAlias = tuple[int, int, int, int, int, int, int, str, str, str, str, st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class Segment:
     """Messages of one conversation that follow each other, as a place in the sorted table."""
 
     conversation: int
@@ -170,12 +170,12 @@ def _reader(path: Path) -> sqlite3.Connection:
     return _open(path)
 
 
-def messages(path: Path, conversation: Conversation, stretch: Stretch) -> list[tuple[Message, int]]:
-    """A stretch's messages with their copy hashes."""
+def messages(path: Path, conversation: Conversation, segment: Segment) -> list[tuple[Message, int]]:
+    """A segment's messages with their copy hashes."""
     rows = _reader(path).execute(
         "SELECT time, message_id, author, author_name, text, reply_to, from_bot, copy FROM message "
         "WHERE conversation = ? AND (time, part, row) >= (?, ?, ?) ORDER BY time, part, row LIMIT ?",
-        (stretch.conversation, *stretch.start, stretch.count),
+        (segment.conversation, *segment.start, segment.count),
     )
     return [
         (
@@ -195,7 +195,7 @@ def messages(path: Path, conversation: Conversation, stretch: Stretch) -> list[t
     ]
 
 
-class Store:
+class MessageTable:
     """The table of one import, in the main process."""
 
     def __init__(self, path: Path) -> None:

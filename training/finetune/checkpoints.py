@@ -68,7 +68,7 @@ def check_room(run: Path, parameters: int) -> None:
     """Whether the disk holds the checkpoints of a run that trains so many `parameters`. Raises TrainingError.
 
     A checkpoint is the parameters and AdamW's two moments, in float32; one more than is kept exists while it is
-    written. The adapter is there three times: the run's, its draft and the one on the shelf.
+    written. The adapter is there three times: the run's, its draft and the one in the registry.
     """
     kept = sum(file.stat().st_size for checkpoint in all_of(run) for file in checkpoint.rglob("*") if file.is_file())
     needed = 4 * parameters * (3 * (KEPT + 1) + 3) - kept

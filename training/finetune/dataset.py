@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from core.dialogue import Dialogue, Fault, Speaker, Turn, prompt, read, render
+from core.dialogue import Dialogue, DialogueFault, Speaker, Turn, prompt, read, render
 from core.errors import DialogueError, ModelError, reason
 from core.generator import END_OF_TEXT
 from core.generator.vocabulary import end_tokens, start_tokens
@@ -53,7 +53,7 @@ class FileFault:
     """A fault and the file it stands in."""
 
     file: Path
-    fault: Fault
+    fault: DialogueFault
 
     def __str__(self) -> str:
         return f"{self.file}, {self.fault}"
@@ -108,7 +108,7 @@ def load(files: Sequence[Path]) -> Corpus:
             with file.open("rb") as raw:
                 lines = (_hashed(line, digest).decode("utf-8", errors="replace") for line in raw)
                 for found in read(lines):
-                    if isinstance(found, Fault):
+                    if isinstance(found, DialogueFault):
                         faults.append(FileFault(file=file, fault=found))
                     else:
                         dialogues.append(found)
@@ -162,7 +162,7 @@ def _hashed(line: bytes, digest: "hashlib._Hash") -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class EncodedDialogue:
     """One dialogue in tokens."""
 
     ids: NDArray[np.int32]
@@ -251,7 +251,7 @@ class Encoder:
         """The text of tokens, special ones left out."""
         return cast("str", self._backend.decode(ids, skip_special_tokens=True))
 
-    def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[Encoded]:
+    def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[EncodedDialogue]:
         """Each dialogue in tokens, in order; a batch of them at a time, since the tokenizer is quickest so."""
         stream = iter(dialogues)
         while batch := list(islice(stream, 256)):
@@ -262,7 +262,7 @@ class Encoder:
             for turns in batch:
                 yield self._one(turns, words, targets)
 
-    def _divided(self, turns: Dialogue, targets: Targets) -> Encoded:
+    def _divided(self, turns: Dialogue, targets: Targets) -> EncodedDialogue:
         """A dialogue encoded as a whole; a token belongs to the turn, and to the part of it, in which it ends."""
         found = self._backend.encode(render(turns), add_special_tokens=False)
         ends = [last - 1 for _, last in found.offsets]
@@ -279,10 +279,12 @@ class Encoder:
 
         return self._joined(turns, parts(), targets)
 
-    def _one(self, turns: Dialogue, words: Iterator[list[int]], targets: Targets) -> Encoded:
+    def _one(self, turns: Dialogue, words: Iterator[list[int]], targets: Targets) -> EncodedDialogue:
         return self._joined(turns, ((self._tags[turn.speaker], next(words)) for turn in turns), targets)
 
-    def _joined(self, turns: Dialogue, parts: Iterable[tuple[list[int], list[int]]], targets: Targets) -> Encoded:
+    def _joined(
+        self, turns: Dialogue, parts: Iterable[tuple[list[int], list[int]]], targets: Targets
+    ) -> EncodedDialogue:
         """`parts` are each turn's tag and words."""
         ids: list[int] = [*self.start]
         target: list[bool] = [False] * len(ids)
@@ -298,14 +300,14 @@ class Encoder:
         target.append(False)
         if everything:
             target[len(self.start)] = False  # nothing that says anything stands before it
-        return Encoded(
+        return EncodedDialogue(
             ids=np.asarray(ids, dtype=np.int32),
             target=np.asarray(target, dtype=np.bool_),
             turns=np.asarray(starts, dtype=np.int32),
         )
 
 
-def windows(encoded: Encoded, *, block: int, dialogue: int = 0, overlap: int | None = None) -> Iterator[Window]:
+def windows(encoded: EncodedDialogue, *, block: int, dialogue: int = 0, overlap: int | None = None) -> Iterator[Window]:
     """Stretches of at most `block` tokens in which each target stands exactly once.
 
     Every window after the first begins with up to `overlap` tokens (half a block) already seen, so that no reply is

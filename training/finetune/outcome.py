@@ -36,7 +36,7 @@ class Outcome:
     adapter: Path
     """peft's files."""
     leads: bool
-    """False in all processes of an `accelerate launch` but the first: one is enough to fill the shelf and to speak."""
+    """False in all processes of an `accelerate launch` but the first: one is enough to register it and to report."""
     name: str
     base: str
     """As it was given."""

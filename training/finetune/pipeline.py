@@ -1,4 +1,4 @@
-"""One whole run: train, judge, report, put on the shelf. `person2 train` and `person2 retrain` both go through here.
+"""One whole run: train, evaluate, report, register. `person2 train` and `person2 retrain` both go through here.
 
 Promotes nothing: that is for a person, or for `retrain` after the gate.
 """
@@ -22,16 +22,18 @@ from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.gate import Reason, Verdict
+from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import digest
-from training.finetune.logs import LogTo
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
+from training.finetune.tracking import LogTo
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report
@@ -40,6 +42,9 @@ MEMORIZED = "memorized.txt"
 """In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
 ROUNDS = 2
 """Times that `drop_memorized` begins again."""
+
+SHORTEST_JUDGING = 60.0
+"""Seconds that judging may take however short the learning was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Learned:
 def learn(
     files: Sequence[Path],
     *,
-    shelf: AdapterRegistry,
+    registry: AdapterRegistry,
     run: Path,
     name: str,
     base: str,
@@ -80,21 +85,21 @@ def learn(
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Learned | None:
-    """Train on `files`, judge on what was held out, and put the adapter on the shelf, passed or not.
+    """Train on `files`, judge on what was held out, and register the adapter, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
     begins again, `ROUNDS` times at most.
 
-    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the shelf is
+    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
-    launch`) the first alone judges and fills the shelf; the others get None.
+    launch`) the first alone judges and registers the adapter; the others get None.
     """
     check_name(name)
-    if shelf.taken(name):
+    if registry.taken(name):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     if resume and not begun(run):
         raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
@@ -119,7 +124,9 @@ def learn(
         stack.enter_context(_told_in_a_sentence(name))
         # Of several processes (`accelerate launch`) the first alone writes into the folder.
         claim = stack.enter_context(claimed(run)) if os.environ.get("RANK", "0") == "0" else None
-        stack.enter_context(_noticing_who_leaves([*files, *held_out], voices, shelf=shelf, name=name, claim=claim))
+        stack.enter_context(
+            _noticing_who_leaves([*files, *held_out], voices, registry=registry, name=name, claim=claim)
+        )
         learned_from = digest([*files, *held_out])
 
         def going_on(progress: Progress | None = None) -> None:
@@ -128,9 +135,9 @@ def learn(
             if progress is not None and on_progress is not None:
                 on_progress(progress)
 
-        def stage(words: str) -> None:
+        def stage(where: Stage) -> None:
             going_on()
-            on_stage(words)
+            on_stage(where)
 
         what["on_progress"] = going_on
         if resume and drop_memorized and (run / MEMORIZED).exists():
@@ -162,6 +169,8 @@ def learn(
                 current=current.path if current else None,
                 contexts=contexts,
                 sampling=sampling or Sampling(),
+                seconds=judging_seconds(outcome.seconds),
+                store=ScoreStore(run),
                 on_stage=stage,
             )
             if not comparison.memorized:
@@ -199,7 +208,7 @@ def learn(
             )
         going_on()
         _check_unchanged([*files, *held_out], learned_from)
-        adapter = shelf.add(outcome.adapter, card)
+        adapter = registry.add(outcome.adapter, card)
         checkpoints.clear(run)  # there is nothing left to go on with, and they are the bulk of a run
         return Learned(
             adapter=adapter,
@@ -256,22 +265,22 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
 
 @contextmanager
 def _noticing_who_leaves(
-    files: Sequence[Path], voices: Sequence[Adapter], *, shelf: AdapterRegistry, name: str, claim: Claim | None
+    files: Sequence[Path], voices: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
     Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
 
-    Whoever is forgotten once the adapter is on the shelf is found on its card, so at the end of the block nobody is
+    Whoever is forgotten once the adapter is in the registry is found on its card, so at the end of the block nobody is
     missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
     """
     known = set(people_of(files))
 
     def somebody_left() -> TrainingError | None:
         taken_away = claim is not None and not claim.stands
-        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, shelf) for one in voices):
+        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, registry) for one in voices):
             return None
         if claim is not None:
-            undo(shelf, name, claim)
+            undo(registry, name, claim)
         return TrainingError(
             f"Somebody in {files[0].name} or in a voice it was to go on from asked to be forgotten while their words "
             "were learned, so there is no new adapter; train again without them."
@@ -285,19 +294,24 @@ def _noticing_who_leaves(
         raise left
 
 
-def _in_service(voice: Adapter, shelf: AdapterRegistry) -> bool:
-    return not any(card.id == voice.id and card.withdrawn for card in shelf.cards())
+def _in_service(voice: Adapter, registry: AdapterRegistry) -> bool:
+    return not any(card.id == voice.id and card.withdrawn for card in registry.cards())
 
 
-def undo(shelf: AdapterRegistry, name: str, claim: Claim) -> None:
+def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
     """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
-    if any(card.id == name for card in shelf.cards()):
-        shelf.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
+    if any(card.id == name for card in registry.cards()):
+        registry.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
     if claim.stands:
         discard(claim.run)
         return
     with suppress(TrainingError), claimed(claim.run):  # what was written after the folder was deleted; another's stays
         discard(claim.run)
+
+
+def judging_seconds(learning: float) -> float:
+    """Most seconds that judging takes after so many of learning: half of them, and a minute at least."""
+    return max(SHORTEST_JUDGING, learning / 2)
 
 
 def nothing_learned(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ from core.generator import Sampling
 from core.memory import Memory
 from training.data.import_job import import_talk
 from training.data.stats import ImportStats
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune.config import FinetuneConfig
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
@@ -24,7 +25,7 @@ from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
-LEAST_DIALOGUES = 20
+MIN_DIALOGUES = 20
 """With fewer there is nothing to hold out that would tell better from worse."""
 
 
@@ -39,7 +40,7 @@ class Retrained:
 def retrain(
     *,
     memory: Memory,
-    shelf: AdapterRegistry,
+    registry: AdapterRegistry,
     home: Path,
     base: str,
     base_folder: str,
@@ -52,7 +53,7 @@ def retrain(
     drop_memorized: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Retrained:
     """Learn from the log and promote what passes the gate.
 
@@ -62,11 +63,11 @@ def retrain(
     with locked(home / LOCK):
         name = f"retrained-{clock():%Y%m%d-%H%M%S}"
         folder = home / "retrain" / name
-        sweep(home, shelf)
+        sweep(home, registry)
         key = PeopleKey.at(home)
         willing = memory.consented()
         liked, _ = memory.judged()
-        on_stage("reading the log")
+        on_stage(Stage(words="reading the log"))
         stats = import_talk(
             [],
             out=folder / "log.txt",
@@ -76,19 +77,19 @@ def retrain(
             liked=liked,
             count_tokens=count_tokens,
         )
-        if dry_run or stats.dialogues < LEAST_DIALOGUES:
+        if dry_run or stats.dialogues < MIN_DIALOGUES:
             _discard(folder)
         if dry_run:
             return Retrained(stats=stats, learned=None, promoted=False)
-        if stats.dialogues < LEAST_DIALOGUES:
+        if stats.dialogues < MIN_DIALOGUES:
             raise TrainingError(
-                f"There are {stats.dialogues} dialogues to learn from and {LEAST_DIALOGUES} are needed: wait for more "
+                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait for more "
                 "talk with members who said `consent yes`. The current voice goes on."
             )
-        speaks = shelf.current(base=base)
+        speaks = registry.current(base=base)
         learned = learn(
             [folder / "log.txt"],
-            shelf=shelf,
+            registry=registry,
             run=home / "runs" / name,
             name=name,
             base=base,
@@ -108,7 +109,7 @@ def retrain(
             left = {key.of(person) for person in set(willing) - set(memory.consented())}
             if left & set(learned.card.people):
                 with claimed(home / "runs" / name) as claim:
-                    undo(shelf, name, claim)
+                    undo(registry, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
                     "Somebody took back their consent while their words were learned, so the new voice is out of "
@@ -116,7 +117,7 @@ def retrain(
                 )
         passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:
-            shelf.use(name)
+            registry.use(name)
         return Retrained(stats=stats, learned=learned, promoted=passed)
 
 

@@ -22,12 +22,12 @@ from training.finetune import checkpoints
 from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import Encoder, Targets, divide, encode_rows
-from training.finetune.logs import LogTo, check_log_to, logged
 from training.finetune.lora import fold
 from training.finetune.model import MaskedLossModel
 from training.finetune.outcome import Outcome, Point, Progress
 from training.finetune.packed import fuse
 from training.finetune.run_folder import open_run
+from training.finetune.tracking import LogTo, check_log_to, tracked
 from training.finetune.trainer import make_trainer
 from training.privacy.provenance import people_behind, people_of
 
@@ -68,6 +68,7 @@ def finetune(
         block=min(settings.block, model.context_length),
         learning_rate=settings.rate(model.config.hidden_size),
     )
+    settings = replace(settings, device_tokens=settings.tokens_at_once(model.config.to_dict()))
     learned = train.share(settings.data_share)
     rows = encode_rows(learned, Encoder(tokenizer, left_out=left_out.holds), block=settings.block, seed=settings.seed)
     if not rows.targets:
@@ -100,7 +101,7 @@ def finetune(
             peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress
         )
     began = time.perf_counter()
-    with quiet(), logged(log_to, run):
+    with quiet(), tracked(log_to, run):
         trainer.go_on(checkpoint)
     seconds = time.perf_counter() - began
     after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)

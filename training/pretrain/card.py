@@ -97,7 +97,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class ModelCard:
     """What the model is and scores. Plain values, as JSON."""
 
     parameters: int
@@ -139,7 +139,7 @@ def export(
     folder: Path,
     network: GPT2LMHeadModel,
     tokenizer: Tokenizer,
-    card: Card,
+    card: ModelCard,
     runs: Sequence[Mapping[str, Any]],
     about: About,
 ) -> None:
@@ -178,7 +178,7 @@ def export(
     (folder / README).write_text(readme(card, runs, about), encoding="utf-8")
 
 
-def readme(card: Card, runs: Sequence[Mapping[str, Any]], about: About) -> str:
+def readme(card: ModelCard, runs: Sequence[Mapping[str, Any]], about: About) -> str:
     """The model card as people and model hubs read it."""
     run = runs[-1]
     rates = run["recipe"]["rates"]

@@ -23,7 +23,7 @@ from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
 from training.pretrain.contrast import Lesson
 from training.pretrain.place import Device, Precision, device_of, dtype_of
-from training.pretrain.schedule import Budget, Schedule, Shape
+from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 COMMANDS = "commands.txt"
 """The command line of each session of a run, kept beside its checkpoint."""
@@ -74,7 +74,7 @@ def pretrain(
     until: Annotated[str | None, typer.Option(help="Train until this time of day, HH:MM.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Train on so many tokens.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps.")] = None,
-    schedule: Annotated[Shape, typer.Option(help="How the learning rate moves.")] = Shape.TRAPEZOID,
+    schedule: Annotated[ScheduleKind, typer.Option(help="How the learning rate moves.")] = ScheduleKind.TRAPEZOID,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 100,
     cool_fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of the budget that cools down.")] = 0.3,
     muon_rate: Annotated[float, typer.Option(min=0, help="Muon's peak rate; 0: AdamW for everything.")] = 0.01,
@@ -145,7 +145,7 @@ def pretrain(
     )
     prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
-        shape=net.Shape(
+        shape=net.NetworkShape(
             width=width,
             layers=layers,
             context=context,
@@ -187,7 +187,7 @@ def pretrain(
     scores = trainer.measure(prepared.held_out, averaged=use_average)
     _report("held out, whole, bits per byte: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
     with trainer.averaged() if use_average else nullcontext():
-        made = card.Card(
+        made = card.ModelCard(
             parameters=sum(weight.numel() for weight in trainer.network.parameters()),
             shape=loop.plain(trainer.recipe)["shape"],
             tokens=trainer.tokens + sum(run["tokens"] for run in before),

@@ -21,7 +21,7 @@ from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
 from training.pretrain import network as net
-from training.pretrain.rows import Encoded
+from training.pretrain.rows import EncodedCorpus
 
 LONGEST_REPLY = 32
 """Tokens of a candidate that are compared; the true reply is cut alike."""
@@ -91,7 +91,7 @@ class Moments:
 
     def __init__(
         self,
-        corpora: Mapping[str, tuple[Encoded, float]],
+        corpora: Mapping[str, tuple[EncodedCorpus, float]],
         lesson: Lesson,
         *,
         person2: int,
@@ -111,7 +111,7 @@ class Moments:
         sizes = np.array([corpora[name][1] * len(self._corpora[name].tokens) for name in self._names])
         self.shares = dict(zip(self._names, (sizes / sizes.sum()).tolist(), strict=True))
 
-    def _answering(self, corpus: Encoded) -> NDArray[np.int64]:
+    def _answering(self, corpus: EncodedCorpus) -> NDArray[np.int64]:
         """Texts in which Person2 answers something."""
         starts = corpus.starts[:-1]
         answers = np.flatnonzero(corpus.tokens == self.person2)
@@ -141,7 +141,9 @@ class Moments:
             )
         return _laid_out(pieces, lesson.candidates, random)
 
-    def _piece(self, corpus: Encoded, text: int, random: np.random.Generator) -> tuple[NDArray[np.int64], list[Span]]:
+    def _piece(
+        self, corpus: EncodedCorpus, text: int, random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], list[Span]]:
         """A dialogue, or whole turns of it that fit the window, and the spans of some of Person2's answers in it."""
         tokens = corpus.tokens[corpus.starts[text] : corpus.starts[text + 1] - 1].astype(np.int64)
         if random.random() < self._lesson.exchange:

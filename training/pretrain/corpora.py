@@ -41,7 +41,7 @@ _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|ww
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class CorpusSource:
     """A file and how much it counts. `weight` 2 is seen twice as often as `weight` 1: passes, not tokens."""
 
     path: Path
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Corpus:
+class PretrainingCorpus:
     """The texts of one file, ready to be tokenized."""
 
     name: str
@@ -70,18 +70,18 @@ class Corpus:
     """Dialogues left out: junk in one of their turns, or an answer learned often enough."""
 
 
-def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> Source:
+def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> CorpusSource:
     """`path` or `path=weight`. Raises TrainingError for a weight that is no positive number."""
     path, separator, weight = spec.rpartition("=")
     if not separator:
-        return Source(path=Path(spec), weight=1.0, kind=kind)
+        return CorpusSource(path=Path(spec), weight=1.0, kind=kind)
     try:
         value = float(weight)
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
         raise TrainingError(f"{spec!r} has no weight after the “=”: write a file and a positive number, as talk.txt=3.")
-    return Source(path=Path(path), weight=value, kind=kind)
+    return CorpusSource(path=Path(path), weight=value, kind=kind)
 
 
 def clean(text: str) -> str:
@@ -135,7 +135,7 @@ def _bytes_of(path: Path) -> bytes:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
 
 
-def load(source: Source) -> Corpus:
+def load(source: CorpusSource) -> PretrainingCorpus:
     """Read one file. Raises TrainingError if it cannot be read or holds nothing to learn from."""
     raw = _bytes_of(source.path)
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -150,7 +150,9 @@ def load(source: Source) -> Corpus:
         raise TrainingError(
             f"{source.path} holds nothing to learn from; write dialogues as lines of Person1: … and Person2: …."
         )
-    return Corpus(name=source.name, sha256=sha256, texts=tuple(texts), held_out=tuple(held_out), dropped=dropped)
+    return PretrainingCorpus(
+        name=source.name, sha256=sha256, texts=tuple(texts), held_out=tuple(held_out), dropped=dropped
+    )
 
 
 def prose(text: str) -> str:
@@ -168,7 +170,7 @@ def held_out(path: Path) -> tuple[str, ...]:
 
 
 def dialogues_in(lines: Iterable[str]) -> Iterable[dialogue.Dialogue]:
-    return (item for item in dialogue.read(lines) if not isinstance(item, dialogue.Fault))
+    return (item for item in dialogue.read(lines) if not isinstance(item, dialogue.DialogueFault))
 
 
 def _dialogues(lines: Iterable[str], *, hold_out: bool) -> tuple[list[str], list[str], int]:

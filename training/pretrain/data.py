@@ -1,6 +1,6 @@
 """Files → everything a run reads: the tokenizer, the two mixtures, the held-out corpora.
 
-Wires corpora, bpe and rows; knows no network. Encoded corpora are kept in the run's folder, since they take longer to
+Combines corpora, bpe and rows; knows no network. Encoded corpora are kept in the run's folder: they take longer to
 make than to read.
 """
 
@@ -16,9 +16,9 @@ from core.dialogue import Speaker
 from core.errors import TrainingError
 from training.pretrain import bpe, corpora, heldout, rows
 from training.pretrain.contrast import Lesson, Moments
-from training.pretrain.corpora import Corpus, Source
-from training.pretrain.heldout import HeldOut
-from training.pretrain.rows import Encoded, Mixture
+from training.pretrain.corpora import CorpusSource, PretrainingCorpus
+from training.pretrain.heldout import HeldOutCorpus
+from training.pretrain.rows import EncodedCorpus, Mixture
 
 BPE_PROSE_CHARACTERS = 2_000_000
 """As much of each work of prose as the tokenizer's training reads: the words of talk matter more."""
@@ -30,7 +30,7 @@ TOKENIZER = "tokenizer.json"
 class Files:
     """What to read and where to keep it."""
 
-    train: Sequence[Source]
+    train: Sequence[CorpusSource]
     cool: Mapping[str, float]
     """Corpus → weight during the cool-down; empty: as before."""
     contrast: Mapping[str, float]
@@ -42,7 +42,7 @@ class Files:
     """A folder whose tokenizer is taken over."""
     vocabulary: int
 
-    def cool_weight(self, source: Source) -> float:
+    def cool_weight(self, source: CorpusSource) -> float:
         return self.cool.get(source.name, 0.0) if self.cool else source.weight
 
 
@@ -51,12 +51,12 @@ class Data:
     """Ready to train on."""
 
     tokenizer: Tokenizer
-    corpora: Mapping[str, Corpus]
-    encoded: Mapping[str, Encoded]
+    corpora: Mapping[str, PretrainingCorpus]
+    encoded: Mapping[str, EncodedCorpus]
     main: Mixture
     cool: Mixture
     moments: Moments | None
-    held_out: tuple[HeldOut, ...]
+    held_out: tuple[HeldOutCorpus, ...]
 
 
 def check(files: Files) -> None:
@@ -119,7 +119,7 @@ def prepare(
     )
 
 
-def _tokenizer(files: Files, loaded: Mapping[str, Corpus], report: Callable[[str], None]) -> Tokenizer:
+def _tokenizer(files: Files, loaded: Mapping[str, PretrainingCorpus], report: Callable[[str], None]) -> Tokenizer:
     """The one asked for, else the run's own, else a new one. It is kept with the run either way."""
     kept = files.cache / TOKENIZER
     if files.tokenizer is None and kept.is_file():
@@ -135,7 +135,7 @@ def _tokenizer(files: Files, loaded: Mapping[str, Corpus], report: Callable[[str
 
 
 def _moments(
-    files: Files, lesson: Lesson, encoded: Mapping[str, Encoded], tokenizer: Tokenizer, *, seed: int
+    files: Files, lesson: Lesson, encoded: Mapping[str, EncodedCorpus], tokenizer: Tokenizer, *, seed: int
 ) -> Moments:
     tags = {tag: token for tag in bpe.TAGS if (token := tokenizer.token_to_id(tag)) is not None}
     if len(tags) < len(bpe.TAGS):
@@ -149,13 +149,15 @@ def _moments(
     )
 
 
-def _words(files: Files, loaded: Mapping[str, Corpus]) -> Iterator[str]:
+def _words(files: Files, loaded: Mapping[str, PretrainingCorpus]) -> Iterator[str]:
     for source in files.train:
         for text in loaded[source.name].texts:
             yield text[:BPE_PROSE_CHARACTERS] if source.kind == "prose" else text
 
 
-def _encode(corpus: Corpus, tokenizer: Tokenizer, cache: Path, report: Callable[[str], None]) -> Encoded:
+def _encode(
+    corpus: PretrainingCorpus, tokenizer: Tokenizer, cache: Path, report: Callable[[str], None]
+) -> EncodedCorpus:
     """The corpus as tokens, from the cache where the same texts met the same tokenizer before."""
     digest = hashlib.sha256(tokenizer.to_str().encode())
     for text in corpus.texts:
@@ -168,4 +170,6 @@ def _encode(corpus: Corpus, tokenizer: Tokenizer, cache: Path, report: Callable[
         cache.mkdir(parents=True, exist_ok=True)
         np.savez(path, tokens=made.tokens, starts=made.starts, newline=made.newline)
     with np.load(path) as kept:
-        return Encoded(name=corpus.name, tokens=kept["tokens"], starts=kept["starts"], newline=int(kept["newline"]))
+        return EncodedCorpus(
+            name=corpus.name, tokens=kept["tokens"], starts=kept["starts"], newline=int(kept["newline"])
+        )

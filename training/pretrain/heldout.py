@@ -20,22 +20,22 @@ BATCH_TOKENS = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
+class HeldOutCorpus:
     """One held-out corpus: each dialogue's tokens, and all of its bytes."""
 
     name: str
     tokens: tuple[tuple[int, ...], ...]
     bytes: tuple[int, ...]
 
-    def first(self, count: int) -> "HeldOut":
+    def first(self, count: int) -> "HeldOutCorpus":
         """Every n-th dialogue, so that about `count` remain: for a glance during training."""
         every = max(1, len(self.tokens) // count)
-        return HeldOut(name=self.name, tokens=self.tokens[::every], bytes=self.bytes[::every])
+        return HeldOutCorpus(name=self.name, tokens=self.tokens[::every], bytes=self.bytes[::every])
 
 
-def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> HeldOut:
+def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> HeldOutCorpus:
     encoded = tokenizer.encode_batch_fast(list(texts))
-    return HeldOut(
+    return HeldOutCorpus(
         name=name,
         tokens=tuple(tuple(item.ids) for item in encoded),
         bytes=tuple(len(text.encode()) for text in texts),
@@ -44,7 +44,7 @@ def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> HeldOut:
 
 @torch.no_grad()
 def bits_per_byte(
-    network: GPT2LMHeadModel, corpus: HeldOut, *, context: int, dtype: torch.dtype, device: torch.device
+    network: GPT2LMHeadModel, corpus: HeldOutCorpus, *, context: int, dtype: torch.dtype, device: torch.device
 ) -> float:
     """The network's mode is restored. Windows are padded at their end, which causal attention never sees."""
     training = network.training

@@ -19,7 +19,7 @@ from core.errors import TrainingError
 from training.pretrain import contrast, heldout, place
 from training.pretrain import network as net
 from training.pretrain.contrast import Lesson, Moments
-from training.pretrain.heldout import HeldOut
+from training.pretrain.heldout import HeldOutCorpus
 from training.pretrain.rows import Mixture
 from training.pretrain.schedule import Budget, Schedule
 
@@ -38,7 +38,7 @@ LESSON_SIZE = 0.75
 class Recipe:
     """What must stay the same for a run to be resumed."""
 
-    shape: net.Shape = field(default_factory=net.Shape)
+    shape: net.NetworkShape = field(default_factory=net.NetworkShape)
     rates: net.Rates = field(default_factory=net.Rates)
     schedule: Schedule = field(default_factory=Schedule)
     row: int = 512
@@ -75,7 +75,7 @@ class Trainer:
         main: Mixture,
         cool: Mixture,
         moments: Moments | None = None,
-        held_out: Sequence[HeldOut],
+        held_out: Sequence[HeldOutCorpus],
         folder: Path,
         clock: Callable[[], float],
         report: Callable[[str], None],
@@ -185,7 +185,7 @@ class Trainer:
         self.found.append(found)
         return loss, value, count
 
-    def measure(self, corpora: Sequence[HeldOut], *, averaged: bool = False) -> dict[str, float]:
+    def measure(self, corpora: Sequence[HeldOutCorpus], *, averaged: bool = False) -> dict[str, float]:
         """Bits per byte of each corpus, with the weights as they are or with their moving average."""
         with self.averaged() if averaged else _nothing():
             return {

@@ -34,7 +34,7 @@ BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class NetworkShape:
     """The size of the network."""
 
     width: int = 256
@@ -44,7 +44,7 @@ class Shape:
     dropout: float = 0.0
 
 
-def build(shape: Shape, *, seed: int) -> GPT2LMHeadModel:
+def build(shape: NetworkShape, *, seed: int) -> GPT2LMHeadModel:
     """An untrained network in float32; the same seed gives the same one. End of text is token 0."""
     torch.manual_seed(seed)
     config = GPT2Config(

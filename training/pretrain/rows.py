@@ -25,7 +25,7 @@ _ENCODE_BATCH = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class EncodedCorpus:
     """One corpus as tokens: text i is `tokens[starts[i]:starts[i + 1]]` and ends with end of text."""
 
     name: str
@@ -57,7 +57,7 @@ class Encoded:
         return np.asarray(found, dtype=np.int64).reshape(-1, 2)
 
 
-def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> Encoded:
+def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> EncodedCorpus:
     """Tokens of all texts, each followed by end of text."""
     end = bpe.end_of(tokenizer)
     parts: list[Tokens] = []
@@ -66,14 +66,14 @@ def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> Encoded:
         parts.extend(np.asarray([*item.ids, end], dtype=np.uint16) for item in batch)
     starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     (newline,) = tokenizer.encode("\n").ids
-    return Encoded(name=name, tokens=np.concatenate(parts), starts=starts, newline=newline)
+    return EncodedCorpus(name=name, tokens=np.concatenate(parts), starts=starts, newline=newline)
 
 
 @dataclass(slots=True)
 class _Stream:
     """One corpus, shuffled anew each pass; where it stands is two numbers."""
 
-    corpus: Encoded
+    corpus: EncodedCorpus
     weight: float
     seed: Sequence[int]
     pieces: NDArray[np.int64]
@@ -103,7 +103,7 @@ class _Stream:
 class Mixture:
     """An endless supply of rows. The next text always comes from the corpus furthest behind its share."""
 
-    def __init__(self, corpora: Mapping[str, tuple[Encoded, float]], *, length: int, seed: int) -> None:
+    def __init__(self, corpora: Mapping[str, tuple[EncodedCorpus, float]], *, length: int, seed: int) -> None:
         if not corpora:
             raise TrainingError("There is nothing to learn from; name at least one dialogue file.")
         self.length = length

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Shape(StrEnum):
+class ScheduleKind(StrEnum):
     TRAPEZOID = "trapezoid"
     """Warm up, hold, cool down in a straight line (Hägele et al. 2024, arXiv:2405.18392): may end earlier or later
     than planned, because nothing but the cool-down depends on the end."""
@@ -34,7 +34,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    shape: Shape = Shape.TRAPEZOID
+    shape: ScheduleKind = ScheduleKind.TRAPEZOID
     warmup_steps: int = 100
     cool_fraction: float = 0.3
     """The last part of the budget: the rate falls, and the cool-down corpora, if any, are read."""
@@ -45,6 +45,6 @@ class Schedule:
     def factor(self, *, step: int, progress: float) -> float:
         """What the peak rate is multiplied by at this step (counted from 0)."""
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        if self.shape is Shape.COSINE:
+        if self.shape is ScheduleKind.COSINE:
             return warm * 0.5 * (1.0 + math.cos(math.pi * progress))
         return warm * min(1.0, (1.0 - progress) / max(1e-9, self.cool_fraction))

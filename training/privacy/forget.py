@@ -2,7 +2,7 @@
 
 Knows where an installation keeps things under its home, and by `IMPORTED` where it wrote dialogue files elsewhere;
 decides nothing about who may ask. The order matters to a training that runs meanwhile: memory and files first, the
-shelf last, so that either the training sees that somebody has gone or the shelf shows what it learned (see
+registry last, so that either the training sees that somebody has gone or the registry shows what it learned (see
 `training.finetune.pipeline`).
 """
 
@@ -10,8 +10,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from core import forgotten
 from core.adapters import AdapterRegistry, Card
 from core.errors import ExportError, Person2Error, StorageError, TrainingError, reason
 from core.memory import Memory, Removed
@@ -64,7 +66,7 @@ def _once(files: Iterable[Path]) -> list[Path]:
 
 
 def forget(
-    platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path, base: str | None = None
+    platform: str, member: str, *, memory: Memory, registry: AdapterRegistry, home: Path, base: str | None = None
 ) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
@@ -85,6 +87,9 @@ def forget(
     removed, dialogues, speaks = Removed(), 0, None
     learned: list[Card] = []
     with step():
+        # Their names are not said any more: what recognises them must be kept before the names go.
+        forgotten.keep(memory, PeopleKey.at(home).of, platform, member, datetime.now(UTC))
+    with step():
         removed = memory.forget(platform, member)
         if removed.left:
             raise StorageError(removed.left)
@@ -102,20 +107,20 @@ def forget(
                 raise ExportError("An import is under way and may write their words once more: wait for its end.")
         # A retraining under way looks for who has gone before its adapter may speak.
         with step(), suppress(TrainingError), locked(home / LOCK):
-            sweep(home, shelf)
+            sweep(home, registry)
         for run in [*runs_with(home, person)]:
             with step():
                 # Reports and checkpoints quote the words that a run learned or was judged on; one under way stops.
                 _discard(run)
         with step():
-            shelf.sweep()
-        for card in shelf.learned_from(person):
+            registry.sweep()
+        for card in registry.learned_from(person):
             with step():
-                shelf.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
+                registry.withdraw(card.id, "a member whose words it learned asked to be forgotten", erase=True)
                 learned.append(card)
                 _discard(home / "runs" / card.id)
     with step():
-        speaks = shelf.current(base=base)
+        speaks = registry.current(base=base)
     return Receipt(
         removed=removed,
         dialogues=dialogues,

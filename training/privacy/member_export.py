@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Stored = dict[str, Any]
 
 
-def stored_of(platform: str, member: str, *, memory: Memory, shelf: AdapterRegistry, home: Path) -> Stored:
+def stored_of(platform: str, member: str, *, memory: Memory, registry: AdapterRegistry, home: Path) -> Stored:
     """All of it, ready for JSON. A file that cannot be read is named under `unreadable`. Raises StorageError."""
     person = PeopleKey.at(home).hash(platform, member)
     dialogues, unreadable = [], []
@@ -34,7 +34,7 @@ def stored_of(platform: str, member: str, *, memory: Memory, shelf: AdapterRegis
         "dialogues": dialogues,
         "voices": [
             {"id": card.id, "made": card.created_at.isoformat(), "in service": not card.withdrawn}
-            for card in shelf.cards()
+            for card in registry.cards()
             if person in card.people
         ],
         "training runs": [run.name for run in runs_with(home, person)],

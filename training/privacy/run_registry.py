@@ -142,9 +142,9 @@ def sweep_imports(home: Path) -> bool:
     return True
 
 
-def sweep(home: Path, shelf: AdapterRegistry) -> None:
-    """Delete what runs that were killed left of people's words: talk of a run whose adapter never reached the shelf."""
-    known = {card.id for card in shelf.cards()}
+def sweep(home: Path, registry: AdapterRegistry) -> None:
+    """Delete what killed runs left of people's words: talk of a run whose adapter was never registered."""
+    known = {card.id for card in registry.cards()}
     for folder in (home / "retrain").glob("*"):
         if folder.name not in known:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Base + adapter → one plain folder that vLLM, CTranslate2 and transformers load, with a GGUF file for llama.cpp.
 
-Knows peft's merge and the files such a folder has; neither the shelf nor the network.
+Knows peft's merge and the files such a folder has; neither the registry nor the network.
 """
 
 import json

@@ -1,7 +1,7 @@
 """An adapter and its model card → a Hugging Face repo, by the hub's own client (so `HF_ENDPOINT`, `HF_TOKEN` hold).
 
 What is uploaded says nothing of the operator's machine and of no member: folders, the training command and the keyed
-hashes of people stay at home. Knows the shelf's card; not the shelf.
+hashes of people stay at home. Knows the registry's card; not the registry.
 """
 
 import json

@@ -28,7 +28,7 @@ _WIDTH = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Curve:
     """A curve: points in order of x, and which of `VARIABLES` colours it."""
 
     points: tuple[tuple[float, float], ...]
@@ -36,7 +36,7 @@ class Line:
     dots: bool = False
 
 
-def lines(curves: Sequence[Line], *, title: str, x_label: str, marks: Sequence[tuple[float, str]] = ()) -> Markup:
+def lines(curves: Sequence[Curve], *, title: str, x_label: str, marks: Sequence[tuple[float, str]] = ()) -> Markup:
     """Curves over one pair of axes. `marks` are horizontal lines with a word on them."""
     if not any(curve.points for curve in curves):
         return Markup()

@@ -18,7 +18,7 @@ from training.evaluation.intervals import Figure
 from training.evaluation.learning_curve import CurvePoint
 from training.finetune.outcome import Outcome
 from training.privacy.provenance import pseudonym
-from training.report.charts import Line, lines, whiskers
+from training.report.charts import Curve, lines, whiskers
 
 TEMPLATE = "report.html.j2"
 SHOWN_CONTEXTS = 12
@@ -78,18 +78,18 @@ def render(report: Report) -> str:
         passed=comparison.verdict.passed,
         tiles=_tiles(report),
         loss_chart=lines(
-            [Line(points=tuple((point.step, point.value) for point in outcome.loss), colour="current")],
+            [Curve(points=tuple((point.step, point.value) for point in outcome.loss), colour="current")],
             title="Training loss by step",
             x_label="steps",
         ),
         held_out_chart=lines(
-            [Line(points=((0, outcome.before), *((p.step, p.value) for p in outcome.held_out)), dots=True)],
+            [Curve(points=((0, outcome.before), *((p.step, p.value) for p in outcome.held_out)), dots=True)],
             title="Held-out bits per byte by step",
             x_label="steps",
             marks=[(outcome.before, "before")],
         ),
         curve_chart=lines(
-            [Line(points=((0.0, outcome.before), *_curve(report.learning_curve)), dots=True)],
+            [Curve(points=((0.0, outcome.before), *_curve(report.learning_curve)), dots=True)],
             title="Held-out bits per byte by dialogues",
             x_label="dialogues",
         ),

@@ -4,7 +4,7 @@
 port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `tokenizer`, `lora`
 and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers, `model_torch` (torch; its
 products in `linear`) and `model_native` (one compiled call a step, from `kernels`). The queue in front and the choice
-of a token are `request_queue` and `sampling`, one folder up. Only the wiring imports this package.
+of a token are `request_queue` and `sampling`, one folder up. Only `person2/app.py` imports this package.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from core.errors import ModelError
 from core.generator.bases import fetch
 from core.generator.chat_template import read_chat_template
 from core.generator.engine.checkpoint import Checkpoint, opened, read_config, read_json
-from core.generator.engine.engine import Engine, Limits
+from core.generator.engine.engine import Engine, EngineLimits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
@@ -61,6 +61,7 @@ def load(
     prefill_chunk: int = PREFILL_CHUNK,
     kernels: str = "auto",
     kernels_cache: Path | None = None,
+    templated: bool = True,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
@@ -71,7 +72,8 @@ def load(
     for torch as a whole. `cache_mb` bounds the keys and values of all conversations together (an eighth of memory or
     CACHE_TOKENS unless given, whichever is less), and `idle_seconds` how long they are kept for one that says nothing.
     `kernels` names those for int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's;
-    `kernels_cache` is where they are kept if they have to be compiled, the user's cache folder unless given.
+    `kernels_cache` is where they are kept if they have to be compiled, the user's cache folder unless given. Without
+    `templated` a base with a chat template is prompted as one that has none.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -114,9 +116,9 @@ def load(
         device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
         fingerprint=folder_fingerprint(folder),
         biases=biases,
-        template=read_chat_template(folder, tokenizer.library),
+        template=read_chat_template(folder, tokenizer.library) if templated else None,
         weights=weights,
-        limits=Limits(
+        limits=EngineLimits(
             max_batch=max_batch,
             queue_limit=queue_limit,
             max_adapters=max_adapters,

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class EngineLimits:
     max_batch: int
     """Requests that speak at once."""
     queue_limit: int
@@ -66,7 +66,7 @@ class Engine:
         fingerprint: str,
         biases: Mapping[str, Tensor],
         weights: Callable[[Site], Tensor],
-        limits: Limits,
+        limits: EngineLimits,
         advice: str = "",
         template: ChatTemplate | None = None,
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from models.disentangler.recipe.irc import Log
 from training.data.disentangle.columns import Floats, Ints, is_system, read
 from training.data.disentangle.names import EDGES
-from training.data.disentangle.pairs import PAIR, REACH, Talk, between, candidates
+from training.data.disentangle.pairs import PAIR, REACH, ConversationFeatures, between, candidates
 from training.data.disentangle.scorer import OPTIONS
 from training.data.disentangle.threads import THREAD, Guess, Threads
-from training.data.disentangle.words import BUCKETS, MOST_CHARACTERS, Buckets, split
+from training.data.disentangle.words import BUCKETS, MAX_CHARACTERS, Buckets, split
 
 COMMON_WORD = 60
 """A word in so many of the 200,000 training messages, not counting logs where somebody bears it as a name, is common:
@@ -38,7 +38,7 @@ def weigh_words(logs: Iterable[Log]) -> tuple[Floats, NDArray[np.bool_]]:
             if is_system(message):
                 continue
             count += 1
-            words = set(split(message.text[:MOST_CHARACTERS].lower()))
+            words = set(split(message.text[:MAX_CHARACTERS].lower()))
             used[list({buckets[word] for word in words})] += 1
             common[list({buckets[word] for word in words - names})] += 1
     return np.log(count / (used + 2)).astype(np.float32), common >= COMMON_WORD
@@ -48,7 +48,7 @@ def weigh_words(logs: Iterable[Log]) -> tuple[Floats, NDArray[np.bool_]]:
 class Examples:
     """Annotated messages of one log."""
 
-    talk: Talk
+    talk: ConversationFeatures
     row: Ints
     """(Q,)"""
     gold: Floats
@@ -65,7 +65,7 @@ class Examples:
             answers = [row_of[line] for line in log.gold[int(columns.line[row])] if line in row_of]
             gold[index, [row - answer for answer in answers if row - answer <= REACH]] = 1
         gold /= np.maximum(gold.sum(axis=1, keepdims=True), 1)
-        return cls(Talk.of(columns, telling), np.array(rows, np.int32), gold)
+        return cls(ConversationFeatures.of(columns, telling), np.array(rows, np.int32), gold)
 
     def first(self) -> tuple[Halves, Ints, Floats]:
         """(Q, LOOKS, PAIR) features, (Q, LOOKS) rows or -1 and (Q, LOOKS + 1) gold shares."""

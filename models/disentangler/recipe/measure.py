@@ -13,11 +13,11 @@ import typer
 
 from core.errors import Person2Error
 from models.disentangler.recipe.irc import read
-from models.disentangler.recipe.metrics import Figures, evaluate
+from models.disentangler.recipe.metrics import LinkScores, evaluate
 from training.data.disentangle import Disentangler
 
 
-def measure(disentangler: Disentangler, folder: Path) -> tuple[Figures, float]:
+def measure(disentangler: Disentangler, folder: Path) -> tuple[LinkScores, float]:
     """The figures on the annotated lines of every log, and messages per second of processor time."""
     gold: dict[str, dict[int, frozenset[int]]] = {}
     auto: dict[str, dict[int, frozenset[int]]] = {}

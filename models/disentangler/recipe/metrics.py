@@ -18,7 +18,7 @@ Links = Mapping[int, Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class LinkScores:
     precision: float
     """Links: of those predicted, how many are gold; a start of a conversation counts as a link to itself."""
     recall: float
@@ -113,7 +113,7 @@ def _information(gold: list[int], auto: list[int], both: list[int], total: int) 
     return 100 - 100 * (2 * entropy(both) - entropy(gold) - entropy(auto)) / math.log2(total)
 
 
-def evaluate(gold: Mapping[str, Links], auto: Mapping[str, Links]) -> Figures:
+def evaluate(gold: Mapping[str, Links], auto: Mapping[str, Links]) -> LinkScores:
     """Both map a log's name to its links. The logs and their lines must be the same; raises ValueError otherwise."""
     if gold.keys() != auto.keys():
         raise ValueError(f"gold and predicted logs differ: {sorted(gold.keys() ^ auto.keys())}")
@@ -146,7 +146,7 @@ def evaluate(gold: Mapping[str, Links], auto: Mapping[str, Links]) -> Figures:
     total = sum(gold_sizes)
     precision, recall, link_f = _harmonic(matched, predicted, wanted)
     exact_precision, exact_recall, exact_f = _harmonic(clusters_matched, clusters_predicted, clusters_wanted)
-    return Figures(
+    return LinkScores(
         precision=precision,
         recall=recall,
         link_f=link_f,

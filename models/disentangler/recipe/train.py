@@ -33,7 +33,7 @@ LEARNING_RATE = 4e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkConfig:
+class ScorerConfig:
     """A network and how long it learns."""
 
     hidden: int
@@ -43,9 +43,9 @@ class NetworkConfig:
     decay: float
 
 
-FIRST = NetworkConfig(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
-SECOND = NetworkConfig(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
-VOTERS = 5
+FIRST = ScorerConfig(hidden=48, middle=16, epochs=4, dropout=0.0, decay=1e-4)
+SECOND = ScorerConfig(hidden=96, middle=48, epochs=3, dropout=0.1, decay=1e-3)
+ENSEMBLE_SIZE = 5
 """Networks of the second pass."""
 HESITATION, LOYALTY = -0.3, 2.0
 """`Scorer.hesitation` and `Scorer.loyalty`: chosen on a fifth of the training logs, held out, and on the development
@@ -72,21 +72,21 @@ class Choices:
     """(Q,)"""
 
 
-class TrainableNetwork(nn.Module):
+class ScorerModel(nn.Module):
     """`scorer.Network` with its inputs brought to mean 0 and deviation 1."""
 
-    def __init__(self, choices: Choices, config: NetworkConfig) -> None:
+    def __init__(self, choices: Choices, shape: ScorerConfig) -> None:
         super().__init__()
         sample = choices.pairs[::20][choices.there[::20]].astype(np.float32)
         self.pair_mean, self.pair_scale = _moments(sample)
         self.message_mean, self.message_scale = _moments(choices.message)
-        self.pair = nn.Linear(sample.shape[1], config.hidden)
-        self.query = nn.Linear(choices.message.shape[1], config.hidden, bias=False)
-        self.option = nn.Linear(choices.message.shape[1], config.hidden, bias=False)
-        self.alone = nn.Parameter(torch.zeros(config.hidden))
-        self.middle = nn.Linear(config.hidden, config.middle)
-        self.out = nn.Linear(config.middle, 1, bias=False)
-        self.drop = nn.Dropout(config.dropout)
+        self.pair = nn.Linear(sample.shape[1], shape.hidden)
+        self.query = nn.Linear(choices.message.shape[1], shape.hidden, bias=False)
+        self.option = nn.Linear(choices.message.shape[1], shape.hidden, bias=False)
+        self.alone = nn.Parameter(torch.zeros(shape.hidden))
+        self.middle = nn.Linear(shape.hidden, shape.middle)
+        self.out = nn.Linear(shape.middle, 1, bias=False)
+        self.drop = nn.Dropout(shape.dropout)
 
     def forward(self, pairs: Tensor, there: Tensor, query: Tensor, option: Tensor) -> Tensor:
         """(B, K, PAIRS), (B, K), (B, M), (B, K, M) → (B, K + 1) log probabilities."""
@@ -139,28 +139,28 @@ def _batches(choices: Choices, use: NDArray[np.int64]) -> Iterator[tuple[Tensor,
         )
 
 
-def learn(choices: Choices, config: NetworkConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
+def train_network(choices: Choices, shape: ScorerConfig, *, seed: int, without: Sequence[int] = ()) -> Network:
     """A network taught on all logs but those of `without`."""
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
     use = np.flatnonzero((choices.gold.sum(axis=1) > 0.3) & ~np.isin(choices.log, without))
-    model = TrainableNetwork(choices, config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=config.decay)
+    learner = ScorerModel(choices, shape)
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=LEARNING_RATE, weight_decay=shape.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=config.epochs * (len(use) // BATCH) + 1
+        optimizer, LEARNING_RATE, total_steps=shape.epochs * (len(use) // BATCH) + 1
     )
-    for epoch in range(config.epochs):
+    for epoch in range(shape.epochs):
         total = 0.0
         for *inputs, gold in _batches(choices, order.permutation(use)):
-            loss = -(gold * model(*inputs).clamp_min(-30)).sum(1).mean()
+            loss = -(gold * learner(*inputs).clamp_min(-30)).sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item()
         print(f"seed {seed}, epoch {epoch + 1}: loss {total / (len(use) // BATCH):.4f}", file=sys.stderr)
-    model.eval()
-    return model.network()
+    learner.eval()
+    return learner.network()
 
 
 def _choices(
@@ -208,15 +208,15 @@ def main(
         return Scorer(first=network, second=(), telling=telling, common=common, hesitation=HESITATION, loyalty=LOYALTY)
 
     folds = [
-        scorer(learn(choices, FIRST, seed=number, without=np.flatnonzero(fold == number).tolist()))
+        scorer(train_network(choices, FIRST, seed=number, without=np.flatnonzero(fold == number).tolist()))
         for number in range(FOLDS)
     ]
-    final = scorer(learn(choices, FIRST, seed=FOLDS))
+    final = scorer(train_network(choices, FIRST, seed=FOLDS))
     del choices
     choices = second_choices(
         examples, [folds[number].guess(example.talk) for number, example in zip(fold, examples, strict=True)]
     )
-    final = replace(final, second=[learn(choices, SECOND, seed=seed) for seed in range(VOTERS)])
+    final = replace(final, second=[train_network(choices, SECOND, seed=seed) for seed in range(ENSEMBLE_SIZE)])
     final.save(out)
     figures, _ = measure(Disentangler(final), dev)
     print(json.dumps(figures.as_dict()))

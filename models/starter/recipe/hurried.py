@@ -33,19 +33,19 @@ _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 _COMMA = re.compile(r",(?= )")
 
 
-def hurried(turns: Dialogue, dice: random.Random, speakers: Collection[Speaker] = (Speaker.PERSON1,)) -> Dialogue:
+def hurried(turns: Dialogue, rng: random.Random, speakers: Collection[Speaker] = (Speaker.PERSON1,)) -> Dialogue:
     """The dialogue with the lines of these speakers as people in a hurry write them, each in a way of their own."""
-    lines = {speaker: _way(dice) for speaker in speakers}
+    lines = {speaker: _way(rng) for speaker in speakers}
     return tuple(
         Turn(turn.speaker, in_a_hurry(turn.text, **lines[turn.speaker])) if turn.speaker in lines else turn
         for turn in turns
     )
 
 
-def _way(dice: random.Random) -> dict[str, bool]:
+def _way(rng: random.Random) -> dict[str, bool]:
     """How somebody writes in a hurry: the options of `in_a_hurry`."""
     shares = {"question_mark": QUESTION_MARK, "apostrophe": APOSTROPHE, "comma": COMMA, "capitals": CAPITALS}
-    return {name: dice.random() < share for name, share in shares.items()}
+    return {name: rng.random() < share for name, share in shares.items()}
 
 
 def in_a_hurry(
@@ -62,9 +62,9 @@ def in_a_hurry(
 
 def both_ways(dialogues: Iterable[Dialogue]) -> Iterator[Dialogue]:
     """Each dialogue in a hurry: by turns of both speakers and of Person1 alone."""
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     for number, turns in enumerate(dialogues):
-        yield hurried(turns, dice, tuple(Speaker) if number % 2 else (Speaker.PERSON1,))
+        yield hurried(turns, rng, tuple(Speaker) if number % 2 else (Speaker.PERSON1,))
 
 
 def write(out: Path, files: Sequence[Path], *, hold_out: Sequence[Path] = ()) -> int:

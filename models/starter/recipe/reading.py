@@ -95,7 +95,7 @@ async def play(
             chat = Chat(
                 memory=memory,
                 generator=generator,
-                voice=voice,
+                select_adapter=voice,
                 settings=settings,
                 rng=random.Random(seed),
             )

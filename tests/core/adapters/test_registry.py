@@ -1,4 +1,4 @@
-"""The shelf: what comes onto it, what speaks, and what is refused. No model and no torch here."""
+"""The registry: what comes onto it, what speaks, and what is refused. No model and no torch here."""
 
 import json
 import multiprocessing
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.adapters import CARD, AdapterRegistry, Card, check
-from core.adapters import registry as registry
+from core.adapters import registry as registry_module
 from core.adapters.validation import CONFIG, WEIGHTS, fingerprint, folder_fingerprint, same_base, weights_sha256
 from core.errors import AdapterError
 from core.generator import Adapter
@@ -54,17 +54,17 @@ def card(name: str, *, hour: int = 0, **more: Any) -> Card:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> AdapterRegistry:
+def registry(tmp_path: Path) -> AdapterRegistry:
     """Three adapters, `one` the oldest; nothing promoted."""
-    shelf = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
+    registry = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
     made = adapter(tmp_path / "made")
     for hour, name in enumerate(("one", "two", "three")):
-        shelf.add(made, card(name, hour=hour))
-    return shelf
+        registry.add(made, card(name, hour=hour))
+    return registry
 
 
-def speaks(shelf: AdapterRegistry, base: str | None = None) -> str | None:
-    current = shelf.current(base=base)
+def speaks(registry: AdapterRegistry, base: str | None = None) -> str | None:
+    current = registry.current(base=base)
     return current.id if current else None
 
 
@@ -85,74 +85,76 @@ def test_a_damaged_card_is_one_sentence(text: str) -> None:
         Card.from_json(text)
 
 
-def test_promotions_and_rollbacks_read_like_a_diary(shelf: AdapterRegistry) -> None:
+def test_promotions_and_rollbacks_read_like_a_diary(registry: AdapterRegistry) -> None:
     """Nothing speaks at first; `use` promotes; `rollback` walks back to where it began."""
-    assert speaks(shelf) is None
+    assert speaks(registry) is None
     for name in ("one", "two", "three", "two"):
-        shelf.use(name)
-        assert speaks(shelf) == name
-    walked = [(adapter.id if adapter else None) for adapter in (shelf.rollback(), shelf.rollback(), shelf.rollback())]
+        registry.use(name)
+        assert speaks(registry) == name
+    walked = [
+        (adapter.id if adapter else None) for adapter in (registry.rollback(), registry.rollback(), registry.rollback())
+    ]
     assert walked == ["three", "two", "one"]
-    assert shelf.rollback() is None
-    assert speaks(shelf) is None
+    assert registry.rollback() is None
+    assert speaks(registry) is None
     with pytest.raises(AdapterError, match="no earlier adapter"):
-        shelf.rollback()
+        registry.rollback()
 
 
-def test_using_the_same_twice_is_one_promotion(shelf: AdapterRegistry) -> None:
+def test_using_the_same_twice_is_one_promotion(registry: AdapterRegistry) -> None:
     """A cron job that promotes what speaks already leaves rollback meaningful."""
-    shelf.use("one")
-    shelf.use("two")
-    shelf.use("two")
-    rolled = shelf.rollback()
+    registry.use("one")
+    registry.use("two")
+    registry.use("two")
+    rolled = registry.rollback()
     assert rolled is not None
     assert rolled.id == "one"
 
 
-def test_a_withdrawn_adapter_never_speaks_again(shelf: AdapterRegistry) -> None:
+def test_a_withdrawn_adapter_never_speaks_again(registry: AdapterRegistry) -> None:
     """The one before it takes over, and neither use, find nor rollback brings it back."""
-    shelf.use("one")
-    shelf.use("two")
-    heir = shelf.withdraw("two", "a member\nasked to be forgotten")
-    assert heir is not None
-    assert heir.id == speaks(shelf) == "one"
-    for attempt in (shelf.use, shelf.find):
+    registry.use("one")
+    registry.use("two")
+    successor = registry.withdraw("two", "a member\nasked to be forgotten")
+    assert successor is not None
+    assert successor.id == speaks(registry) == "one"
+    for attempt in (registry.use, registry.find):
         with pytest.raises(AdapterError, match=r"out of service \(a member asked to be forgotten\)"):
             attempt("two")
-    assert shelf.rollback() is None
+    assert registry.rollback() is None
 
 
-@pytest.mark.parametrize(("passed", "heir"), [(True, "three"), (False, None), (None, None)])
+@pytest.mark.parametrize(("passed", "successor"), [(True, "three"), (False, None), (None, None)])
 def test_an_heir_passed_the_gate_or_spoke_before(
-    shelf: AdapterRegistry, tmp_path: Path, passed: bool | None, heir: str
+    registry: AdapterRegistry, tmp_path: Path, passed: bool | None, successor: str
 ) -> None:
     """When the only voice is withdrawn, an untested or failed adapter does not start to speak by itself."""
-    shelf.withdraw("three", "makes room")
-    shelf.add(tmp_path / "made", card("three", hour=9, passed=passed))
-    shelf.use("one")
-    shelf.withdraw("one", "forgotten")
-    assert speaks(shelf) == heir
+    registry.withdraw("three", "makes room")
+    registry.add(tmp_path / "made", card("three", hour=9, passed=passed))
+    registry.use("one")
+    registry.withdraw("one", "forgotten")
+    assert speaks(registry) == successor
 
 
-def test_an_heir_fits_the_base(shelf: AdapterRegistry, tmp_path: Path) -> None:
-    """An adapter of another base is no heir."""
+def test_an_heir_fits_the_base(registry: AdapterRegistry, tmp_path: Path) -> None:
+    """An adapter of another base is no successor."""
     other = card("medium", passed=True)
-    shelf.add(tmp_path / "made", Card(**{**_fields(other), "base_fingerprint": GPT2.replace("768", "1024")}))
-    shelf.use("one")
-    assert shelf.withdraw("one", "forgotten") is None
+    registry.add(tmp_path / "made", Card(**{**_fields(other), "base_fingerprint": GPT2.replace("768", "1024")}))
+    registry.use("one")
+    assert registry.withdraw("one", "forgotten") is None
 
 
 def _fields(made: Card) -> dict[str, Any]:
     return {name: getattr(made, name) for name in made.__slots__}
 
 
-def test_who_learned_from_a_person(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_who_learned_from_a_person(registry: AdapterRegistry, tmp_path: Path) -> None:
     """Forget-me finds every adapter in service that learned from the person."""
-    shelf.add(tmp_path / "made", card("four", people=("p1", "p2")))
-    shelf.add(tmp_path / "made", card("five", people=("p1",)))
-    assert {found.id for found in shelf.learned_from("p1")} == {"four", "five"}
-    shelf.withdraw("five", "p1 asked")
-    assert {found.id for found in shelf.learned_from("p1")} == {"four"}
+    registry.add(tmp_path / "made", card("four", people=("p1", "p2")))
+    registry.add(tmp_path / "made", card("five", people=("p1",)))
+    assert {found.id for found in registry.learned_from("p1")} == {"four", "five"}
+    registry.withdraw("five", "p1 asked")
+    assert {found.id for found in registry.learned_from("p1")} == {"four"}
 
 
 def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) -> None:
@@ -160,18 +162,18 @@ def test_the_bundled_adapter_speaks_until_another_is_promoted(tmp_path: Path) ->
     bundled = tmp_path / "bundled"
     adapter(bundled / "small-talk")
     (bundled / "small-talk" / CARD).write_text(card("small-talk").to_json())
-    shelf = AdapterRegistry(tmp_path / "adapters", bundled={"starter": bundled}, clock=lambda: NOON)
-    shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="starter"))
-    assert [entry.id for entry in shelf.cards()] == ["mine", "small-talk"]
-    assert (speaks(shelf, "starter"), speaks(shelf, "gpt2"), speaks(shelf)) == ("small-talk", None, None)
-    shelf.use("mine")
-    assert speaks(shelf, "starter") == "mine"
-    shelf.rollback()
-    assert speaks(shelf) == "small-talk"
-    shelf.use("none")
-    assert speaks(shelf, "starter") is None
+    registry = AdapterRegistry(tmp_path / "adapters", bundled={"starter": bundled}, clock=lambda: NOON)
+    registry.add(adapter(tmp_path / "made"), card("mine", hour=1, base="starter"))
+    assert [entry.id for entry in registry.cards()] == ["mine", "small-talk"]
+    assert (speaks(registry, "starter"), speaks(registry, "gpt2"), speaks(registry)) == ("small-talk", None, None)
+    registry.use("mine")
+    assert speaks(registry, "starter") == "mine"
+    registry.rollback()
+    assert speaks(registry) == "small-talk"
+    registry.use("none")
+    assert speaks(registry, "starter") is None
     with pytest.raises(AdapterError, match="ships with the program"):
-        shelf.withdraw("small-talk", "x")
+        registry.withdraw("small-talk", "x")
 
 
 def test_each_base_has_a_voice_of_its_own(tmp_path: Path) -> None:
@@ -181,20 +183,20 @@ def test_each_base_has_a_voice_of_its_own(tmp_path: Path) -> None:
         bundled[base] = tmp_path / base
         adapter(bundled[base] / name)
         (bundled[base] / name / CARD).write_text(card(name, base=base).to_json())
-    shelf = AdapterRegistry(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
-    shelf.add(adapter(tmp_path / "made"), card("mine", hour=1, base="smollm2"))
-    assert (speaks(shelf, "starter"), speaks(shelf, "smollm2")) == ("small-talk", "smollm2-talk")
-    shelf.use("mine")
-    assert (speaks(shelf, "starter"), speaks(shelf, "smollm2")) == ("small-talk", "mine")
-    shelf.rollback()
-    assert speaks(shelf, "smollm2") == "smollm2-talk"
+    registry = AdapterRegistry(tmp_path / "adapters", bundled=bundled, clock=lambda: NOON)
+    registry.add(adapter(tmp_path / "made"), card("mine", hour=1, base="smollm2"))
+    assert (speaks(registry, "starter"), speaks(registry, "smollm2")) == ("small-talk", "smollm2-talk")
+    registry.use("mine")
+    assert (speaks(registry, "starter"), speaks(registry, "smollm2")) == ("small-talk", "mine")
+    registry.rollback()
+    assert speaks(registry, "smollm2") == "smollm2-talk"
 
 
-def test_what_a_person_types_is_found(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_what_a_person_types_is_found(registry: AdapterRegistry, tmp_path: Path) -> None:
     """`current`, an id, a folder, `none`, and a repo name that is left to the generator."""
-    shelf.use("two")
+    registry.use("two")
     made = tmp_path / "made"
-    found = {spec: shelf.find(spec) for spec in ("current", "one", str(made), "none", "", "org/name")}
+    found = {spec: registry.find(spec) for spec in ("current", "one", str(made), "none", "", "org/name")}
     assert {spec: got.id if got else None for spec, got in found.items()} == {
         "current": "two",
         "one": "one",
@@ -205,23 +207,23 @@ def test_what_a_person_types_is_found(shelf: AdapterRegistry, tmp_path: Path) ->
     }
     for unknown in ("four", "../two", "/nowhere/at/all", "a/b/c", "\0"):
         with pytest.raises(AdapterError, match="there is no adapter called"):
-            shelf.find(unknown)
+            registry.find(unknown)
 
 
 @pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a b", "none", "Current", "x" * 65, "é", "a.", "con\n"])
-def test_unsafe_names_are_refused(shelf: AdapterRegistry, tmp_path: Path, name: str) -> None:
-    """No name can leave the shelf or hide one of its own files."""
+def test_unsafe_names_are_refused(registry: AdapterRegistry, tmp_path: Path, name: str) -> None:
+    """No name can leave the folder or hide one of its own files."""
     with pytest.raises(AdapterError, match="is no name for an adapter"):
-        shelf.add(tmp_path / "made", card(name))
+        registry.add(tmp_path / "made", card(name))
 
 
-def test_a_name_is_taken_once(shelf: AdapterRegistry, tmp_path: Path) -> None:
-    """An adapter on the shelf is never overwritten."""
+def test_a_name_is_taken_once(registry: AdapterRegistry, tmp_path: Path) -> None:
+    """An adapter in the registry is never overwritten."""
     with pytest.raises(AdapterError, match="already"):
-        shelf.add(tmp_path / "made", card("one"))
+        registry.add(tmp_path / "made", card("one"))
 
 
-def test_a_shelf_that_cannot_be_written(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_a_registry_that_cannot_be_written(registry: AdapterRegistry, tmp_path: Path) -> None:
     """A file stands where the folder should be: a sentence that names it, for each way of writing."""
     (tmp_path / "blocked").write_text("")
     blocked = AdapterRegistry(tmp_path / "blocked" / "adapters")
@@ -233,26 +235,26 @@ def test_a_shelf_that_cannot_be_written(shelf: AdapterRegistry, tmp_path: Path) 
     assert blocked.cards() == ()
 
 
-def test_a_name_no_file_system_takes_is_a_sentence(shelf: AdapterRegistry) -> None:
+def test_a_name_no_file_system_takes_is_a_sentence(registry: AdapterRegistry) -> None:
     """However long the name that somebody types."""
     for long in ("x" * 300, "x/" + "y" * 3000):
         with pytest.raises(AdapterError, match="there is no adapter called") as caught:
-            shelf.find(long)
+            registry.find(long)
         assert len(str(caught.value)) < 250
 
 
-def test_only_what_was_judged_comes_onto_the_shelf(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_only_what_was_judged_is_registered(registry: AdapterRegistry, tmp_path: Path) -> None:
     """A card that names other weights than the folder holds is refused, and weights changed later never speak."""
     made = tmp_path / "made"
     with pytest.raises(AdapterError, match="not those that were judged"):
-        shelf.add(made, card("other", weights_sha256="0" * 64))
-    added = shelf.add(made, card("four", weights_sha256=weights_sha256(made)))
+        registry.add(made, card("other", weights_sha256="0" * 64))
+    added = registry.add(made, card("four", weights_sha256=weights_sha256(made)))
     (added.path / WEIGHTS).write_bytes(WHOLE[:-4] + struct.pack("<f", 1.0))
     with pytest.raises(AdapterError, match="not those its card was written for"):
-        shelf.use("four")
+        registry.use("four")
 
 
-def test_what_cannot_speak_is_not_promoted(shelf: AdapterRegistry) -> None:
+def test_what_cannot_speak_is_not_promoted(registry: AdapterRegistry) -> None:
     """A test that fails leaves the old voice current; the bare base needs none."""
 
     def test(tried: Adapter) -> None:
@@ -260,54 +262,54 @@ def test_what_cannot_speak_is_not_promoted(shelf: AdapterRegistry) -> None:
             raise AdapterError("the adapter 'two' overflows: choose another")
 
     for name in ("one", "none", "one"):
-        shelf.use(name, test=test)
+        registry.use(name, test=test)
     with pytest.raises(AdapterError, match="overflows"):
-        shelf.use("two", test=test)
-    assert speaks(shelf) == "one"
+        registry.use("two", test=test)
+    assert speaks(registry) == "one"
 
 
 @pytest.mark.parametrize(("passed", "forced"), [(True, False), (None, False), (False, True)])
 def test_force_is_noted_where_it_was_needed(
-    shelf: AdapterRegistry, tmp_path: Path, passed: bool | None, forced: bool
+    registry: AdapterRegistry, tmp_path: Path, passed: bool | None, forced: bool
 ) -> None:
     """A card does not say that an adapter failed which passed."""
-    shelf.add(tmp_path / "made", card("four", passed=passed))
-    shelf.use("four", by_force=True)
-    assert shelf.card("four").promoted_by_force is forced
+    registry.add(tmp_path / "made", card("four", passed=passed))
+    registry.use("four", by_force=True)
+    assert registry.card("four").promoted_by_force is forced
 
 
-def test_rollback_passes_over_a_damaged_predecessor(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_rollback_passes_over_a_damaged_predecessor(registry: AdapterRegistry, tmp_path: Path) -> None:
     """One that is cut short is no voice to go back to; the one before it is."""
     for name in ("one", "two", "three"):
-        shelf.use(name)
+        registry.use(name)
     (tmp_path / "adapters" / "two" / WEIGHTS).write_bytes(WHOLE[:-9])
-    rolled = shelf.rollback()
+    rolled = registry.rollback()
     assert rolled is not None
-    assert rolled.id == speaks(shelf) == "one"
+    assert rolled.id == speaks(registry) == "one"
 
 
-def test_erasing_follows_no_link_out_of_the_shelf(shelf: AdapterRegistry, tmp_path: Path) -> None:
-    """Somebody's own folder, linked onto the shelf, keeps its files; the shelf forgets it."""
+def test_erasing_follows_no_link_out_of_the_registry(registry: AdapterRegistry, tmp_path: Path) -> None:
+    """Somebody's own folder, linked into the registry, keeps its files; the registry forgets it."""
     own = adapter(tmp_path / "own")
     (tmp_path / "adapters" / "linked").symlink_to(own)
     before = {path.name: path.read_bytes() for path in own.iterdir()}
-    shelf.withdraw("linked", "a member asked", erase=True)
+    registry.withdraw("linked", "a member asked", erase=True)
     assert {path.name: path.read_bytes() for path in own.iterdir()} == before
-    assert shelf.card("linked").withdrawn == "a member asked"
-    assert not (shelf.path("linked") / WEIGHTS).exists()
+    assert registry.card("linked").withdrawn == "a member asked"
+    assert not (registry.path("linked") / WEIGHTS).exists()
 
 
 def _die_while_adding(root: Path, made: Path) -> None:
     """The process ends where the weights are copied and the card is not written."""
-    shelf = AdapterRegistry(root)
-    registry.write_atomically = lambda *others: os._exit(9)  # type: ignore[attr-defined]
-    shelf.add(made, card("four"))
+    registry = AdapterRegistry(root)
+    registry_module.write_atomically = lambda *others: os._exit(9)  # type: ignore[attr-defined]
+    registry.add(made, card("four"))
 
 
-def test_what_a_killed_writer_left_is_swept(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_what_a_killed_writer_left_is_swept(registry: AdapterRegistry, tmp_path: Path) -> None:
     """Killed in the middle of `add`, a process leaves weights; the next writer, or a sweep, deletes them."""
     root = tmp_path / "adapters"
-    for sweep in (shelf.sweep, partial(shelf.use, "one")):
+    for sweep in (registry.sweep, partial(registry.use, "one")):
         killed = multiprocessing.get_context("spawn").Process(target=_die_while_adding, args=(root, tmp_path / "made"))
         killed.start()
         killed.join()
@@ -315,7 +317,7 @@ def test_what_a_killed_writer_left_is_swept(shelf: AdapterRegistry, tmp_path: Pa
         assert len(list(root.glob(f".new-*/*/{WEIGHTS}"))) == 1
         sweep()
         assert not list(root.glob(".new-*"))
-    assert not shelf.taken("four")
+    assert not registry.taken("four")
 
 
 def _add(root: Path, made: Path, name: str) -> None:
@@ -324,7 +326,7 @@ def _add(root: Path, made: Path, name: str) -> None:
 
 
 def test_two_that_add_one_name_are_one_adapter(tmp_path: Path) -> None:
-    """The shelf is locked while it is written: one of them comes first, the other is told, nothing is mixed."""
+    """The registry is locked while it is written: one of them comes first, the other is told, nothing is mixed."""
     made, root = adapter(tmp_path / "made"), tmp_path / "adapters"
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_add, args=(root, made, "same")) for _ in range(3)]
@@ -338,29 +340,29 @@ def test_two_that_add_one_name_are_one_adapter(tmp_path: Path) -> None:
     assert not list(root.glob(".new-*"))
 
 
-def test_checkpoints_and_pickles_stay_behind(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_checkpoints_and_pickles_stay_behind(registry: AdapterRegistry, tmp_path: Path) -> None:
     """A training folder becomes an adapter without its optimizer states."""
     made = tmp_path / "made"
     (made / "checkpoint-5").mkdir()
     (made / "training_args.bin").write_bytes(b"pickle")
-    added = shelf.add(made, card("lean"))
+    added = registry.add(made, card("lean"))
     assert sorted(path.name for path in added.path.iterdir()) == [CONFIG, WEIGHTS, CARD]
 
 
-def test_a_bare_copy_is_an_adapter_too(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_a_bare_copy_is_an_adapter_too(registry: AdapterRegistry, tmp_path: Path) -> None:
     """peft's files copied by hand need no card; a damaged card hides its adapter alone."""
     adapter(tmp_path / "adapters" / "by-hand")
     adapter(tmp_path / "adapters" / "broken").joinpath(CARD).write_text("{")
-    assert shelf.card("by-hand").base == "gpt2"
-    assert {entry.id for entry in shelf.cards()} == {"one", "two", "three", "by-hand"}
+    assert registry.card("by-hand").base == "gpt2"
+    assert {entry.id for entry in registry.cards()} == {"one", "two", "three", "by-hand"}
 
 
-def test_a_pointer_to_nothing_falls_back(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_a_pointer_to_nothing_falls_back(registry: AdapterRegistry, tmp_path: Path) -> None:
     """Somebody deleted the current adapter's folder: the one before speaks."""
-    shelf.use("one")
-    shelf.use("two")
+    registry.use("one")
+    registry.use("two")
     (tmp_path / "adapters" / "two").rename(tmp_path / "gone")
-    assert speaks(shelf) == "one"
+    assert speaks(registry) == "one"
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -453,16 +455,16 @@ def test_a_fingerprint_is_read_from_a_folder(tmp_path: Path) -> None:
 
 
 def _promote_many(root: Path, name: str, times: int) -> None:
-    shelf = AdapterRegistry(root)
+    registry = AdapterRegistry(root)
     for _ in range(times):
-        shelf.use(name)
+        registry.use(name)
         if name == "three":
-            shelf.rollback()
+            registry.rollback()
 
 
-def test_processes_that_promote_at_once_leave_a_valid_pointer(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_processes_that_promote_at_once_leave_a_valid_pointer(registry: AdapterRegistry, tmp_path: Path) -> None:
     """Three processes promote and roll back while this one reads: it always reads a whole id, and all succeed."""
-    shelf.use("one")
+    registry.use("one")
     context = multiprocessing.get_context("spawn")
     root = tmp_path / "adapters"
     others = [context.Process(target=_promote_many, args=(root, name, 15)) for name in ("one", "two", "three")]
@@ -470,7 +472,7 @@ def test_processes_that_promote_at_once_leave_a_valid_pointer(shelf: AdapterRegi
         other.start()
     seen: set[str | None] = set()
     while any(other.is_alive() for other in others):
-        seen.add(speaks(shelf))
+        seen.add(speaks(registry))
     for other in others:
         other.join()
     assert [other.exitcode for other in others] == [0, 0, 0]

@@ -68,260 +68,264 @@ class Listener(FakeGenerator):
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> AdapterRegistry:
-    shelf = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
+def registry(tmp_path: Path) -> AdapterRegistry:
+    registry = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
     made = adapter(tmp_path / "made")
     for hour, name in enumerate(("one", "two", "three")):
-        shelf.add(made, card(name, hour=hour))
-    return shelf
+        registry.add(made, card(name, hour=hour))
+    return registry
 
 
-async def spoken(voices: AdapterSelection, override: str | None = None) -> str | None:
-    voice = await voices.voice_for(HERE, override)
+async def spoken(selection: AdapterSelection, override: str | None = None) -> str | None:
+    voice = await selection.adapter_for(HERE, override)
     return voice.id if voice else None
 
 
-async def test_promotions_are_followed(shelf: AdapterRegistry) -> None:
-    """Each look takes over what the shelf says: nothing, one, two, back, the bare base."""
+async def test_promotions_are_followed(registry: AdapterRegistry) -> None:
+    """Each look takes over what the registry says: nothing, one, two, back, the bare base."""
     generator = Listener()
-    voices = AdapterSelection(shelf, generator)
+    selection = AdapterSelection(registry, generator)
     heard = []
     for change in ("", "one", "two", "back", "back"):
         if change == "back":
-            shelf.rollback()
+            registry.rollback()
         elif change:
-            shelf.use(change)
-        await voices.look()
-        heard.append(await spoken(voices))
+            registry.use(change)
+        await selection.refresh()
+        heard.append(await spoken(selection))
     assert heard == [None, "one", "two", "one", None]
     assert generator.diary == ["+one", "+two", "+one"]
 
 
-async def test_the_background_task_follows_by_itself(shelf: AdapterRegistry) -> None:
+async def test_the_background_task_follows_by_itself(registry: AdapterRegistry) -> None:
     """Started and left alone it notices; stopped it does not; stopping twice is fine."""
-    voices = AdapterSelection(shelf, Listener(), poll_every=0.01)
-    await voices.start()
-    shelf.use("one")
+    selection = AdapterSelection(registry, Listener(), poll_every=0.01)
+    await selection.start()
+    registry.use("one")
     for _ in range(200):
         await asyncio.sleep(0.01)
-        if await spoken(voices) == "one":
+        if await spoken(selection) == "one":
             break
-    assert await spoken(voices) == "one"
-    await voices.stop()
-    await voices.stop()
-    shelf.use("two")
+    assert await spoken(selection) == "one"
+    await selection.stop()
+    await selection.stop()
+    registry.use("two")
     await asyncio.sleep(0.05)
-    assert await spoken(voices) == "one"
+    assert await spoken(selection) == "one"
 
 
 async def test_a_bad_promotion_is_refused_with_one_line(
-    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+    registry: AdapterRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The old voice goes on, the log has one line however often the shelf is looked at, and the next one is taken."""
-    voices = AdapterSelection(shelf, Listener(refuses={"two"}))
-    shelf.use("one")
-    await voices.look()
-    shelf.use("two")
+    """The old voice goes on, one line is logged however often the registry is looked at, and the next one is taken."""
+    selection = AdapterSelection(registry, Listener(refuses={"two"}))
+    registry.use("one")
+    await selection.refresh()
+    registry.use("two")
     for _ in range(5):
-        await voices.look()
-    assert await spoken(voices) == "one"
+        await selection.refresh()
+    assert await spoken(selection) == "one"
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "one stays active: the adapter 'two' was made for another base: choose another"
     ]
-    shelf.use("three")
-    await voices.look()
-    assert await spoken(voices) == "three"
+    registry.use("three")
+    await selection.refresh()
+    assert await spoken(selection) == "three"
 
 
 async def test_a_refused_adapter_promoted_again_is_told_again(
-    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+    registry: AdapterRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once mended it is taken, and as long as it is not, each attempt to promote it has its line."""
     generator = Listener(refuses={"two"})
-    voices = AdapterSelection(shelf, generator)
+    selection = AdapterSelection(registry, generator)
     for name in ("one", "two", "one", "two"):
-        shelf.use(name)
-        await voices.look()
+        registry.use(name)
+        await selection.refresh()
     assert len([line for line in caplog.messages if "stays active" in line]) == 2
     generator.refuses.clear()
     for name in ("one", "two"):
-        shelf.use(name)
-        await voices.look()
-    assert await spoken(voices) == "two"
+        registry.use(name)
+        await selection.refresh()
+    assert await spoken(selection) == "two"
 
 
-async def test_a_server_that_is_down_is_asked_again(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_down_is_asked_again(
+    registry: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """One line while it is down, and the promotion is taken over once it is up; a named adapter starts all the same."""
     generator = Listener(down=True)
-    voices = AdapterSelection(shelf, generator)
-    shelf.use("one")
+    selection = AdapterSelection(registry, generator)
+    registry.use("one")
     for _ in range(3):
-        await voices.look()
-    assert await spoken(voices) is None
+        await selection.refresh()
+    assert await spoken(selection) is None
     assert len(caplog.messages) == 1
-    named = AdapterSelection(shelf, generator, spec="two")
+    named = AdapterSelection(registry, generator, spec="two")
     await named.start()
     assert await spoken(named) == "two"
     await named.stop()
     generator.down = False
-    await voices.look()
-    assert await spoken(voices) == "one"
+    await selection.refresh()
+    assert await spoken(selection) == "one"
 
 
-async def test_a_withdrawn_voice_falls_silent(shelf: AdapterRegistry) -> None:
-    """Its heir takes over and its weights leave the memory; if the heir is no good, the base speaks."""
+async def test_a_withdrawn_voice_falls_silent(registry: AdapterRegistry) -> None:
+    """Its successor takes over and its weights leave the memory; if the successor is no good, the base speaks."""
     generator = Listener()
-    voices = AdapterSelection(shelf, generator)
+    selection = AdapterSelection(registry, generator)
     for name in ("one", "two", "three"):
-        shelf.use(name)
-        await voices.look()
-    shelf.withdraw("three", "forgotten")
-    await voices.look()
-    assert await spoken(voices) == "two"
+        registry.use(name)
+        await selection.refresh()
+    registry.withdraw("three", "forgotten")
+    await selection.refresh()
+    assert await spoken(selection) == "two"
     assert generator.diary[-2:] == ["+two", "-three"]
     generator.refuses.add("one")
-    shelf.withdraw("two", "forgotten")
-    await voices.look()
-    assert await spoken(voices) is None
+    registry.withdraw("two", "forgotten")
+    await selection.refresh()
+    assert await spoken(selection) is None
     assert generator.diary[-1] == "-two"
 
 
-async def test_new_weights_under_the_old_name_are_loaded(shelf: AdapterRegistry) -> None:
+async def test_new_weights_under_the_old_name_are_loaded(registry: AdapterRegistry) -> None:
     """An adapter trained again in place is another adapter."""
     generator = Listener()
-    voices = AdapterSelection(shelf, generator)
-    shelf.use("one")
-    await voices.look()
-    os.utime(shelf.path("one") / WEIGHTS, ns=(1, 1))
-    await voices.look()
+    selection = AdapterSelection(registry, generator)
+    registry.use("one")
+    await selection.refresh()
+    os.utime(registry.path("one") / WEIGHTS, ns=(1, 1))
+    await selection.refresh()
     assert generator.diary == ["+one", "-one", "+one"]
 
 
-async def test_what_the_operator_named_stays(shelf: AdapterRegistry) -> None:
+async def test_what_the_operator_named_stays(registry: AdapterRegistry) -> None:
     """PERSON2_ADAPTER=two does not follow promotions; one that cannot be used stops the start with a sentence."""
-    voices = AdapterSelection(shelf, Listener(), spec="two")
-    await voices.start()
-    shelf.use("one")
-    await voices.look()
-    assert await spoken(voices) == "two"
-    assert await spoken(voices, "current") == "two"
-    await voices.stop()
+    selection = AdapterSelection(registry, Listener(), spec="two")
+    await selection.start()
+    registry.use("one")
+    await selection.refresh()
+    assert await spoken(selection) == "two"
+    assert await spoken(selection, "current") == "two"
+    await selection.stop()
     with pytest.raises(AdapterError, match="no adapter called 'four'"):
-        await AdapterSelection(shelf, Listener(), spec="four").start()
+        await AdapterSelection(registry, Listener(), spec="four").start()
     with pytest.raises(AdapterError, match="another base"):
-        await AdapterSelection(shelf, Listener(refuses={"one"}), spec="one").start()
-    bare = AdapterSelection(shelf, Listener(), spec="none")
+        await AdapterSelection(registry, Listener(refuses={"one"}), spec="one").start()
+    bare = AdapterSelection(registry, Listener(), spec="none")
     await bare.start()
     assert await spoken(bare) is None
     await bare.stop()
-    shelf.withdraw("two", "forgotten")
-    await voices.look()
-    assert await spoken(voices) is None
+    registry.withdraw("two", "forgotten")
+    await selection.refresh()
+    assert await spoken(selection) is None
 
 
-async def test_a_channel_may_have_its_own_voice(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_channel_may_have_its_own_voice(registry: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
     """An id, `none`, `current`; one that is gone, unsafe or refused speaks as the others do, with one line."""
     generator = Listener(refuses={"three"})
-    voices = AdapterSelection(shelf, generator)
-    shelf.use("one")
-    await voices.look()
+    selection = AdapterSelection(registry, generator)
+    registry.use("one")
+    await selection.refresh()
     table = {"two": "two", "none": None, "current": "one", None: "one"}
-    assert {override: await spoken(voices, override) for override in table} == table
-    assert await spoken(voices, "two") == "two"
+    assert {override: await spoken(selection, override) for override in table} == table
+    assert await spoken(selection, "two") == "two"
     assert generator.diary == ["+one", "+two"]
     for bad in ("four", "three", "../one", "/etc", "org/name", ""):
-        assert [await spoken(voices, bad) for _ in range(3)] == ["one"] * 3
+        assert [await spoken(selection, bad) for _ in range(3)] == ["one"] * 3
         assert len([line for line in caplog.messages if "common voice" in line]) == 1
         caplog.clear()
-    shelf.withdraw("two", "forgotten")
-    assert await spoken(voices, "two") == "one"
+    registry.withdraw("two", "forgotten")
+    assert await spoken(selection, "two") == "one"
     assert generator.diary[-1] == "-two"
 
 
-async def test_whatever_fails_in_loading_is_a_refusal(shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whatever_fails_in_loading_is_a_refusal(
+    registry: AdapterRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
     """A fault that no check foresaw is told once, the old voice goes on, and a bot that names it does not start."""
     generator = Listener(stumbles={"two"})
-    voices = AdapterSelection(shelf, generator)
+    selection = AdapterSelection(registry, generator)
     for name in ("one", "two"):
-        shelf.use(name)
+        registry.use(name)
         for _ in range(4):
-            await voices.look()
-    assert await spoken(voices) == "one"
-    assert [await spoken(voices, "two") for _ in range(3)] == ["one"] * 3
+            await selection.refresh()
+    assert await spoken(selection) == "one"
+    assert [await spoken(selection, "two") for _ in range(3)] == ["one"] * 3
     assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
         "one stays active: it cannot be loaded (rank 0)",
         f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
-        await AdapterSelection(shelf, generator, spec="two").start()
+        await AdapterSelection(registry, generator, spec="two").start()
 
 
 async def test_a_voice_that_overflows_in_service_gives_way(
-    shelf: AdapterRegistry, caplog: pytest.LogCaptureFixture
+    registry: AdapterRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Members get their answer from the voice before, the log has one line, and what is promoted next is taken."""
     generator = Listener(overflows={"two"}, speak=lambda prompt: f"reply {len(prompt)}")
-    voices = AdapterSelection(shelf, generator)
+    selection = AdapterSelection(registry, generator)
     for name in ("one", "two"):
-        shelf.use(name)
-        await voices.look()
+        registry.use(name)
+        await selection.refresh()
     chat = Chat(
         memory=open_memory("sqlite://"),
         generator=generator,
-        voice=voices.voice_for,
-        voice_failed=voices.failed,
+        select_adapter=selection.adapter_for,
+        adapter_failed=selection.failed,
         settings=ChatSettings(),
     )
     for channel, text in (("a", "hello there"), ("b", "how are you today")):
         heard = await chat.hear(said(text, channel=channel))
         assert heard is not None
         assert (heard.adapter, heard.notice) == ("one", False)
-        await voices.look()
+        await selection.refresh()
     assert [line for line in caplog.messages if "two" in line] == [
         "two cannot speak (the model's numbers are not finite); one is now active"
     ]
-    assert await spoken(voices, "two") == "one"
-    shelf.use("three")
-    await voices.look()
-    assert await spoken(voices) == "three"
+    assert await spoken(selection, "two") == "one"
+    registry.use("three")
+    await selection.refresh()
+    assert await spoken(selection) == "three"
 
 
-async def test_where_nothing_is_left_the_base_speaks(shelf: AdapterRegistry) -> None:
+async def test_where_nothing_is_left_the_base_speaks(registry: AdapterRegistry) -> None:
     """The only voice overflows: the base goes on."""
     generator = Listener(overflows={"one"})
-    voices = AdapterSelection(shelf, generator, spec="one")
-    await voices.start()
-    found = await voices.voice_for(HERE)
+    selection = AdapterSelection(registry, generator, spec="one")
+    await selection.start()
+    found = await selection.adapter_for(HERE)
     assert found is not None
-    await voices.failed(found, NumericalError("not finite"))
-    assert await spoken(voices) is None
-    await voices.look()
-    assert await spoken(voices) is None
-    await voices.stop()
+    await selection.failed(found, NumericalError("not finite"))
+    assert await spoken(selection) is None
+    await selection.refresh()
+    assert await spoken(selection) is None
+    await selection.stop()
 
 
-async def test_a_damaged_pointer_or_a_missing_shelf(tmp_path: Path) -> None:
+async def test_a_damaged_pointer_or_a_missing_registry(tmp_path: Path) -> None:
     """No folder, a pointer full of rubbish: the base speaks and nothing is raised."""
-    shelf = AdapterRegistry(tmp_path / "nowhere")
-    voices = AdapterSelection(shelf, Listener())
-    await voices.look()
-    assert await spoken(voices) is None
-    shelf.pointer.parent.mkdir()
-    shelf.pointer.write_bytes(b"\xff\xfe\x00rubbish")
-    await voices.look()
-    assert await spoken(voices) is None
+    registry = AdapterRegistry(tmp_path / "nowhere")
+    selection = AdapterSelection(registry, Listener())
+    await selection.refresh()
+    assert await spoken(selection) is None
+    registry.pointer.parent.mkdir()
+    registry.pointer.write_bytes(b"\xff\xfe\x00rubbish")
+    await selection.refresh()
+    assert await spoken(selection) is None
 
 
 @asynccontextmanager
-async def crowd(voices: AdapterSelection, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
+async def crowd(selection: AdapterSelection, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
     """People who talk without a pause; each reply is kept as (voice, text, seconds). Failures are raised at the end."""
-    generator = voices._generator
+    generator = selection._generator
     replies: list[tuple[str, str, float]] = []
     done = asyncio.Event()
 
     async def talk() -> None:
         while not done.is_set():
-            voice = await voices.voice_for(HERE)
+            voice = await selection.adapter_for(HERE)
             began = monotonic()
             made = await generator.generate("hi", sampling=Sampling(temperature=0, max_new_tokens=8), adapter=voice)
             replies.append((made.adapter or "none", made.text, monotonic() - began))
@@ -339,17 +343,17 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, b
     """Eight people talk without a pause through good, damaged and foreign promotions, a rollback and a withdrawal."""
     torch.set_num_threads(1)
     base = tiny_model(tmp_path / "base")
-    shelf = AdapterRegistry(tmp_path / "adapters")
+    registry = AdapterRegistry(tmp_path / "adapters")
     for seed, name in enumerate(("a", "b", "c", "damaged")):
         made = tiny_adapter(tmp_path / name, base, seed=seed + 1)
-        shelf.add(made, card(name, base_fingerprint=folder_fingerprint(base)))
+        registry.add(made, card(name, base_fingerprint=folder_fingerprint(base)))
     foreign = tiny_model(tmp_path / "other", width=48)
     made = tiny_adapter(tmp_path / "foreign", foreign)
-    shelf.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
-    weights = shelf.path("damaged") / WEIGHTS
+    registry.add(made, card("foreign", base_fingerprint=folder_fingerprint(foreign)))
+    weights = registry.path("damaged") / WEIGHTS
     generator = build(base, max_batch=4)
-    voices = AdapterSelection(shelf, generator, poll_every=0.02)
-    await voices.start()
+    selection = AdapterSelection(registry, generator, poll_every=0.02)
+    await selection.start()
 
     async def until(name: str) -> None:
         began = len(replies)
@@ -359,21 +363,21 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, b
                 return
         raise AssertionError(f"{name} never spoke")
 
-    async with crowd(voices, 8) as replies:
+    async with crowd(selection, 8) as replies:
         await until("none")
         for name in ("a", "b", "c"):
-            shelf.use(name)
+            registry.use(name)
             await until(name)
-        shelf.use("damaged")
+        registry.use("damaged")
         weights.write_bytes(weights.read_bytes()[:-50])
         await until("c")
-        shelf.use("foreign")
+        registry.use("foreign")
         await until("c")
-        shelf.use("b")
+        registry.use("b")
         await until("b")
-        shelf.withdraw("b", "forgotten")
+        registry.withdraw("b", "forgotten")
         await until("c")
-    await voices.stop()
+    await selection.stop()
     await generator.close()
     by_voice = {voice: {text for said, text, _ in replies if said == voice} for voice in ("none", "a", "b", "c")}
     assert all(len(texts) == 1 for texts in by_voice.values()), "a voice was mixed with another"

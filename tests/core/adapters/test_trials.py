@@ -29,15 +29,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, clock: Clock) -> AdapterRegistry:
+def registry(tmp_path: Path, clock: Clock) -> AdapterRegistry:
     """Two adapters, of which `one` is current."""
-    shelf = AdapterRegistry(tmp_path / "adapters", clock=clock)
+    registry = AdapterRegistry(tmp_path / "adapters", clock=clock)
     made = adapter(tmp_path / "made")
     for hour, name in enumerate(("zero", "one", "two")):
-        shelf.add(made, card(name, hour=hour))
-    shelf.use("zero")
-    shelf.use("one")
-    return shelf
+        registry.add(made, card(name, hour=hour))
+    registry.use("zero")
+    registry.use("one")
+    return registry
 
 
 def judged(liked: int, disliked: int) -> Judged:
@@ -84,17 +84,17 @@ def test_when_it_is_decided(challenger: Judged, champion: Judged, days: int, ver
     assert trial.verdict(challenger, champion, NOON + timedelta(days=days)) is verdict
 
 
-def test_a_trial_that_begins_is_read_by_everybody(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_a_trial_that_begins_is_read_by_everybody(registry: AdapterRegistry, tmp_path: Path) -> None:
     """Another process sees it; there is one at a time, and the current voice is not tried beside itself."""
-    begun = shelf.begin_trial("two", share=0.3, days=7)
+    begun = registry.begin_trial("two", share=0.3, days=7)
     assert AdapterRegistry(tmp_path / "adapters").trials.read() == begun
     with pytest.raises(AdapterError, match="two is on trial already"):
-        shelf.begin_trial("zero", share=0.3, days=7)
-    assert shelf.trials.end(begun, "stopped")
+        registry.begin_trial("zero", share=0.3, days=7)
+    assert registry.trials.end(begun, "stopped")
     with pytest.raises(AdapterError, match="'one' is the current voice"):
-        shelf.begin_trial("one", share=0.3, days=7)
+        registry.begin_trial("one", share=0.3, days=7)
     with pytest.raises(AdapterError, match="no adapter called 'four'"):
-        shelf.begin_trial("four", share=0.3, days=7)
+        registry.begin_trial("four", share=0.3, days=7)
 
 
 @pytest.mark.parametrize(
@@ -108,101 +108,103 @@ def test_a_trial_that_begins_is_read_by_everybody(shelf: AdapterRegistry, tmp_pa
         ("withdraw zero", "", "one"),
     ],
 )
-def test_what_ends_a_trial(shelf: AdapterRegistry, event: str, outcome: str, current: str) -> None:
+def test_what_ends_a_trial(registry: AdapterRegistry, event: str, outcome: str, current: str) -> None:
     """Another current voice, or an adapter of the trial that goes out of service, such as by forget-me."""
-    shelf.begin_trial("two", share=0.3, days=7)
+    registry.begin_trial("two", share=0.3, days=7)
     match event.split():
         case ["use", name]:
-            shelf.use(name)
+            registry.use(name)
         case ["withdraw", name]:
-            shelf.withdraw(name, "a member asked to be forgotten", erase=True)
+            registry.withdraw(name, "a member asked to be forgotten", erase=True)
         case _:
-            shelf.rollback()
-    trial = shelf.trials.read()
+            registry.rollback()
+    trial = registry.trials.read()
     assert trial is not None
     assert trial.running is not bool(outcome)
     assert trial.outcome.endswith(outcome)
-    speaks = shelf.current()
+    speaks = registry.current()
     assert speaks is not None
     assert speaks.id == current
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"challenger": 3}', "\x00"])
-def test_a_damaged_file_stops_nothing(shelf: AdapterRegistry, tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_stops_nothing(registry: AdapterRegistry, tmp_path: Path, text: str) -> None:
     """It is one sentence for who asks about the trial, and promotion works all the same."""
     file = tmp_path / "adapters" / "trial"
     file.write_text(text)
     if text:
         with pytest.raises(AdapterError, match="delete that file"):
-            shelf.trials.read()
-    shelf.use("two")
-    shelf.withdraw("two", "damaged")
+            registry.trials.read()
+    registry.use("two")
+    registry.withdraw("two", "damaged")
 
 
-async def voices_of(shelf: AdapterRegistry, generator: Listener) -> AdapterSelection:
-    voices = AdapterSelection(shelf, generator)
-    await voices.look()
-    return voices
+async def selection_of(registry: AdapterRegistry, generator: Listener) -> AdapterSelection:
+    selection = AdapterSelection(registry, generator)
+    await selection.refresh()
+    return selection
 
 
-async def speakers(voices: AdapterSelection) -> dict[str, int]:
-    found = [await voices.voice_for(place) for place in PLACES[:200]]
+async def speakers(selection: AdapterSelection) -> dict[str, int]:
+    found = [await selection.adapter_for(place) for place in PLACES[:200]]
     ids = [voice.id if voice else "none" for voice in found]
     return {name: ids.count(name) for name in sorted(set(ids))}
 
 
-async def test_both_speak_side_by_side(shelf: AdapterRegistry) -> None:
+async def test_both_speak_side_by_side(registry: AdapterRegistry) -> None:
     """The challenger is loaded beside the current voice; a channel's own choice stays; the end is noticed."""
     generator = Listener()
-    trial = shelf.begin_trial("two", share=0.3, days=7)
-    voices = await voices_of(shelf, generator)
+    trial = registry.begin_trial("two", share=0.3, days=7)
+    selection = await selection_of(registry, generator)
     assert generator.diary == ["+one", "+two"]
-    shares = await speakers(voices)
+    shares = await speakers(selection)
     assert shares["one"] + shares["two"] == 200
     assert 40 < shares["two"] < 80
-    own = [await voices.voice_for(place, "zero") for place in PLACES[:20]]
+    own = [await selection.adapter_for(place, "zero") for place in PLACES[:20]]
     assert {voice.id for voice in own if voice} == {"zero"}
-    await voices.look()
+    await selection.refresh()
     assert generator.diary == ["+one", "+two", "+zero"]
-    shelf.trials.end(trial, "stopped")
-    await voices.look()
-    assert await speakers(voices) == {"one": 200}
+    registry.trials.end(trial, "stopped")
+    await selection.refresh()
+    assert await speakers(selection) == {"one": 200}
 
 
 @pytest.mark.parametrize("how", ["refused", "stumbles", "overflows", "withdrawn", "operator"])
-async def test_a_challenger_that_cannot_speak(shelf: AdapterRegistry, how: str) -> None:
+async def test_a_challenger_that_cannot_speak(registry: AdapterRegistry, how: str) -> None:
     """Its trial ends and says why; the current voice has every conversation. PERSON2_ADAPTER knows no trial."""
     generator = Listener(
         refuses={"two"} if how == "refused" else set(), stumbles={"two"} if how == "stumbles" else set()
     )
-    shelf.begin_trial("two", share=0.9, days=7)
-    voices = AdapterSelection(shelf, generator, spec="one" if how == "operator" else "current")
+    registry.begin_trial("two", share=0.9, days=7)
+    selection = AdapterSelection(registry, generator, spec="one" if how == "operator" else "current")
     if how == "operator":
-        await voices.start()
-        await voices.stop()
-    await voices.look()
+        await selection.start()
+        await selection.stop()
+    await selection.refresh()
     if how == "withdrawn":
-        shelf.withdraw("two", "forgotten", erase=True)
-        await voices.look()
+        registry.withdraw("two", "forgotten", erase=True)
+        await selection.refresh()
         assert generator.diary[-1] == "-two"
     if how == "overflows":
-        two = shelf.find("two")
+        two = registry.find("two")
         assert two is not None
-        await voices.failed(two, NumericalError("the numbers are not finite"))
-    assert await speakers(voices) == {"one": 200}
-    trial = shelf.trials.read()
+        await selection.failed(two, NumericalError("the numbers are not finite"))
+    assert await speakers(selection) == {"one": 200}
+    trial = registry.trials.read()
     assert trial is not None
     assert trial.running is (how == "operator")
 
 
-async def test_members_decide(shelf: AdapterRegistry, clock: Clock) -> None:
+async def test_members_decide(registry: AdapterRegistry, clock: Clock) -> None:
     """Thumbs, and answers replaced by `again`, promote the better one; `rollback` brings the old one back."""
     memory = open_memory("sqlite://")
     generator = Listener(speak=lambda prompt: f"answer {len(generator.prompts)}")
-    shelf.begin_trial("two", share=0.5, days=7)
-    voices = await voices_of(shelf, generator)
-    talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for, settings=ChatSettings(user_rate=0))
-    judge = TrialJudge(shelf, memory.judgements, clock=clock)
+    registry.begin_trial("two", share=0.5, days=7)
+    selection = await selection_of(registry, generator)
+    talk = chat(
+        generator, memory=memory, clock=clock, select_adapter=selection.adapter_for, settings=ChatSettings(user_rate=0)
+    )
+    judge = TrialJudge(registry, memory.judgements, clock=clock)
     verdicts = []
     for number in range(120):
         question = said("hello", channel=f"c{number}")
@@ -221,21 +223,23 @@ async def test_members_decide(shelf: AdapterRegistry, clock: Clock) -> None:
     assert verdicts.count(Verdict.BETTER) == 1
     assert verdicts.index(Verdict.BETTER) >= 39
     assert judge.standing().startswith("two is now active: ")
-    await voices.look()
-    assert await speakers(voices) == {"two": 200}
-    shelf.rollback()
-    await voices.look()
-    assert await speakers(voices) == {"one": 200}
+    await selection.refresh()
+    assert await speakers(selection) == {"two": 200}
+    registry.rollback()
+    await selection.refresh()
+    assert await speakers(selection) == {"one": 200}
 
 
-async def test_the_loser_retires(shelf: AdapterRegistry, clock: Clock) -> None:
+async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> None:
     """Disliked answers end the trial; a channel that chose its voice does not count."""
     memory = open_memory("sqlite://")
     generator = FakeGenerator()
-    shelf.begin_trial("two", share=0.5, days=7)
-    voices = await voices_of(shelf, Listener())
-    talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for, settings=ChatSettings(user_rate=0))
-    judge = TrialJudge(shelf, memory.judgements, clock=clock)
+    registry.begin_trial("two", share=0.5, days=7)
+    selection = await selection_of(registry, Listener())
+    talk = chat(
+        generator, memory=memory, clock=clock, select_adapter=selection.adapter_for, settings=ChatSettings(user_rate=0)
+    )
+    judge = TrialJudge(registry, memory.judgements, clock=clock)
     chosen = said("x", channel="own").conversation
     memory.change_settings(chosen, voice="two")
     for number in range(120):
@@ -248,21 +252,21 @@ async def test_the_loser_retires(shelf: AdapterRegistry, clock: Clock) -> None:
     assert judge.judge() is Verdict.WORSE
     assert "two retired and one stays active: 0 of its " in judge.standing()
     assert judge.judge() is None
-    speaks = shelf.current()
+    speaks = registry.current()
     assert speaks is not None
     assert speaks.id == "one"
 
 
-async def test_a_trial_on_discord(shelf: AdapterRegistry, clock: Clock) -> None:
+async def test_a_trial_on_discord(registry: AdapterRegistry, clock: Clock) -> None:
     """Threads are answered by either voice, members' reactions are counted, and `status` says how it stands."""
-    shelf.begin_trial("two", share=0.5, days=7)
+    registry.begin_trial("two", share=0.5, days=7)
     generator = Listener(lines=("hello",))
-    voices = await voices_of(shelf, generator)
+    selection = await selection_of(registry, generator)
     memory = open_memory("sqlite://")
-    judge = TrialJudge(shelf, memory.judgements, clock=clock)
+    judge = TrialJudge(registry, memory.judgements, clock=clock)
     async with serving() as server:
         ann = server.person("Ann")
-        talk = chat(generator, memory=memory, clock=clock, voice=voices.voice_for)
+        talk = chat(generator, memory=memory, clock=clock, select_adapter=selection.adapter_for)
         async with talking(server, talk=talk, trial=judge.standing):
             for number in range(8):
                 thread = ann.opens_thread(f"thread {number}")
@@ -277,9 +281,9 @@ async def test_a_trial_on_discord(shelf: AdapterRegistry, clock: Clock) -> None:
     assert f"{twos} of its {twos} judged answers liked, {ones} of {ones} of one; undecided." in answer
 
 
-def test_the_file_is_whole_and_private(shelf: AdapterRegistry, tmp_path: Path) -> None:
+def test_the_file_is_whole_and_private(registry: AdapterRegistry, tmp_path: Path) -> None:
     """It is JSON that its owner alone reads."""
-    shelf.begin_trial("two", share=0.3, days=7)
+    registry.begin_trial("two", share=0.3, days=7)
     file = tmp_path / "adapters" / "trial"
     assert json.loads(file.read_text())["challenger"] == "two"
     assert file.stat().st_mode & 0o077 == 0

@@ -8,7 +8,7 @@ from core.errors import ModelError
 from core.generator import Sampling
 from core.generator.defaults import SAMPLING, sampling_of
 from core.settings import Settings
-from person2.wiring import STARTER, sampling
+from person2.app import STARTER, sampling
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from core.errors import AdapterError, GeneratorError, ModelError, Overloaded, Se
 from core.generator import Adapter, Generator, Sampling
 from core.generator.openai import RETRIES, OpenAIGenerator, connect
 from core.settings import Settings
-from person2.wiring import open_generator
+from person2.app import open_generator
 
 KEY = "sk-very-secret"
 SAMPLING = Sampling(seed=7, max_new_tokens=20)

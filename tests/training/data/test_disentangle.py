@@ -15,7 +15,7 @@ from tests.training.data.talks import ANSWERS, ROOM, TWO_TALKS, channel
 from training.data import disentangle
 from training.data.disentangle import Disentangler
 from training.data.disentangle.columns import read as read_columns
-from training.data.disentangle.names import Address, Names
+from training.data.disentangle.names import Address, NameIndex
 from training.data.disentangle.threads import Guess, decode
 from training.data.disentangle.words import BUCKETS, Bags, Buckets, overlaps
 
@@ -187,7 +187,7 @@ def test_strange_texts_are_no_trouble(disentangler: Disentangler, text: str) -> 
 )
 def test_names(text: str, address: Address, people: list[int]) -> None:
     """How people write each other's names, and that an everyday word is a name only in front of a colon."""
-    names = Names(
+    names = NameIndex(
         [("ada", 0), ("Grace Hopper", 1), ("|linus|", 2), ("help", 3)], is_common={"help", "the"}.__contains__
     )
     assert names.targets(text, author=9) == (address, people)

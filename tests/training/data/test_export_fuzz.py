@@ -42,7 +42,7 @@ def test_mutated_exports_never_crash_the_import(tmp_path: Path) -> None:
             text = out.read_text(encoding="utf-8")
             read = list(dialogue.read(text.splitlines()))
             assert len(read) == stats.dialogues
-            assert not any(isinstance(item, dialogue.Fault) for item in read)
+            assert not any(isinstance(item, dialogue.DialogueFault) for item in read)
 
     for number in range(MUTATIONS // 2):
         folder = tmp_path / str(number)

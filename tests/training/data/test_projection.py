@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.messages import Conversation, Message
 from training.data import reply_links
-from training.data.projection import Rules, dialogues, person
+from training.data.projection import ProjectionRules, dialogues, person
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ def said(number: int, author: str, text: str = "", *, second: int | None = None,
 
 
 class Guesses:
-    """A linker that says what it was told to, for any stretch."""
+    """A linker that says what it was told to, for any segment."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -47,7 +47,7 @@ def test_properties_of_any_talk(authors: list[str], seed: int, hidden: set[int])
     """Whatever the links: sides alternate, one voice is the target, no target comes twice, counts add up."""
     messages = [said(n, "E" if n in hidden else author) for n, author in enumerate(authors)]
     allowed = frozenset(f"discord:{name}" for name in "ABCD")
-    rules = Rules(gap=timedelta(hours=1), min_words=1, allowed=allowed)
+    rules = ProjectionRules(gap=timedelta(hours=1), min_words=1, allowed=allowed)
     made = dialogues([messages], linker=Guesses(seed), rules=rules)
     targets: Counter[str] = Counter()
     by_words = {message.text: message for message in messages}
@@ -68,7 +68,7 @@ def test_properties_of_any_talk(authors: list[str], seed: int, hidden: set[int])
 
 
 def test_replies_reach_over_silence_and_guesses_do_not() -> None:
-    """A reply link is believed across stretches; the linker only within the gap."""
+    """A reply link is believed across segments; the linker only within the gap."""
     morning = [said(0, "A"), said(1, "B")]
     evening = [said(2, "C", second=40000), said(3, "A", second=40010, to=1), said(4, "D", second=40020)]
     assert reply_links.parents([morning, evening], reply_links.Previous(), timedelta(hours=1)) == [None, 0, None, 1, 3]

@@ -37,10 +37,10 @@ def messages(
 
 
 @contextmanager
-def stored(*parts: Sequence[Message]) -> Iterator[tuple[sort.Store, int]]:
+def stored(*parts: Sequence[Message]) -> Iterator[tuple[sort.MessageTable, int]]:
     """A settled store of these parts, and how many messages were dropped."""
     with TemporaryDirectory() as folder:
-        store = sort.Store(Path(folder) / "messages.db")
+        store = sort.MessageTable(Path(folder) / "messages.db")
         for number, part in enumerate(parts):
             writer = sort.Writer(store.path, number)
             for message in part:
@@ -50,7 +50,7 @@ def stored(*parts: Sequence[Message]) -> Iterator[tuple[sort.Store, int]]:
         store.close()
 
 
-def talks(store: sort.Store) -> list[list[str]]:
+def talks(store: sort.MessageTable) -> list[list[str]]:
     """What is said in each conversation."""
     found: dict[int, tuple[str, list[tuple[int, int, int]]]] = {}
     for key, address, *place in store.places():
@@ -61,7 +61,7 @@ def talks(store: sort.Store) -> list[list[str]]:
             for message, _ in sort.messages(
                 store.path,
                 sort.conversation_of(address),
-                sort.Stretch(conversation=key, start=places[0], count=len(places)),
+                sort.Segment(conversation=key, start=places[0], count=len(places)),
             )
         ]
         for key, (address, places) in found.items()
@@ -151,7 +151,7 @@ def test_copies_are_counted_once_each_is_there_once() -> None:
     """Five backups of one text are no copy-pasta; a text said five times is."""
     paste: list[Said] = [(second, "eve", "buy my course") for second in range(5)]
     with TemporaryDirectory() as folder:
-        store = sort.Store(Path(folder) / "messages.db")
+        store = sort.MessageTable(Path(folder) / "messages.db")
         for part in range(5):
             writer = sort.Writer(store.path, part)
             for message in messages("x", TALK):

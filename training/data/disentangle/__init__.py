@@ -13,7 +13,7 @@ import numpy as np
 
 from core.messages import Message
 from training.data.disentangle.columns import AHEAD, Columns, Ints, read
-from training.data.disentangle.pairs import REACH, Talk
+from training.data.disentangle.pairs import REACH, ConversationFeatures
 from training.data.disentangle.scorer import Scorer
 from training.data.disentangle.threads import Guess, decode
 from training.data.disentangle.words import Buckets
@@ -80,7 +80,7 @@ class Disentangler:
         rows = np.flatnonzero((columns.line >= begin) & (columns.line < end))
         if not len(rows):
             return answers
-        talk = Talk.of(columns, self._scorer.telling)
+        talk = ConversationFeatures.of(columns, self._scorer.telling)
         rows_back = np.arange(len(columns), dtype=np.int32) - columns.known
         in_reach = np.where(rows_back <= REACH, columns.known, np.int32(-1))  # the second pass compares no further back
         guess = _with_known(self._scorer.guess(talk), in_reach)

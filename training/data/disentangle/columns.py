@@ -1,4 +1,4 @@
-"""A stretch of talk as columns of numbers: who, when, to whom, what shape. One row a message, oldest first.
+"""A segment of talk as columns of numbers: who, when, to whom, what shape. One row a message, oldest first.
 
 Knows single messages and their nearest relatives (the same author's previous and next message), not pairs and not
 links. System lines (joins, renames, modes) are no talk: they get no row, but a rename keeps two nicks one person.
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.messages import Message
-from training.data.disentangle.names import MOST_TARGETS, Address, Names
-from training.data.disentangle.words import MOST_CHARACTERS, Bags, Buckets, split
+from training.data.disentangle.names import MAX_TARGETS, Address, NameIndex
+from training.data.disentangle.words import MAX_CHARACTERS, Bags, Buckets, split
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -86,7 +86,7 @@ class Columns:
     address: Ints
     """(N,): Address."""
     targets: Ints
-    """(N, MOST_TARGETS): author numbers, -1 for none."""
+    """(N, MAX_TARGETS): author numbers, -1 for none."""
     shape: Floats
     """(N, SHAPES): what the text looks like, 0 or 1 but for the lengths."""
     bags: Bags
@@ -184,7 +184,7 @@ def read(messages: Sequence[Message], *, buckets: Buckets, common: NDArray[np.bo
         rows[message.id] = len(line)
         line.append(index)
         author.append(person)
-    book = Names(names.items(), is_common=lambda word: bool(common[buckets[word]]))
+    book = NameIndex(names.items(), is_common=lambda word: bool(common[buckets[word]]))
     address: list[int] = []
     targets: list[list[int]] = []
     shape: list[list[float]] = []
@@ -193,11 +193,11 @@ def read(messages: Sequence[Message], *, buckets: Buckets, common: NDArray[np.bo
     edges: list[tuple[int, int]] = []
     for index, person in zip(line, author, strict=True):
         message = messages[index]
-        lowered = message.text[:MOST_CHARACTERS].lower().strip()
+        lowered = message.text[:MAX_CHARACTERS].lower().strip()
         words = split(lowered)
         how, whom = book.targets(lowered, author=person)
         address.append(how)
-        targets.append(whom + [-1] * (MOST_TARGETS - len(whom)))
+        targets.append(whom + [-1] * (MAX_TARGETS - len(whom)))
         bot = message.from_bot or _is_bot(message.author_name)
         shape.append(_shape(lowered, words, bot=bot, address=how, targets=len(whom)))
         bags.append([buckets[word] for word in words])
@@ -205,7 +205,7 @@ def read(messages: Sequence[Message], *, buckets: Buckets, common: NDArray[np.bo
         edges.append((buckets["^" + body[0]], buckets["$" + body[-1]]) if body else (buckets["^"], buckets["$"]))
         minute.append(message.sent_at.timestamp() // 60)
     gaps = np.clip(np.diff(np.array(minute), prepend=minute[:1]), 0, LONGEST_GAP)
-    called = np.array(targets, np.int32).reshape(len(line), MOST_TARGETS)
+    called = np.array(targets, np.int32).reshape(len(line), MAX_TARGETS)
     who = np.array(author, np.int32)
     return Columns(
         line=np.array(line, np.int32),

@@ -1,4 +1,4 @@
-"""Whom a message names: knows the authors of a stretch of talk, and how people write each other's names.
+"""Whom a message names: knows the authors of a segment of talk, and how people write each other's names.
 
 Knows nothing of time, threads or links. A name at the front of a line followed by `:` or `,` (or after `@`, or behind
 the `|` of a bot command) is an address; a name elsewhere is a mention, and then a name that is also an everyday word
@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 
-MOST_TARGETS = 3
+MAX_TARGETS = 3
 """Names kept per message; more is a roll call, which answers nobody in particular."""
 SHORTEST_NAME = 3
 """Shorter names collide with words and typing errors; Kummerfeld et al. (ACL 2019) draw the line in the same place."""
-MOST_WORDS_OF_A_NAME = 4
+MAX_WORDS_OF_A_NAME = 4
 """Display names of Discord and Slack may have spaces; `@` is followed up to so many words."""
 SHORTEST_PREFIX = 3
 
@@ -32,8 +32,8 @@ class Address(IntEnum):
     """Addressed to a name that nobody in sight bears."""
 
 
-class Names:
-    """The names in use in a stretch of talk, each with the number of its bearer."""
+class NameIndex:
+    """The names in use in a segment of talk, each with the number of its bearer."""
 
     def __init__(self, bearers: Iterable[tuple[str, int]], *, is_common: Callable[[str], bool]) -> None:
         self._bearer: dict[str, int] = {}
@@ -102,7 +102,7 @@ class Names:
                 found.append(person)
         if "@" in lowered:
             for at in _LEADING_AT.finditer(lowered):
-                words = lowered[at.end() : at.end() + 80].split(maxsplit=MOST_WORDS_OF_A_NAME)[:MOST_WORDS_OF_A_NAME]
+                words = lowered[at.end() : at.end() + 80].split(maxsplit=MAX_WORDS_OF_A_NAME)[:MAX_WORDS_OF_A_NAME]
                 for count in range(len(words), 0, -1):
                     person = self._exact(" ".join(words[:count]))
                     if person is not None:
@@ -122,4 +122,4 @@ class Names:
         others = [person for person in dict.fromkeys(found) if person != author]
         if not others and address in (Address.NAMED, Address.MENTION):
             address = Address.NOBODY
-        return address, others[:MOST_TARGETS]
+        return address, others[:MAX_TARGETS]

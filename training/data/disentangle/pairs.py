@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.disentangle.columns import AHEAD, FAR, Columns, Floats, Ints
-from training.data.disentangle.names import MOST_TARGETS, Address
+from training.data.disentangle.names import MAX_TARGETS, Address
 from training.data.disentangle.words import overlaps
 
 REACH = 100
@@ -116,7 +116,7 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class ConversationFeatures:
     """Columns with what is computed once for all pairs."""
 
     columns: Columns
@@ -131,7 +131,7 @@ class Talk:
     """(N, SHAPES + CONTEXT)"""
 
     @classmethod
-    def of(cls, columns: Columns, telling: Floats) -> "Talk":
+    def of(cls, columns: Columns, telling: Floats) -> "ConversationFeatures":
         shared, rarest = overlaps(columns.bags, telling, reach=REACH)
         start = columns.bags.start
         running = np.concatenate([[0.0], np.cumsum(telling[columns.bags.bucket], dtype=np.float64)])
@@ -147,7 +147,7 @@ def candidates(columns: Columns, rows: Ints) -> tuple[Ints, Ints]:
     option = np.maximum(reached, 0)
     asker, speaker = columns.author[rows][:, None], columns.author[option]
     related = speaker == asker
-    for slot in range(MOST_TARGETS):
+    for slot in range(MAX_TARGETS):
         target = columns.targets[rows, slot][:, None]
         named = columns.targets[:, slot][option]
         related |= target == speaker
@@ -160,7 +160,7 @@ def candidates(columns: Columns, rows: Ints) -> tuple[Ints, Ints]:
     return rows[at], option[at, column]
 
 
-def between(talk: Talk, query: Ints, option: Ints) -> Floats:
+def between(talk: ConversationFeatures, query: Ints, option: Ints) -> Floats:
     """(PAIR, P): message `query[p]` beside its possible antecedent `option[p]`, an earlier row within REACH."""
     columns = talk.columns
     distance = query - option

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from core.errors import TrainingError
 from training.data.disentangle.columns import Floats, Ints
-from training.data.disentangle.pairs import REACH, Talk, between, candidates
+from training.data.disentangle.pairs import REACH, ConversationFeatures, between, candidates
 from training.data.disentangle.threads import Guess, Threads
 
 BUNDLED = Path(__file__).resolve().parents[3] / "models" / "disentangler" / "scorer.safetensors"
@@ -97,7 +97,7 @@ class Scorer:
     loyalty: float
     """What a thread's probability counts beside a link's own (`threads.decode`)."""
 
-    def guess(self, talk: Talk) -> Guess:
+    def guess(self, talk: ConversationFeatures) -> Guess:
         """The first pass over all messages."""
         count = len(talk.columns)
         asked, told = self.first.towers(talk.message)
@@ -119,7 +119,7 @@ class Scorer:
             option[row] = np.where(np.isfinite(best), row[:, None] - 1 - top, -1)
         return Guess(option, _softmax(scores))
 
-    def decide(self, talk: Talk, guess: Guess, first_row: int = 0) -> Guess:
+    def decide(self, talk: ConversationFeatures, guess: Guess, first_row: int = 0) -> Guess:
         """The second pass, over the options of the first: a better guess from `first_row` on, the old one before."""
         threads = Threads(talk.columns, guess)
         message = np.concatenate([talk.message, threads.alone()], axis=1)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 BUCKETS = 1 << 14
 """Hash buckets of words. The training logs have about 9,000 words that occur three times or more."""
-MOST_WORDS = 48
+MAX_WORDS = 48
 """Words read of one message; the rest of a pasted page says nothing about whom it answers."""
-MOST_CHARACTERS = 600
+MAX_CHARACTERS = 600
 """Characters read of one message, so that a message of a million characters costs no more than a long one."""
 
 _WORD = re.compile(r"[^\W_]+(?:['./+_-][^\W_]+)*|[?!]+|[:;=]-?[)(dp]")
@@ -24,8 +24,8 @@ _CACHE = 200_000
 
 
 def split(lowered: str) -> list[str]:
-    """The words of a message already in lower case and cut to MOST_CHARACTERS, in order."""
-    return _WORD.findall(lowered)[:MOST_WORDS]
+    """The words of a message already in lower case and cut to MAX_CHARACTERS, in order."""
+    return _WORD.findall(lowered)[:MAX_WORDS]
 
 
 class Buckets(dict[str, int]):

@@ -46,7 +46,7 @@ def read(part: Part) -> Iterator[Item]:
     for found in dialogue.read(texts()):
         while encoding:
             yield encoding.pop()
-        if isinstance(found, dialogue.Fault):
+        if isinstance(found, dialogue.DialogueFault):
             yield Fault(file=part.label, place=f"line {found.line}", reason=found.reason)
             continue
         conversation = Conversation(

@@ -3,7 +3,7 @@
 import json
 import random
 
-from core.handover import attachment_of
+from core.attachments import attachment_of
 
 STORED = {"member": "ann", "messages": [{"text": f"message number {number} 🌻 \ud83d"} for number in range(2000)]}
 
@@ -28,8 +28,8 @@ def test_large_data_is_packed() -> None:
 
 def test_what_no_file_holds_is_not_lost() -> None:
     """Rather than thousands of messages a sentence: whom to ask for it."""
-    dice = random.Random(7)
-    noise = {"messages": [{"text": dice.randbytes(50).hex()} for _ in range(2000)]}
+    rng = random.Random(7)
+    noise = {"messages": [{"text": rng.randbytes(50).hex()} for _ in range(2000)]}
     made, about = attachment_of(noise, largest=20_000)
     assert made is None
     assert "ask whoever runs me" in about

@@ -1,4 +1,4 @@
-"""Commands that learn: exports into dialogues, dialogues into an adapter, scores."""
+"""Commands that train: an adapter from dialogue files or from the log, and a base from scratch."""
 
 import os
 import shlex
@@ -7,151 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import ExportError, TrainingError
 from core.memory import open_memory
-from core.settings import Settings
-from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, configured, now, open_shelf, sampling
+from person2.app import base_path, configured, now, open_registry, sampling
+from person2.cli.data import check_log_is_on, token_counter
+from person2.console import ProgressBar, check_files, chosen, err, out, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from training.finetune.pipeline import Learned
 
-app = typer.Typer()
+cli = typer.Typer()
 
 
-@app.command(
-    "import", epilog="Example: `person2 import export.zip --out talk.txt --attest 'our own server, everybody agreed'`"
-)
-def import_(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Export files, folders or zips; `log` for the bot's own memory.", metavar="SOURCE…"),
-    ],
-    target: Annotated[Path, typer.Option("--out", help="The dialogue file to write.")],
-    attest: Annotated[str | None, typer.Option(help="Why you may use this talk.")] = None,
-    people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
-    as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
-    held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
-    gap: Annotated[float, typer.Option(min=1.0, help="Minutes of silence that end a conversation.")] = 720.0,
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names in what was said.")] = False,
-    country: Annotated[
-        list[str] | None,
-        typer.Option(help="Mask this country's national telephone numbers too (ISO code); may be repeated."),
-    ] = None,
-    block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
-    language: Annotated[
-        list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
-    ] = None,
-    code: Annotated[str, typer.Option(help="Code blocks: short, keep or drop.")] = "short",
-    columns: Annotated[
-        str, typer.Option(help="Of CSV files: author=…,time=…,text=… and, where there are some, channel=…,id=….")
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
-) -> None:
-    """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
-    from training.data.import_job import Options, import_talk
-    from training.data.stats import render_table
-    from training.data.workers import stoppable
-    from training.privacy.own_log import learnable
-    from training.privacy.run_registry import importing, remember_import
-
-    settings = configured()
-    files = [Path(source) for source in sources if source != "log"]
-    from_log = len(files) < len(sources)
-    if from_log:
-        _check_log_is_on(settings)
-    memory = open_memory(settings.database) if from_log else None
-    options = Options(
-        as_name=as_name,
-        gap=timedelta(minutes=gap),
-        keep_names=keep_names,
-        countries=tuple(code.upper() for code in country or ()),
-        block_list=_lines(block_list),
-        languages=tuple(language or ()),
-        code=_code_blocks(code),
-        columns=columns,
-    )
-    remember_import(settings.home, target, *([held_out] if held_out else []))
-    with stoppable(), importing(settings.home), Bar("importing") as bar:
-        stats = import_talk(
-            files,
-            out=target,
-            home=settings.home,
-            attest=attest,
-            people=people,
-            held_out=held_out,
-            log=learnable(memory) if memory else None,
-            consented=memory.consented() if memory else (),
-            liked=memory.judged()[0] if memory else (),
-            options=options,
-            count_tokens=_token_counter(base_path(settings.base_model)),
-            progress=lambda stage, share: bar(share, 1, stage),
-        )
-    for line in stats.faults.lines():
-        err.print(line, markup=False)
-    for name in stats.unknown_people:
-        err.print(
-            f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
-            markup=False,
-        )
-    if as_json:
-        write_json(stats.to_json())
-    else:
-        out.print(render_table(stats))
-    if stats.out is None:
-        raise ExportError("No dialogue was left, so nothing was written; the counts above say why.")
-
-
-def _token_counter(base: str) -> "Callable[[str], int] | None":
-    """Counts tokens as the base model does, where its tokenizer is at hand: in its folder, or in the hub's cache.
-
-    An import must not wait for a download, and without a count the table says that it is an estimate. Loads no torch.
-    """
-    from tokenizers import Tokenizer
-
-    file: Path | str | None = Path(base) / "tokenizer.json"
-    if not Path(base).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-
-        try:
-            found = try_to_load_from_cache(base, "tokenizer.json")
-        except HFValidationError:
-            return None
-        file = found if isinstance(found, str) else None
-    if file is None or not Path(file).is_file():
-        return None
-    tokenizer = Tokenizer.from_file(str(file))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def _lines(file: Path | None) -> tuple[str, ...]:
-    if file is None:
-        return ()
-    try:
-        return tuple(filter(None, (line.strip() for line in file.read_text(encoding="utf-8").splitlines())))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"{file} cannot be read ({error}); give a UTF-8 text file.") from error
-
-
-def _code_blocks(word: str) -> Any:
-    from training.data.formats.markup import CodeBlocks
-
-    try:
-        return CodeBlocks(word)
-    except ValueError:
-        raise ExportError(f"--code is {', '.join(CodeBlocks)}, not {word!r}.") from None
-
-
-@app.command(epilog="Example: `person2 train talk.txt --name our-voice && person2 chat --adapter our-voice`")
+@cli.command(epilog="Example: `person2 train talk.txt --name our-voice && person2 chat --adapter our-voice`")
 def train(
     files: Annotated[list[Path], typer.Argument(help="Files of Person1:/Person2: dialogues.", metavar="FILE…")],
     held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure on, never learned.")] = None,
@@ -168,8 +40,11 @@ def train(
     ] = 4,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a step, over all devices.")] = 4_096,
     device_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens on a device at a time; a step's others are accumulated.")
-    ] = 4_096,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens on a device at a time, a step's others are accumulated; by memory unless set."
+        ),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time.")
     ] = False,
@@ -201,15 +76,15 @@ def train(
     from training.finetune.run_folder import unfinished
 
     settings = configured(**chosen(base_model=base))
-    shelf = open_shelf(settings)
+    registry = open_registry(settings)
     runs = settings.home / "runs"
-    stopped = unfinished(runs, {card.id for card in shelf.cards()}) if resume and not name else None
+    stopped = unfinished(runs, {card.id for card in registry.cards()}) if resume and not name else None
     adapter_id = name or (stopped.name if stopped else broadcast(f"voice-{now():%Y%m%d-%H%M%S}"))
-    before = shelf.find(adapter, base=settings.base_model) if adapter else None
-    with _telling_how_to_go_on(adapter_id, runs / adapter_id), Bar("training") as bar:
+    before = registry.find(adapter, base=settings.base_model) if adapter else None
+    with _telling_how_to_go_on(adapter_id, runs / adapter_id), ProgressBar("training") as bar:
         learned = learn(
             files,
-            shelf=shelf,
+            registry=registry,
             run=runs / adapter_id,
             name=adapter_id,
             base=settings.base_model,
@@ -218,7 +93,7 @@ def train(
             clock=now,
             held_out=held_out or [],
             start_from=before,
-            current=shelf.current(base=settings.base_model),
+            current=registry.current(base=settings.base_model),
             settings=FinetuneConfig(
                 epochs=epochs,
                 rank=rank,
@@ -238,7 +113,7 @@ def train(
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
-            on_stage=lambda stage: bar(1, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if learned is not None:
         _tell(learned, as_json=as_json)
@@ -289,7 +164,7 @@ def _telling_how_to_go_on(name: str, run: Path) -> Iterator[None]:
         raise
 
 
-@app.command(
+@cli.command(
     epilog="Example: `person2 pretrain models/mine --train talk.txt --minutes 35`",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
@@ -300,7 +175,7 @@ def pretrain(context: typer.Context) -> None:
     run_command(context.args, name="person2 pretrain")
 
 
-@app.command(epilog="Example: `person2 retrain --dry-run`")
+@cli.command(epilog="Example: `person2 retrain --dry-run`")
 def retrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be learned from.")] = False,
     epochs: Annotated[float, typer.Option(min=0.01, help="How often each dialogue is seen.")] = 3.0,
@@ -312,19 +187,19 @@ def retrain(
 ) -> None:
     """Learn from the logged talk of members who said yes, and promote the new voice if it passes the gate."""
     settings = configured()
-    _check_log_is_on(settings)
+    check_log_is_on(settings)
     from training.data.stats import render_table
     from training.finetune.config import FinetuneConfig
     from training.finetune.retrain import retrain as learn_from_log
 
-    with Bar("retraining") as bar:
+    with ProgressBar("retraining") as bar:
         done = learn_from_log(
             memory=open_memory(settings.database),
-            shelf=open_shelf(settings),
+            registry=open_registry(settings),
             home=settings.home,
             base=settings.base_model,
             base_folder=base_path(settings.base_model),
-            count_tokens=_token_counter(base_path(settings.base_model)),
+            count_tokens=token_counter(base_path(settings.base_model)),
             command=_command(),
             clock=now,
             dry_run=dry_run,
@@ -333,7 +208,7 @@ def retrain(
             contexts=contexts,
             drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
-            on_stage=lambda stage: bar(0, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if done.learned is None:
         if as_json:
@@ -345,13 +220,6 @@ def retrain(
     _tell(done.learned, as_json=as_json)
     if not as_json:
         out.print("It is now active." if done.promoted else "The current adapter stays active.")
-
-
-def _check_log_is_on(settings: Settings) -> None:
-    if settings.log_for_training != "consented":
-        raise TrainingError(
-            "Learning from the log is off; set PERSON2_LOG_FOR_TRAINING=consented once your members know of it."
-        )
 
 
 def _command() -> str:

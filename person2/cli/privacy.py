@@ -7,27 +7,27 @@ import typer
 
 from core.errors import StorageError
 from core.memory import Memory, open_memory
-from person2.screen import out, write_json
-from person2.wiring import configured, open_shelf, stored_of_member
+from person2.app import configured, open_registry, stored_of_member
+from person2.console import out, write_json
 
-app = typer.Typer()
+cli = typer.Typer()
 
 
-@app.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
+@cli.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
 def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
     """Hand over everything stored of a member, as JSON."""
     from training.privacy.member_export import is_empty
 
     settings = configured()
-    memory, shelf = open_memory(settings.database), open_shelf(settings)
-    found = [stored_of_member(settings, memory, shelf, platform, who) for platform, who in _members(memory, member)]
+    memory, registry = open_memory(settings.database), open_registry(settings)
+    found = [stored_of_member(settings, memory, registry, platform, who) for platform, who in _members(memory, member)]
     stored = [each for each in found if not is_empty(each)]
     if not stored:
         raise _unknown(member)
     write_json(stored)
 
 
-@app.command(epilog="Example: `person2 forget slack:U012AB3CD`")
+@cli.command(epilog="Example: `person2 forget slack:U012AB3CD`")
 def forget(
     member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in slack:U012…", metavar="MEMBER")],
     as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,
@@ -36,14 +36,14 @@ def forget(
     from training.privacy.forget import forget as forget_everywhere
 
     settings = configured()
-    memory, shelf = open_memory(settings.database), open_shelf(settings)
+    memory, registry = open_memory(settings.database), open_registry(settings)
     known = _members(memory, member)
     if not known:
         raise _unknown(member)
     left: list[str] = []
     for platform, who in known:
         receipt = forget_everywhere(
-            platform, who, memory=memory, shelf=shelf, home=settings.home, base=settings.base_model
+            platform, who, memory=memory, registry=registry, home=settings.home, base=settings.base_model
         )
         left += receipt.left
         if as_json:

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import TextIO
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import SecretStr
@@ -18,27 +18,24 @@ from core.settings import Settings
 
 MASK = "***"
 
-LEAST_SECRET = 4
-"""Characters of a secret that is masked: a shorter one is guessed at once, and masking it would eat every line."""
+MIN_SECRET_LENGTH = 4
+"""Characters of a secret that is masked: a shorter one is easily guessed, and masking it would hide half a line."""
 
-CHATTY = ("httpx", "httpx2", "httpcore", "openai", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
-"""Libraries that tell more than an operator wants to know."""
+VERBOSE_LIBRARIES = ("httpx", "httpx2", "httpcore", "openai", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
+"""Libraries that log more than an operator wants to know."""
 
-_TEXT = "%(asctime)s %(name)s %(levelname)s %(message)s"
+TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 def set_up_logging(settings: Settings, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Log as PERSON2_LOG_FORMAT says. Replaces earlier handlers, so that nothing is written around the mask."""
+    """Log as PERSON2_LOG_FORMAT says. Replaces earlier handlers, so that nothing is written unredacted."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(formatter(settings.log_format, secrets_of(settings)))
+    handler.addFilter(RedactingFilter(secrets_of(settings)))
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else logging.Formatter(TEXT_FORMAT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for library in CHATTY:
+    for library in VERBOSE_LIBRARIES:
         logging.getLogger(library).setLevel(max(level, logging.WARNING))
-
-
-def formatter(kind: Literal["text", "json"], secrets: Iterable[str]) -> logging.Formatter:
-    return (_Json if kind == "json" else _Text)(Mask(secrets))
 
 
 def secrets_of(settings: Settings) -> frozenset[str]:
@@ -57,55 +54,52 @@ def secrets_of(settings: Settings) -> frozenset[str]:
     return frozenset(found)
 
 
-class Mask:
-    """Puts *** in the place of secrets: as they are, quoted in a literal however deep, or spelt for a URL."""
+class RedactingFilter(logging.Filter):
+    """Puts *** in the place of secrets, in a record's message, traceback and stack: as they are, quoted in a literal
+    however deep, or percent-encoded for a URL.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__()
         spellings = {
             spelt
             for secret in secrets
-            if len(secret) >= LEAST_SECRET
-            for spelt in (_literally(secret), re.escape(quote(secret, safe="")), re.escape(quote_plus(secret)))
+            if len(secret) >= MIN_SECRET_LENGTH
+            for spelt in (_literal(secret), re.escape(quote(secret, safe="")), re.escape(quote_plus(secret)))
         }
         # One that holds another goes first.
-        self._found = re.compile("|".join(sorted(spellings, key=len, reverse=True)) or r"(?!)", re.IGNORECASE)
+        self._pattern = re.compile("|".join(sorted(spellings, key=len, reverse=True)) or r"(?!)", re.IGNORECASE)
+        self._tracebacks = logging.Formatter()
 
-    def __call__(self, text: str) -> str:
-        return self._found.sub(MASK, text)
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._redact(record.getMessage()), None
+        if record.exc_info:  # a formatter writes `exc_text` where there is one
+            record.exc_text = self._redact(record.exc_text or self._tracebacks.formatException(record.exc_info))
+        if record.stack_info:
+            record.stack_info = self._redact(record.stack_info)
+        return True
+
+    def _redact(self, text: str) -> str:
+        return self._pattern.sub(MASK, text)
 
 
-def _literally(secret: str) -> str:
+def _literal(secret: str) -> str:
     """A pattern for a secret, also where a literal puts backslashes before its quotes and backslashes."""
     return "".join(rf"\\*{re.escape(each)}" if each in "'\"\\" else re.escape(each) for each in secret)
 
 
-class _Text(logging.Formatter):
-    """A line for people; a traceback below it."""
-
-    def __init__(self, mask: Mask) -> None:
-        super().__init__(_TEXT)
-        self._mask = mask
-
-    def format(self, record: logging.LogRecord) -> str:
-        return self._mask(super().format(record))
-
-
-class _Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """One object a line: time (ISO 8601, UTC), level, logger, message, and exception where there is one."""
-
-    def __init__(self, mask: Mask) -> None:
-        super().__init__()
-        self._mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": self._mask(record.getMessage()),
+            "message": record.getMessage(),
         }
         if record.exc_info:
-            line["exception"] = self._mask(self.formatException(record.exc_info))
+            line["exception"] = record.exc_text or self.formatException(record.exc_info)
         if record.stack_info:
-            line["stack"] = self._mask(self.formatStack(record.stack_info))
+            line["stack"] = record.stack_info
         return json.dumps(line, ensure_ascii=False)

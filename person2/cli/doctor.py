@@ -1,5 +1,5 @@
-"""Commands that look after the installation: `doctor` finds what is wrong and says how to mend it, `alive` is the
-health check of a running bot, `bench` measures."""
+"""Commands that check the installation: `doctor` finds what is wrong and says how to fix it, `alive` is the health
+check of a running bot."""
 
 import asyncio
 import shutil
@@ -8,31 +8,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from core.dialogue import Dialogue, Fault, project, read
-from core.errors import DialogueError, Person2Error, PlatformError, Unavailable
+from core.errors import Person2Error, PlatformError, Unavailable
 from core.generator import Sampling
 from core.memory import open_memory
-from core.messages import Message
 from core.settings import Settings
+from person2.app import configured, now, open_generator, open_registry
+from person2.cli.adapters import trial_standing
+from person2.console import err, out, write_json
 from person2.healthcheck import heartbeats
-from person2.screen import chosen, err, out, write_json
-from person2.shelf import trial_standing
-from person2.wiring import configured, now, open_generator, open_shelf
 
-if TYPE_CHECKING:
-    from core.generator.benchmark import Figures
-
-app = typer.Typer()
+cli = typer.Typer()
 
 DISK_NEEDED = 1 << 30
 """Bytes free before disk space is called short: a training run keeps checkpoints of a few hundred megabytes."""
-
-MOST_TURNS = 4
-"""Replies a remembered conversation must hold to be worth a replay."""
 
 CLOCK_OFF = 60
 """Seconds; Slack's signatures are good for five minutes (https://docs.slack.dev/authentication/verifying-requests)."""
@@ -48,7 +40,7 @@ class Finding:
     """What was found, and for anything but `good` what to click or type."""
 
 
-@app.command(epilog="Example: `person2 doctor`")
+@cli.command(epilog="Example: `person2 doctor`")
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False) -> None:
     """Check settings, folder, disk, database, model, voice and both platforms; say how to mend each fault."""
     findings: list[Finding] = []
@@ -68,7 +60,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The findings as
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: `person2 alive && echo well`")
+@cli.command(epilog="Example: `person2 alive && echo well`")
 def alive(
     platform: Annotated[
         str | None, typer.Argument(help="Check only this bot: discord or slack.", metavar="[discord|slack]")
@@ -165,11 +157,11 @@ async def _model(settings: Settings) -> Finding:
 
 
 def _voice(settings: Settings) -> str:
-    shelf = open_shelf(settings)
-    found = shelf.find(settings.adapter, base=settings.base_model)
+    registry = open_registry(settings)
+    found = registry.find(settings.adapter, base=settings.base_model)
     says = f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
-    trial = shelf.trials.read()
-    return f"{says}; {trial_standing(settings, shelf)}" if trial is not None and trial.running else says
+    trial = registry.trials.read()
+    return f"{says}; {trial_standing(settings, registry)}" if trial is not None and trial.running else says
 
 
 async def _clock(settings: Settings) -> Finding:
@@ -257,82 +249,3 @@ async def _slack(settings: Settings) -> Finding:
         says = f"{found.name} in {found.workspace} lacks scopes: {lacks}. Add them and install the app again."
         return Finding(what="Slack", state="look", says=says)
     return Finding(what="Slack", state="good", says=f"{found.name} in {found.workspace}, every scope is there")
-
-
-SAMPLE = """\
-Person1: Hi! Did you do anything nice this weekend?
-Person2: I went for a long walk by the river and then cooked a big pot of soup.
-Person1: That sounds lovely. What kind of soup was it?
-Person2: Tomato with basil, and far too much garlic in it.
-Person1: There is no such thing as too much garlic. Do you cook a lot?
-Person2: Most evenings. It helps me forget about work for a while.
-Person1: I should try that. I mostly watch films when I want to forget about work.
-Person2: Films are good as well. Have you seen anything that you would recommend?
-Person1: There is a new one about a lighthouse keeper and his dog. It is slow, but I liked it very much.
-Person2: Slow is fine with me. Is it sad? I do not like it when something happens to the dog.
-Person1: Nothing happens to the dog, I promise. They even have a birthday party for it at the end.
-Person2: Then I will watch it tonight. Do you want to come over? There is plenty of soup left.
-Person1: I would love to. Shall I bring some bread and a bottle of something nice with me?
-Person2: Bread would be perfect. Come at seven, and bring your own slippers, the floor is cold.
-"""
-"""Talk to replay on a machine that has none of its own yet."""
-
-
-@app.command(epilog="Example: `person2 bench held-out.txt --conversations 32`")
-def bench(
-    file: Annotated[Path | None, typer.Argument(help="Dialogues to replay; else what was remembered.")] = None,
-    conversations: Annotated[list[int] | None, typer.Option(min=1, help="How many at once; may be repeated.")] = None,
-    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
-) -> None:
-    """Replay conversations against the generator: seconds a reply, tokens a second."""
-    from core.generator.benchmark import CONVERSATIONS, measure, table
-
-    settings = configured(**chosen(base_model=base, adapter=adapter))
-    dialogues = _talk_of(file) if file else _remembered(settings)
-    voice = open_shelf(settings).find(settings.adapter, base=settings.base_model)
-
-    async def run() -> "list[Figures]":
-        generator = await open_generator(settings)
-        try:
-            return await measure(
-                generator,
-                dialogues,
-                conversations=conversations or CONVERSATIONS,
-                adapter=voice,
-                clock=time.perf_counter,
-            )
-        finally:
-            await generator.close()
-
-    try:
-        figures = asyncio.run(run())
-    except ValueError as error:
-        raise DialogueError(f"These dialogues cannot be replayed ({error}); give longer ones.") from error
-    if as_json:
-        write_json([each.as_json() for each in figures])
-    else:
-        out.print(table(figures), markup=False)
-
-
-def _talk_of(file: Path) -> list[Dialogue]:
-    try:
-        with file.open(encoding="utf-8") as lines:
-            found = [item for item in read(lines) if not isinstance(item, Fault)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DialogueError(f"{file} cannot be read ({error}); give a UTF-8 file of dialogues.") from error
-    if not found:
-        raise DialogueError(f"{file} holds no dialogue; give a file of Person1: and Person2: lines.")
-    return found
-
-
-def _remembered(settings: Settings) -> list[Dialogue]:
-    """The bot's own conversations of some length, and the sample in case none of them is long enough to replay."""
-    memory = open_memory(settings.database)
-    talks: dict[str, list[Message]] = {}
-    for item in memory.everything():
-        talks.setdefault(item.message.conversation.key, []).append(item.message)
-    memory.close()
-    found = [dialogue for talk in talks.values() if len(dialogue := project(talk)) >= 2 * MOST_TURNS]
-    return found + [item for item in read(SAMPLE.splitlines()) if not isinstance(item, Fault)]

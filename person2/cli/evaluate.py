@@ -11,10 +11,10 @@ from rich.table import Table
 from core.adapters import AdapterRegistry
 from core.errors import SettingsError
 from core.generator import Adapter
-from person2.screen import Bar, check_files, chosen, err, out, write_json
-from person2.wiring import base_path, configured, open_shelf, sampling
+from person2.app import base_path, configured, open_registry, sampling
+from person2.console import ProgressBar, check_files, chosen, err, out, write_json
 
-app = typer.Typer()
+cli = typer.Typer()
 
 SHARES = (
     "hits_at_1_of_20",
@@ -31,11 +31,11 @@ BASE, CURRENT = "base", "current"
 """What the usual rivals are called in the report."""
 
 
-@app.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
+@cli.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
     base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="An id from the shelf, a folder, or none.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
     training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
     contexts: Annotated[
         int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
@@ -55,15 +55,15 @@ def evaluate(
     from training.evaluation.evaluate import evaluate as score
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
-    shelf = open_shelf(settings)
-    voice = shelf.find(settings.adapter, base=settings.base_model)
+    registry = open_registry(settings)
+    voice = registry.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])
-    rivals = {} if alone else _rivals(voice, shelf, settings.base_model)
+    rivals = {} if alone else _rivals(voice, registry, settings.base_model)
     for name in beside or []:
         if name in {BASE, CURRENT}:
             raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
         rivals[name] = (base_path(name), None)
-    with Bar("evaluating") as bar:
+    with ProgressBar("evaluating") as bar:
         result = score(
             files,
             base=base_path(settings.base_model),
@@ -72,7 +72,7 @@ def evaluate(
             training=training or [],
             contexts=contexts,
             sampling=sampling(settings),
-            on_stage=lambda stage: bar(0, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         ).to_json()
     for fault in result["faults"]:
         err.print(fault, markup=False)
@@ -94,9 +94,9 @@ def evaluate(
         out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
 
 
-def _rivals(voice: Adapter | None, shelf: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
+def _rivals(voice: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
     """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
-    current = shelf.current(base=base)
+    current = registry.current(base=base)
     rivals: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}
     if current and (voice is None or voice.path.resolve() != current.path.resolve()):  # a folder may be typed as well
         rivals[CURRENT] = (base_path(base), current.path)

@@ -1,4 +1,4 @@
-"""`python -m models.disentangler.recipe.hidden EXPORT…`: hides the reply links of real exports and looks for them.
+"""`python -m models.disentangler.recipe.export_links EXPORT…`: hides the reply links of exports and finds them again.
 
 Knows exports, links and two rules to beat: the message before, and the message before by somebody else.
 """
@@ -38,7 +38,7 @@ def previous_by_another(messages: Sequence[Message]) -> list[int | None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class LinkRecall:
     links: int
     """Reply links whose message is in the same export."""
     exact: int
@@ -47,7 +47,7 @@ class Found:
     """Found again, or by way of earlier messages of the same author, which dialogues join anyway."""
 
 
-def search(channels: Iterable[Sequence[Message]], rule: Rule) -> Found:
+def search(channels: Iterable[Sequence[Message]], rule: Rule) -> LinkRecall:
     """How many of the reply links `rule` finds when it does not see them. Each channel oldest first."""
     links = exact = through = 0
     for messages in channels:
@@ -63,7 +63,7 @@ def search(channels: Iterable[Sequence[Message]], rule: Rule) -> Found:
             while answer is not None and answer != wanted and messages[answer].author == message.author:
                 answer = answers[answer]
             through += answer == wanted
-    return Found(links=links, exact=exact, through_own=through)
+    return LinkRecall(links=links, exact=exact, through_own=through)
 
 
 def channels(exports: Iterable[Path]) -> list[list[Message]]:
@@ -82,7 +82,7 @@ def main(
     scorer: Annotated[Path | None, typer.Option(help="A scorer other than the bundled one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Hide reply links and look for them, as python -m models.disentangler.recipe.hidden channels/discord_json"""
+    """Hide reply links and look for them, as python -m models.disentangler.recipe.export_links channels/discord_json"""
     try:
         disentangler = Disentangler.load(scorer)
     except Person2Error as error:

@@ -10,7 +10,7 @@ ENTRIES = 10_000
 """Slack repeats an event for about an hour at most (https://docs.slack.dev/apis/events-api, “Retries”)."""
 
 
-class Recent(Generic[V]):
+class BoundedDict(Generic[V]):
     def __init__(self, entries: int = ENTRIES) -> None:
         self._entries = entries
         self._table: OrderedDict[Hashable, V] = OrderedDict()

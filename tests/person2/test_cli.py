@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from core.adapters import AdapterRegistry, Card
 from tests.models import tiny_adapter, tiny_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +103,7 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     """`--help` exits 0 and shows how the command is used."""
     from typer.main import get_command
 
-    from person2 import app
+    from person2.cli import cli
 
     def commands(group: object, path: tuple[str, ...] = ()) -> list[tuple[str, object]]:
         found = []
@@ -111,7 +111,7 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
             found += commands(command, (*path, name)) or [(" ".join((*path, name)), command)]
         return found
 
-    listed = commands(get_command(app))
+    listed = commands(get_command(cli))
     assert len(listed) >= 12
     for name, command in listed:
         assert getattr(command, "help", None), name

@@ -10,15 +10,15 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 
 from core import policy
+from core.bounded_dict import BoundedDict
 from core.memory import ChannelSettings
 from core.messages import Conversation, Message
 from core.policy import Activity, Decision
-from core.recent import Recent
 
 MINUTE = timedelta(minutes=1)
 
 
-class Attention:
+class ActivityTracker:
     def __init__(
         self, rules: policy.Rules, *, user_rate: int, rng: random.Random, clock: Callable[[], datetime]
     ) -> None:
@@ -27,8 +27,8 @@ class Attention:
         self._rng = rng
         self._clock = clock
         self._names: dict[str, str] = {}
-        self._activity: Recent[Activity] = Recent()
-        self._asked: Recent[deque[datetime]] = Recent()
+        self._activity: BoundedDict[Activity] = BoundedDict()
+        self._asked: BoundedDict[deque[datetime]] = BoundedDict()
 
     def known_as(self, platform: str, name: str) -> None:
         """What members of a platform see as the bot's name."""

@@ -31,7 +31,7 @@ class Original:
     reposted: bool = False
 
 
-class Proxies:
+class RepostTracker:
     def __init__(self) -> None:
         self._recent: OrderedDict[str, Original] = OrderedDict()
 

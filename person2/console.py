@@ -20,6 +20,12 @@ def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
+def sentence(text: str) -> str:
+    """One line that begins with a capital letter and ends with a full stop."""
+    text = " ".join(text.split())
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def chosen(**options: object) -> dict[str, object]:
     """The options that were given; the others are left to the settings."""
     return {name: value for name, value in options.items() if value is not None}
@@ -32,7 +38,7 @@ def check_files(files: Iterable[Path]) -> None:
             raise DialogueError(f"There is no file {file}; check the path.")
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on standard error, gone when it is no terminal."""
 
     def __init__(self, label: str) -> None:

@@ -25,7 +25,7 @@ def check_log_to(log_to: LogTo) -> None:
 
 
 @contextmanager
-def logged(log_to: LogTo, run: Path) -> Iterator[None]:
+def tracked(log_to: LogTo, run: Path) -> Iterator[None]:
     """Whatever a tool writes lies in the run's folder; W&B takes one run of ours for one of its own.
 
     WANDB_DIR and WANDB_PROJECT in the environment go before. W&B has no other way to hear of a folder.

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from core.errors import Unavailable
-from person2.care import alive
-from person2.healthcheck import STALE_SECONDS, Source, beat, folder, heartbeats
+from person2.cli.doctor import alive
+from person2.healthcheck import STALE_SECONDS, HealthSource, beat, folder, heartbeats
 from tests.slack_server import APP_TOKEN, BOT_TOKEN, SlackServer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = 0.02
 
 
@@ -29,12 +29,12 @@ async def until(true: Callable[[], bool], *, seconds: float = 30) -> None:
             await asyncio.sleep(0.01)
 
 
-def bot(name: str = "discord", *, ready: bool = True, trouble: str | None = None) -> Source:
-    return Source(name=name, ready=lambda: ready, trouble=lambda: trouble)
+def bot(name: str = "discord", *, ready: bool = True, trouble: str | None = None) -> HealthSource:
+    return HealthSource(name=name, ready=lambda: ready, trouble=lambda: trouble)
 
 
 @asynccontextmanager
-async def beating(home: Path, *sources: Source) -> AsyncIterator[None]:
+async def beating(home: Path, *sources: HealthSource) -> AsyncIterator[None]:
     """Bots of one process, until the block ends; entered once each has written its first heartbeat."""
     known = len(heartbeats(home))
     task = asyncio.create_task(beat(home, sources, every=QUICK))
@@ -50,7 +50,7 @@ async def beating(home: Path, *sources: Source) -> AsyncIterator[None]:
 async def test_a_heartbeat_says_what_the_bot_knows(tmp_path: Path) -> None:
     """Not connected, connected, mute; the file goes with the bot, and only its owner may read it."""
     state: dict[str, Any] = {"ready": False, "trouble": None}
-    source = Source(name="discord", ready=lambda: state["ready"], trouble=lambda: state["trouble"])
+    source = HealthSource(name="discord", ready=lambda: state["ready"], trouble=lambda: state["trouble"])
     home = tmp_path / "home"
     async with beating(home, source):
         (first,) = heartbeats(home)

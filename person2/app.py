@@ -1,15 +1,15 @@
-"""The one place where core, generator and shelf are constructed: every dependency is passed in from here.
+"""The one place where memory, generator, registry and bots are constructed: every dependency is passed in from here.
 
 Knows every layer and prints nothing. Heavy parts (torch, a platform's library) are imported by what needs them.
 """
 
 import asyncio
-import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +21,44 @@ from core.atomic_io import make_private
 from core.blocked_words import read as read_blocked_words
 from core.chat import Chat, ChatSettings
 from core.commands import Commands
-from core.errors import AdapterError, NumericalError, SettingsError, StorageError
+from core.errors import AdapterError, NumericalError, SettingsError
 from core.generator import Adapter, Generator, Sampling
 from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
 from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
-
-log = logging.getLogger(__name__)
+from person2.healthcheck import HealthSource
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 STARTER = MODELS / "starter"
 """The model that ships; in a wheel it lies beside this package as in a checkout."""
 
-OURS = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
+OWN_FILES = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
 """What this program keeps in its home; somebody may have made a folder the home that holds other things too."""
 
 PROMPT_ROOM = 32
 """Tokens that must be left for a prompt: one short question."""
 
-PURGE_EVERY = timedelta(hours=1)
-"""How often messages past their retention are deleted."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class House:
+class App:
     """Everything a bot needs, built and running."""
 
     settings: Settings
     memory: Memory
-    shelf: AdapterRegistry
+    registry: AdapterRegistry
     generator: Generator
     chat: Chat
     commands: Commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnableBot:
+    """A bot that was built: what to run, and whom the health check asks."""
+
+    run: Callable[[], Coroutine[Any, Any, None]]
+    health: HealthSource
 
 
 def configured(**overrides: Any) -> Settings:
@@ -64,7 +68,7 @@ def configured(**overrides: Any) -> Settings:
     with suppress(OSError):  # another user's: who writes there says so
         if home.is_dir():
             home.chmod(0o700)
-    for pattern in OURS:
+    for pattern in OWN_FILES:
         for path in home.glob(pattern):
             make_private(path)
     return settings
@@ -85,9 +89,11 @@ def sampling(settings: Settings) -> Sampling:
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
-def open_shelf(settings: Settings) -> AdapterRegistry:
+def open_registry(settings: Settings) -> AdapterRegistry:
     return AdapterRegistry(
-        settings.shelf, bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")}, clock=now
+        settings.adapters_folder,
+        bundled={base: MODELS / base / "adapters" for base in ("starter", "smollm2")},
+        clock=now,
     )
 
 
@@ -96,10 +102,10 @@ def speech_test(settings: Settings) -> Callable[[Adapter], None]:
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
-    return lambda adapter: asyncio.run(_say_a_word(settings, adapter))
+    return lambda adapter: asyncio.run(_try_adapter(settings, adapter))
 
 
-async def _say_a_word(settings: Settings, adapter: Adapter) -> None:
+async def _try_adapter(settings: Settings, adapter: Adapter) -> None:
     generator = await open_generator(settings)
     try:
         await generator.load(adapter)
@@ -172,32 +178,33 @@ def _has_gpu() -> bool:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_app(
     settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None, bursts: bool = True
-) -> AsyncIterator[House]:
+) -> AsyncIterator[App]:
     """Build everything once, and take it down in order; without `bursts` each line is answered at once. Raises
     Person2Error with what is wrong."""
     memory = await asyncio.to_thread(open_memory, settings.database)
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
-        shelf = open_shelf(settings)
+        registry = open_registry(settings)
         generator = await open_generator(settings)
         stack.push_async_callback(generator.close)
 
-        voices = AdapterSelection(shelf, generator, base=settings.base_model, spec=settings.adapter)
-        await voices.start()
-        stack.push_async_callback(voices.stop)
-        judge = TrialJudge(shelf, memory.judgements, clock=now)
+        selection = AdapterSelection(registry, generator, base=settings.base_model, spec=settings.adapter)
+        await selection.start()
+        stack.push_async_callback(selection.stop)
+        judge = TrialJudge(registry, memory.judgements, clock=now)
         stack.push_async_callback(_cancel, asyncio.create_task(judge.keep_judging(), name="trial"))
         chat = Chat(
             memory=memory,
             generator=generator,
-            voice=voices.voice_for,
-            voice_failed=voices.failed,
+            select_adapter=selection.adapter_for,
+            adapter_failed=selection.failed,
             settings=ChatSettings(
-                sampling=_fitting(sampling(settings), generator),
+                sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
+                people_hash=_people_hash(settings.home),
                 user_rate=settings.user_rate,
                 retention_days=settings.retention_days,
                 burst=settings.burst_seconds if bursts else 0.0,
@@ -210,14 +217,16 @@ async def open_house(
             chat=chat,
             clock=now,
             started_at=now(),
-            voices=lambda: tuple(card.id for card in shelf.cards() if not card.withdrawn),
-            forget=lambda platform, member: forget_member(settings, memory, shelf, platform, member),
-            stored=lambda platform, member: stored_of_member(settings, memory, shelf, platform, member),
+            adapters=lambda: tuple(card.id for card in registry.cards() if not card.withdrawn),
+            forget=lambda platform, member: forget_member(settings, memory, registry, platform, member),
+            stored=lambda platform, member: stored_of_member(settings, memory, registry, platform, member),
             trial=judge.standing,
-            learned_from=lambda adapter: _people_behind(shelf, adapter),
+            learned_from=lambda adapter: _people_learned_from(registry, adapter),
             prefix=prefix,
         )
-        yield House(settings=settings, memory=memory, shelf=shelf, generator=generator, chat=chat, commands=commands)
+        yield App(
+            settings=settings, memory=memory, registry=registry, generator=generator, chat=chat, commands=commands
+        )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -226,45 +235,105 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _people_behind(shelf: AdapterRegistry, adapter: str) -> int | None:
+def _people_learned_from(registry: AdapterRegistry, adapter: str) -> int | None:
     """How many people's words an adapter learned from; None where its card names none."""
-    return next((len(card.people) or None for card in shelf.cards() if card.id == adapter), None)
+    return next((len(card.people) or None for card in registry.cards() if card.id == adapter), None)
 
 
-def _fitting(drawn: Sampling, generator: Generator) -> Sampling:
+def _fit_to_context(drawn: Sampling, generator: Generator) -> Sampling:
     """Replies short enough for a very small model, where their length was left to us."""
     return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
 
 
-def forget_member(settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str) -> str:
+def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str) -> str:
     """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
     from training.privacy.forget import forget as forget_everywhere
 
     home = settings.home
-    return str(forget_everywhere(platform, member, memory=memory, shelf=shelf, home=home, base=settings.base_model))
+    return str(
+        forget_everywhere(platform, member, memory=memory, registry=registry, home=home, base=settings.base_model)
+    )
+
+
+def _people_hash(home: Path) -> Callable[[str], str]:
+    """The keyed hash of this installation; the key is read, or made, when it is needed first."""
+
+    @cache
+    def key() -> Any:
+        from training.privacy.consent import PeopleKey
+
+        return PeopleKey.at(home)
+
+    return lambda person: str(key().of(person))
 
 
 def stored_of_member(
-    settings: Settings, memory: Memory, shelf: AdapterRegistry, platform: str, member: str
+    settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str
 ) -> dict[str, Any]:
     """What `my-data` hands over, on a thread."""
     from training.privacy.member_export import stored_of
 
-    return stored_of(platform, member, memory=memory, shelf=shelf, home=settings.home)
+    return stored_of(platform, member, memory=memory, registry=registry, home=settings.home)
 
 
-async def keep_retention(memory: Memory, days: int | None) -> None:
-    """Delete what is past its retention and give the space back, now and every hour, until cancelled."""
-    while True:
-        try:
-            await asyncio.to_thread(_purge, memory, days)
-            await asyncio.to_thread(memory.compact)
-        except StorageError as error:
-            log.warning("old messages could not be purged: %s", error)
-        await asyncio.sleep(PURGE_EVERY.total_seconds())
+def discord_bot(app: App) -> RunnableBot:
+    """The Discord bot; `discord_token` is set."""
+    from bots.discord import DiscordBot
+
+    settings = app.settings
+    assert settings.discord_token is not None  # noqa: S101 - required before anything was built
+    bot = DiscordBot(
+        app.chat,
+        app.commands,
+        token=settings.discord_token.get_secret_value(),
+        api_base=settings.discord_api_base or None,
+        gateway_url=settings.discord_gateway_url or None,
+        proxy=settings.discord_proxy or None,
+        buttons=settings.discord_buttons,
+    )
+    return RunnableBot(
+        run=bot.run, health=HealthSource(name="discord", ready=lambda: bot.ready, trouble=bot.post_health.trouble)
+    )
 
 
-def _purge(memory: Memory, days: int | None) -> None:
-    if days is not None:
-        memory.purge(before=now() - timedelta(days=days))
-    memory.purge_channels(cutoff={own: now() - timedelta(days=own) for own in memory.retentions()})
+def slack_needs(settings: Settings, *, http: bool) -> tuple[str, ...]:
+    """The settings without which the Slack bot cannot start. Raises SettingsError where two ways in are set up."""
+    # One of the two variables alone is a mistake to be named.
+    if http and (settings.slack_client_id or settings.slack_client_secret):
+        if settings.slack_bot_token is not None:
+            from bots.slack import BOTH_WAYS
+
+            raise SettingsError(BOTH_WAYS)
+        return "slack_client_id", "slack_client_secret", "slack_signing_secret"
+    return "slack_bot_token", "slack_signing_secret" if http else "slack_app_token"
+
+
+def slack_bot(app: App, *, http: bool) -> RunnableBot:
+    """The Slack bot; what `slack_needs` names is set."""
+    from bots.slack import OAuth, SlackBot
+
+    settings = app.settings
+    oauth = None
+    if http and settings.slack_client_secret is not None:
+        oauth = OAuth(
+            client_id=settings.slack_client_id,
+            client_secret=settings.slack_client_secret.get_secret_value(),
+            redirect_url=settings.slack_redirect_url or None,
+        )
+    bot = SlackBot(
+        app.chat,
+        app.commands,
+        bot_token=settings.slack_bot_token.get_secret_value() if settings.slack_bot_token else "",
+        app_token=settings.slack_app_token.get_secret_value() if settings.slack_app_token else None,
+        signing_secret=settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else None,
+        oauth=oauth,
+        api_url=settings.slack_api_url or None,
+        proxy=settings.slack_proxy or None,
+        http=http,
+        host=settings.slack_http_host,
+        port=settings.slack_http_port,
+        path=settings.slack_http_path,
+        visible_commands=settings.slack_visible_commands,
+        buttons=settings.slack_buttons,
+    )
+    return RunnableBot(run=bot.run, health=HealthSource(name="slack", ready=bot.ready.is_set, trouble=bot.trouble))

@@ -17,7 +17,7 @@ from tests import slack_server
 from tests.fakes import until
 from tests.slack_server import SlackServer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ME = f"<@{slack_server.BOT_USER}>"
 
 
