@@ -40,8 +40,11 @@ def train(
     ] = 4,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a step, over all devices.")] = 4_096,
     device_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens on a device at a time; a step's others are accumulated.")
-    ] = 4_096,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens on a device at a time, a step's others are accumulated; by memory unless set."
+        ),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, for more time.")
     ] = False,
@@ -110,7 +113,7 @@ def train(
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
-            on_stage=lambda stage: bar(1, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if learned is not None:
         _tell(learned, as_json=as_json)
@@ -205,7 +208,7 @@ def retrain(
             contexts=contexts,
             drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _state(progress)),
-            on_stage=lambda stage: bar(0, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if done.learned is None:
         if as_json:
