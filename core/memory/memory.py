@@ -43,6 +43,8 @@ class Memory:
         self.chain = queries.chain
         self.root = queries.root
         self.knows_opening = queries.knows_opening
+        self.exchanges_before = queries.exchanges_before
+        self.said = queries.said
         self.reply_of = queries.reply_of
         self.details = queries.details
         self.answers = queries.answers

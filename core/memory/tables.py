@@ -188,3 +188,4 @@ class ChannelRow(Table):
     again_by: Mapped[str | None] = mapped_column(String(10))
     reset_by: Mapped[str | None] = mapped_column(String(10))
     persona: Mapped[str | None] = mapped_column(Text)
+    recall: Mapped[bool | None]
