@@ -57,6 +57,8 @@ class ChatSettings:
     rules: policy.Rules = field(default_factory=policy.Rules)
     blocked: BlockedWords | None = None
     """What must not be said."""
+    recall: bool = False
+    """Whether old exchanges that a member's words recall stand in view, where a channel does not say it otherwise."""
     people_hash: Hash | None = None
     """The keyed hash by which members who were forgotten, and their names, are recognised."""
     user_rate: int = 12
@@ -98,6 +100,7 @@ class Chat:
             persona=settings.persona,
             blocked=settings.blocked,
             forgotten=forgotten,
+            recall=settings.recall,
             rng=self._rng,
             clock=clock,
         )
