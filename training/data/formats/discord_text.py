@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -209,6 +210,7 @@ def text_lines(part: Part) -> Iterator[Line | Fault]:
         yield _text_line(header, content, length, forwarded)
 
 
+@lru_cache(maxsize=1 << 14)
 def _shape(stamp: str) -> str:
     """`17-Jul-19 06:10 PM` → `9-a-9 9:9 a`."""
     return _DIGITS.sub("9", _LETTERS.sub("a", stamp))
