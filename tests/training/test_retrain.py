@@ -111,7 +111,7 @@ def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
 def test_two_never_run_at_once(tmp_path: Path) -> None:
     """The second is told, and may run once the first is done."""
     lock = tmp_path / "retrain.lock"
-    with locked(lock), pytest.raises(TrainingError, match="under way"), locked(lock):
+    with locked(lock), pytest.raises(TrainingError, match="already running"), locked(lock):
         pass
     with locked(lock):
         pass

@@ -57,7 +57,7 @@ def load_base(base: str, *, halve: bool = False) -> tuple[MaskedLossModel, PreTr
 def add_adapter(model: MaskedLossModel, adapter: Path, *, trainable: bool) -> PeftModel:
     """The base with an adapter of peft's on it. Raises AdapterError when it is missing or made for another base."""
     if not (adapter / "adapter_config.json").is_file():
-        raise AdapterError(f"There is no adapter in {adapter}; name a folder that holds adapter_config.json.")
+        raise AdapterError(f"There is no adapter in {adapter}; give a folder that contains adapter_config.json.")
     try:
         with quiet():
             return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)

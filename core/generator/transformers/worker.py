@@ -250,7 +250,7 @@ class TransformersGenerator:
                     self._batch.step()
                     self._settle()
             except Exception as error:
-                log.exception("generating failed; %d requests fail with it", len(self._running))
+                log.exception("generation failed; %d requests fail with it", len(self._running))
                 self._break(error)
         for order in self._orders:
             _fail(order.future, Unavailable(_STOPPED))

@@ -213,7 +213,7 @@ def test_what_a_person_types_is_found(registry: AdapterRegistry, tmp_path: Path)
 @pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a b", "none", "Current", "x" * 65, "é", "a.", "con\n"])
 def test_unsafe_names_are_refused(registry: AdapterRegistry, tmp_path: Path, name: str) -> None:
     """No name can leave the folder or hide one of its own files."""
-    with pytest.raises(AdapterError, match="is no name for an adapter"):
+    with pytest.raises(AdapterError, match="is not a valid adapter name"):
         registry.add(tmp_path / "made", card(name))
 
 

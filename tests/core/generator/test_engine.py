@@ -618,7 +618,7 @@ def test_a_base_that_cannot_be_had(base: Path, tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ModelError, match=says) as caught:
             engine.load(name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="PERSON2_CACHE_MB is 0, and one whole conversation"):
+    with pytest.raises(ModelError, match="PERSON2_CACHE_MB is 0, but one whole conversation"):
         engine.load(base, cache_mb=0)
     with pytest.raises(ModelError, match="PERSON2_MAX_BATCH is 0"):
         engine.load(base, max_batch=0)
