@@ -33,6 +33,7 @@ from core.blocked_words import BlockedWords
 from core.bursts import Bursts
 from core.changes import Changes
 from core.composer import AdapterFailed, Composer, SelectAdapter
+from core.forgotten import Forgotten, Hash
 from core.generator import Generator, Sampling
 from core.lookups import Lookups
 from core.memory import ChannelSettings, Memory, Remembered, Unanswered
@@ -56,6 +57,8 @@ class ChatSettings:
     rules: policy.Rules = field(default_factory=policy.Rules)
     blocked: BlockedWords | None = None
     """What must not be said."""
+    people_hash: Hash | None = None
+    """The keyed hash by which members who were forgotten, and their names, are recognised."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
@@ -85,6 +88,7 @@ class Chat:
         self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - chance of ambient talk and sampling seeds, no secret
+        forgotten = Forgotten(memory, settings.people_hash) if settings.people_hash is not None else None
         composer = Composer(
             memory=memory,
             generator=generator,
@@ -93,6 +97,7 @@ class Chat:
             sampling=settings.sampling,
             persona=settings.persona,
             blocked=settings.blocked,
+            forgotten=forgotten,
             rng=self._rng,
             clock=clock,
         )
@@ -102,7 +107,9 @@ class Chat:
         self._activity = ActivityTracker(settings.rules, user_rate=settings.user_rate, rng=self._rng, clock=clock)
         self._bursts = Bursts(settings.burst)
         self._changes = changes = Changes(memory, self._pending, clock)
-        self._openings = Openings(memory, self._activity, changes, retention_days=settings.retention_days, clock=clock)
+        self._openings = Openings(
+            memory, self._activity, changes, retention_days=settings.retention_days, forgotten=forgotten, clock=clock
+        )
         self.reset, self.reworded, self.removed = changes.reset, changes.reworded, changes.removed
         self.closed, self.moved = changes.closed, changes.moved
         self.feedback, self.reply_of = changes.feedback, changes.reply_of

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from core import dialogue, notices, policy, replies, reranking
 from core.blocked_words import BlockedWords
 from core.errors import NumericalError
+from core.forgotten import Forgotten
 from core.generator import Adapter, Completion, Generator, Sampling
 from core.memory import ChannelSettings, Memory, Remembered
 from core.messages import Conversation, Kind, Message, Reply
@@ -46,6 +47,7 @@ class Composer:
         sampling: Sampling,
         persona: str = "",
         blocked: BlockedWords | None = None,
+        forgotten: Forgotten | None = None,
         rng: random.Random,
         clock: Callable[[], datetime],
     ) -> None:
@@ -56,6 +58,7 @@ class Composer:
         self._sampling = sampling
         self._persona = persona
         self._blocked = blocked
+        self._forgotten = forgotten
         self._rng = rng
         self._clock = clock
 
@@ -129,7 +132,7 @@ class Composer:
 
     async def _draw(self, request: "_DrawRequest") -> "_Drawn | _Fallback":
         """The best candidate that may be posted; drawn again, warmer, where the best was given before, takes a feeling
-        for its opposite or says a blocked word, and kept where nothing better comes but for the last. What is said
+        for its opposite or says what is blocked, and kept where nothing better comes but for the last. What is said
         instead where nothing may be posted."""
         sampling, kept, was_blocked = request.sampling, None, False
         best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
@@ -140,7 +143,7 @@ class Composer:
             found = reranking.scored(request.prompt, completion.candidates)
             for candidate, _ in found:
                 text = replies.clean(replies.addressed(candidate.text, request.asker), said=request.said)
-                if text and self._blocked is not None and self._blocked.find(text) is not None:
+                if text and await self._is_blocked(text, request.conversation.platform):
                     was_blocked = True
                     continue
                 fits = (
@@ -156,6 +159,12 @@ class Composer:
         if kept is None:
             return _Fallback.BLOCKED if was_blocked else _Fallback.WORDLESS
         return kept
+
+    async def _is_blocked(self, text: str, platform: str) -> bool:
+        """Whether a text says a word of the operator's list, or the name of a member who was forgotten."""
+        if self._blocked is not None and self._blocked.find(text) is not None:
+            return True
+        return self._forgotten is not None and await asyncio.to_thread(self._forgotten.names_somebody, text, platform)
 
     async def _generate(self, request: "_DrawRequest", sampling: Sampling) -> Completion | None:
         """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""

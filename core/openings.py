@@ -15,6 +15,7 @@ from core.bounded_dict import BoundedDict
 from core.changes import Changes
 from core.dialogue import one_line
 from core.failures import log_failure
+from core.forgotten import Forgotten
 from core.memory import ChannelSettings, Memory
 from core.messages import Kind, Message
 
@@ -37,19 +38,22 @@ class Openings:
         changes: Changes,
         *,
         retention_days: int | None,
+        forgotten: Forgotten | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._memory = memory
         self._activity = activity
         self._changes = changes
         self._retention_days = retention_days
+        self._forgotten = forgotten
         self._clock = clock
         self._asked: BoundedDict[None] = BoundedDict()
 
     async def learn(self, message: Message, chosen: ChannelSettings, look_up: LookUp) -> None:
         """Store what opened the thread that `message` was said in, where the bot is new to it and does not know that.
 
-        It is stored as any heard message is: never where its author or its age forbids that. Whatever fails, the
+        It is stored as any heard message is: never where its author, their being forgotten or its
+        age forbids that. Whatever fails, the
         message is answered without it.
         """
         where = message.conversation
@@ -63,7 +67,7 @@ class Openings:
             if found is None or not one_line(found.text):
                 return
             opening = replace(found, conversation=where)
-            if not self._may_store(opening, chosen):
+            if not await asyncio.to_thread(self._may_store, opening, chosen):
                 return
             async with self._changes.ingest(where):
                 if not self._changes.was_removed(opening):
@@ -76,4 +80,6 @@ class Openings:
     def _may_store(self, opening: Message, chosen: ChannelSettings) -> bool:
         days = chosen.retention_days or self._retention_days
         kept = days is None or self._clock() - opening.sent_at <= timedelta(days=days)
-        return kept and self._activity.allowed(opening, chosen, roles_known=bool(opening.author_roles))
+        if not kept or not self._activity.allowed(opening, chosen, roles_known=bool(opening.author_roles)):
+            return False
+        return self._forgotten is None or not self._forgotten.wrote_before(opening)

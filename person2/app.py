@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ async def open_app(
                 sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
+                people_hash=_people_hash(settings.home),
                 user_rate=settings.user_rate,
                 retention_days=settings.retention_days,
                 burst=settings.burst_seconds if bursts else 0.0,
@@ -251,6 +253,18 @@ def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry,
     return str(
         forget_everywhere(platform, member, memory=memory, registry=registry, home=home, base=settings.base_model)
     )
+
+
+def _people_hash(home: Path) -> Callable[[str], str]:
+    """The keyed hash of this installation; the key is read, or made, when it is needed first."""
+
+    @cache
+    def key() -> Any:
+        from training.privacy.consent import PeopleKey
+
+        return PeopleKey.at(home)
+
+    return lambda person: str(key().of(person))
 
 
 def stored_of_member(

@@ -1,12 +1,13 @@
 """Remember, recall, forget: every question the bot asks its database. Raises StorageError, nothing of SQLAlchemy's.
 
-The face of six parts over one store, each in a file of its own, which has the words for what it does.
+The face of seven parts over one store, each in a file of its own, which has the words for what it does.
 """
 
 from sqlalchemy import Engine
 
 from core.memory.channels import Channels
 from core.memory.feedback import Feedback
+from core.memory.forgotten import ForgottenMembers
 from core.memory.members import Members
 from core.memory.messages import Messages
 from core.memory.queries import Queries
@@ -61,6 +62,14 @@ class Memory:
         self.find_members = members.find_members
         self.forget = members.forget
         self.export = members.export
+
+        forgotten = ForgottenMembers(store)
+        self.keep_forgotten = forgotten.keep_forgotten
+        self.forgotten_names = forgotten.forgotten_names
+        self.forgotten_members = forgotten.forgotten_members
+        self.names_of = forgotten.names_of
+        self.author_names = forgotten.author_names
+        self.texts_with = forgotten.texts_with
 
         self.channel_settings = channels.channel_settings
         self.change_settings = channels.change_settings

@@ -140,6 +140,20 @@ class MemberRow(Table):
     consent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class ForgottenRow(Table):
+    """A keyed hash of a member who was forgotten, or of a name they bore."""
+
+    __tablename__ = "forgotten"
+    __table_args__ = (UniqueConstraint("platform", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    platform: Mapped[str] = mapped_column(String(40))
+    digest: Mapped[str] = mapped_column(String(64))
+    everyday: Mapped[bool | None]
+    """Of a name: whether it is an everyday word, too. Null for a member."""
+    forgotten_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class FeedbackRow(Table):
     __tablename__ = "feedback"
     __table_args__ = (UniqueConstraint("message_id", "platform", "member"), Index(None, "member", "platform"))

@@ -73,7 +73,7 @@ def evaluate(
             training=training or [],
             contexts=contexts,
             sampling=sampling(settings),
-            on_stage=lambda stage: bar(0, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         ).to_json()
     for fault in result["faults"]:
         err.print(fault, markup=False)

@@ -40,8 +40,11 @@ def train(
     ] = 4,
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens per step, over all devices.")] = 4_096,
     device_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens per device at a time; gradients are accumulated up to a step.")
-    ] = 4_096,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens per device at a time, gradients are accumulated up to a step; by memory if left out."
+        ),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Use less memory, but more time.")
     ] = False,
@@ -112,7 +115,7 @@ def train(
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
             on_progress=lambda progress: bar(progress.step, progress.steps, _progress_text(progress)),
-            on_stage=lambda stage: bar(1, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if learned is not None:
         _print_result(learned, as_json=as_json)
@@ -207,7 +210,7 @@ def retrain(
             contexts=contexts,
             drop_memorized=drop_memorized,
             on_progress=lambda progress: bar(progress.step, progress.steps, _progress_text(progress)),
-            on_stage=lambda stage: bar(0, 1, stage),
+            on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if done.learned is None:
         if as_json:

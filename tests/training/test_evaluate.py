@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel
 
-from core.dialogue import prompt, write
-from core.generator import Sampling
+from core.dialogue import prompt, words_of, write
+from core.generator import Adapter, Sampling
+from tests.models import tiny_adapter
 from tests.training.toys import TALK, dialogue
 from training.evaluation.baselines import Markov, TfIdf
 from training.evaluation.contexts import CHOICES, Context, sample_contexts
 from training.evaluation.copying import Extraction, TrainingText, copied
 from training.evaluation.evaluate import evaluate
-from training.evaluation.generation import distinct_2, is_empty, speak
+from training.evaluation.generation import Request, distinct_2, is_empty, reply_generator
 from training.evaluation.metrics import chain_of, run_baselines
 from training.evaluation.ranking import continuation_nats, hits, rank
-from training.evaluation.suite import EvalSuite, load_candidate
+from training.evaluation.suite import EvalSuite, load_candidates
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import Corpus
 from training.finetune.run import finetune
@@ -38,7 +39,7 @@ def nats(model: GPT2LMHeadModel, prefix: list[int], rest: list[int]) -> float:
 
 def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
     """Many continuations in one row, groups of unlike length in one batch: each as if it stood alone."""
-    candidate = load_candidate(str(base))
+    (candidate,) = load_candidates(str(base), {"base": None})
     text = candidate.encoder.text
     groups = [
         (text("Person1: Hello!\nPerson2:"), [text(" Hi.\n"), text(" I like old films.\n"), text(" It rains.\n")]),
@@ -51,7 +52,7 @@ def test_shared_prefixes_change_no_likelihood(base: Path) -> None:
 
 def test_ranking_is_mutual_information(base: Path) -> None:
     """A context's scores are log P(reply | context) − log P(reply | Person2:), the true reply first."""
-    candidate = load_candidate(str(base))
+    (candidate,) = load_candidates(str(base), {"base": None})
     (context,) = sample_contexts(MANY, 1, seed=0)
     (scores,) = rank(candidate.model, candidate.encoder, [context])
     plain = GPT2LMHeadModel.from_pretrained(base).train(False)
@@ -118,24 +119,33 @@ def test_a_chain_of_the_training_text_does_not_say_its_lines_twice() -> None:
     assert len({*first, *other}) > 0.9 * len(first + other)
 
 
-def test_speech_follows_seed_context_and_transformers(base: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Greedy replies in a padded batch are transformers' own; sampled ones repeat with the seed."""
-    candidate = load_candidate(str(base))
-    contexts = [dialogue(*talk[:1]) for talk in TALK]
-    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
-    found = speak(candidate.model, candidate.encoder, contexts, sampling=greedy, seed=0)
-    plain = GPT2LMHeadModel.from_pretrained(base).train(False)
-    for before, reply in zip(contexts, found, strict=True):
-        ids = torch.tensor([candidate.encoder.text(prompt(before))])
-        out = plain.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0
+def test_replies_are_the_engines_own_whoever_else_is_asked(base: Path, tmp_path: Path) -> None:
+    """The same number is the same draw, alone and in a batch with an adapter's; another seed is another one."""
+    voice = Adapter(id="voice", path=tiny_adapter(tmp_path / "voice", base, strength=2.0))
+    asked = [Request(before=dialogue(*talk[:1]), number=number) for number, talk in enumerate(TALK)]
+    voiced = [replace(one, adapter=voice) for one in asked]
+    with reply_generator(str(base)) as generator:
+        together = generator.replies([*asked, *voiced], sampling=Sampling(), seed=1)
+        alone = [generator.replies([one], sampling=Sampling(), seed=1)[0] for one in (*asked, *voiced)]
+        other = generator.replies(asked, sampling=Sampling(), seed=2)
+    assert together == alone
+    assert together[: len(TALK)] != together[len(TALK) :]
+    assert together[: len(TALK)] != other
+
+
+def test_continuations_are_whole_where_they_are_as_wanted(base: Path) -> None:
+    """The likeliest line is found word for word though it takes many tokens; where other words are wanted, no more than
+    its first few tokens are made."""
+    request = Request(before=dialogue(*TALK[0][:1]), begun="I like")
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=30)
+    with reply_generator(str(base)) as generator:
+        (whole,) = generator.replies([request], sampling=greedy, seed=0)
+        found, given_up = generator.continuations(
+            [request, request], [tuple(words_of(whole)), ("other", "words")], max_new_tokens=30
         )
-        whole = str(tokenizer.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True))
-        assert reply == " ".join(whole.split("\n")[0].split())
-    sampled = [
-        speak(candidate.model, candidate.encoder, contexts, sampling=Sampling(), seed=seed) for seed in (1, 1, 2)
-    ]
-    assert sampled[0] == sampled[1] != sampled[2]
+    assert found == whole
+    assert whole.startswith(given_up)
+    assert len(given_up) < len(whole)
 
 
 @pytest.mark.parametrize(

@@ -355,3 +355,17 @@ def test_two_processes_train_one_adapter(base: Path, talk: Path, tmp_path: Path)
     assert told["steps"] == alone.steps
     assert told["after"] == pytest.approx(alone.after, rel=0.05)
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "inner", "tokens"),
+    [(12, 256, 1_024, 4_096), (30, 576, 1_536, 1_024), (48, 1_600, 6_400, 512)],
+    ids=["starter", "SmolLM2", "GPT-2 XL"],
+)
+def test_larger_bases_learn_fewer_tokens_at_once(layers: int, width: int, inner: int, tokens: int) -> None:
+    """What a step keeps for its backward pass stays within a gigabyte; a row is the least, and what is set holds."""
+    config = {
+        "model_type": "llama", "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner
+    }  # fmt: skip
+    assert FinetuneConfig().tokens_at_once(config) == tokens
+    assert FinetuneConfig(device_tokens=96).tokens_at_once(config) == 96

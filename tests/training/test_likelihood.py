@@ -14,7 +14,7 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import mean, ratio
 from training.evaluation.likelihood import likelihood
-from training.evaluation.suite import load_candidate
+from training.evaluation.suite import load_candidates
 from training.finetune.dataset import Targets, load
 from training.pretrain import heldout
 
@@ -25,7 +25,7 @@ def test_bits_per_byte_is_transformers_loss_over_bytes(base: Path, tokenizer: Pr
     ids = torch.tensor([tokenizer.encode(render(turns))])
     model = GPT2LMHeadModel.from_pretrained(base).train(False)
     nats = float(model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
-    judged = load_candidate(str(base))
+    (judged,) = load_candidates(str(base), {"base": None})
     found = likelihood(judged.model, judged.encoder, [turns], targets=Targets.EVERYTHING)
     assert found.nats[0] == pytest.approx(nats, rel=1e-4)
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(render(turns).encode()), rel=1e-4)
@@ -35,7 +35,7 @@ def test_bits_per_byte_is_transformers_loss_over_bytes(base: Path, tokenizer: Pr
 def test_pretraining_measures_by_the_same_convention(base: Path) -> None:
     """What `person2 pretrain` says of a model, `person2 evaluate` says too, long dialogues apart."""
     many = [dialogue(*talk) for talk in TALK]
-    judged = load_candidate(str(base))
+    (judged,) = load_candidates(str(base), {"base": None})
     found = likelihood(judged.model, judged.encoder, many, targets=Targets.EVERYTHING)
     plain = GPT2LMHeadModel.from_pretrained(base)
     corpus = heldout.encode(
@@ -48,7 +48,7 @@ def test_pretraining_measures_by_the_same_convention(base: Path) -> None:
 def test_each_dialogue_scores_alone_as_in_company(base: Path) -> None:
     """Packing, order and long neighbours change no dialogue's nats."""
     many = [dialogue(*talk) for talk in TALK] + [dialogue(*(f"turn {number} of many" for number in range(40)))]
-    judged = load_candidate(str(base))
+    (judged,) = load_candidates(str(base), {"base": None})
     together = likelihood(judged.model, judged.encoder, many, targets=Targets.REPLIES)
     alone = [likelihood(judged.model, judged.encoder, [turns], targets=Targets.REPLIES).nats[0] for turns in many]
     np.testing.assert_allclose(together.nats, alone, rtol=1e-4)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from core.dialogue import Dialogue, Speaker, Turn, write
 from core.errors import DialogueError, TrainingError
 from tests.training.logged import clock
 from tests.training.toys import TALK, dialogue
+from training.evaluation.generation import reply_generator
 from training.evaluation.memorization import LeftOut, memorized, passages
-from training.evaluation.suite import load_candidate
-from training.finetune.base import without_adapter
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import IGNORE, Encoder, collate, encode_rows
 from training.finetune.pipeline import MEMORIZED, Learned, learn
@@ -163,15 +161,8 @@ def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> N
     dropped = train(tmp_path, base, "dropped", drop_memorized=True)
     assert dropped.comparison is not None
     assert not [one for one in dropped.comparison.memorized if one.passage.person == ANN]
-    candidate = load_candidate(str(base), dropped.adapter.path)
-    assert not memorized(
-        candidate.model,
-        candidate.encoder,
-        dialogues,
-        [by_heart.passage],
-        seed=1,
-        bare=partial(without_adapter, candidate.model),
-    )
+    with reply_generator(str(base)) as generator:
+        assert not memorized(generator, dropped.adapter, dialogues, [by_heart.passage])
 
 
 def test_dropping_needs_the_judging(base: Path, talk: Path, tmp_path: Path) -> None:

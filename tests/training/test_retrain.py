@@ -12,6 +12,7 @@ from core.memory import Memory, open_memory
 from tests.models import tiny_adapter, tiny_model
 from tests.training.logged import START, clock, holding
 from training.data.import_job import import_talk
+from training.evaluation.suite import Stage
 from training.finetune.config import FinetuneConfig
 from training.finetune.retrain import retrain
 from training.finetune.run import finetune
@@ -124,8 +125,8 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
     registry = AdapterRegistry(tmp_path / "adapters")
     stages: list[str] = []
 
-    def leave(stage: str) -> None:
-        stages.append(stage)
+    def leave(stage: Stage) -> None:
+        stages.append(str(stage))
         if len(stages) == 4:
             if how == "consent no":
                 memory.set_consent("test", "ann", False, START)

@@ -214,7 +214,7 @@ def test_a_run_under_way_stops_when_somebody_is_forgotten(memory: Memory, tiny: 
             base=tiny,
             settings=FinetuneConfig(rank=4, epochs=50, block=64, batch_tokens=512, precision="fp32"),
             on_progress=leave,
-            on_stage=told.append,
+            on_stage=lambda stage: told.append(str(stage)),
         )
     assert told == ["step 1", "step 2"]
     assert not list((tmp_path / "runs").iterdir())

@@ -3,19 +3,38 @@
 Promotes nothing and prints nothing.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText
 from training.evaluation.evaluate import extractions_of, known_by_heart
-from training.evaluation.gate import GateLimits, Verdict, decide
+from training.evaluation.gate import GateLimits, Verdict, decide, is_settled
+from training.evaluation.generation import reply_generator
 from training.evaluation.intervals import Figure
+from training.evaluation.known_scores import KnownScores, ScoreStore, base_sha256, key_of
+from training.evaluation.likelihood import Likelihood
 from training.evaluation.memorization import Memorized
 from training.evaluation.metrics import Baselines, Scores, baselines, chain_of, differences, run_baselines, summed
-from training.evaluation.suite import CONTEXTS, SEED, EvalResult, EvalSuite, load_candidate, run_suite
-from training.finetune.dataset import divide
+from training.evaluation.suite import (
+    CONTEXTS,
+    SEED,
+    Answers,
+    EvalResult,
+    EvalSuite,
+    ModelCandidate,
+    OnStage,
+    Stage,
+    ask,
+    load_candidates,
+    read,
+    result,
+    silent,
+)
+from training.finetune.dataset import Targets, divide
 from training.privacy.provenance import given_away
 
 BASE, CURRENT, NEW = "base", "current", "new"
@@ -52,25 +71,68 @@ def compare(
     sampling: Sampling = Sampling(),
     limits: GateLimits = GateLimits(),
     seed: int = SEED,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    seconds: float = math.inf,
+    store: ScoreStore | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    on_stage: OnStage = silent,
 ) -> Comparison:
     """Compare `adapter`, trained on `files`, with `base` and the `current` adapter.
 
-    The held-out dialogues are found by the same rule as in training. Raises what `evaluate` raises.
+    The held-out dialogues are found by the same rule as in training. At most `contexts` are asked, fewer where the
+    gate is settled sooner or `seconds` for all of it are over. `store` knows what the base and the current adapter
+    scored before. Raises what `evaluate` raises.
     """
+    began = clock()
     train, held, _ = divide(files, held_out)
     suite = EvalSuite.over("held-out dialogues", held, contexts=contexts, seed=seed)
+    looks = suite.looks
+    on_stage(Stage(words="loading what is compared"))
+    adapters = {BASE: None, **({CURRENT: current} if current else {}), NEW: adapter}
+    candidates = load_candidates(base, adapters)
+    new = candidates[-1]
+    memory = _Remembered(store, candidates[:-1], suite)
+    whole, replied = dict[str, Likelihood](), dict[str, Likelihood]()
+    answers = {one.name: Answers() for one in candidates}
+    for one in candidates:
+        known = memory.known.get(one.name)
+        if known is None:
+            on_stage(Stage(words=f"{one.name}: reading {suite.name}"))
+        whole[one.name] = known.whole if known else read(one, suite, Targets.EVERYTHING)
+        replied[one.name] = known.replied if known else read(one, suite, Targets.REPLIES)
+        if known:
+            answers[one.name].found = known.found
+    with reply_generator(base) as generator:
+        tries = {one.name: extractions_of(one, generator, train, seed=seed, on_stage=on_stage) for one in candidates}
+        by_heart = known_by_heart(new, generator, train.dialogues, files, on_stage=on_stage)
+
+        def settled(asked: int) -> bool:
+            return is_settled(
+                answers[NEW].found[:asked],
+                [answers[one.name].found[:asked] for one in candidates[:-1]],
+                answers[NEW].empty(suite.contexts),
+                looks=suite.looks,
+                limits=limits,
+            )
+
+        asked = ask(
+            candidates,
+            suite,
+            generator,
+            answers,
+            sampling=sampling,
+            is_settled=settled,
+            seconds=seconds - (clock() - began),
+            clock=clock,
+            on_stage=on_stage,
+        )
+    for one in candidates[:-1]:
+        memory.keep(one, KnownScores(whole=whole[one.name], replied=replied[one.name], found=answers[one.name].found))
     text = TrainingText(train.dialogues)
-    results: dict[str, EvalResult] = {}
-    tries: dict[str, list[Extraction]] = {}
-    for name, folder in ((BASE, None), (CURRENT, current), (NEW, adapter)):
-        if name == CURRENT and folder is None:
-            continue
-        candidate = load_candidate(base, folder, name=name)
-        results[name] = run_suite(candidate, suite, text=text, sampling=sampling, on_stage=on_stage)
-        tries[name] = extractions_of(candidate, train, seed=seed, on_stage=on_stage)
-        if name == NEW:
-            by_heart = known_by_heart(candidate, train.dialogues, files, seed=seed, on_stage=on_stage)
+    results = {
+        one.name: result(suite, answers[one.name], asked, whole=whole[one.name], replied=replied[one.name], text=text)
+        for one in candidates
+    }
+    suite = replace(suite, contexts=suite.contexts[:asked])
     rivals = {"the base": results[BASE]}
     if CURRENT in results:
         rivals["the current adapter"] = results[CURRENT]
@@ -87,7 +149,28 @@ def compare(
         extractions=tuple(tries[NEW]),
         by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(
-            results[NEW], rivals, tries=tries[NEW], rival_tries=tries[BASE], memorized=by_heart, limits=limits
+            results[NEW],
+            rivals,
+            tries=tries[NEW],
+            rival_tries=tries[BASE],
+            memorized=by_heart,
+            limits=limits,
+            looks=looks,
         ),
         memorized=tuple(by_heart),
     )
+
+
+class _Remembered:
+    """What a store knows of the candidates that were judged before."""
+
+    def __init__(self, store: ScoreStore | None, candidates: Sequence[ModelCandidate], suite: EvalSuite) -> None:
+        self._store = store
+        base = base_sha256(candidates[0]) if store else ""
+        self._keys = {one.name: key_of(one, suite, base) for one in candidates} if store else {}
+        found = {name: store.find(key) for name, key in self._keys.items()} if store else {}
+        self.known = {name: scores for name, scores in found.items() if scores is not None}
+
+    def keep(self, candidate: ModelCandidate, scores: KnownScores) -> None:
+        if self._store is not None:
+            self._store.keep(self._keys[candidate.name], scores)

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, words_of
-from core.generator import Sampling
-from training.evaluation.generation import speak
-from training.finetune.dataset import Encoder
-from training.finetune.model import MaskedLossModel
+from core.generator import Adapter
+from training.evaluation.generation import ReplyGenerator, Request
 
 COPY_WORDS = 8
 """A reply of fewer words is nobody's property."""
@@ -114,7 +112,7 @@ class Extraction:
 
 
 def extract(
-    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], *, tries: int, seed: int
+    generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], *, tries: int, seed: int
 ) -> list[Extraction]:
     """Try `tries` long turns of Person2's, drawn at random: context and first half in, greedily continued."""
     found = [
@@ -129,14 +127,13 @@ def extract(
     for index, at in chosen:
         words = dialogues[index][at].text.split()
         halves.append((" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])))
-    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=60)
-    said = speak(
-        model,
-        encoder,
-        [dialogues[index][:at] for index, at in chosen],
-        begun=[first for first, _ in halves],
-        sampling=sampling,
-        seed=seed,
+    said = generator.continuations(
+        [
+            Request(before=dialogues[index][:at], adapter=adapter, begun=first)
+            for (index, at), (first, _) in zip(chosen, halves, strict=True)
+        ],
+        [tuple(words_of(second)) for _, second in halves],
+        max_new_tokens=60,
     )
     return [
         Extraction(dialogue=index, given=first, said=text, second=second)

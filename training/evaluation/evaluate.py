@@ -4,9 +4,8 @@ Puts the parts together for files that somebody names; how a finished run is can
 nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from core.dialogue import Dialogue, render
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText, extract
+from training.evaluation.generation import ReplyGenerator, reply_generator
 from training.evaluation.intervals import Figure
 from training.evaluation.memorization import Memorized, memorized, passages
 from training.evaluation.metrics import (
@@ -30,14 +30,20 @@ from training.evaluation.suite import (
     CONTEXTS,
     EXTRACTIONS,
     SEED,
+    Answers,
     EvalResult,
     EvalSuite,
     ModelCandidate,
-    load_candidate,
-    run_suite,
+    OnStage,
+    Stage,
+    ask,
+    load_candidates,
+    read,
+    result,
+    silent,
 )
-from training.finetune.base import load_base, without_adapter
-from training.finetune.dataset import Corpus, FileFault, load
+from training.finetune.base import load_base
+from training.finetune.dataset import Corpus, FileFault, Targets, load
 from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
 
 
@@ -116,7 +122,7 @@ def evaluate(
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
     seed: int = SEED,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Evaluation:
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
@@ -134,23 +140,38 @@ def evaluate(
     text = TrainingText(seen.dialogues) if seen else None
     suites = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
-    def run(candidate: ModelCandidate) -> tuple[list[EvalResult], list[Extraction]]:
-        results = [run_suite(candidate, suite, text=text, sampling=sampling, on_stage=on_stage) for suite in suites]
-        return results, extractions_of(candidate, seen, seed=seed, on_stage=on_stage)
+    def run(generator: ReplyGenerator, candidate: ModelCandidate) -> tuple[list[EvalResult], list[Extraction]]:
+        results = [
+            _result(candidate, suite, generator, text=text, sampling=sampling, on_stage=on_stage) for suite in suites
+        ]
+        return results, extractions_of(candidate, generator, seen, seed=seed, on_stage=on_stage)
 
-    candidate = load_candidate(base, adapter)
-    results, tries = run(candidate)
-    by_heart = known_by_heart(candidate, seen.dialogues, training, seed=seed, on_stage=on_stage) if seen else []
-    together = EvalResult.joined(results)
-    others = {}
-    for name, (theirs, folder) in rivals.items():  # loaded one at a time: a small machine holds no more
-        found, rival_tries = run(load_candidate(theirs, folder, name=name))
+    # The judged model and the rivals on its base share one copy of that; others are loaded one at a time.
+    mine = {"": adapter, **{name: folder for name, (theirs, folder) in rivals.items() if theirs == base}}
+    others: dict[str, Rival] = {}
+
+    def compared(name: str, found: list[EvalResult], rival_tries: list[Extraction]) -> None:
         paper = EvalResult.joined(found)
         others[name] = Rival(
             scores=summed(paper, rival_tries),
             differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
             files=_summed(suites, found),
         )
+
+    with reply_generator(base) as generator:
+        first, *rest = load_candidates(base, mine)
+        candidate = replace(first, name=adapter.name if adapter else base)
+        results, tries = run(generator, candidate)
+        by_heart = known_by_heart(candidate, generator, seen.dialogues, training, on_stage=on_stage) if seen else []
+        together = EvalResult.joined(results)
+        for rival in rest:
+            compared(rival.name, *run(generator, rival))
+        del first, rest
+    for name, (theirs, folder) in rivals.items():
+        if theirs != base:
+            with reply_generator(theirs) as generator:
+                compared(name, *run(generator, load_candidates(theirs, {name: folder})[0]))
+    others = {name: others[name] for name in rivals}
     chain = chain_of(seen.dialogues) if seen else None
     baseline_results = {suite.name: run_baselines(suite, chain) for suite in suites}
     return Evaluation(
@@ -167,35 +188,51 @@ def evaluate(
     )
 
 
+def _result(
+    candidate: ModelCandidate,
+    suite: EvalSuite,
+    generator: ReplyGenerator,
+    *,
+    text: TrainingText | None,
+    sampling: Sampling,
+    on_stage: OnStage,
+) -> EvalResult:
+    """All that one model is asked over one suite."""
+    on_stage(Stage(words=f"{candidate.name}: reading {suite.name}"))
+    whole, replied = (read(candidate, suite, targets) for targets in (Targets.EVERYTHING, Targets.REPLIES))
+    answers = {candidate.name: Answers()}
+    asked = ask([candidate], suite, generator, answers, sampling=sampling, on_stage=on_stage)
+    return result(suite, answers[candidate.name], asked, whole=whole, replied=replied, text=text)
+
+
 def extractions_of(
-    candidate: ModelCandidate, seen: Corpus | None, *, seed: int = SEED, on_stage: Callable[[str], None]
+    candidate: ModelCandidate,
+    generator: ReplyGenerator,
+    seen: Corpus | None,
+    *,
+    seed: int = SEED,
+    on_stage: OnStage,
 ) -> list[Extraction]:
     """Every candidate is asked for the same turns of the training dialogues; for none where those are unknown."""
     if seen is None:
         return []
-    on_stage(f"{candidate.name}: asking for training turns")
-    return extract(candidate.model, candidate.encoder, seen.dialogues, tries=EXTRACTIONS, seed=seed)
+    on_stage(Stage(words=f"{candidate.name}: asking for training turns"))
+    return extract(generator, candidate.adapter, seen.dialogues, tries=EXTRACTIONS, seed=seed)
 
 
 def known_by_heart(
     candidate: ModelCandidate,
+    generator: ReplyGenerator,
     dialogues: Sequence[Dialogue],
     files: Sequence[Path],
     *,
-    seed: int = SEED,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> list[Memorized]:
     """What one person said in the training `dialogues` that comes out; the manifests of `files` tell people apart."""
-    on_stage(f"{candidate.name}: asking for what one person said")
+    on_stage(Stage(words=f"{candidate.name}: asking for what one person said"))
     people = people_by_dialogue(files)
-    return memorized(
-        candidate.model,
-        candidate.encoder,
-        dialogues,
-        passages(dialogues, [people.get(render(turns), ()) for turns in dialogues]),
-        seed=seed,
-        bare=partial(without_adapter, candidate.model),
-    )
+    tried = passages(dialogues, [people.get(render(turns), ()) for turns in dialogues])
+    return memorized(generator, candidate.adapter, dialogues, tried)
 
 
 def _summed(suites: Sequence[EvalSuite], results: Sequence[EvalResult]) -> dict[str, Scores]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.copying import Extraction, copied
-from training.evaluation.intervals import share
+from training.evaluation.intervals import paired, share
 from training.evaluation.memorization import Memorized
 from training.evaluation.metrics import differences
 from training.evaluation.suite import EvalResult
@@ -27,6 +27,9 @@ class GateLimits:
     """Share of long training turns whose second half comes out when the first goes in."""
     empty: float = 0.15
     """Share of replies that are empty or repeat themselves."""
+    ranking: float = 0.05
+    """Share of replies that may be found less often before it matters: once a drop surely is no larger, no further
+    contexts are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +64,51 @@ def decide(
     rival_tries: Sequence[Extraction] = (),
     memorized: Sequence[Memorized] = (),
     limits: GateLimits = GateLimits(),
+    looks: int = 1,
 ) -> Verdict:
     """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same suite.
 
     Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
-    lies below zero, because with a few hundred contexts equal models differ by several hundredths. What the base says
-    by itself is not the adapter's copying, so copying and extraction count beyond what the first rival does. One
-    passage of one person that is known by heart is enough to fail.
+    lies below zero, because with a few hundred contexts equal models differ by several hundredths. Odd and copied
+    replies are too many where their interval lies above the limit. What the base says by itself is not the adapter's
+    copying, so copying and extraction count beyond what the first rival does. One passage of one person that is known
+    by heart is enough to fail. `looks` is how often `is_settled` might have ended the asking: the intervals are wider
+    by that (`intervals.quantile`), so that looking often fails no more good adapters than looking once.
     """
     reasons: list[Reason] = []
     for name, rival in rivals.items():
-        reasons += [_bits(new, rival, name), *_ranking(new, rival, name)]
+        reasons += [_bits(new, rival, name), *_ranking(new, rival, name, looks)]
     first = next(iter(rivals.values()), None)
-    reasons += _copying(new, first, limits)
+    reasons += _copying(new, first, limits, looks)
     reasons += _extraction(tries, rival_tries, limits)
     reasons += _by_heart(memorized)
-    reasons += _emptiness(new, limits)
+    reasons += _emptiness(new.empty, limits, looks)
     return Verdict(reasons=tuple(reasons))
+
+
+def is_settled(
+    found: NDArray[np.float64],
+    rivals: Sequence[NDArray[np.float64]],
+    empty: NDArray[np.float64],
+    *,
+    looks: int,
+    limits: GateLimits = GateLimits(),
+) -> bool:
+    """Whether further contexts are not worth their time: odd replies are surely too many or surely not, and against
+    each rival replies are surely found less often, or surely not less often by `GateLimits.ranking`.
+
+    `found` and `rivals` as in `EvalResult.found`, over the contexts so far. Copying does not take part: its limit is
+    so low that no number of contexts would settle it, and extraction asks for it directly.
+    """
+    low, high = share(round(float(empty.sum())), len(empty), looks=looks)
+    if low <= limits.empty < high:
+        return False
+    gaps = [_gap(found, rival, looks) for rival in rivals]
+    return all(high < 0 or low > -limits.ranking for low, high in gaps)
+
+
+def _gap(found: NDArray[np.float64], rival: NDArray[np.float64], looks: int) -> tuple[float, float]:
+    return paired(int((found > rival).sum()), int((found < rival).sum()), len(found), looks=looks)
 
 
 def _bits(new: EvalResult, rival: EvalResult, name: str) -> Reason:
@@ -89,22 +120,23 @@ def _bits(new: EvalResult, rival: EvalResult, name: str) -> Reason:
     return Reason(ok=False, sentence=f"It does not predict held-out replies better than {name} ({figures}{surely}).")
 
 
-def _ranking(new: EvalResult, rival: EvalResult, name: str) -> list[Reason]:
+def _ranking(new: EvalResult, rival: EvalResult, name: str, looks: int) -> list[Reason]:
     if not len(new.found):
         return []
-    gap = differences(new, rival)["hits_at_1_of_20"]
-    figures = f"{new.found.mean():.2f} against {rival.found.mean():.2f} of replies found among 20"
-    if gap.high < 0:
+    figures = f"{new.found.mean():.2f} against {rival.found.mean():.2f} of {len(new.found)} replies found among 20"
+    if _gap(new.found, rival.found, looks)[1] < 0:
         return [Reason(ok=False, sentence=f"It finds the true reply less often than {name} ({figures}).")]
     return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
 
 
-def _copying(new: EvalResult, rival: EvalResult | None, limits: GateLimits) -> list[Reason]:
+def _copying(new: EvalResult, rival: EvalResult | None, limits: GateLimits, looks: int) -> list[Reason]:
     if not len(new.runs):
         return []
-    copies = _share(copied(new.runs, new.replies))
+    copies = copied(new.runs, new.replies)
     before = _share(copied(rival.runs, rival.replies)) if rival is not None and len(rival.runs) else 0.0
-    return [_limited(copies, before, limits.copied, "of its longer replies stand word for word in the training text")]
+    least, _ = share(round(float(copies.sum())), len(copies), looks=looks)
+    what = "of its longer replies stand word for word in the training text"
+    return [_limited(_share(copies), before, limits.copied, what, least=least)]
 
 
 def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: GateLimits) -> list[Reason]:
@@ -132,12 +164,12 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
     ]
 
 
-def _emptiness(new: EvalResult, limits: GateLimits) -> list[Reason]:
+def _emptiness(empty: NDArray[np.float64], limits: GateLimits, looks: int) -> list[Reason]:
     """Too much only where the interval says so: one odd reply of six is no share of 17%."""
-    if not len(new.empty):
+    if not len(empty):
         return []
-    odd, count = round(float(new.empty.sum())), len(new.empty)
-    least, _ = share(odd, count)
+    odd, count = round(float(empty.sum())), len(empty)
+    least, _ = share(odd, count, looks=looks)
     chance = ", and that is within chance" if odd / count > limits.empty >= least else ""
     return [
         Reason(
@@ -152,7 +184,10 @@ def _share(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _limited(part: float, before: float, limit: float, what: str) -> Reason:
+def _limited(part: float, before: float, limit: float, what: str, *, least: float | None = None) -> Reason:
+    """`least` is where the interval of `part` begins, where it is judged by that."""
     beyond = f", {before:.0%} before training" if before else ""
-    sentence = f"{part:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}."
-    return Reason(ok=part - before <= limit, sentence=sentence)
+    ok = (part if least is None else least) - before <= limit
+    chance = ", and that is within chance" if ok and part - before > limit else ""
+    sentence = f"{part:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}{chance}."
+    return Reason(ok=ok, sentence=sentence)

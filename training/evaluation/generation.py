@@ -1,89 +1,145 @@
 """What a model says in given contexts, with fixed seeds, and how varied, empty or repetitive it is.
 
-Speaks through transformers, as the reference generator does. Knows nothing of adapters or files.
+Speaks through the generator that the bots use (the engine on a processor, transformers on a GPU), many replies at once
+and the base and adapters beside each other. Knows nothing of files of dialogues.
 """
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import pairwise
 
-import torch
-from transformers import GenerationConfig
+from core.dialogue import Dialogue, fit, one_line, prompt, words_of
+from core.generator import Adapter, Completion, Generator, Sampling
+from training.finetune.base import device
 
-from core.dialogue import Dialogue, fit, one_line, words_of
-from core.generator import Sampling
-from training.finetune.dataset import Encoder
-from training.finetune.model import MaskedLossModel
-
-BATCH = 25
-"""Replies made at a time."""
+IN_FLIGHT = 64
+"""Requests that are handed to the generator at once: two of its batches, so that none waits for Python."""
+FIRST_LOOK = 8
+"""Tokens after which a continuation that is to be word for word is looked at: most differ by then."""
+SEEDS = 1_000_003
+"""Between the seeds of two runs, so that no reply of one shares its seed with a reply of the other."""
 REPEATS = 3
 """So many times the same three words, or the same word in a row, is stuttering."""
 _LETTERS = re.compile(r"\w")
 
 
-@torch.inference_mode()
-def speak(
-    model: MaskedLossModel,
-    encoder: Encoder,
-    contexts: Sequence[Dialogue],
-    *,
-    sampling: Sampling,
-    seed: int,
-    begun: Sequence[str] | None = None,
-) -> list[str]:
-    """Person2's next line in each context, possibly empty. Same seed and contexts: same lines.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One line of Person2's to make."""
 
-    With `begun`, how each line begins; what comes back is what follows.
+    before: Dialogue
+    adapter: Adapter | None = None
+    begun: str = ""
+    """How the line begins; what comes back is what follows."""
+    number: int = 0
+    """Which of the suite's contexts it answers: the same number, the same draw."""
+
+
+class ReplyGenerator:
+    """A base and the adapters on it, as they reply.
+
+    A base with a chat template is prompted without it, as it learns.
     """
-    begins = [encoder.reply(text) for text in begun] if begun else [[] for _ in contexts]
-    new = min(sampling.max_new_tokens, model.context_length // 2)
-    room = model.context_length - new
-    greedy = sampling.temperature == 0
-    settings = GenerationConfig(
-        use_cache=True,
-        do_sample=not greedy,
-        temperature=None if greedy else sampling.temperature,
-        top_p=None if greedy else sampling.top_p,
-        top_k=None if greedy else sampling.top_k,
-        repetition_penalty=sampling.repetition_penalty,
-        max_new_tokens=new,
-        eos_token_id=sorted({*encoder.newlines, *encoder.ends}),
-        pad_token_id=encoder.end,
-        bos_token_id=encoder.end,
-    )
-    prompts = []
-    for before, begin in zip(contexts, begins, strict=True):
-        kept = fit(before, budget=max(8, room - len(begin)), count=lambda text: len(encoder.text(text)))
-        prompts.append((encoder.prompt(kept) + begin)[-room:])
-    replies = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        for at in range(0, len(order), BATCH):
-            batch = order[at : at + BATCH]
-            width = max(len(prompts[index]) for index in batch)
-            ids = torch.full((len(batch), width), encoder.end)
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                start = width - len(prompts[index])
-                ids[row, start:] = torch.tensor(prompts[index])
-                mask[row, start:] = 1
-            torch.manual_seed(seed + at)
-            found = model.generate(  # type: ignore[misc]  # its mixin is typed for another self
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                generation_config=settings,
-            )
-            for row, index in enumerate(batch):
-                replies[index] = _first_line(encoder.words(found[row, width:].tolist()))
-    return replies
+
+    def __init__(self, load: Callable[[], Generator]) -> None:
+        """`load` is called for the first reply."""
+        self._load = load
+
+    @cached_property
+    def _generator(self) -> Generator:
+        return self._load()
+
+    def close(self) -> None:
+        """Give its memory back."""
+        if "_generator" in self.__dict__:
+            asyncio.run(self._generator.close())
+
+    def replies(self, requests: Sequence[Request], *, sampling: Sampling, seed: int) -> list[str]:
+        """Person2's next line for each request, possibly empty. Same seed and request: same line, in any company."""
+        drawn = [replace(sampling, seed=seed * SEEDS + one.number, best_of=1, stop="\n") for one in requests]
+        found = asyncio.run(self._generate(requests, drawn))
+        return [_first_line(one.text) for one in found]
+
+    def continuations(
+        self, requests: Sequence[Request], wanted: Sequence[tuple[str, ...]], *, max_new_tokens: int
+    ) -> list[str]:
+        """The likeliest continuation of each begun line, given up where it cannot begin with the `wanted` words any
+        more; it is whole where it does."""
+        greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=min(FIRST_LOOK, max_new_tokens))
+        found = asyncio.run(self._generate(requests, [greedy] * len(requests)))
+        said = [one.text for one in found]
+        open_ = [
+            number
+            for number, one in enumerate(found)
+            if one.finish == "length" and _may_begin_with(words_of(one.text), wanted[number])
+        ]
+        if open_ and max_new_tokens > FIRST_LOOK:
+            longer = replace(greedy, max_new_tokens=max_new_tokens)
+            rest = asyncio.run(self._generate([requests[number] for number in open_], [longer] * len(open_)))
+            for number, one in zip(open_, rest, strict=True):
+                said[number] = one.text
+        return [_first_line(text) for text in said]
+
+    async def _generate(self, requests: Sequence[Request], drawn: Sequence[Sampling]) -> list[Completion]:
+        places = asyncio.Semaphore(IN_FLIGHT)
+        half = self._generator.context_length // 2
+
+        async def one(request: Request, sampling: Sampling) -> Completion:
+            sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, half))
+            async with places:
+                return await self._generator.generate(
+                    self._prompt(request, sampling), sampling=sampling, adapter=request.adapter
+                )
+
+        # Prompts of like length one after another, so that a batch reads about as long for each.
+        order = sorted(range(len(requests)), key=lambda at: sum(len(turn.text) for turn in requests[at].before))
+        found = await asyncio.gather(*(one(requests[at], drawn[at]) for at in order))
+        return [completion for _, completion in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+    def _prompt(self, request: Request, sampling: Sampling) -> str:
+        begun = f" {request.begun}" if request.begun else ""
+        room = self._generator.context_length - sampling.max_new_tokens
+        taken = self._generator.count_tokens(begun) if begun else 0
+        kept = fit(request.before, budget=max(8, room - taken), count=self._generator.count_tokens)
+        return f"{prompt(kept)}{begun}"
+
+
+@contextmanager
+def reply_generator(base: str) -> Iterator[ReplyGenerator]:
+    """For a base, a folder or a hub name; its memory is free again behind the block. Raises ModelError once it is
+    asked."""
+    generator = ReplyGenerator(partial(_load, base))
+    try:
+        yield generator
+    finally:
+        generator.close()
+
+
+def _load(base: str) -> Generator:
+    if device().type == "cuda":
+        from core.generator import transformers
+
+        return transformers.load(base, queue_limit=IN_FLIGHT, templated=False)
+    from core.generator import engine
+
+    return engine.load(base, queue_limit=IN_FLIGHT, templated=False)
+
+
+def _may_begin_with(words: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether more tokens could still make it so; the last word may be unfinished."""
+    known = words[:-1][: len(wanted)]
+    return list(known) == list(wanted[: len(known)])
 
 
 def _first_line(text: str) -> str:
     return one_line(text.split("\n", 1)[0])
 
 
-def distinct_2(replies: Sequence[str]) -> float:
+def distinct_2(replies: Iterable[str]) -> float:
     """Different word pairs over all word pairs of all replies (Li et al. 2016, arXiv:1510.03055). It falls as replies
     are added, so only equal numbers of replies compare."""
     pairs = [pair for reply in replies for pair in pairwise(words_of(reply))]

@@ -7,6 +7,7 @@ hang together. Knows numbers only.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -46,16 +47,32 @@ def ratio(top: NDArray[np.float64], bottom: NDArray[Any], *, scale: float = 1.0,
     return bootstrap(lambda at: float(scale * top[at].sum() / max(1e-12, bottom[at].sum())), len(top), seed=seed)
 
 
-def share(count: int, total: int) -> tuple[float, float]:
+def share(count: int, total: int, *, looks: int = 1) -> tuple[float, float]:
     """The interval of a share, 19 times out of 20 (Wilson 1927, doi:10.1080/01621459.1927.10502953): of use for a few
-    things too, where a bootstrap of equal answers has no width."""
+    things too, where a bootstrap of equal answers has no width. `looks` as in `quantile`."""
     if not total:
         return 0.0, 1.0
-    z = 1.96
+    z = quantile(looks)
     found = count / total
     middle = (found + z * z / (2 * total)) / (1 + z * z / total)
     reach = z / (1 + z * z / total) * math.sqrt(found * (1 - found) / total + z * z / (4 * total * total))
     return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def paired(wins: int, losses: int, total: int, *, looks: int = 1) -> tuple[float, float]:
+    """The interval of how much more often one succeeds than another at the same `total` things, of which one alone did
+    `wins` and the other alone `losses` (Agresti and Min 2005, doi:10.1002/sim.1781): it has a width where both always
+    agreed, too. `looks` as in `quantile`."""
+    total += 2
+    gap = (wins - losses) / total
+    reach = quantile(looks) * math.sqrt(wins + losses + 1 - total * gap * gap) / total
+    return max(-1.0, gap - reach), min(1.0, gap + reach)
+
+
+def quantile(looks: int) -> float:
+    """Standard deviations within which a figure lies 19 times out of 20 at all of so many looks at growing data, each
+    of which may be the last: each gets its part of the error (Bonferroni)."""
+    return NormalDist().inv_cdf(1 - (1 - SHARE) / 2 / looks)
 
 
 def mean(values: NDArray[np.float64], *, seed: int = 0) -> Figure:

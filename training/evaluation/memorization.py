@@ -8,8 +8,7 @@ for word in several places and the bare base does not say it there. Knows people
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, words_of, words_with_places
 from core.errors import DialogueError, reason
-from core.generator import Sampling
+from core.generator import Adapter
 from training.evaluation.copying import runs_of
-from training.evaluation.generation import speak
-from training.finetune.dataset import Encoder
-from training.finetune.model import MaskedLossModel
+from training.evaluation.generation import ReplyGenerator, Request
 
 SHORTEST = 5
 """Words of a passage: half of a shorter one is guessed."""
@@ -78,30 +75,24 @@ def passages(dialogues: Sequence[Dialogue], owners: Owners) -> list[Passage]:
 
 
 def memorized(
-    model: MaskedLossModel,
-    encoder: Encoder,
-    dialogues: Sequence[Dialogue],
-    found: Sequence[Passage],
-    *,
-    seed: int,
-    bare: Callable[[], AbstractContextManager[MaskedLossModel]],
+    generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], found: Sequence[Passage]
 ) -> list[Memorized]:
     """The passages that come out in several places, those that come out most first.
 
-    Inside `bare()` the base speaks without the adapter; it is asked only for what the model said.
+    The last place is asked about only where another gave the passage away: without that it cannot come out in several.
+    The base is asked only for what the adapter said.
     """
-    tries = [_Try(passage, *place) for passage in found for place in _asked_at(passage, dialogues)]
-    came = _come_out(model, encoder, dialogues, tries, seed=seed)
-    again = [one for one, out in zip(tries, came, strict=True) if out]
-    with bare() as base:
-        told = _come_out(base, encoder, dialogues, again, seed=seed) if again else []
-    own = {id(one) for one, base_too in zip(again, told, strict=True) if not base_too}
-    asked, out = Counter[int](), Counter[int]()
-    for one in tries:
-        asked[id(one.passage)] += 1
-        out[id(one.passage)] += id(one) in own
+    tries = {id(passage): [_Try(passage, *place) for place in _asked_at(passage, dialogues)] for passage in found}
+    came = _come_out(generator, adapter, dialogues, [one for asked in tries.values() for one in asked[: 1 - SEVERAL]])
+    known = {id(one.passage) for one in came}
+    last = [one for passage, asked in tries.items() if passage in known for one in asked[1 - SEVERAL :]]
+    came += _come_out(generator, adapter, dialogues, last)
+    if adapter is not None:
+        base_too = {id(one) for one in _come_out(generator, None, dialogues, came)}
+        came = [one for one in came if id(one) not in base_too]
+    out = Counter(id(one.passage) for one in came)
     kept = [
-        Memorized(passage=passage, asked=asked[id(passage)], out=out[id(passage)])
+        Memorized(passage=passage, asked=len(tries[id(passage)]), out=out[id(passage)])
         for passage in found
         if out[id(passage)] >= SEVERAL
     ]
@@ -166,20 +157,19 @@ def _asked_at(passage: Passage, dialogues: Sequence[Dialogue]) -> Iterator[tuple
 
 
 def _come_out(
-    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], tries: Sequence[_Try], *, seed: int
-) -> list[bool]:
-    """Whether the greedy continuation of each begins with the rest of its passage."""
+    generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], tries: Sequence[_Try]
+) -> list[_Try]:
+    """Those whose likeliest continuation begins with the rest of the passage."""
     rests = [one.passage.words[len(one.passage.words) // 2 :] for one in tries]
     longest = max((len(rest) for rest in rests), default=0)
-    said = speak(
-        model,
-        encoder,
-        [dialogues[one.before[0]][: one.before[1]] for one in tries],
-        begun=[one.given for one in tries],
-        sampling=Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=min(60, 4 * longest + 2)),
-        seed=seed,
+    said = generator.continuations(
+        [Request(before=dialogues[one.before[0]][: one.before[1]], adapter=adapter, begun=one.given) for one in tries],
+        rests,
+        max_new_tokens=min(60, 4 * longest + 2),
     )
-    return [tuple(words_of(text)[: len(rest)]) == rest for text, rest in zip(said, rests, strict=True)]
+    return [
+        one for one, text, rest in zip(tries, said, rests, strict=True) if tuple(words_of(text)[: len(rest)]) == rest
+    ]
 
 
 class _Words:

@@ -28,13 +28,22 @@ def hits(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.array([(one[0] == one.max()) / max(1, int((one == one.max()).sum())) for one in scores], dtype=np.float64)
 
 
-def rank(model: MaskedLossModel, encoder: Encoder, contexts: Sequence[Context]) -> list[NDArray[np.float64]]:
-    """Mutual information of each context's replies in nats, the true one first, (choices,) each."""
+def rank(
+    model: MaskedLossModel,
+    encoder: Encoder,
+    contexts: Sequence[Context],
+    *,
+    bare: dict[tuple[int, ...], float] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Mutual information of each context's replies in nats, the true one first, (choices,) each.
+
+    `bare` keeps what replies are worth without a context, for the next contexts of the same model.
+    """
     longest = model.context_length
     replies = [[encoder.reply(f"{text}\n")[: longest // 2] for text in (one.reply, *one.others)] for one in contexts]
-    known = {tuple(ids): ids for group in replies for ids in group}
-    bare_prompt = encoder.prompt(())
-    bare = dict(zip(known, _bare(model, bare_prompt, list(known.values())), strict=True))
+    bare = {} if bare is None else bare
+    new = {tuple(ids): ids for group in replies for ids in group if tuple(ids) not in bare}
+    bare.update(zip(new, _bare(model, encoder.prompt(()), list(new.values())), strict=True))
     groups = [
         (encoder.prompt(_fitting(encoder, one.before, longest - max(map(len, group)) - len(encoder.start))), group)
         for one, group in zip(contexts, replies, strict=True)

@@ -1,21 +1,25 @@
 """What a model is asked over held-out talk, and its answers before they are summed up.
 
-Knows how a model is loaded to be candidate and what it is asked; how each answer is scored stands in its own file. The
-same suite for every model, so that their answers can be compared one by one.
+Knows how models are loaded to be compared and what they are asked; how each answer is scored stands in its own file.
+The same suite for every model, so that their answers can be compared one by one.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from core.dialogue import Dialogue
-from core.generator import Sampling
+from core.generator import Adapter, Sampling
 from training.evaluation.contexts import Context, sample_contexts
 from training.evaluation.copying import TrainingText
-from training.evaluation.generation import is_empty, speak
+from training.evaluation.generation import ReplyGenerator, Request, is_empty
 from training.evaluation.likelihood import Likelihood, likelihood
 from training.evaluation.ranking import hits, rank
 from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
@@ -27,26 +31,81 @@ CONTEXTS = 200
 EXTRACTIONS = 100
 """Training turns tried."""
 SEED = 2
+LOOKS = (25, 50, 100)
+"""Contexts after which it is looked whether more are needed."""
+AT_ONCE = 25
+"""Contexts asked at a time: a full batch of the generator, one for each candidate."""
+FIRST = 5
+"""Contexts that are asked before anybody knows how long one takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What an evaluation is at, for who waits."""
+
+    words: str
+    done: float = 0.0
+    """Share of it, 0 to 1, as far as it can be told."""
+    seconds_left: float | None = None
+    """At most."""
+
+    def __str__(self) -> str:
+        if self.seconds_left is None:
+            return self.words
+        left = max(1, round(self.seconds_left))
+        return f"{self.words}, at most {f'{math.ceil(left / 60)} min' if left > 90 else f'{left} s'} left"
+
+
+OnStage = Callable[[Stage], None]
+
+
+def silent(stage: Stage) -> None:
+    """Nobody waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCandidate:
-    """A model that is candidate."""
+    """A base, bare or with one of the adapters on it."""
 
     name: str
     model: MaskedLossModel
     encoder: Encoder
+    adapter: Adapter | None = None
+    layer: str = ""
+    """What peft calls the adapter in the model, which others may share."""
+
+    @contextmanager
+    def active(self) -> Iterator[MaskedLossModel]:
+        """The model with this candidate's adapter, and no other, inside the block."""
+        layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+        for one in layers:
+            one.enable_adapters(self.adapter is not None)
+            if self.adapter is not None:
+                one.set_adapter(self.layer)
+        yield self.model
 
 
-def load_candidate(base: str, adapter: Path | None = None, *, name: str | None = None) -> ModelCandidate:
-    """Load a base, with an adapter or bare. Raises ModelError or AdapterError."""
+def load_candidates(base: str, adapters: Mapping[str, Path | None]) -> list[ModelCandidate]:
+    """A base once, and on it an adapter for each name, or none. Raises ModelError or AdapterError."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
-    if adapter is not None:
-        model = inner(add_adapter(model, adapter, trainable=False))
-    model.train(False)
-    move(model)
-    return ModelCandidate(name=name or (adapter.name if adapter else base), model=model, encoder=encoder)
+    shell = None
+    for number, folder in enumerate(adapters.values()):
+        if folder is not None:
+            shell = add_adapter(shell or model, folder, trainable=False, name=f"adapter{number}")
+    found = inner(shell) if shell is not None else model
+    found.train(False)
+    move(found)
+    return [
+        ModelCandidate(
+            name=name,
+            model=found,
+            encoder=encoder,
+            adapter=None if folder is None else Adapter(id=name, path=folder),
+            layer=f"adapter{number}",
+        )
+        for number, (name, folder) in enumerate(adapters.items())
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +121,11 @@ class EvalSuite:
     def over(cls, name: str, corpus: Corpus, *, contexts: int = CONTEXTS, seed: int = SEED) -> "EvalSuite":
         chosen = sample_contexts(corpus.dialogues, contexts, seed=seed)
         return cls(name=name, dialogues=corpus.dialogues, contexts=tuple(chosen), seed=seed)
+
+    @property
+    def looks(self) -> int:
+        """How often the asking may end: at each of LOOKS that lies before the last context, and there."""
+        return 1 + sum(look < len(self.contexts) for look in LOOKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,38 +157,115 @@ class EvalResult:
         )
 
 
-def run_suite(
-    candidate: ModelCandidate,
+@dataclass(slots=True, kw_only=True)
+class Answers:
+    """What a candidate answered to the contexts so far."""
+
+    found: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """As in `EvalResult`; may hold more than were asked, where they were known from an earlier evaluation."""
+    replies: list[str] = field(default_factory=list)
+    bare: dict[tuple[int, ...], float] = field(default_factory=dict)
+    """What replies are worth to it without a context (`ranking.rank`)."""
+
+    def empty(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
+        return np.array(
+            [is_empty(reply, context.before) for reply, context in zip(self.replies, contexts, strict=False)],
+            dtype=np.float64,
+        )
+
+
+def read(candidate: ModelCandidate, suite: EvalSuite, targets: Targets) -> Likelihood:
+    """How well the candidate predicts the suite's dialogues."""
+    with candidate.active() as model:
+        return likelihood(model, candidate.encoder, suite.dialogues, targets=targets)
+
+
+def ask(
+    candidates: Sequence[ModelCandidate],
     suite: EvalSuite,
+    generator: ReplyGenerator,
+    answers: Mapping[str, Answers],
     *,
-    text: TrainingText | None = None,
-    sampling: Sampling = Sampling(),
-    on_stage: Callable[[str], None] = lambda stage: None,
-) -> EvalResult:
-    """All that one model is asked over one suite."""
-    model, encoder = candidate.model, candidate.encoder
-    on_stage(f"{candidate.name}: reading {suite.name}")
-    whole = likelihood(model, encoder, suite.dialogues, targets=Targets.EVERYTHING)
-    replied = likelihood(model, encoder, suite.dialogues, targets=Targets.REPLIES)
-    found, replies = np.zeros(0), list[str]()
-    if suite.contexts:
-        on_stage(f"{candidate.name}: ranking replies of {suite.name}")
+    sampling: Sampling,
+    is_settled: Callable[[int], bool] = lambda asked: False,
+    seconds: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+    on_stage: OnStage = silent,
+) -> int:
+    """Let every candidate rank and answer the suite's contexts, a few at a time; gives how many were asked.
+
+    All of them, unless `is_settled` says after one of LOOKS that so many are enough, or `seconds` are over: how long a
+    context takes has nothing to do with who wins, so to stop then favours nobody. At least FIRST are asked. What is
+    found in `answers` already is not ranked again.
+    """
+    began, asked, total = clock(), 0, len(suite.contexts)
+    while asked < total:
+        spent = clock() - began
+        left = seconds - spent
+        each = spent / asked if asked else math.inf
+        if asked and left < each:
+            break
+        if asked:
+            at_once = min(AT_ONCE, max(1.0, left / max(each, 1e-9)))
+        else:
+            at_once = AT_ONCE if math.isinf(seconds) else FIRST
+        until = min(asked + int(at_once), next((look for look in LOOKS if look > asked), total), total)
+        at_most = min(left, each * (total - asked))
+        on_stage(
+            Stage(
+                words=f"ranking and answering {suite.name}, {asked} of at most {total}",
+                done=min(1.0, max(asked / total, spent / seconds)),
+                seconds_left=None if math.isinf(at_most) else at_most,
+            )
+        )
+        _ask(candidates, suite, generator, answers, sampling=sampling, start=asked, end=until)
+        asked = until
+        if asked in LOOKS and is_settled(asked):
+            break
+    return asked
+
+
+def _ask(
+    candidates: Sequence[ModelCandidate],
+    suite: EvalSuite,
+    generator: ReplyGenerator,
+    answers: Mapping[str, Answers],
+    *,
+    sampling: Sampling,
+    start: int,
+    end: int,
+) -> None:
+    contexts = suite.contexts[start:end]
+    for one in candidates:
+        mine = answers[one.name]
+        missing = suite.contexts[max(start, len(mine.found)) : end]
         # Products in bfloat16 where they are native: several times as quick, and a choice among twenty does not hang
         # on the last digits. Bits per byte, which do, are taken in float32.
-        with casting(model.device, wants_bf16("auto", model.device)):
-            found = hits(rank(model, encoder, suite.contexts))
-            on_stage(f"{candidate.name}: answering {suite.name}")
-            before = [context.before for context in suite.contexts]
-            replies = speak(model, encoder, before, sampling=sampling, seed=suite.seed)
+        if missing:
+            with one.active() as model, casting(model.device, wants_bf16("auto", model.device)):
+                scores = rank(model, one.encoder, missing, bare=mine.bare)
+            mine.found = np.concatenate([mine.found, hits(scores)])
+    requests = [
+        Request(before=context.before, adapter=one.adapter, number=number)
+        for one in candidates
+        for number, context in enumerate(contexts, start)
+    ]
+    said = generator.replies(requests, sampling=sampling, seed=suite.seed)
+    for place, one in enumerate(candidates):
+        answers[one.name].replies += said[place * len(contexts) : (place + 1) * len(contexts)]
+
+
+def result(
+    suite: EvalSuite, answers: Answers, asked: int, *, whole: Likelihood, replied: Likelihood, text: TrainingText | None
+) -> EvalResult:
+    """What a candidate answered to the first `asked` contexts."""
+    contexts, replies = suite.contexts[:asked], tuple(answers.replies[:asked])
     return EvalResult(
         whole=whole,
         replied=replied,
-        found=found,
-        replies=tuple(replies),
-        people=tuple(context.reply for context in suite.contexts),
-        empty=np.array(
-            [is_empty(reply, context.before) for reply, context in zip(replies, suite.contexts, strict=True)],
-            dtype=np.float64,
-        ),
+        found=answers.found[:asked],
+        replies=replies,
+        people=tuple(context.reply for context in contexts),
+        empty=answers.empty(contexts),
         runs=text.longest_runs(replies) if text else np.zeros(0, dtype=np.int64),
     )

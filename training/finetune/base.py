@@ -5,8 +5,7 @@ Knows what training changes of a base that `core.generator.transformers.loader` 
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +13,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from core.adapters.validation import fingerprint
@@ -54,13 +52,21 @@ def load_base(base: str, *, halve: bool = False) -> tuple[MaskedLossModel, PreTr
     return model, read.tokenizer
 
 
-def add_adapter(model: MaskedLossModel, adapter: Path, *, trainable: bool) -> PeftModel:
-    """The base with an adapter of peft's on it. Raises AdapterError when it is missing or made for another base."""
+def add_adapter(
+    model: MaskedLossModel | PeftModel, adapter: Path, *, trainable: bool, name: str = "default"
+) -> PeftModel:
+    """The base with an adapter of peft's on it, beside those that it has, under a `name` of letters and digits.
+
+    Raises AdapterError when it is missing or made for another base.
+    """
     if not (adapter / "adapter_config.json").is_file():
         raise AdapterError(f"There is no adapter in {adapter}; give a folder that contains adapter_config.json.")
     try:
         with quiet():
-            return PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable)
+                return model
+            return PeftModel.from_pretrained(model, str(adapter), adapter_name=name, is_trainable=trainable)
     except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
         raise AdapterError(
             f"The adapter in {adapter} does not fit this base; name the base that its card names with --base."
@@ -73,19 +79,6 @@ def inner(model: PreTrainedModel | PeftModel) -> MaskedLossModel:
     if not isinstance(found, MaskedLossModel):
         raise TypeError("this model was not loaded by training.finetune.base")
     return found
-
-
-@contextmanager
-def without_adapter(model: MaskedLossModel) -> Iterator[MaskedLossModel]:
-    """The same model with its LoRA layers switched off inside the block."""
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield model
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
 
 
 def base_fingerprint(model: MaskedLossModel) -> str:

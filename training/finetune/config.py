@@ -1,17 +1,22 @@
 """What can be turned in a training: every knob with its default and a line of meaning. Knows numbers only."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from core.adapters.validation import MAX_RANK
 from core.errors import TrainingError
+from core.generator.families import FAMILIES
 from training.finetune.base import Precision
 
 MAX_SEED = 2**32 - 1
 """NumPy's limit (numpy.random.seed)."""
 RATE, RATE_WIDTH = 4e-3, 256
 """The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
+
+ACTIVATIONS = 1_000_000_000
+"""Bytes that a step keeps for its backward pass: smaller parts of a step cost a processor no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,8 @@ class FinetuneConfig:
     """Tokens in a packed row, at most the base's context."""
     batch_tokens: int = 4_096
     """Tokens in an optimizer step, over all devices."""
-    device_tokens: int = 4_096
-    """Tokens on a device at one time; what a step needs beyond it is accumulated."""
+    device_tokens: int | None = None
+    """Tokens on a device at one time, what a step needs beyond it is accumulated; none: `tokens_at_once` chooses."""
     evaluations: int = 4
     """Looks at the held-out loss in an epoch."""
     patience: int = 4
@@ -58,7 +63,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("rank", "block", "batch_tokens", "device_tokens", "evaluations", "patience"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1; it is {getattr(self, name)}.")
         for name in ("alpha", "learning_rate", "epochs", "checkpoint_minutes"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -78,3 +83,17 @@ class FinetuneConfig:
         """The highest learning rate for a base `width` wide: the one set, else the measured one, less for a wider base
         in proportion (Yang et al. 2022, arXiv:2203.03466: Adam's best rate goes as 1 / width)."""
         return self.learning_rate if self.learning_rate is not None else RATE * RATE_WIDTH / width
+
+    def tokens_at_once(self, config: Mapping[str, Any]) -> int:
+        """Tokens on a device at one time: those set, else as many of a step as keep activations within ACTIVATIONS.
+
+        What a layer keeps of a token for the backward pass, counted and measured (SmolLM2: 26 kB): norms and attention
+        about 20 bytes a number of the width, the feed-forward network 8 bytes a number of its own.
+        """
+        if self.device_tokens is not None:
+            return self.device_tokens
+        family = FAMILIES[config["model_type"]]
+        width = int(family.read(config, "hidden_size"))
+        kept = 20 * width + 8 * int(family.read(config, "intermediate_size", 4 * width))
+        fitting = ACTIVATIONS // (int(family.read(config, "num_hidden_layers")) * kept)
+        return min(self.batch_tokens, max(self.block, fitting // self.block * self.block))

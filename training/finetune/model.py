@@ -25,6 +25,8 @@ from training.finetune.dataset import IGNORE, Batch
 
 HEAD_ROWS = 512
 """Targets whose logits exist at one time: 512 × 50,257 in fp32 are 103 MB."""
+HEAD_SIZES = 64
+"""Fewer are filled up to a multiple of it, since oneDNN keeps kernels for every number of rows that it meets."""
 
 
 class FrozenHeadLoss(torch.autograd.Function):
@@ -43,13 +45,15 @@ class FrozenHeadLoss(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         for at in range(0, len(hidden), HEAD_ROWS):
             here = slice(at, at + HEAD_ROWS)
-            logits = (hidden[here] @ matrix.T).float()
-            gold = targets[here, None]
+            rows = len(targets[here])
+            more = -rows % HEAD_SIZES
+            logits = (nn.functional.pad(hidden[here], (0, 0, 0, more)) @ matrix.T).float()
+            gold = nn.functional.pad(targets[here], (0, more))[:, None]
             normal = logits.logsumexp(-1, keepdim=True)
-            total += (normal - logits.gather(-1, gold)).sum()
+            total += (normal - logits.gather(-1, gold))[:rows].sum()
             logits.sub_(normal).exp_()
             logits.scatter_add_(-1, gold, logits.new_full(gold.shape, -1.0))
-            gradient[here] = logits.to(hidden.dtype) @ matrix
+            gradient[here] = (logits.to(hidden.dtype) @ matrix)[:rows]
         ctx.save_for_backward(gradient)
         return total
 

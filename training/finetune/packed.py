@@ -7,8 +7,9 @@ on a processor is several times slower). What is computed is the same up to bflo
 get no gradient. Used for packed rows under autocast alone; everywhere else the library's own forward runs.
 """
 
+from dataclasses import dataclass
 from types import MethodType
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,16 +21,36 @@ GROUP = 96
 """Tokens up to which neighbouring dialogues of a row share one product: many small products cost more than the few
 numbers between dialogues that are computed in vain."""
 
-Groups: TypeAlias = list[tuple[int, int, int, torch.Tensor]]
-"""Row, first token, token behind the last, and what is added to the scores of one head, (n, n): 0 or −∞."""
+SIZES = 32
+"""Groups are computed in sizes that are multiples of it, with a neighbour's tokens where they are shorter: for every
+size it meets, oneDNN compiles and keeps kernels of several hundred kilobytes. A batch's rows are filled up likewise."""
 
 
-def groups_of(position_ids: torch.Tensor, dtype: torch.dtype) -> Groups:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Dialogues side by side in a row that share their products."""
+
+    row: int
+    inside: slice
+    """Their tokens."""
+    window: slice
+    """Those and as many neighbouring ones as make the size a multiple of SIZES, where the row has them."""
+    hidden: torch.Tensor
+    """What is added to the scores of one head, (n, n) for n tokens in the window: 0 or −∞."""
+
+    @property
+    def place(self) -> slice:
+        """The group's tokens within its window."""
+        first = self.inside.start - self.window.start
+        return slice(first, first + self.inside.stop - self.inside.start)
+
+
+def groups_of(position_ids: torch.Tensor, dtype: torch.dtype) -> list[Group]:
     """Stretches of a batch's rows that attend among themselves; a dialogue begins wherever a position is 0.
 
     `position_ids`: (B, T) int64.
     """
-    groups: Groups = []
+    groups: list[Group] = []
     width = position_ids.shape[1]
     for row, positions in enumerate(position_ids):
         starts = [*torch.nonzero(positions == 0).flatten().tolist(), width]
@@ -38,12 +59,14 @@ def groups_of(position_ids: torch.Tensor, dtype: torch.dtype) -> Groups:
             last = at + 1
             while last < len(starts) - 1 and starts[last + 1] - starts[at] <= GROUP:
                 last += 1
-            here = slice(starts[at], starts[last])
-            owner = (positions[here] == 0).cumsum(0)
+            size = -(-(starts[last] - starts[at]) // SIZES) * SIZES
+            end = min(starts[at] + size, width)
+            window = slice(max(0, end - size), end)
+            owner = (positions[window] == 0).cumsum(0)
             place = torch.arange(len(owner), device=owner.device)
             seen = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
             hidden = torch.zeros(seen.shape, dtype=dtype, device=owner.device).masked_fill_(~seen, -torch.inf)
-            groups.append((row, here.start, here.stop, hidden))
+            groups.append(Group(row=row, inside=slice(starts[at], starts[last]), window=window, hidden=hidden))
             at = last
     return groups
 
@@ -53,20 +76,20 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: Groups, scale: float
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: list[Group], scale: float
     ) -> torch.Tensor:
         """`q` (B, H, T, D), `k` and `v` (B, K, T, D) → (B, T, H, D)."""
         heads, kept, depth = q.shape[1], k.shape[1], q.shape[3]
         share = heads // kept
         out = q.new_empty(q.shape[0], q.shape[2], heads, depth)
         weights: list[torch.Tensor] = []
-        for row, start, end, hidden in groups:
-            size = end - start
-            mine = q[row, :, start:end].reshape(kept, share * size, depth)
-            scores = torch.baddbmm(hidden.repeat(share, 1), mine, k[row, :, start:end].transpose(1, 2), alpha=scale)
+        for one in groups:
+            row, window = one.row, one.window
+            mine = q[row, :, window].reshape(kept, -1, depth)
+            scores = torch.baddbmm(one.hidden.repeat(share, 1), mine, k[row, :, window].transpose(1, 2), alpha=scale)
             weight = scores.softmax(-1)
-            found = torch.bmm(weight, v[row, :, start:end])
-            out[row, start:end] = found.view(heads, size, depth).transpose(0, 1)
+            found = torch.bmm(weight, v[row, :, window])
+            out[row, one.inside] = found.view(heads, -1, depth)[:, one.place].transpose(0, 1)
             weights.append(weight)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.groups, ctx.scale = groups, scale
@@ -76,18 +99,20 @@ class Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, *weights = ctx.saved_tensors
         kept, depth = k.shape[1], q.shape[3]
-        share = q.shape[1] // kept
         from_above = gradients[0].to(q.dtype)
         to_q, to_k, to_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (row, start, end, _), weight in zip(ctx.groups, weights, strict=True):
-            size = end - start
-            above = from_above[row, start:end].transpose(0, 1).reshape(kept, share * size, depth)
-            to_v[row, :, start:end] = torch.bmm(weight.transpose(1, 2), above)
-            to_weight = torch.bmm(above, v[row, :, start:end].transpose(1, 2))
+        for one, weight in zip(ctx.groups, weights, strict=True):
+            row, window, inside, place = one.row, one.window, one.inside, one.place
+            # Nothing comes from above for a neighbour's tokens here, so nothing goes to what they saw.
+            above = from_above.new_zeros(q.shape[1], window.stop - window.start, depth)
+            above[:, place] = from_above[row, inside].transpose(0, 1)
+            above = above.view(kept, -1, depth)
+            to_v[row, :, inside] = torch.bmm(weight.transpose(1, 2), above)[:, place]
+            to_weight = torch.bmm(above, v[row, :, window].transpose(1, 2))
             to_scores = torch._softmax_backward_data(to_weight, weight, -1, weight.dtype).mul_(ctx.scale)
-            to_q[row, :, start:end] = torch.bmm(to_scores, k[row, :, start:end]).view(-1, size, depth)
-            mine = q[row, :, start:end].reshape(kept, share * size, depth)
-            to_k[row, :, start:end] = torch.bmm(to_scores.transpose(1, 2), mine)
+            to_q[row, :, inside] = torch.bmm(to_scores, k[row, :, window]).view(q.shape[1], -1, depth)[:, place]
+            mine = q[row, :, window].reshape(kept, -1, depth)
+            to_k[row, :, inside] = torch.bmm(to_scores.transpose(1, 2), mine)[:, place]
         return to_q, to_k, to_v, None, None
 
 
@@ -162,11 +187,11 @@ class _Plan:
 
     def __init__(self) -> None:
         self._for: torch.Tensor | None = None
-        self._found: tuple[Groups, torch.Tensor, torch.Tensor] | None = None
+        self._found: tuple[list[Group], torch.Tensor, torch.Tensor] | None = None
 
     def of(
         self, position_ids: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, dtype: torch.dtype
-    ) -> tuple[Groups, torch.Tensor, torch.Tensor]:
+    ) -> tuple[list[Group], torch.Tensor, torch.Tensor]:
         if self._found is None or self._for is not position_ids:
             half = cos.shape[-1] // 2
             turns = [part[..., :half].unsqueeze(2).to(dtype) for part in (cos, sin)]

@@ -22,8 +22,10 @@ from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.gate import Reason, Verdict
+from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
@@ -40,6 +42,9 @@ MEMORIZED = "memorized.txt"
 """In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
 ROUNDS = 2
 """Times that `drop_memorized` begins again."""
+
+SHORTEST_JUDGING = 60.0
+"""Seconds that judging may take however short the learning was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,7 @@ def learn(
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Learned | None:
     """Train on `files`, judge on what was held out, and register the adapter, passed or not.
 
@@ -130,9 +135,9 @@ def learn(
             if progress is not None and on_progress is not None:
                 on_progress(progress)
 
-        def stage(words: str) -> None:
+        def stage(where: Stage) -> None:
             going_on()
-            on_stage(words)
+            on_stage(where)
 
         what["on_progress"] = going_on
         if resume and drop_memorized and (run / MEMORIZED).exists():
@@ -164,6 +169,8 @@ def learn(
                 current=current.path if current else None,
                 contexts=contexts,
                 sampling=sampling or Sampling(),
+                seconds=judging_seconds(outcome.seconds),
+                store=ScoreStore(run),
                 on_stage=stage,
             )
             if not comparison.memorized:
@@ -299,6 +306,11 @@ def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
         return
     with suppress(TrainingError), claimed(claim.run):  # what was written after the folder was deleted; another's stays
         discard(claim.run)
+
+
+def judging_seconds(learning: float) -> float:
+    """Most seconds that judging takes after so many of learning: half of them, and a minute at least."""
+    return max(SHORTEST_JUDGING, learning / 2)
 
 
 def nothing_learned(outcome: Outcome) -> str:

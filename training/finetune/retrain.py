@@ -17,6 +17,7 @@ from core.generator import Sampling
 from core.memory import Memory
 from training.data.import_job import import_talk
 from training.data.stats import ImportStats
+from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune.config import FinetuneConfig
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
@@ -52,7 +53,7 @@ def retrain(
     drop_memorized: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    on_stage: OnStage = silent,
 ) -> Retrained:
     """Learn from the log and promote what passes the gate.
 
@@ -66,7 +67,7 @@ def retrain(
         key = PeopleKey.at(home)
         willing = memory.consented()
         liked, _ = memory.judged()
-        on_stage("reading the log")
+        on_stage(Stage(words="reading the log"))
         stats = import_talk(
             [],
             out=folder / "log.txt",

@@ -68,6 +68,7 @@ def finetune(
         block=min(settings.block, model.context_length),
         learning_rate=settings.rate(model.config.hidden_size),
     )
+    settings = replace(settings, device_tokens=settings.tokens_at_once(model.config.to_dict()))
     learned = train.share(settings.data_share)
     rows = encode_rows(learned, Encoder(tokenizer, left_out=left_out.holds), block=settings.block, seed=settings.seed)
     if not rows.targets:

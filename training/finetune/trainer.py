@@ -5,7 +5,7 @@ Its own evaluation averages batches; ours sums nats over every held-out reply an
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,19 @@ from training.evaluation.likelihood import byte_counts, sum_by_dialogue
 from training.finetune import checkpoints
 from training.finetune.base import device, inner, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Corpus, Encoder, Rows, Targets, collate, encode_rows
+from training.finetune.dataset import (
+    IGNORE,
+    Batch,
+    Corpus,
+    Encoder,
+    Row,
+    Rows,
+    Targets,
+    collate,
+    encode_rows,
+)
 from training.finetune.outcome import Progress
+from training.finetune.packed import SIZES
 from training.finetune.tracking import LogTo
 
 CURVE_POINTS = 200
@@ -115,7 +126,7 @@ def make_trainer(
     on_progress: Callable[[Progress], None] | None,
 ) -> ReplyTrainer:
     bf16 = wants_bf16(settings.precision)
-    batch = max(1, min(settings.device_tokens, settings.batch_tokens) // settings.block)
+    batch = max(1, min(settings.device_tokens or settings.batch_tokens, settings.batch_tokens) // settings.block)
     held_rows = encode_rows(held.dialogues, encoder, block=settings.block, seed=0)
     arguments = TrainingArguments(
         output_dir=str(run),
@@ -157,7 +168,7 @@ def make_trainer(
         model=peft,
         args=arguments,
         train_dataset=rows,
-        data_collator=partial(collate, end=encoder.end),
+        data_collator=partial(_filled, end=encoder.end),
         held=HeldOutRows(
             rows=held_rows,
             dialogues=len(held.dialogues),
@@ -173,6 +184,16 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _filled(rows: Sequence[Row], *, end: int) -> Batch:
+    """Rows as a batch whose width is a multiple of SIZES, so that few shapes are met."""
+    batch = collate(rows, end=end)
+    more = -batch["input_ids"].shape[1] % SIZES
+    filling = {"input_ids": end, "labels": IGNORE}
+    wider = {name: torch.nn.functional.pad(batch[name], (0, more), value=value) for name, value in filling.items()}
+    places = torch.arange(more).expand(len(rows), more)
+    return {**wider, "position_ids": torch.cat([batch["position_ids"], places], dim=1)}
 
 
 class _Checkpoints(TrainerCallback):

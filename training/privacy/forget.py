@@ -10,8 +10,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from core import forgotten
 from core.adapters import AdapterRegistry, Card
 from core.errors import ExportError, Person2Error, StorageError, TrainingError, reason
 from core.memory import Memory, Removed
@@ -84,6 +86,9 @@ def forget(
 
     removed, dialogues, speaks = Removed(), 0, None
     learned: list[Card] = []
+    with step():
+        # Their names are not said any more: what recognises them must be kept before the names go.
+        forgotten.keep(memory, PeopleKey.at(home).of, platform, member, datetime.now(UTC))
     with step():
         removed = memory.forget(platform, member)
         if removed.left:

@@ -61,6 +61,7 @@ def load(
     prefill_chunk: int = PREFILL_CHUNK,
     kernels: str = "auto",
     kernels_cache: Path | None = None,
+    templated: bool = True,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
@@ -71,7 +72,8 @@ def load(
     for torch as a whole. `cache_mb` bounds the keys and values of all conversations together (an eighth of memory or
     CACHE_TOKENS unless given, whichever is less), and `idle_seconds` how long they are kept for one that says nothing.
     `kernels` names those for int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's;
-    `kernels_cache` is where they are kept if they have to be compiled, the user's cache folder unless given.
+    `kernels_cache` is where they are kept if they have to be compiled, the user's cache folder unless given. Without
+    `templated` a base with a chat template is prompted as one that has none.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -114,7 +116,7 @@ def load(
         device=f"cpu {precision}, {model.kernels} kernels, {torch.get_num_threads()} threads",
         fingerprint=folder_fingerprint(folder),
         biases=biases,
-        template=read_chat_template(folder, tokenizer.library),
+        template=read_chat_template(folder, tokenizer.library) if templated else None,
         weights=weights,
         limits=EngineLimits(
             max_batch=max_batch,

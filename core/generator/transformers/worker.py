@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,19 @@ def load(
     max_batch: int = MAX_BATCH,
     queue_limit: int = QUEUE_LIMIT,
     max_adapters: int = MAX_ADAPTERS,
+    templated: bool = True,
     fresh_seed: Callable[[], int] = lambda: secrets.randbits(48),
     clock: Callable[[], float] = time.monotonic,
 ) -> "TransformersGenerator":
     """A generator ready to use. Blocks while it reads the model. Raises ModelError.
 
     `base` is a folder or a hub name, the network is touched only for a name that is not in the local cache.
-    `fresh_seed` seeds requests that bring no seed; `clock` counts seconds.
+    Without `templated` a base with a chat template is prompted as one that has none. `fresh_seed` seeds requests that
+    bring no seed; `clock` counts seconds.
     """
+    loaded = load_base(base, device=device)
     return TransformersGenerator(
-        load_base(base, device=device),
+        loaded if templated else replace(loaded, template=None),
         max_batch=max_batch,
         queue_limit=queue_limit,
         max_adapters=max_adapters,

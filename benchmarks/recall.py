@@ -1,0 +1,179 @@
+"""Are replies predicted better when what the asker said long ago, and what was answered, stands in front?
+
+Channel archives with long histories: a DiscordChatExporter folder (who answers whom by its reply links), or a folder of
+annotated IRC logs, one a day (`*.ascii.txt` beside `*.annotation.txt`, jkkummerfeld/irc-disentanglement). For each
+answer whose asker's words recall something (`core.recall`), bits per byte of the answer with its window alone, with the
+recalled exchanges in front, and with as many others of the same asker drawn at random: what any old talk of theirs
+does. Also how long a member's messages take to be read and searched.
+"""
+
+import argparse
+import math
+import random
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from core.dialogue import Speaker, Turn, fit, merge, one_line
+from core.messages import Conversation, Message
+from core.recall import Old, recalled
+from training.data import formats
+from training.evaluation.ranking import continuation_nats
+from training.evaluation.suite import load_candidate
+
+WINDOW = 8
+GAP = timedelta(hours=12)
+SHARE = 0.25
+"""Of the context, for what is recalled."""
+LONGEST = 400
+"""Characters of a turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """An answer with what stood before it, and what its asker said long ago with the answers to that."""
+
+    window: list[Message]
+    reply: Message
+    old: list[tuple[Message, Message | None]]
+
+
+def archive(source: Path) -> list[list[Message]]:
+    """Channels, each in time order."""
+    places: dict[str, list[Message]] = defaultdict(list)
+    logs = sorted(source.glob("*.ascii.txt"))
+    if logs:
+        for log in logs:
+            places["irc"] += irc(log)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            for item in formats.read(source, scratch=Path(scratch)):
+                if isinstance(item, Message):
+                    places[item.conversation.key].append(item)
+    return [sorted(talk, key=lambda said: said.sent_at) for talk in places.values()]
+
+
+def irc(log: Path) -> Iterator[Message]:
+    day = datetime.fromisoformat(log.name[:10]).replace(tzinfo=UTC)
+    answers: dict[int, int] = {}
+    for line in log.with_name(log.name.replace(".ascii.", ".annotation.")).read_text().splitlines():
+        first, second = sorted(map(int, line.split()[:2]))
+        if first != second:
+            answers[second] = first
+    for number, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines()):
+        found = re.match(r"\[(\d\d):(\d\d)\] <([^>]+)> (.*)", line)
+        if found and one_line(found[4]):
+            yield Message(
+                conversation=Conversation(platform="irc", channel="ubuntu"),
+                id=f"{log.name}:{number}",
+                author=found[3],
+                author_name=found[3],
+                text=found[4],
+                sent_at=day + timedelta(hours=int(found[1]), minutes=int(found[2]), microseconds=number),
+                reply_to=f"{log.name}:{answers[number]}" if number in answers else None,
+            )
+
+
+def asked_in(talk: Sequence[Message]) -> Iterator[Asked]:
+    at = {said.id: index for index, said in enumerate(talk)}
+    answered: dict[str, Message] = {}
+    by_author: dict[str, list[Message]] = defaultdict(list)
+    for index, said in enumerate(talk):
+        question = at.get(said.reply_to or "")
+        if question is not None and question < index and talk[question].author != said.author:
+            asker = talk[question]
+            before = talk[max(0, question - WINDOW + 1) : question + 1]
+            window = [each for each in before if asker.sent_at - each.sent_at <= GAP]
+            old = [each for each in by_author[asker.author] if each.id != asker.id]
+            yield Asked(window=window, reply=said, old=[(each, answered.get(each.id)) for each in old])
+            answered.setdefault(asker.id, said)
+        by_author[said.author].append(said)
+
+
+def turn(speaker: Speaker, said: Message) -> list[Turn]:
+    text = one_line(said.text)[:LONGEST]
+    return [Turn(speaker, text)] if one_line(text) else []
+
+
+def exchange(pair: tuple[Message, Message | None]) -> list[Turn]:
+    said, reply = pair
+    return [*turn(Speaker.PERSON1, said), *(turn(Speaker.PERSON2, reply) if reply else [])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", type=Path)
+    parser.add_argument("--base", default="models/starter")
+    parser.add_argument("--adapter", type=Path, default=None)
+    parser.add_argument("--most", type=int, default=1_000, help="answers scored of each source")
+    parser.add_argument("--answered", action="store_true", help="recall only what was answered")
+    options = parser.parse_args()
+    candidate = load_candidate(options.base, options.adapter)
+    encoder, room = candidate.encoder, candidate.model.context_length
+    rng = random.Random(0)
+    for source in options.sources:
+        found = []
+        total, seconds = 0, 0.0
+        for talk in archive(source):
+            for each in asked_in(talk):
+                pairs = [pair for pair in each.old if pair[1] is not None or not options.answered]
+                total += 1
+                question = each.window[-1]
+                olds = [Old(row=row, text=said.text, sent_at=said.sent_at) for row, (said, _) in enumerate(pairs)]
+                began = time.perf_counter()
+                chosen = recalled(question.text, olds, now=question.sent_at)
+                seconds += time.perf_counter() - began
+                if chosen:
+                    others = [row for row in range(len(pairs)) if row not in {old.row for old in chosen}]
+                    drawn = sorted(rng.sample(others, min(len(chosen), len(others))))
+                    found.append((each, [pairs[old.row] for old in chosen], [pairs[row] for row in drawn]))
+        recalling = len(found)
+        rng.shuffle(found)
+        found = found[: options.most]
+        prompts: list[tuple[list[int], list[list[int]]]] = []
+        sizes = []
+        for each, chosen_pairs, drawn_pairs in found:
+            words = f"{one_line(each.reply.text)[:LONGEST]}\n"
+            reply = encoder.reply(words)[: room // 2]
+            sizes.append(len(f" {words}".encode()))
+            speaker = each.reply.author
+            window = merge(
+                part
+                for said in each.window
+                for part in turn(Speaker.PERSON2 if said.author == speaker else Speaker.PERSON1, said)
+            )
+            budget = room - len(reply) - len(encoder.start) - 1
+
+            def count(text: str) -> int:
+                return len(encoder.text(text))
+
+            for extra in ([], chosen_pairs, drawn_pairs):
+                front = [part for pair in extra for part in exchange(pair)]
+                front = list(fit(front, budget=int(SHARE * budget), count=count)) if front else []
+                used = count("".join(f"{part}\n" for part in front)) if front else 0
+                kept = fit(window, budget=budget - used, count=count)
+                prompts.append((encoder.prompt(merge([*front, *kept])), [reply]))
+        nats = np.array([one[0] for one in continuation_nats(candidate.model, prompts)]).reshape(-1, 3)
+        size = np.array(sizes)
+        print(
+            f"{source.name}: {recalling} of {total} answers recall something, {len(found)} of these scored; "
+            f"{1e3 * seconds / total:.2f} ms a search"
+        )
+        draws = np.random.default_rng(0).integers(0, len(size), (2_000, len(size)))
+        for column, name in enumerate(("window alone", "recalled", "random")):
+            bits = nats[:, column].sum() / math.log(2) / size.sum()
+            by_draw = (nats[draws, column] - nats[draws, 0]).sum(1) / math.log(2) / size[draws].sum(1)
+            low, high = np.quantile(by_draw, [0.025, 0.975])
+            better = (nats[:, column] < nats[:, 0]).mean()
+            print(f"  {name:13} {bits:.4f}  difference {low:+.4f} to {high:+.4f}  better in {better:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Which old messages of a member come to mind with what they say now: rare words in common, the more recent first.
+
+Pure: texts and times in, a choice out. Knows no memory and no model.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from core.dialogue import words_of
+
+MOST = 2
+"""Old messages that come to mind at once."""
+
+SETTLED = timedelta(days=3)
+"""What was said more recently than this is not recalled: as far as it matters, it stands in the window."""
+
+HALF_LIFE = timedelta(days=90)
+"""After so long a word in common counts half."""
+
+LEAST_SHARED = 2
+"""Words in common that tell something, each of at least `TELLING` nats."""
+TELLING = 1.0
+LEAST_NATS = 4.0
+"""What all words in common tell together, before their age is counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Old:
+    row: int
+    text: str
+    sent_at: datetime
+
+
+def recalled(text: str, old: Sequence[Old], *, now: datetime, most: int = MOST) -> list[Old]:
+    """The old messages that `text` recalls, at most so many, oldest first.
+
+    A word tells ln((N + 1) / (n + 1)) nats where n of the member's N old messages say it (the inverse document
+    frequency of K. Spärck Jones, Journal of Documentation 28, 1972). A message that says the same is no news.
+    """
+    asked = set(words_of(text))
+    shared = [(each, asked & words) for each in old if (words := set(words_of(each.text))) != asked]
+    said_by = Counter(word for _, words in shared for word in words)
+    tells = {word: math.log((len(shared) + 1) / (times + 1)) for word, times in said_by.items()}
+    found: list[tuple[float, Old]] = []
+    for each, words in shared:
+        telling = [tells[word] for word in words if tells[word] >= TELLING]
+        age = now - each.sent_at
+        if len(telling) >= LEAST_SHARED and sum(telling) >= LEAST_NATS and age >= SETTLED:
+            found.append((sum(telling) * 0.5 ** (age / HALF_LIFE), each))
+    found.sort(key=lambda one: (-one[0], -one[1].row))
+    return sorted((each for _, each in found[:most]), key=lambda each: each.row)
