@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     adapter: str = Field(default="current", description="current, an adapter's id, a folder, or none")
     persona: str = Field(
         default="",
-        description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
-        " front",
+        description="Who the bot is, a sentence or a file: the system message of a chat model, else turns in front "
+        "of the prompt",
     )
     generator: Literal["auto", "engine", "transformers", "remote"] = Field(
         default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"

@@ -133,7 +133,7 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
             else:
                 forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
 
-    with pytest.raises(TrainingError, match=r"asked to be forgotten|took back their consent"):
+    with pytest.raises(TrainingError, match=r"asked to be forgotten|withdrew their consent"):
         retrain(
             memory=memory,
             registry=registry,

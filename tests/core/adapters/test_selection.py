@@ -254,7 +254,7 @@ async def test_whatever_fails_in_loading_is_a_refusal(
     assert [await spoken(selection, "two") for _ in range(3)] == ["one"] * 3
     assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
         "one stays active: it cannot be loaded (rank 0)",
-        f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
+        f"{HERE.key} uses the default adapter: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
         await AdapterSelection(registry, generator, spec="two").start()

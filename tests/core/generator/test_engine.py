@@ -453,7 +453,7 @@ async def test_a_failing_step_fails_its_requests_only(exact: Engine, monkeypatch
 )  # fmt: skip
 async def test_meaningless_settings_are_refused(exact: Engine, wrong: dict[str, float]) -> None:
     """A sentence names the setting and what it should be."""
-    with pytest.raises(GeneratorError, match=f"{next(iter(wrong))} is .*, and it should be"):
+    with pytest.raises(GeneratorError, match=f"{next(iter(wrong))} is .*; it must be"):
         await exact.generate("hi", sampling=replace(GREEDY, **wrong))  # type: ignore[arg-type] # that is the test
 
 
@@ -516,7 +516,7 @@ async def test_adapters_that_cannot_be_served_say_so(
         (head, "changes .*lm_head"),
         (dora, "DoRA"),
         (pissa, "pissa_niter_4, which changes the base"),
-        (tmp_path / "gone", "is no folder"),
+        (tmp_path / "gone", "is not a folder"),
     ):
         with pytest.raises(AdapterError, match=says) as caught:
             await exact.generate("hi", sampling=GREEDY, adapter=Adapter(id=folder.name, path=folder))
