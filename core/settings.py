@@ -150,6 +150,9 @@ class Settings(BaseSettings):
         default=frozenset(), description="Other names of the bot, comma-separated; a channel may have them answered"
     )
     cool_down: float = Field(default=2.0, ge=0, description="Minutes between two ambient answers in a channel")
+    recall: bool = Field(
+        default=False, description="Put up to two earlier exchanges that resemble what was said in front of the prompt"
+    )
     direct_messages: bool = Field(default=True, description="Answer direct messages")
     ignored: frozenset[str] = Field(
         default=frozenset(), description="Ids of members to ignore, or of roles with @ in front, comma-separated"

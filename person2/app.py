@@ -25,6 +25,7 @@ from core.errors import AdapterError, NumericalError, SettingsError
 from core.generator import Adapter, Generator, Sampling
 from core.generator.bases import locate
 from core.generator.defaults import SAMPLING, sampling_of
+from core.generator.installed_bases import installed_bases
 from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
@@ -36,6 +37,9 @@ STARTER = MODELS / "starter"
 
 OWN_FILES = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
 """What this program keeps in its home; somebody may have made a folder the home that holds other things too."""
+
+MAX_OTHER_BASES = 2
+"""Bases that a training compares its own with; each takes up to half a minute."""
 
 PROMPT_ROOM = 32
 """Tokens that must be left for a prompt: one short question."""
@@ -81,6 +85,18 @@ def now() -> datetime:
 def base_path(name: str) -> str:
     """What a loader understands: a folder, or the hub's name of a model. Raises ModelError (`core.generator.bases`)."""
     return locate(name, starter=STARTER)
+
+
+def other_bases(settings: Settings) -> dict[str, str]:
+    """Bases on this machine that training could use instead of the one in the settings: name → folder or hub name.
+
+    Those that fit into its memory, the largest first; a few are enough to look at.
+    """
+    from core.generator.engine.memory import total_memory
+
+    fitting = [base.name for base in installed_bases(STARTER) if base.learning <= total_memory()]
+    others = [name for name in reversed(fitting) if name != settings.base_model][:MAX_OTHER_BASES]
+    return {name: base_path(name) for name in others}
 
 
 def sampling(settings: Settings) -> Sampling:
@@ -204,6 +220,7 @@ async def open_app(
                 sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
+                recall=settings.recall,
                 people_hash=_people_hash(settings.home),
                 user_rate=settings.user_rate,
                 retention_days=settings.retention_days,

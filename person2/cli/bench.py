@@ -16,7 +16,7 @@ from person2.app import configured, open_generator, open_registry
 from person2.console import chosen, out, write_json
 
 if TYPE_CHECKING:
-    from core.generator.bench import BenchResult
+    from core.generator.benchmark import BenchResult
 
 cli = typer.Typer()
 
@@ -55,7 +55,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure speed by replaying conversations: seconds per reply, tokens per second."""
-    from core.generator.bench import CONVERSATIONS, measure, table
+    from core.generator.benchmark import CONVERSATIONS, measure, table
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)

@@ -14,9 +14,10 @@ import typer
 
 from core.errors import Person2Error, PlatformError, Unavailable
 from core.generator import Sampling
+from core.generator.installed_bases import WELL_KNOWN, InstalledBase, installed_bases
 from core.memory import open_memory
 from core.settings import Settings
-from person2.app import configured, now, open_generator, open_registry
+from person2.app import STARTER, configured, now, open_generator, open_registry
 from person2.cli.adapters import trial_standing
 from person2.console import err, out, write_json
 from person2.healthcheck import heartbeats
@@ -89,6 +90,7 @@ async def _examine(report: Callable[[Finding], None]) -> None:
     report(_home(settings.home))
     report(_attempt("database", lambda: _database(settings)))
     report(await _model(settings))
+    report(_attempt("base models", _bases))
     report(_attempt("adapter", lambda: _adapter(settings)))
     for look in (_clock, _discord, _slack):
         report(await look(settings))
@@ -152,6 +154,27 @@ async def _model(settings: Settings) -> Finding:
     if status.advice:
         return Finding(what="model", state="look", says=f"{says}; {status.advice}.")
     return Finding(what="model", state="good", says=says)
+
+
+def _bases() -> str:
+    """Those on this machine with the memory they take, and those that could be downloaded."""
+    from core.generator.engine.memory import total_memory
+
+    there = total_memory()
+    installed = installed_bases(STARTER)
+    known = {base.name for base in installed}
+    others = [InstalledBase(name=name, parameters=count) for name, count in WELL_KNOWN.items() if name not in known]
+    named = "; ".join(
+        f"{one.name} takes {one.talking / 1e9:.1f} GB to talk, {one.learning / 1e9:.1f} GB to train"
+        f"{'' if one.learning <= there else ', too much to train here'}"
+        for one in installed
+    )
+    fitting = ", ".join(one.name for one in others if one.learning <= there) or "none"
+    larger = ", ".join(one.name for one in others if one.talking <= there < one.learning)
+    return (
+        f"{there / 1e9:.1f} GB of memory here; {named}. To be had as well: {fitting}"
+        f"{f'; to talk only: {larger}' if larger else ''}."
+    )
 
 
 def _adapter(settings: Settings) -> str:

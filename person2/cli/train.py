@@ -4,20 +4,22 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.memory import open_memory
-from person2.app import base_path, configured, now, open_registry, sampling
+from person2.app import base_path, configured, now, open_registry, other_bases, sampling
 from person2.cli.data import check_log_is_on, token_counter
 from person2.console import ProgressBar, check_files, chosen, err, out, write_json
 
 if TYPE_CHECKING:
+    from training.finetune.outcome import Progress
     from training.finetune.pipeline import Learned
 
 cli = typer.Typer()
@@ -114,8 +116,10 @@ def train(
             contexts=contexts,
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
-            on_progress=lambda progress: bar(progress.step, progress.steps, _progress_text(progress)),
+            other_bases=other_bases(settings),
+            on_progress=partial(_progress, bar),
             on_stage=lambda stage: bar(stage.done, 1, str(stage)),
+            on_advice=lambda sentence: err.print(sentence, markup=False),
         )
     if learned is not None:
         _print_result(learned, as_json=as_json)
@@ -209,7 +213,7 @@ def retrain(
             sampling=sampling(settings),
             contexts=contexts,
             drop_memorized=drop_memorized,
-            on_progress=lambda progress: bar(progress.step, progress.steps, _progress_text(progress)),
+            on_progress=partial(_progress, bar),
             on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
     if done.learned is None:
@@ -261,6 +265,12 @@ def _print_result(learned: "Learned", *, as_json: bool) -> None:
     out.print(f"Registered as {name}: `person2 chat --adapter {name}` uses it.", markup=False)
 
 
-def _progress_text(progress: Any) -> str:
+def _progress(bar: Callable[[float, float, str], None], progress: "Progress") -> None:
+    bar(progress.step, progress.steps, _state(progress))
+    if progress.forecast is not None:
+        err.print(str(progress.forecast), markup=False)
+
+
+def _state(progress: "Progress") -> str:
     held = f" · held-out {progress.held_out:.3f}" if progress.held_out is not None else ""
     return f"loss {progress.loss:.2f}{held}" if progress.loss is not None else "…"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import FileFault
+from training.finetune.corpus import FileFault
+from training.finetune.forecast import Forecast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Progress:
     """Bits per byte of held-out replies at the newest look."""
     tokens_per_second: float
     """Tokens in rows, since this process began to train."""
+    forecast: Forecast | None = None
+    """With one step early in the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

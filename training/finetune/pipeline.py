@@ -6,11 +6,12 @@ Promotes nothing: that is for a person, or for `retrain` after the gate.
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -29,7 +30,8 @@ from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import digest
+from training.finetune.corpus import digest
+from training.finetune.forecast import judging_seconds
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
@@ -42,9 +44,6 @@ MEMORIZED = "memorized.txt"
 """In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
 ROUNDS = 2
 """Times that `drop_memorized` begins again."""
-
-SHORTEST_JUDGING = 60.0
-"""Seconds that judging may take however short the learning was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +83,17 @@ def learn(
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
+    other_bases: Mapping[str, str] = MappingProxyType({}),
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: OnStage = silent,
+    on_advice: Callable[[str], None] = lambda sentence: None,
 ) -> Learned | None:
     """Train on `files`, judge on what was held out, and register the adapter, passed or not.
 
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
-    begins again, `ROUNDS` times at most.
+    begins again, `ROUNDS` times at most. `other_bases` and `on_advice` are as for `finetune`.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
@@ -133,7 +134,7 @@ def learn(
             if claim is not None:
                 claim.check()
             if progress is not None and on_progress is not None:
-                on_progress(progress)
+                on_progress(_with_judging(progress, curve=with_curve) if contexts else progress)
 
         def stage(where: Stage) -> None:
             going_on()
@@ -144,9 +145,11 @@ def learn(
             left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
         what["left_out"] = left_out
         comparison: Comparison | None = None
+        compared: dict[str, Any] = {} if with_curve else {"other_bases": other_bases, "on_advice": on_advice}
         for left in range(ROUNDS if drop_memorized else 0, -1, -1):
             advice = learning_curve(files, **what) if with_curve else None
-            outcome = replace(advice.outcome if advice else finetune(files, **what), base=base)
+            outcome = replace(advice.outcome if advice else finetune(files, **what, **compared), base=base)
+            compared = {}
             if not outcome.leads:
                 return None
             made_at = clock()
@@ -308,9 +311,12 @@ def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
         discard(claim.run)
 
 
-def judging_seconds(learning: float) -> float:
-    """Most seconds that judging takes after so many of learning: half of them, and a minute at least."""
-    return max(SHORTEST_JUDGING, learning / 2)
+def _with_judging(progress: Progress, *, curve: bool) -> Progress:
+    """What is forecast of the learning, with the judging; of a learning curve's parts nothing is forecast."""
+    if progress.forecast is None:
+        return progress
+    forecast = replace(progress.forecast, judging=judging_seconds(progress.forecast.learning))
+    return replace(progress, forecast=None if curve else forecast)
 
 
 def nothing_learned(outcome: Outcome) -> str:

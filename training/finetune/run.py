@@ -2,10 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from core.generator.families import FAMILIES
 from core.generator.transformers.loader import quiet
 from training.evaluation.likelihood import likelihood
 from training.evaluation.memorization import LeftOut
+from training.evaluation.other_bases import better_base
 from training.finetune import checkpoints
-from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, wants_bf16
+from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, move, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder, Targets, divide, encode_rows
+from training.finetune.corpus import divide
+from training.finetune.dataset import encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.lora import fold
 from training.finetune.model import MaskedLossModel
 from training.finetune.outcome import Outcome, Point, Progress
@@ -47,7 +51,9 @@ def finetune(
     left_out: LeftOut = LeftOut(),
     resume: bool = False,
     log_to: LogTo = "none",
+    other_bases: Mapping[str, str] = MappingProxyType({}),
     on_progress: Callable[[Progress], None] | None = None,
+    on_advice: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
     """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
 
@@ -55,8 +61,9 @@ def finetune(
     Turns that hold a passage of `left_out` are read and not learned.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
     that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
-    found it better, it is what it began with. Raises DialogueError, ModelError, AdapterError and TrainingError, each
-    with one sentence.
+    found it better, it is what it began with. Of `other_bases` (name → folder)
+    `on_advice` hears, before a new training from the bare base begins, whether one predicts the held-out talk better.
+    Raises DialogueError, ModelError, AdapterError and TrainingError, each with one sentence.
     """
     check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
@@ -82,6 +89,10 @@ def finetune(
     with processes.main_process_first():
         plan |= {"settings": asdict(settings)}
         checkpoint = open_run(run, plan, resume=resume, leads=processes.is_main_process)
+    if other_bases and adapter is None and checkpoint is None and processes.num_processes == 1:
+        move(model)
+        if advice := better_base(base_name or base, model, encoder, held.dialogues, other_bases):
+            on_advice(advice)
 
     set_seed(settings.seed)
     with quiet():

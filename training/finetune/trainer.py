@@ -24,20 +24,12 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from training.evaluation.likelihood import byte_counts, sum_by_dialogue
-from training.finetune import checkpoints
+from training.finetune import checkpoints, forecast
 from training.finetune.base import device, inner, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import (
-    IGNORE,
-    Batch,
-    Corpus,
-    Encoder,
-    Row,
-    Rows,
-    Targets,
-    collate,
-    encode_rows,
-)
+from training.finetune.corpus import Corpus
+from training.finetune.dataset import IGNORE, Batch, Row, Rows, collate, encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.outcome import Progress
 from training.finetune.packed import SIZES
 from training.finetune.tracking import LogTo
@@ -76,7 +68,7 @@ class ReplyTrainer(Trainer):
     ) -> dict[str, float]:
         """Held-out loss (nats a token) and bits per byte; each process takes its share of the rows."""
         model = inner(self.accelerator.unwrap_model(self.model))
-        share = Rows(self.held.rows.rows[self.args.process_index :: self.args.world_size], block=self.held.rows.block)
+        share = self.held.rows.part(self.args.process_index, self.args.world_size)
         with torch.no_grad():
             nats, tokens = sum_by_dialogue(
                 model, share, dialogues=self.held.dialogues, end=self.held.end, bf16=self.args.bf16
@@ -179,7 +171,11 @@ def make_trainer(
         patience=settings.patience,
         callbacks=[
             _Checkpoints(60 * settings.checkpoint_minutes),
-            *([_Reporter(on_progress, rows.tokens / steps_in_epoch)] if on_progress else []),
+            *(
+                [_Reporter(on_progress, step_tokens=rows.tokens / steps_in_epoch, held_tokens=held_rows.tokens)]
+                if on_progress
+                else []
+            ),
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -213,35 +209,54 @@ class _Checkpoints(TrainerCallback):
 
 
 class _Reporter(TrainerCallback):
-    """Tells the caller where the run stands."""
+    """Tells the caller where the run stands, and once what is left of it will take."""
 
-    def __init__(self, tell: Callable[[Progress], None], step_tokens: float) -> None:
+    def __init__(self, tell: Callable[[Progress], None], *, step_tokens: float, held_tokens: int) -> None:
         self._tell = tell
-        self._step_tokens = step_tokens
+        self._step_tokens, self._held_tokens = step_tokens, held_tokens
         self._loss: float | None = None
         self._held_out: float | None = None
-        self._began = 0.0
+        self._began = self._step_began = 0.0
         self._first = 0
+        self._spent: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self._began, self._first = time.perf_counter(), state.global_step
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self._step_began = time.perf_counter()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if len(self._spent) < forecast.STEPS:
+            self._spent.append(time.perf_counter() - self._step_began)
         if state.is_world_process_zero:
-            self._report(state)
+            self._report(args, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **others: Any) -> None:
         self._loss = (logs or {}).get("loss", self._loss)
         self._held_out = (logs or {}).get("eval_bits_per_byte", self._held_out)
 
-    def _report(self, state: Any) -> None:
+    def _report(self, args: Any, state: Any) -> None:
         seconds = max(1e-9, time.perf_counter() - self._began)
+        done = state.global_step - self._first
         self._tell(
             Progress(
                 step=state.global_step,
                 steps=state.max_steps,
                 loss=self._loss,
                 held_out=self._held_out,
-                tokens_per_second=(state.global_step - self._first) * self._step_tokens / seconds,
+                tokens_per_second=done * self._step_tokens / seconds,
+                forecast=self._forecast(args, state) if done == forecast.STEPS else None,
             )
         )
+
+    def _forecast(self, args: Any, state: Any) -> forecast.Forecast:
+        steps = state.max_steps - self._first
+        learning = forecast.learning_seconds(
+            step=sum(self._spent[1:]) / len(self._spent[1:]),
+            steps=steps,
+            looks=2 + steps // max(1, int(args.eval_steps or steps)),  # one before the first step, one after the last
+            step_tokens=self._step_tokens,
+            held_tokens=self._held_tokens,
+        )
+        return forecast.Forecast(learning=learning, memory=forecast.peak_memory())

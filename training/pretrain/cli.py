@@ -70,7 +70,8 @@ def pretrain(
     ] = 6,
     context: Annotated[int, typer.Option(min=8, help="Context length in tokens.")] = 512,
     dropout: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Dropout; leave at 0 unless files are read many times.")
+        float,
+        typer.Option(min=0, max=0.9, help="Dropout; leave at 0 unless files are read many times."),
     ] = 0.0,
     row: Annotated[int, typer.Option(min=8, help="Tokens per row.")] = 256,
     cool_row: Annotated[int, typer.Option(min=8, help="Tokens per row during the cool-down.")] = 512,

@@ -1,0 +1,87 @@
+"""Is there a better base on this machine for this talk? Asked of a few held-out dialogues before anything is learned.
+
+Knows scoring and time; which bases there are is passed in.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.dialogue import Dialogue
+from core.errors import Person2Error
+from training.evaluation.intervals import difference
+from training.evaluation.likelihood import Likelihood, likelihood
+from training.finetune.base import load_base, wants_bf16
+from training.finetune.encoder import Encoder, Targets
+from training.finetune.model import MaskedLossModel
+
+DIALOGUES = 60
+"""Held-out dialogues that are looked at, at most."""
+SECONDS = 20.0
+"""Time for each base, loading it left out."""
+AT_ONCE = 4
+"""Dialogues between two looks at the clock."""
+
+
+def better_base(
+    chosen: str,
+    model: MaskedLossModel,
+    encoder: Encoder,
+    held_out: Sequence[Dialogue],
+    others: Mapping[str, str],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """A sentence about the base of `others` (name → folder) that surely predicts the held-out replies better than
+    `chosen`, the best of them; empty where none does.
+
+    One that cannot be loaded is passed over. Each is asked for as many dialogues as there is time for.
+    """
+    few = held_out[:: max(1, len(held_out) // DIALOGUES)][:DIALOGUES]
+    ours = _scored(model, encoder, few, clock) if others else _joined([])
+    best, least = "", 0.0
+    for name, folder in others.items():
+        try:
+            other, tokenizer = load_base(folder, halve=wants_bf16("auto"))
+        except Person2Error:
+            continue
+        theirs = _scored(other, Encoder(tokenizer), few[: len(ours.nats)], clock)
+        count = len(theirs.nats)
+        before, after = (one.nats[:count].sum() / np.log(2) / max(1, one.size[:count].sum()) for one in (ours, theirs))
+
+        def both(at: NDArray[np.int64], theirs: Likelihood = theirs) -> tuple[float, float]:
+            size = max(1, int(theirs.size[at].sum()))
+            return float(ours.nats[at].sum() / size), float(theirs.nats[at].sum() / size)
+
+        gap = difference(both, count)
+        if gap.high < 0 and gap.value < least:
+            least = gap.value
+            best = (
+                f"The base {name}, which is on this machine, predicts this talk better before any learning: "
+                f"{after:.2f} against {chosen}'s {before:.2f} bits per byte of replies in {count} held-out dialogues. "
+                f"--base {name} learns on it."
+            )
+        del other
+    return best
+
+
+def _scored(
+    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], clock: Callable[[], float]
+) -> Likelihood:
+    """The first so many dialogues."""
+    began, parts = clock(), list[Likelihood]()
+    for at in range(0, len(dialogues), AT_ONCE):
+        if at and clock() - began > SECONDS:
+            break
+        few = dialogues[at : at + AT_ONCE]
+        parts.append(likelihood(model, encoder, few, targets=Targets.REPLIES, bf16=wants_bf16("auto", model.device)))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Likelihood]) -> Likelihood:
+    if not parts:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Likelihood(nats=np.zeros(0), tokens=nothing, size=nothing)
+    return Likelihood.joined(parts)
