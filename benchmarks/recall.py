@@ -4,7 +4,7 @@ Channel archives with long histories: a DiscordChatExporter folder (who answers 
 annotated IRC logs, one a day (`*.ascii.txt` beside `*.annotation.txt`, jkkummerfeld/irc-disentanglement). For each
 answer whose asker's words recall something (`core.recall`), bits per byte of the answer with its window alone, with the
 recalled exchanges in front, and with as many others of the same asker drawn at random: what any old talk of theirs
-does. Also how long a member's messages take to be read and searched.
+does.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from core.dialogue import Speaker, Turn, fit, merge, one_line
+from core.memory import Exchange
 from core.messages import Conversation, Message
-from core.recall import Old, recalled
+from core.recall import recalled
 from training.data import formats
 from training.evaluation.ranking import continuation_nats
 from training.evaluation.suite import load_candidate
@@ -38,11 +39,11 @@ LONGEST = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """An answer with what stood before it, and what its asker said long ago with the answers to that."""
+    """An answer with what stood before it, and what its asker said before with the answers to that."""
 
     window: list[Message]
     reply: Message
-    old: list[tuple[Message, Message | None]]
+    old: list[Exchange]
 
 
 def archive(source: Path) -> list[list[Message]]:
@@ -83,7 +84,7 @@ def irc(log: Path) -> Iterator[Message]:
 
 def asked_in(talk: Sequence[Message]) -> Iterator[Asked]:
     at = {said.id: index for index, said in enumerate(talk)}
-    answered: dict[str, Message] = {}
+    answered: dict[str, str] = {}
     by_author: dict[str, list[Message]] = defaultdict(list)
     for index, said in enumerate(talk):
         question = at.get(said.reply_to or "")
@@ -91,20 +92,23 @@ def asked_in(talk: Sequence[Message]) -> Iterator[Asked]:
             asker = talk[question]
             before = talk[max(0, question - WINDOW + 1) : question + 1]
             window = [each for each in before if asker.sent_at - each.sent_at <= GAP]
-            old = [each for each in by_author[asker.author] if each.id != asker.id]
-            yield Asked(window=window, reply=said, old=[(each, answered.get(each.id)) for each in old])
-            answered.setdefault(asker.id, said)
+            old = [
+                Exchange(row=at[each.id], said=each.text, sent_at=each.sent_at, answer=answered.get(each.id, ""))
+                for each in by_author[asker.author]
+                if each.id != asker.id
+            ]
+            yield Asked(window=window, reply=said, old=old)
+            answered.setdefault(asker.id, said.text)
         by_author[said.author].append(said)
 
 
-def turn(speaker: Speaker, said: Message) -> list[Turn]:
-    text = one_line(said.text)[:LONGEST]
-    return [Turn(speaker, text)] if one_line(text) else []
+def turn(speaker: Speaker, text: str) -> list[Turn]:
+    words = one_line(one_line(text)[:LONGEST])
+    return [Turn(speaker, words)] if words else []
 
 
-def exchange(pair: tuple[Message, Message | None]) -> list[Turn]:
-    said, reply = pair
-    return [*turn(Speaker.PERSON1, said), *(turn(Speaker.PERSON2, reply) if reply else [])]
+def exchange(old: Exchange) -> list[Turn]:
+    return [*turn(Speaker.PERSON1, old.said), *turn(Speaker.PERSON2, old.answer)]
 
 
 def main() -> None:
@@ -113,7 +117,7 @@ def main() -> None:
     parser.add_argument("--base", default="models/starter")
     parser.add_argument("--adapter", type=Path, default=None)
     parser.add_argument("--most", type=int, default=1_000, help="answers scored of each source")
-    parser.add_argument("--answered", action="store_true", help="recall only what was answered")
+    parser.add_argument("--unanswered", action="store_true", help="recall what nobody answered, too")
     options = parser.parse_args()
     candidate = load_candidate(options.base, options.adapter)
     encoder, room = candidate.encoder, candidate.model.context_length
@@ -123,23 +127,22 @@ def main() -> None:
         total, seconds = 0, 0.0
         for talk in archive(source):
             for each in asked_in(talk):
-                pairs = [pair for pair in each.old if pair[1] is not None or not options.answered]
+                old = [one for one in each.old if one.answer or options.unanswered]
                 total += 1
                 question = each.window[-1]
-                olds = [Old(row=row, text=said.text, sent_at=said.sent_at) for row, (said, _) in enumerate(pairs)]
                 began = time.perf_counter()
-                chosen = recalled(question.text, olds, now=question.sent_at)
+                chosen = recalled(question.text, old, now=question.sent_at)
                 seconds += time.perf_counter() - began
                 if chosen:
-                    others = [row for row in range(len(pairs)) if row not in {old.row for old in chosen}]
-                    drawn = sorted(rng.sample(others, min(len(chosen), len(others))))
-                    found.append((each, [pairs[old.row] for old in chosen], [pairs[row] for row in drawn]))
+                    others = [one for one in old if one not in chosen]
+                    drawn = rng.sample(others, min(len(chosen), len(others)))
+                    found.append((each, chosen, sorted(drawn, key=lambda one: one.row)))
         recalling = len(found)
         rng.shuffle(found)
         found = found[: options.most]
         prompts: list[tuple[list[int], list[list[int]]]] = []
         sizes = []
-        for each, chosen_pairs, drawn_pairs in found:
+        for each, chosen, drawn in found:
             words = f"{one_line(each.reply.text)[:LONGEST]}\n"
             reply = encoder.reply(words)[: room // 2]
             sizes.append(len(f" {words}".encode()))
@@ -147,15 +150,15 @@ def main() -> None:
             window = merge(
                 part
                 for said in each.window
-                for part in turn(Speaker.PERSON2 if said.author == speaker else Speaker.PERSON1, said)
+                for part in turn(Speaker.PERSON2 if said.author == speaker else Speaker.PERSON1, said.text)
             )
             budget = room - len(reply) - len(encoder.start) - 1
 
             def count(text: str) -> int:
                 return len(encoder.text(text))
 
-            for extra in ([], chosen_pairs, drawn_pairs):
-                front = [part for pair in extra for part in exchange(pair)]
+            for extra in ([], chosen, drawn):
+                front = [part for one in extra for part in exchange(one)]
                 front = list(fit(front, budget=int(SHARE * budget), count=count)) if front else []
                 used = count("".join(f"{part}\n" for part in front)) if front else 0
                 kept = fit(window, budget=budget - used, count=count)

@@ -26,7 +26,7 @@ import torch
 from benchmarks.material import dialogues_of, random_adapter, small_model
 from benchmarks.peers import Peer, installed
 from core.generator import Adapter, Sampling, engine
-from core.generator.bench import REPLY_TOKENS, BenchResult, fitting, replay
+from core.generator.benchmark import REPLY_TOKENS, BenchResult, fitting, replay
 from core.generator.engine import Engine
 
 MANY = 32

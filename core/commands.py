@@ -6,7 +6,7 @@ Knows chat, memory and the registry by their faces; knows no slash-command paylo
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,13 +15,14 @@ from typing import Any
 from core import notices
 from core.attachments import Attachment as Attachment  # for the bots, which know commands only
 from core.attachments import attachment_of
+from core.channel_options import FIELDS, described, value_of
+from core.channel_options import SETTING_VALUES as SETTING_VALUES  # for the bots, which know commands only
 from core.chat import Chat
+from core.composer import RECALLED
 from core.dialogue import one_line
 from core.failures import log_failure
-from core.generator.persona import LONGEST
 from core.memory import ChannelSettings
 from core.messages import Kind, Message, Reply
-from core.policy import Answers
 from core.responder import Thinking
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ COMMANDS: tuple[Command, ...] = (
         admin=True,
         choices=(
             *("answers", "ambient", "cool-down", "allowed", "ignore", "unignore", "again", "reset"),
-            *("voice", "temperature", "retention"),
+            *("voice", "temperature", "retention", "recall"),
         ),
     ),
     Command(name="status", summary="Model, voice, queue and uptime"),
@@ -273,23 +274,23 @@ class Commands:
         name, value, *_ = (*invocation.argument.split(maxsplit=1), "", "")
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
         if not name:
-            return Answer(text=f"Settings here: {_described(chosen)}.")
+            return Answer(text=f"Settings here: {described(chosen)}.")
         name = name.casefold()
         value = value.strip() if name == "persona" else value.strip().casefold()
         if name in {"ignore", "unignore"} and value not in {"", "default"}:
             return await self._ignore(invocation, chosen, value, ignore=name == "ignore")
-        if name not in _FIELDS:
-            return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(_FIELDS)}.")
+        if name not in FIELDS:
+            return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(FIELDS)}.")
         if not value:
-            return Answer(text=f"Here, {_described(chosen, name)}.")
+            return Answer(text=f"Here, {described(chosen, name)}.")
         try:
-            setting = _setting(name, value)
+            setting = value_of(name, value)
         except ValueError as error:
             return Answer(text=str(error))
         if name == "voice" and setting not in (None, "none", *await asyncio.to_thread(self.adapters)):
             return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
-        chosen = await self._change(invocation, **{_FIELDS[name]: setting})
-        return Answer(text=f"Changed. Settings here: {_described(chosen)}.")
+        chosen = await self._change(invocation, **{FIELDS[name]: setting})
+        return Answer(text=f"Changed. Settings here: {described(chosen)}.")
 
     async def _ignore(self, invocation: Invocation, chosen: ChannelSettings, who: str, *, ignore: bool) -> Answer:
         found = _MEMBER.fullmatch(who)
@@ -332,6 +333,11 @@ class Commands:
         consent = await asyncio.to_thread(self.learned_from, str(details.get("adapter", "none")))
         if consent is not None:
             details = {**details, "learned from": f"{consent} people who agreed"}
+        if RECALLED in details:
+            rows = [int(each) for each in str(details[RECALLED]).split()]
+            said = await asyncio.to_thread(self.chat.memory.said, rows)
+            told = "; ".join(f"“{one_line(text)[:RECALLED_LETTERS]}” ({at:%Y-%m-%d})" for text, at in said)
+            details = {**details, RECALLED: told or "what has been deleted since"}
         shown = {name: _model_name(str(value)) if name in _PATHS else value for name, value in details.items()}
         return Answer(text="\n".join(f"{name}: {value}" for name, value in shown.items()))
 
@@ -339,33 +345,11 @@ class Commands:
         return Answer(text=self.help_text())
 
 
-_FIELDS = {
-    "answers": "answers",
-    "ambient": "ambient_chance",
-    "cool-down": "cool_down",
-    "allowed": "allowed",
-    "ignore": "ignored",
-    "again": "again_by",
-    "reset": "reset_by",
-    "voice": "voice",
-    "temperature": "temperature",
-    "retention": "retention_days",
-    "persona": "persona",
-}
-"""The words for a channel's settings, and the fields of ChannelSettings they stand for."""
-
-_WORDS = {
-    "answers": tuple(str(each) for each in Answers),
-    "again": ("own", "anyone"),
-    "reset": ("anyone", "admins"),
-}
-"""Settings that are one of a few words."""
-
-SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, "allowed": ("yes", "no")}
-"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
-
 _MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""
+
+RECALLED_LETTERS = 80
+"""Letters of each old message in view that “why?” shows."""
 
 _PATHS = frozenset({"model", "adapter"})
 """Details of a reply that may hold a path of the operator's."""
@@ -374,59 +358,3 @@ _PATHS = frozenset({"model", "adapter"})
 def _model_name(name: str) -> str:
     """A model or adapter as members see it: a hub name's or a folder's last part."""
     return re.split(r"[\\/]", name.rstrip("\\/"))[-1] or name
-
-
-def _setting(name: str, value: str) -> float | int | bool | str | None:
-    """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
-    if value.casefold() == "default" or (name == "voice" and value == "current"):
-        return None
-    if name in _WORDS:
-        if value not in _WORDS[name]:
-            raise ValueError(f"{name} is {', '.join(_WORDS[name])} or default.")
-        return value
-    match name:
-        case "ignore":
-            raise ValueError("Mention the member or role, or give their id.")
-        case "cool-down":
-            return _number(value, 0, 10_000, "cool-down is a number of minutes, 0 or more.")
-        case "ambient":
-            return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
-        case "temperature":
-            return _number(value, 0, 2, "temperature is a number from 0 to 2.")
-        case "retention":
-            days = _number(value, 1, 36500, meaning := "retention is a whole number of days, 1 or more.")
-            if days != int(days):
-                raise ValueError(meaning)
-            return int(days)
-        case "persona":
-            if len(value) > LONGEST:
-                raise ValueError(f"a persona has at most {LONGEST} characters.")
-            return "" if value.casefold() == "none" else value
-        case "allowed":
-            if value not in {"yes", "no"}:
-                raise ValueError("allowed is yes, no or default.")
-            return value == "yes"
-        case _:
-            return value
-
-
-def _number(value: str, low: float, high: float, meaning: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(meaning) from None
-    if not low <= number <= high:
-        raise ValueError(meaning)
-    return number
-
-
-def _described(chosen: ChannelSettings, *names: str) -> str:
-    def shown(name: str) -> str:
-        value = getattr(chosen, _FIELDS[name])
-        if value is None:
-            return "current" if name == "voice" else "default"
-        if name == "persona":
-            return f"“{one_line(value)[:60]}”" if value else "none"
-        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-    return ", ".join(f"{name} {shown(name)}" for name in names or _FIELDS)

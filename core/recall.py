@@ -1,18 +1,18 @@
-"""Which old messages of a member come to mind with what they say now: rare words in common, the more recent first.
+"""Which old exchanges with a member come to mind with what they say now: rare words in common, the more recent first.
 
-Pure: texts and times in, a choice out. Knows no memory and no model.
+Pure: texts and times in, a choice out. Knows no database and no model.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from core.dialogue import words_of
+from core.memory import Exchange
 
 MOST = 2
-"""Old messages that come to mind at once."""
+"""Exchanges that come to mind at once."""
 
 SETTLED = timedelta(days=3)
 """What was said more recently than this is not recalled: as far as it matters, it stands in the window."""
@@ -27,24 +27,17 @@ LEAST_NATS = 4.0
 """What all words in common tell together, before their age is counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Old:
-    row: int
-    text: str
-    sent_at: datetime
+def recalled(text: str, old: Sequence[Exchange], *, now: datetime, most: int = MOST) -> list[Exchange]:
+    """The old exchanges whose question `text` recalls, at most so many, oldest first.
 
-
-def recalled(text: str, old: Sequence[Old], *, now: datetime, most: int = MOST) -> list[Old]:
-    """The old messages that `text` recalls, at most so many, oldest first.
-
-    A word tells ln((N + 1) / (n + 1)) nats where n of the member's N old messages say it (the inverse document
-    frequency of K. Spärck Jones, Journal of Documentation 28, 1972). A message that says the same is no news.
+    A word tells ln((N + 1) / (n + 1)) nats where n of N old questions hold it (the inverse document frequency of
+    K. Spärck Jones, Journal of Documentation 28, 1972). A question of the same words is no news.
     """
     asked = set(words_of(text))
-    shared = [(each, asked & words) for each in old if (words := set(words_of(each.text))) != asked]
+    shared = [(each, asked & words) for each in old if (words := set(words_of(each.said))) != asked]
     said_by = Counter(word for _, words in shared for word in words)
     tells = {word: math.log((len(shared) + 1) / (times + 1)) for word, times in said_by.items()}
-    found: list[tuple[float, Old]] = []
+    found: list[tuple[float, Exchange]] = []
     for each, words in shared:
         telling = [tells[word] for word in words if tells[word] >= TELLING]
         age = now - each.sent_at

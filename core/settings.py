@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     cool_down: float = Field(
         default=2.0, ge=0, description="Minutes between two answers that nobody asked for in a channel"
     )
+    recall: bool = Field(
+        default=False, description="Put up to two old exchanges that somebody's words recall in front of the prompt"
+    )
     direct_messages: bool = Field(default=True, description="Answer direct messages")
     ignored: frozenset[str] = Field(
         default=frozenset(), description="Member ids, or role ids with @ in front, that it does not listen to"

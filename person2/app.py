@@ -220,6 +220,7 @@ async def open_app(
                 sampling=_fit_to_context(sampling(settings), generator),
                 rules=settings.rules,
                 blocked=read_blocked_words(settings.blocked_words) if settings.blocked_words else None,
+                recall=settings.recall,
                 people_hash=_people_hash(settings.home),
                 user_rate=settings.user_rate,
                 retention_days=settings.retention_days,

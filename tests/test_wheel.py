@@ -82,3 +82,29 @@ def test_the_wheel_holds_no_tests_and_no_toys(installed: Path) -> None:
     names = {path.name for path in installed.iterdir()}
     assert {"person2", "core", "bots", "training", "migrations", "models"} <= names
     assert not names & {"tests", "benchmarks", "examples"}
+
+
+def test_the_wheel_holds_no_recipe(installed: Path) -> None:
+    """What made the models stays out; what they need to run, and their cards, are in."""
+    assert not list(installed.rglob("recipe"))
+    for name in ("starter/model.safetensors", "disentangler/scorer.safetensors"):
+        assert (installed / "models" / name).is_file()
+        assert (installed / "models" / name).with_name("README.md").is_file()
+
+
+def test_the_wheel_says_who_answers_whom(installed: Path, tmp_path: Path) -> None:
+    """The disentangler finds its weights where they are installed."""
+    script = (
+        "import sys; from training.data.disentangle import Disentangler, scorer; "
+        "assert str(scorer.BUNDLED).startswith(sys.argv[1]); print(Disentangler.load().links([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(installed)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -43,6 +43,8 @@ class Memory:
         self.chain = queries.chain
         self.root = queries.root
         self.knows_opening = queries.knows_opening
+        self.exchanges_before = queries.exchanges_before
+        self.said = queries.said
         self.reply_of = queries.reply_of
         self.details = queries.details
         self.answers = queries.answers
@@ -83,6 +85,7 @@ class Memory:
         self.settle = questions.settle
         self.newest_row = questions.newest_row
         self.unanswered = questions.unanswered
+        self.take_on = questions.take_on
         self.question_of = questions.question_of
         self.newest_question = questions.newest_question
         self.live_reply = questions.live_reply

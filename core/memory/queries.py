@@ -1,11 +1,13 @@
 """What was said before: windows, reply chains, roots of threads. Reads only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from core.memory.rows import (
+    Exchange,
     Remembered,
     conversation_of,
     place_of,
@@ -14,7 +16,7 @@ from core.memory.rows import (
 )
 from core.memory.store import Store
 from core.memory.tables import ConversationRow, MessageRow, PostRow
-from core.messages import Conversation
+from core.messages import Conversation, Message
 
 
 class Queries:
@@ -108,6 +110,45 @@ class Queries:
             )
         )
         return session.scalar(said) or session.scalar(posted)
+
+    def exchanges_before(self, message: Message, row: int, *, limit: int) -> list[Exchange]:
+        """What its author said before the message in `row` and was answered: in the same conversation, in the channel's
+        common talk and at the beginning of its threads, since the last reset of each. The newest ones, newest first.
+        """
+        where, answer = message.conversation, aliased(MessageRow)
+        query = (
+            select(MessageRow.id, MessageRow.text, MessageRow.sent_at, answer.text)
+            .join(answer, answer.answers == MessageRow.id)
+            .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+            .where(
+                MessageRow.author == message.author,
+                MessageRow.platform == where.platform,
+                MessageRow.id < row,
+                MessageRow.epoch == ConversationRow.epoch,
+                ConversationRow.space == where.space,
+                ConversationRow.channel == where.channel,
+                or_(
+                    ConversationRow.key == where.key,
+                    ConversationRow.thread.is_(None),
+                    ConversationRow.thread == MessageRow.message_id,
+                ),
+                answer.from_bot.is_(True),
+                answer.replaced.is_(False),
+            )
+            .order_by(MessageRow.id.desc())
+            .limit(limit)
+        )
+        with self._store.session() as session:
+            return [
+                Exchange(row=found, said=said, sent_at=at, answer=answered)
+                for found, said, at, answered in session.execute(query)
+            ]
+
+    def said(self, rows: Sequence[int]) -> list[tuple[str, datetime]]:
+        """The texts of messages by their rows and when they were said; those deleted since are left out."""
+        query = select(MessageRow.text, MessageRow.sent_at).where(MessageRow.id.in_(rows)).order_by(MessageRow.id)
+        with self._store.session() as session:
+            return [(text, at) for text, at in session.execute(query)]
 
     def reply_of(self, conversation: Conversation, post: str) -> int | None:
         """The row of the reply posted as `post`; None if that is not a post of ours."""

@@ -5,6 +5,7 @@ Knows the tables and a session that somebody else opened; begins and ends no tra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
@@ -20,6 +21,17 @@ PERSON2 = "person2"
 class Remembered:
     row: int
     message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A message of a member and the answer that stands."""
+
+    row: int
+    """Of the message."""
+    said: str
+    sent_at: datetime
+    answer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,8 @@ class ChannelSettings:
     reset_by: str | None = None
     """`admins` leaves `reset` to who may manage the channel; else anyone may."""
     persona: str | None = None
+    recall: bool | None = None
+    """Whether what a member said long ago is recalled."""
 
 
 def conversation_row(session: Session, where: Conversation) -> ConversationRow:
@@ -170,6 +184,7 @@ def choices(row: ChannelRow) -> ChannelSettings:
         again_by=row.again_by,
         reset_by=row.reset_by,
         persona=row.persona,
+        recall=row.recall,
     )
 
 

@@ -16,7 +16,7 @@ from person2.app import configured, open_generator, open_registry
 from person2.console import chosen, out, write_json
 
 if TYPE_CHECKING:
-    from core.generator.bench import BenchResult
+    from core.generator.benchmark import BenchResult
 
 cli = typer.Typer()
 
@@ -51,7 +51,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> None:
     """Replay conversations against the generator: seconds a reply, tokens a second."""
-    from core.generator.bench import CONVERSATIONS, measure, table
+    from core.generator.benchmark import CONVERSATIONS, measure, table
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)

@@ -18,7 +18,7 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.gate import preferences_reason
 from training.finetune.base import load_base
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 from training.finetune.pipeline import Learned, learn
 from training.finetune.preferences import FEWEST, PreferenceLoss, PreferenceScore

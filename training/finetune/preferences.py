@@ -17,7 +17,8 @@ from torch import nn
 from core.dialogue import Dialogue, fit, render
 from core.errors import TrainingError
 from training.finetune.base import casting
-from training.finetune.dataset import IGNORE, Batch, Encoder
+from training.finetune.dataset import IGNORE, Batch
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel, nats_with_gradients
 from training.privacy.preferences import Preference
 

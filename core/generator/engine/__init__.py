@@ -1,10 +1,10 @@
 """The CPU engine: many conversations, many adapters, one batch.
 
-`load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (queue,
-thread, port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `sampling`,
-`tokenizer`, `lora` and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers,
-`model_torch` (torch; its products in `linear`) and `model_native` (one compiled call a step, from `kernels`). Only
-`person2/app.py` imports this package.
+`load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (thread and
+port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `tokenizer`, `lora`
+and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers, `model_torch` (torch; its
+products in `linear`) and `model_native` (one compiled call a step, from `kernels`). The queue in front and the choice
+of a token are `request_queue` and `sampling`, one folder up. Only `person2/app.py` imports this package.
 """
 
 import secrets

@@ -1,7 +1,7 @@
-"""The port: a queue, the thread that owns the batch, and adapters that come and go meanwhile.
+"""The port: the thread that owns the batch, and adapters that come and go meanwhile.
 
-Requests are answered through futures; the thread alone touches caches, the batch and the counters it writes. Adapters
-are read on other threads and handed over whole. Computes nothing itself.
+The thread alone touches caches, the batch and the counters it writes. Adapters are read on other threads and handed
+over whole. Computes nothing itself.
 """
 
 import asyncio
@@ -11,14 +11,12 @@ import threading
 import time
 from collections import OrderedDict, abc, deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from core.errors import GeneratorError, NumericalError, Overloaded, Unavailable
-from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
+from core.errors import NumericalError
+from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.chat_template import ChatTemplate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
@@ -27,12 +25,9 @@ from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
 from core.generator.persona import with_persona
+from core.generator.request_queue import Request, RequestQueue, scored, tokenized
 
 log = logging.getLogger(__name__)
-
-LONG_PROMPT = 4_000
-"""Characters from which a prompt is split into tokens beside the event loop, to keep it free."""
-_STOPPED = "the generator is stopped: start the program again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +45,9 @@ class EngineLimits:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Request:
-    prompt: list[int]
-    sampling: Sampling
-    seed: int
+class _Request(Request):
     lora: Lora | None
     conversation: str | None
-    arrived: float
-    future: "Future[Completion]" = field(default_factory=Future)
     sequences: list[Sequence] = field(default_factory=list)
     """Those who speak for it once it runs: one, or `Sampling.best_of` of them."""
 
@@ -88,13 +78,11 @@ class Engine:
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
         self._scheduler = Scheduler(model=model, pool=pool, tokenizer=tokenizer, chunk=limits.prefill_chunk)
-        self._changed = threading.Condition()
-        self._queue: deque[_Request] = deque()
-        self._running: list[_Request] = []
+        self._requests: RequestQueue[_Request] = RequestQueue(limit=limits.queue_limit)
+        self._changed = self._requests.changed
         self._loras: OrderedDict[str, Lora] = OrderedDict()
         self._gone: deque[Lora] = deque()
         self._reading = threading.Lock()
-        self._closing = False
         self._completed = self._spoken = self._cached = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -105,6 +93,11 @@ class Engine:
     def model(self) -> Model:
         """For benchmarks and tests that look at logits while nothing runs."""
         return self._model
+
+    @property
+    def cache_used(self) -> int:
+        """Bytes that keys and values take now."""
+        return self._pool.used
 
     @property
     def fingerprint(self) -> str:
@@ -129,7 +122,7 @@ class Engine:
     ) -> Completion:
         arrived = self._clock()
         validate(sampling)
-        self._admissible()
+        self._requests.check_room()
         lora = None
         if adapter is not None:
             lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
@@ -141,26 +134,18 @@ class Engine:
             framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
             return self._tokenizer.prompt(framed, limit)
 
-        ids = encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
         request = _Request(
-            prompt=ids,
+            prompt=await tokenized(prompt, encode),
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             lora=lora,
             conversation=conversation,
             arrived=arrived,
         )
-        with self._changed:
-            self._admissible()
-            self._queue.append(request)
-            self._changed.notify()
-        try:
-            return await asyncio.wrap_future(request.future)
-        finally:
-            self._withdraw(request)
+        return await self._requests.answer(request)
 
     async def load(self, adapter: Adapter) -> None:
-        self._open()
+        self._requests.check_open()
         if self._known(adapter) is None:
             await asyncio.to_thread(self._read, adapter)
 
@@ -177,8 +162,8 @@ class Engine:
         return GeneratorStatus(
             model=self._name,
             device=self._device,
-            queued=len(self._queue),
-            running=len(self._running),
+            queued=len(self._requests.waiting),
+            running=len(self._requests.running),
             completed=self._completed,
             tokens=self._spoken,
             cached_tokens=self._cached,
@@ -187,32 +172,9 @@ class Engine:
         )
 
     async def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            waiting = list(self._queue)
-            self._queue.clear()
-            self._changed.notify()
-        for request in waiting:
-            _fail(request.future, Unavailable(_STOPPED))
-        await asyncio.to_thread(self._thread.join)
+        await self._requests.close(self._thread)
 
     # on the callers' side
-
-    def _open(self) -> None:
-        if self._closing:
-            raise Unavailable(_STOPPED)
-
-    def _admissible(self) -> None:
-        self._open()
-        if len(self._queue) >= self._limits.queue_limit:
-            raise Overloaded(f"{len(self._queue)} people are waiting for a reply already: please try again in a moment")
-
-    def _withdraw(self, request: _Request) -> None:
-        """Free the place of a request whose asker is gone; a running one leaves after the current token."""
-        request.future.cancel()
-        with self._changed:
-            if request in self._queue:
-                self._queue.remove(request)
 
     def _known(self, adapter: Adapter) -> Lora | None:
         with self._changed:
@@ -247,16 +209,16 @@ class Engine:
                 self._spoken += self._scheduler.step()
                 self._answer_finished()
             except Exception as error:
-                log.exception("generating failed; %d requests fail with it", len(self._running))
+                log.exception("generating failed; %d requests fail with it", len(self._requests.running))
                 self._fail_running(error)
         self._pool.clear()
 
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to go."""
         with self._changed:
-            while not (self._queue or self._running):
+            while not (self._requests.waiting or self._requests.running):
                 self._tidy()
-                if self._closing:
+                if self._requests.closing:
                     return False
                 if not self._changed.wait(self._limits.idle_seconds / 2):
                     self._expire()
@@ -276,9 +238,10 @@ class Engine:
 
     def _admit(self) -> None:
         """Take as many waiting requests as there is memory for into the batch, in order."""
-        while len(self._running) < self._limits.max_batch:
+        waiting, running = self._requests.waiting, self._requests.running
+        while len(running) < self._limits.max_batch:
             with self._changed:
-                request = self._queue[0] if self._queue else None
+                request = waiting[0] if waiting else None
             if request is None:
                 return
             try:
@@ -287,12 +250,12 @@ class Engine:
             except Exception as error:
                 log.exception("a request could not be begun; it fails, the others go on")
                 self._release(request)
-                _fail(request.future, _failed(error))
+                request.fail(error)
             else:
-                self._running.append(request)
+                running.append(request)
             with self._changed:
-                if request in self._queue:
-                    self._queue.remove(request)
+                if request in waiting:  # nobody has cancelled it
+                    waiting.remove(request)
 
     def _join(self, request: _Request) -> bool:
         """Begin a request's sequences; False while there is no memory for all of them."""
@@ -306,9 +269,9 @@ class Engine:
         if leader is None:
             return False
         request.sequences.append(leader)
-        for number in range(1, request.sampling.best_of):
-            candidate = self._scheduler.candidate(leader, seed=request.seed + number * SEED_STEP)
-            if candidate is None and self._running:
+        for seed in request.seeds[1:]:
+            candidate = self._scheduler.candidate(leader, seed=seed)
+            if candidate is None and self._requests.running:
                 self._release(request)
                 return False  # how many are drawn is not a matter of who else is here
             if candidate is None:
@@ -325,74 +288,47 @@ class Engine:
 
     def _answer_finished(self) -> None:
         """Answer who is done, forget who was cancelled."""
-        for request in list(self._running):
-            sequences = request.sequences
-            if not request.future.cancelled() and any(sequence.finish is None for sequence in sequences):
+        for request in list(self._requests.running):
+            cancelled = request.future.cancelled()
+            if not cancelled and any(sequence.finish is None for sequence in request.sequences):
                 continue
-            if request.future.cancelled():
-                self._running.remove(request)
-                self._release(request)
-                continue
-            first, candidates = sequences[0], self._candidates(sequences)
-            reply = Completion(
-                candidates=candidates,
-                prompt_tokens=first.prompt_tokens,
-                new_tokens=len(first.new_tokens),
-                seconds=self._clock() - request.arrived,
-                adapter=first.lora.id if first.lora else None,
-                seed=request.seed,
-            )
-            self._running.remove(request)
+            first, candidates = request.sequences[0], () if cancelled else self._candidates(request.sequences)
+            self._requests.running.remove(request)
             self._release(request)
+            if cancelled:
+                continue
             if not candidates:
-                _fail(
-                    request.future,
-                    NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged"),
+                request.fail(
+                    NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged")
                 )
                 continue
             self._completed += 1
             self._cached += first.reused
-            _resolve(request.future, reply)
+            request.answer(
+                Completion(
+                    candidates=candidates,
+                    prompt_tokens=first.prompt_tokens,
+                    new_tokens=len(first.new_tokens),
+                    seconds=self._clock() - request.arrived,
+                    adapter=first.lora.id if first.lora else None,
+                    seed=request.seed,
+                )
+            )
 
     def _candidates(self, sequences: abc.Sequence[Sequence]) -> tuple[Candidate, ...]:
-        """What was drawn, less what came of damaged numbers; scored where there is something to choose among."""
+        """What was drawn, less what came of damaged numbers."""
         whole = [one for one in sequences if one.finish != "damaged"]
-        speaking = [one for one in whole if self._scheduler.text(one).strip()]
-        scores: dict[int, float] = {}
-        if len(speaking) > 1:
-            found = self._scheduler.information(speaking)
-            scores = {id(one): nats for one, nats in zip(speaking, found, strict=True)}
-        return tuple(
-            Candidate(
-                text=self._scheduler.text(one),
-                finish="length" if one.finish == "length" else "stop",
-                information=scores.get(id(one)),
-            )
-            for one in whole
+        return scored(
+            [(self._scheduler.text(one), "length" if one.finish == "length" else "stop") for one in whole],
+            lambda places: self._scheduler.information([whole[place] for place in places]),
         )
 
     def _fail_running(self, error: Exception) -> None:
         """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
-        broken = list(self._running)
-        self._running.clear()
+        broken = list(self._requests.running)
+        self._requests.running.clear()
         for request in broken:
             request.conversation = None
             request.sequences = [sequence for sequence in request.sequences if sequence in self._scheduler.sequences]
             self._release(request)
-            _fail(request.future, _failed(error))
-
-
-def _failed(error: Exception) -> GeneratorError:
-    sentence = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
-    sentence.__cause__ = error
-    return sentence
-
-
-def _fail(future: "Future[Completion]", error: Exception) -> None:
-    with suppress(InvalidStateError):  # the asker is gone
-        future.set_exception(error)
-
-
-def _resolve(future: "Future[Completion]", completion: Completion) -> None:
-    with suppress(InvalidStateError):  # the asker is gone
-        future.set_result(completion)
+            request.fail(error)

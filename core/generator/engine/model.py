@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.generator.engine.checkpoint import ModelConfig
 from core.generator.engine.lora import Lora
-from core.generator.engine.sampling import Search
+from core.generator.sampling import Search
 
 CACHE_STEP = 64
 """Tokens by which a cache grows: whole ones, so that a conversation is seldom moved."""

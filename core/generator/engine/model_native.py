@@ -19,7 +19,7 @@ from core.generator.engine.kernels.library import Kernels
 from core.generator.engine.linear import quantize
 from core.generator.engine.lora import Lora
 from core.generator.engine.model import Chunk, KVCache, rounded
-from core.generator.engine.sampling import WIDE_HEAD, TopTokens, top_tokens
+from core.generator.sampling import WIDE_HEAD, TopTokens, top_tokens
 
 BLOCK = 64
 """Widths are filled up to whole ones with zeros, so that every kind of kernels finds whole blocks and vectors."""

@@ -19,8 +19,8 @@ from core.generator import INFORMATION, Sampling
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora
 from core.generator.engine.model import Chunk, KVCache, Model
-from core.generator.engine.sampling import RowSampling, choose
 from core.generator.engine.tokenizer import Tokenizer
+from core.generator.sampling import RowSampling, choose
 
 IDLE_CHUNKS = 4
 """Chunks of prompts read in one step while nobody is in the middle of a reply."""

@@ -1,8 +1,9 @@
 """Base models and LoRA adapters through the libraries transformers and peft: the reference, and the GPU path.
 
 `load` builds a `TransformersGenerator`; one thread owns the model, everybody else talks to it through a queue. The
-files: `loader` (get a model), `adapter_pool` (adapters in one model), `decoding` (rows, one token at a time),
-`sampling` (choose it), `worker` (queue, thread, port). This is the only face; only `person2/app.py` imports it.
+files: `loader` (get a model), `adapter_pool` (adapters in one model), `decoding` (rows, one token at a time), `worker`
+(thread and port). The queue in front and the choice of a token are `request_queue` and `sampling`, one folder up. Only
+`person2/app.py` imports this face; training imports the loader.
 """
 
 from core.generator.transformers.worker import TransformersGenerator, load

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol, cast
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
 from core.errors import NumericalError
 from core.generator import Sampling
+from core.generator.sampling import RowSampling, choose
 from core.generator.transformers.loader import Base
-from core.generator.transformers.sampling import choose
 
 
 class Forward(Protocol):
@@ -158,8 +159,8 @@ class Batch:
         self.rows = [*self.rows, *rows]
 
     def _append(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        chosen = choose(logits, [row.ids for row in rows], [row.sampling for row in rows], [row.rng for row in rows])
-        for row, token in zip(rows, chosen, strict=True):
+        choosers = [RowSampling(sampling=row.sampling, rng=row.rng, seen=np.array(row.ids)) for row in rows]
+        for row, token in zip(rows, choose(logits, choosers), strict=True):
             if token is None:
                 row.error = NumericalError("the voice's numbers are not finite, its weights are damaged: use another")
                 row.ids.append(self.base.end)  # keeps the columns in step until it is dropped

@@ -1,4 +1,4 @@
-"""The thread that owns the model, the queue in front of it, and the port everybody else sees.
+"""The thread that owns the model, and the port everybody else sees.
 
 Requests join the running batch and leave it between two tokens. Loading an adapter happens between tokens too, after
 it was read and judged elsewhere. Nothing but the owner thread touches the model; nothing here touches a tensor.
@@ -15,13 +15,13 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from core.errors import GeneratorError, ModelError, Overloaded, Person2Error, Unavailable
-from core.generator import SEED_STEP, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
+from core.errors import GeneratorError, ModelError, Person2Error, Unavailable
+from core.generator import STOPPED, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.persona import with_persona
+from core.generator.request_queue import Request, RequestQueue, scored, tokenized
 from core.generator.transformers.adapter_pool import AdapterPool, Key, Prepared, key_of, prepare
 from core.generator.transformers.decoding import Batch, Row, make_row
 from core.generator.transformers.loader import Base, load_base
@@ -33,8 +33,6 @@ QUEUE_LIMIT = 64
 """Requests that may wait: at a second a reply and 16 at once, the last one waits about four seconds."""
 MAX_ADAPTERS = 32
 """In the model at once; at rank 8 one costs GPT-2 small about 5 MB."""
-LONG_PROMPT = 4_000
-"""Characters from which a prompt is split into tokens beside the event loop, to keep it free."""
 
 
 def load(
@@ -66,14 +64,9 @@ def load(
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Request:
-    ids: list[int]
-    sampling: Sampling
-    seed: int
+class _Request(Request):
     adapter: Adapter | None
     key: Key | None
-    arrived: float
-    future: "Future[Completion]"
     rows: list[Row] = field(default_factory=list)
     """Those that run for it: one, or `Sampling.best_of` of them."""
 
@@ -83,7 +76,7 @@ class _Order:
     """Something for the owner to do between two tokens."""
 
     do: Callable[[], None]
-    future: "Future[None]"
+    future: "Future[None]" = field(default_factory=Future)
 
 
 class TransformersGenerator:
@@ -107,15 +100,12 @@ class TransformersGenerator:
         self._adapters = AdapterPool(base, limit=max_adapters)
         self._batch = Batch(base=base, forward=self._adapters.forward)
         self._max_batch = max_batch
-        self._queue_limit = queue_limit
         self._fresh_seed = fresh_seed
         self._clock = clock
-        self._changed = threading.Condition()
-        self._queue: deque[_Request] = deque()
-        self._running: list[_Request] = []
+        self._requests: RequestQueue[_Request] = RequestQueue(limit=queue_limit)
+        self._changed = self._requests.changed
         self._orders: deque[_Order] = deque()
         self._doomed: set[Key] = set()
-        self._closing = False
         self._completed = 0
         self._tokens = 0
         self._thread = threading.Thread(target=self._run, name="transformers", daemon=True)
@@ -146,7 +136,7 @@ class TransformersGenerator:
     ) -> Completion:
         arrived = self._clock()
         validate(sampling)
-        self._admissible()
+        self._requests.check_room()
         key = self._adapters.known(key_of(adapter)) if adapter else None
         if adapter is not None and key is not None and not self._adapters.has(key):
             key = await self._fetch(adapter)
@@ -160,83 +150,51 @@ class TransformersGenerator:
             framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
             return self._base.encode(framed)
 
-        ids = encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
         request = _Request(
-            ids=ids,
+            prompt=await tokenized(prompt, encode),
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
             adapter=adapter,
             key=key,
             arrived=arrived,
-            future=Future(),
         )
-        with self._changed:
-            self._admissible()
-            self._queue.append(request)
-            self._changed.notify()
-        try:
-            return await asyncio.wrap_future(request.future)
-        finally:
-            self._withdraw(request)
+        return await self._requests.answer(request)
 
     async def load(self, adapter: Adapter) -> None:
-        self._open()
+        self._requests.check_open()
         key = self._adapters.known(key_of(adapter))
         if not self._adapters.has(key) or key in self._doomed:
             await self._fetch(adapter)
 
     async def unload(self, adapter_id: str) -> None:
-        if not self._closing:
+        if not self._requests.closing:
             await self._order(lambda: self._doomed.update(self._adapters.keys(adapter_id)))
 
     def status(self) -> GeneratorStatus:
         return GeneratorStatus(
             model=self._base.name,
             device=f"{self._base.model.device} {str(self._base.model.dtype).removeprefix('torch.')}",
-            queued=len(self._queue),
-            running=len(self._running),
+            queued=len(self._requests.waiting),
+            running=len(self._requests.running),
             completed=self._completed,
             tokens=self._tokens,
             adapters=self._adapters.ids(),
         )
 
     async def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            waiting = list(self._queue)
-            self._queue.clear()
-            self._changed.notify()
-        for request in waiting:
-            _fail(request.future, Unavailable(_STOPPED))
-        await asyncio.to_thread(self._thread.join)
+        await self._requests.close(self._thread)
 
     # on the callers' side
-
-    def _open(self) -> None:
-        if self._closing:
-            raise Unavailable(_STOPPED)
-
-    def _admissible(self) -> None:
-        self._open()
-        if len(self._queue) >= self._queue_limit:
-            raise Overloaded(f"{len(self._queue)} people are waiting for a reply already: please try again in a moment")
 
     async def _fetch(self, adapter: Adapter) -> Key:
         prepared = await asyncio.to_thread(prepare, adapter, self._base)
         await self._order(lambda: self._put(prepared))
         return prepared.key
 
-    def _withdraw(self, request: _Request) -> None:
-        """Free the place of a request whose asker is gone; a running one is dropped after the current token."""
-        request.future.cancel()
-        with self._changed:
-            if not request.rows and request in self._queue:
-                self._queue.remove(request)
-
     async def _order(self, do: Callable[[], None]) -> None:
-        order = _Order(do=do, future=Future())
+        order = _Order(do=do)
         with self._changed:
-            self._open()
+            self._requests.check_open()
             self._orders.append(order)
             self._changed.notify()
         await asyncio.wrap_future(order.future)
@@ -253,16 +211,18 @@ class TransformersGenerator:
                     self._batch.step()
                     self._settle()
             except Exception as error:
-                log.exception("generating failed; %d requests fail with it", len(self._running))
-                self._break(error)
+                log.exception("generating failed; %d requests fail with it", len(self._requests.running))
+                self._fail_running(error)
         for order in self._orders:
-            _fail(order.future, Unavailable(_STOPPED))
+            with suppress(InvalidStateError):  # who asked is gone
+                order.future.set_exception(Unavailable(STOPPED))
 
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to go."""
+        requests = self._requests
         with self._changed:
-            while not (self._queue or self._running or self._orders or self._doomed_free()):
-                if self._closing:
+            while not (requests.waiting or requests.running or self._orders or self._doomed_free()):
+                if requests.closing:
                     return False
                 self._changed.wait()
             return True
@@ -270,15 +230,18 @@ class TransformersGenerator:
     def _handle(self) -> None:
         while self._orders:
             order = self._orders.popleft()
-            try:
-                order.do()
-            except Person2Error as error:
-                _fail(order.future, error)
-            except Exception as error:
-                log.exception("an order to the generator failed")
-                _fail(order.future, GeneratorError("the generator could not do that: see the log"), error)
-            else:
-                _resolve(order.future, None)
+            with suppress(InvalidStateError):  # who asked is gone
+                try:
+                    order.do()
+                except Person2Error as error:
+                    order.future.set_exception(error)
+                except Exception as error:
+                    log.exception("an order to the generator failed")
+                    failed = GeneratorError("the generator could not do that: see the log")
+                    failed.__cause__ = error
+                    order.future.set_exception(failed)
+                else:
+                    order.future.set_result(None)
         for key in self._doomed_free():
             self._doomed.discard(key)
             self._adapters.remove(key)
@@ -289,24 +252,27 @@ class TransformersGenerator:
 
     def _in_use(self) -> set[Key]:
         with self._changed:
-            return {request.key for request in (*self._running, *self._queue) if request.key is not None}
+            requests = (*self._requests.running, *self._requests.waiting)
+            return {request.key for request in requests if request.key is not None}
 
     def _doomed_free(self) -> list[Key]:
         return [key for key in self._doomed if key not in self._in_use()] if self._doomed else []
 
     def _admit(self) -> None:
         """Take as many waiting requests as there is room for into the batch."""
+        taken: list[_Request] = []
         with self._changed:
-            taken: list[_Request] = []
-            while self._queue and len(self._running) + len(taken) < self._max_batch:
-                taken.append(self._queue.popleft())
-            self._running += taken  # before anything can fail: what is here is answered
+            while self._requests.waiting and len(self._requests.running) < self._max_batch:
+                taken.append(self._requests.waiting.popleft())
+                self._requests.running.append(taken[-1])  # before anything can fail: what is here is answered
         for request in taken:
             try:
                 request.rows = self._rows(request)
             except Exception as error:
-                _fail(request.future, _sentence(error), error)
-        self._running = [request for request in self._running if request.rows]
+                if not isinstance(error, Person2Error):
+                    log.exception("a request could not be begun; it fails, the others go on")
+                request.fail(_sentence(error))
+        self._requests.running = [request for request in self._requests.running if request.rows]
         self._batch.admit([row for request in taken if not request.future.done() for row in request.rows])
 
     def _rows(self, request: _Request) -> list[Row]:
@@ -316,43 +282,35 @@ class TransformersGenerator:
             self._adapters.put(prepared, in_use=self._in_use())
             request.key = prepared.key
         voice = self._adapters.name(request.key)
-        seeds = (request.seed + number * SEED_STEP for number in range(request.sampling.best_of))
-        return [make_row(self._base, request.ids, sampling=request.sampling, seed=seed, voice=voice) for seed in seeds]
+        return [
+            make_row(self._base, request.prompt, sampling=request.sampling, seed=seed, voice=voice)
+            for seed in request.seeds
+        ]
 
     def _settle(self) -> None:
         """Answer what is finished or failed, forget what was cancelled."""
-        over = [r for r in self._running if r.future.done() or all(row.error or row.finish for row in r.rows)]
-        self._running = [request for request in self._running if request not in over]
+        running = self._requests.running
+        over = [r for r in running if r.future.done() or all(row.error or row.finish for row in r.rows)]
+        self._requests.running = [request for request in running if request not in over]
         gone = [row for request in over for row in request.rows]
-        gone += [row for request in self._running for row in request.rows if row.error or row.finish]
+        gone += [row for request in self._requests.running for row in request.rows if row.error or row.finish]
         self._batch.drop(gone)
         for request in over:
             if request.future.done():
                 continue
             failed = [row.error for row in request.rows if row.error is not None]
             if len(failed) == len(request.rows):
-                _fail(request.future, _sentence(failed[0]), failed[0])
+                if not isinstance(failed[0], Person2Error):
+                    log.error("a request failed", exc_info=failed[0])
+                request.fail(_sentence(failed[0]))
             else:
                 self._completed += 1
                 self._tokens += sum(each.new_tokens for each in request.rows)
-                _resolve(request.future, self._completion(request))
-
-    def _candidates(self, rows: list[Row]) -> tuple[Candidate, ...]:
-        """What was drawn, less what failed; scored where there is something to choose among."""
-        speaking = [number for number, row in enumerate(rows) if row.error is None and row.text.strip()]
-        scores: dict[int, float] = {}
-        if len(speaking) > 1:
-            found = self._adapters.information([rows[number] for number in speaking])
-            scores = dict(zip(speaking, found, strict=True))
-        return tuple(
-            Candidate(text=row.text, finish=row.finish or "length", information=scores.get(number))
-            for number, row in enumerate(rows)
-            if row.error is None
-        )
+                request.answer(self._completion(request))
 
     def _completion(self, request: _Request) -> Completion:
         return Completion(
-            candidates=self._candidates(request.rows),
+            candidates=self._candidates([row for row in request.rows if row.error is None]),
             prompt_tokens=request.rows[0].prompt_tokens,
             new_tokens=request.rows[0].new_tokens,
             seconds=self._clock() - request.arrived,
@@ -360,32 +318,24 @@ class TransformersGenerator:
             seed=request.seed,
         )
 
-    def _break(self, error: Exception) -> None:
-        broken, self._running = self._running, []
+    def _candidates(self, rows: list[Row]) -> tuple[Candidate, ...]:
+        """What was drawn, less what failed."""
+        return scored(
+            [(row.text, row.finish or "length") for row in rows],
+            lambda places: self._adapters.information([rows[place] for place in places]),
+        )
+
+    def _fail_running(self, error: Exception) -> None:
+        broken, self._requests.running = self._requests.running, []
         self._batch.clear()
         for request in broken:
-            _fail(request.future, _sentence(error), error)
+            request.fail(_sentence(error))
 
 
-_STOPPED = "the generator is stopped: start the program again"
-
-
-def _sentence(error: Exception) -> Person2Error:
-    if isinstance(error, Person2Error):
+def _sentence(error: Exception) -> Exception:
+    """The same, but for the one failure that an operator can do something about."""
+    if not isinstance(error, torch.OutOfMemoryError):
         return error
-    if isinstance(error, torch.OutOfMemoryError):
-        return GeneratorError("there is not enough memory for this many conversations at once: lower PERSON2_MAX_BATCH")
-    return GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
-
-
-def _fail(future: "Future[Any]", error: Exception, cause: Exception | None = None) -> None:
-    if cause is not None and cause is not error:
-        log.error("a request failed", exc_info=cause)
-        error.__cause__ = cause
-    with suppress(InvalidStateError):  # the asker is gone
-        future.set_exception(error)
-
-
-def _resolve(future: "Future[Any]", value: Any) -> None:
-    with suppress(InvalidStateError):  # the asker is gone
-        future.set_result(value)
+    told = GeneratorError("there is not enough memory for this many conversations at once: lower PERSON2_MAX_BATCH")
+    told.__cause__ = error
+    return told

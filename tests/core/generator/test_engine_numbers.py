@@ -14,6 +14,12 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from core.adapters.validation import folder_fingerprint
 from core.errors import ModelError
@@ -27,8 +33,7 @@ from core.generator.engine.lora import Lora, read_lora
 from core.generator.engine.model import Chunk, Model
 from core.generator.engine.model_native import NativeModel
 from core.generator.engine.model_torch import TorchModel
-from core.generator.engine.sampling import RowSampling, choose
-from core.generator.transformers import sampling as reference_sampling
+from core.generator.sampling import RowSampling, choose
 from tests.models import tiny_adapter, tiny_base, tiny_model
 
 CONTEXT = 192
@@ -242,6 +247,21 @@ def test_fp32_products_do_not_depend_on_the_number_of_rows() -> None:
     assert all(torch.equal(kernel(rows[:n]), whole[:n]) for n in range(1, 70))
 
 
+def plainly(logits: torch.Tensor, seen: list[int], sampling: Sampling, number: float) -> int:
+    """The token of `number` in the whole sorted vocabulary, as transformers' own processors leave it."""
+    ids, scores = torch.tensor([seen]), logits[None].double()
+    scores = RepetitionPenaltyLogitsProcessor(float(sampling.repetition_penalty))(ids, scores)
+    if not sampling.temperature:
+        return int(scores.argmax())
+    scores = TemperatureLogitsWarper(float(sampling.temperature))(ids, scores)
+    if sampling.top_k:
+        scores = TopKLogitsWarper(sampling.top_k)(ids, scores)
+    if sampling.top_p < 1:
+        scores = TopPLogitsWarper(sampling.top_p)(ids, scores)
+    likely, tokens = scores[0].softmax(0).sort(descending=True)
+    return int(tokens[torch.searchsorted(likely.cumsum(0), number, right=True)])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -263,7 +283,10 @@ def test_choices_are_those_of_the_reference(base: Path, settings: Sampling, kind
         logits = torch.randn(6, 6001, generator=draw) * torch.tensor([[0.1], [1.0], [3.0], [5.0], [8.0], [0.01]])
         seen = [torch.randint(0, 6001, (30,), generator=draw).tolist() for _ in range(6)]
         mixed = [settings, settings, replace(settings, top_p=0.5), settings, Sampling(temperature=0), settings]
-        right = reference_sampling.choose(logits.clone(), seen, mixed, [Random(trial + i) for i in range(6)])
+        right = [
+            plainly(row, ids, each, Random(trial + i).random())
+            for i, (row, ids, each) in enumerate(zip(logits, seen, mixed, strict=True))
+        ]
         rows = [
             RowSampling(sampling=each, rng=Random(trial + i), seen=np.array(ids, dtype=np.int64))
             for i, (each, ids) in enumerate(zip(mixed, seen, strict=True))

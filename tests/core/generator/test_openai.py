@@ -20,7 +20,6 @@ from core.generator import Adapter, Generator, Sampling
 from core.generator.openai import RETRIES, OpenAIGenerator, connect
 from core.settings import Settings
 from person2.app import open_generator
-from tests.fakes import until
 
 KEY = "sk-very-secret"
 SAMPLING = Sampling(seed=7, max_new_tokens=20)
@@ -393,38 +392,6 @@ async def test_adapters_are_model_names(server: Server) -> None:
         server.can_load = True
         await remote.load(stranger)
         assert (await remote.generate("hi", sampling=SAMPLING, adapter=stranger)).text == " hello from stranger"
-
-
-async def test_too_many_at_once(server: Server) -> None:
-    """The bound is ours, and its refusal immediate; cancelling frees a place."""
-    server.hang = asyncio.Event()
-    async with talking(server, in_flight=2) as remote:
-        ahead = [asyncio.create_task(remote.generate("hi", sampling=SAMPLING)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="2 people are waiting"):
-            await remote.generate("hi", sampling=SAMPLING)
-        ahead[0].cancel()
-        await asyncio.wait([ahead[0]])
-        third = asyncio.create_task(remote.generate("hi", sampling=SAMPLING))
-        await asyncio.sleep(0)
-        server.hang.set()
-        assert {one.text for one in await asyncio.gather(ahead[1], third)} == {" hello from talk"}
-
-
-async def test_closing(server: Server) -> None:
-    """What runs is finished, the rest refused; twice is once."""
-    server.hang = asyncio.Event()
-    async with talking(server) as remote:
-        running = asyncio.create_task(remote.generate("hi", sampling=SAMPLING))
-        await until(lambda: len(server.asked) == 1)
-        closing = asyncio.create_task(remote.close())
-        await asyncio.sleep(0)
-        with pytest.raises(Unavailable, match="stopped"):
-            await remote.generate("hi", sampling=SAMPLING)
-        server.hang.set()
-        await closing
-        assert (await running).text == " hello from talk"
-        await remote.close()
 
 
 def test_the_estimate_is_on_the_safe_side() -> None:

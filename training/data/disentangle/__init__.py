@@ -2,7 +2,7 @@
 
 `Disentangler` knows messages and their order and gives each the earlier message it answers. How it decides: `columns`
 reads messages into numbers, `pairs` compares each with those before it, `scorer` makes a first guess, `threads` tells
-what follows from it, and `scorer` decides. `train` makes the scorer again, `measure` scores it on annotated logs.
+what follows from it, and `scorer` decides. How the scorer was made and measured lies in `models/disentangler/`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """The learned part: small networks that score a message's possible antecedents, and their file.
 
 Knows arrays, not messages. Two passes: the first network looks at every message within reach, one pair at a time; the
-second ones look at the few it leaves, knowing the threads its guesses make. NumPy only; trained by `train`.
+second ones look at the few it leaves, knowing the threads its guesses make. NumPy only.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from training.data.disentangle.columns import Floats, Ints
 from training.data.disentangle.pairs import REACH, ConversationFeatures, between, candidates
 from training.data.disentangle.threads import Guess, Threads
 
-BUNDLED = Path(__file__).with_name("scorer.safetensors")
+BUNDLED = Path(__file__).resolve().parents[3] / "models" / "disentangler" / "scorer.safetensors"
+"""Beside its card; in a wheel `models` lies beside this package as in a checkout."""
 FORMAT = "1"
 """Raised whenever a feature is added, removed or changes its meaning: an older scorer then must be trained again."""
 OPTIONS = 10
@@ -154,7 +155,7 @@ class Scorer:
     def load(cls, path: Path | None = None) -> "Scorer":
         """The scorer at `path`, or the bundled one; raises TrainingError when it cannot be used."""
         path = path or BUNDLED
-        again = "train it again with `python -m training.data.disentangle.train`"
+        again = "install Person2 again, or train it as models/disentangler/README.md says"
         try:
             with safe_open(path, framework="numpy") as file:
                 if (file.metadata() or {}).get("format") != FORMAT:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.disentangler.recipe.irc import Log
 from training.data.disentangle.columns import Floats, Ints, is_system, read
-from training.data.disentangle.irc import Log
 from training.data.disentangle.names import EDGES
 from training.data.disentangle.pairs import PAIR, REACH, ConversationFeatures, between, candidates
 from training.data.disentangle.scorer import OPTIONS

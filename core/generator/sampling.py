@@ -1,4 +1,6 @@
-"""Which token comes next, for every row of a batch at once. Knows logits and settings, nothing of text or queues.
+"""Which token comes next, for every row of a batch at once, on whatever device its logits lie.
+
+Knows logits and settings, nothing of models, text or queues.
 
 A row's choice is a function of its own logits, history, settings and random stream: never of its neighbours.
 Sorting 50,257 logits of 32 rows takes 62 ms on two cores; the 256 largest take 3 ms and hold nearly every nucleus. A
@@ -81,10 +83,15 @@ def _penalise(logits: Tensor, rows: Sequence[RowSampling]) -> None:
     if not penalised:
         return
     lengths = [len(rows[index].seen) for index in penalised]
-    ids = torch.from_numpy(np.concatenate([rows[index].seen for index in penalised]))
-    lines = torch.from_numpy(np.repeat(penalised, lengths))
     weights = [rows[index].sampling.repetition_penalty for index in penalised]
-    penalty = torch.from_numpy(np.repeat(np.array(weights, dtype=np.float32), lengths))
+    ids, lines, penalty = (
+        torch.from_numpy(array).to(logits.device)
+        for array in (
+            np.concatenate([rows[index].seen for index in penalised]),
+            np.repeat(penalised, lengths),
+            np.repeat(np.array(weights, dtype=np.float32), lengths),
+        )
+    )
     values = logits[lines, ids]
     logits[lines, ids] = torch.where(values > 0, values / penalty, values * penalty)
 
@@ -106,7 +113,7 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], search: Search) -> list[i
         for size in (min(WIDE_HEAD, len(scaled)), len(scaled)):
             more, order = scaled.topk(size)
             complete = size == len(scaled)
-            place = _place(more.double().numpy(), row.sampling, number, whole=found.whole, complete=complete)
+            place = _place(more.double().cpu().numpy(), row.sampling, number, whole=found.whole, complete=complete)
             if place is not None:
                 chosen.append(int(order[place]))
                 break
@@ -115,10 +122,10 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], search: Search) -> list[i
 
 def top_tokens(logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTokens]:
     """The HEAD likeliest tokens of each row; (M, V) float32 and (M,)."""
-    scaled = logits / torch.from_numpy(temperatures)[:, None]
+    scaled = logits / torch.from_numpy(temperatures).to(logits.device)[:, None]
     whole = scaled.logsumexp(dim=1).tolist()
     top, ids = scaled.topk(min(HEAD, scaled.shape[1]), dim=1)
-    values, tokens = top.double().numpy(), ids.numpy()
+    values, tokens = top.double().cpu().numpy(), ids.cpu().numpy()
     return [TopTokens(values=values[row], tokens=tokens[row], whole=whole[row]) for row in range(len(whole))]
 
 

@@ -1,4 +1,4 @@
-"""`python -m training.data.disentangle.export_links EXPORT…`: hides the reply links of exports and finds them again.
+"""`python -m models.disentangler.recipe.export_links EXPORT…`: hides the reply links of exports and finds them again.
 
 Knows exports, links and two rules to beat: the message before, and the message before by somebody else.
 """
@@ -82,11 +82,11 @@ def main(
     scorer: Annotated[Path | None, typer.Option(help="A scorer other than the bundled one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Hide reply links and look for them, as python -m training.data.disentangle.export_links channels/discord_json"""
+    """Hide reply links and look for them, as python -m models.disentangler.recipe.export_links channels/discord_json"""
     try:
         disentangler = Disentangler.load(scorer)
     except Person2Error as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the command's own report
+        print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     talk = channels(exports)
     rules: dict[str, Rule] = {
@@ -100,11 +100,11 @@ def main(
             name: {"links": one.links, "exact": one.exact, "through_own": one.through_own}
             for name, one in found.items()
         }
-        print(json.dumps(report))  # noqa: T201 - the result
+        print(json.dumps(report))
         return
     for name, one in found.items():
         share, through = 100 * one.exact / max(one.links, 1), 100 * one.through_own / max(one.links, 1)
-        print(f"{name:28} {one.exact} of {one.links} ({share:.1f} %); {through:.1f} % through own messages")  # noqa: T201 - the result
+        print(f"{name:28} {one.exact} of {one.links} ({share:.1f} %); {through:.1f} % through own messages")
 
 
 if __name__ == "__main__":

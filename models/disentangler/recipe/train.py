@@ -1,4 +1,4 @@
-"""`python -m training.data.disentangle.train TRAIN DEV --out FILE`: makes the bundled scorer again.
+"""`python -m models.disentangler.recipe.train TRAIN DEV --out FILE`: makes the bundled scorer again.
 
 Knows torch; what it learns leaves as plain arrays. The second pass learns from first guesses made by networks that
 have not seen the log in question (FOLDS), as it will meet them on new talk. DEV is only measured on.
@@ -17,11 +17,11 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.disentangler.recipe.examples import Examples, Halves, weigh_words
+from models.disentangler.recipe.irc import read
+from models.disentangler.recipe.measure import measure
 from training.data.disentangle import Disentangler
 from training.data.disentangle.columns import Floats, Ints
-from training.data.disentangle.examples import Examples, Halves, weigh_words
-from training.data.disentangle.irc import read
-from training.data.disentangle.measure import measure
 from training.data.disentangle.scorer import BUNDLED, Network, Scorer
 from training.data.disentangle.threads import Guess
 from training.data.disentangle.words import Buckets
@@ -158,7 +158,7 @@ def train_network(choices: Choices, shape: ScorerConfig, *, seed: int, without: 
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"seed {seed}, epoch {epoch + 1}: loss {total / (len(use) // BATCH):.4f}", file=sys.stderr)  # noqa: T201
+        print(f"seed {seed}, epoch {epoch + 1}: loss {total / (len(use) // BATCH):.4f}", file=sys.stderr)
     learner.eval()
     return learner.network()
 
@@ -195,7 +195,7 @@ def main(
     dev: Annotated[Path, typer.Argument(help="Folder with the annotated development logs.")],
     out: Annotated[Path, typer.Option(help="Where the scorer goes.")] = BUNDLED,
 ) -> None:
-    """Train the scorer, for example: python -m training.data.disentangle.train channels/irc_ubuntu/{train,dev}"""
+    """Train the scorer, for example: python -m models.disentangler.recipe.train channels/irc_ubuntu/{train,dev}"""
     torch.set_num_threads(1)
     logs = list(read(train))
     telling, common = weigh_words(logs)
@@ -219,7 +219,7 @@ def main(
     final = replace(final, second=[train_network(choices, SECOND, seed=seed) for seed in range(ENSEMBLE_SIZE)])
     final.save(out)
     figures, _ = measure(Disentangler(final), dev)
-    print(json.dumps(figures.as_dict()))  # noqa: T201 - the result
+    print(json.dumps(figures.as_dict()))
 
 
 if __name__ == "__main__":

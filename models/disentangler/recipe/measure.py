@@ -1,4 +1,4 @@
-"""`python -m training.data.disentangle.measure FOLDER`: the paper's figures on a folder of annotated IRC logs.
+"""`python -m models.disentangler.recipe.measure FOLDER`: the paper's figures on a folder of annotated IRC logs.
 
 Knows logs and metrics; the disentangler sees the messages only, never the annotation.
 """
@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from core.errors import Person2Error
+from models.disentangler.recipe.irc import read
+from models.disentangler.recipe.metrics import LinkScores, evaluate
 from training.data.disentangle import Disentangler
-from training.data.disentangle.irc import read
-from training.data.disentangle.metrics import LinkScores, evaluate
 
 
 def measure(disentangler: Disentangler, folder: Path) -> tuple[LinkScores, float]:
@@ -37,16 +37,16 @@ def main(
     scorer: Annotated[Path | None, typer.Option(help="A scorer other than the bundled one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Measure the disentangler, for example: python -m training.data.disentangle.measure channels/irc_ubuntu/dev"""
+    """Measure the disentangler, for example: python -m models.disentangler.recipe.measure channels/irc_ubuntu/dev"""
     try:
         figures, pace = measure(Disentangler.load(scorer), folder)
     except Person2Error as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the command's own report
+        print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     if as_json:
-        print(json.dumps(figures.as_dict() | {"messages_per_cpu_second": round(pace)}))  # noqa: T201 - the result
+        print(json.dumps(figures.as_dict() | {"messages_per_cpu_second": round(pace)}))
         return
-    print(  # noqa: T201 - the result
+    print(
         f"links      P {figures.precision:.1f}  R {figures.recall:.1f}  F {figures.link_f:.1f}\n"
         f"scaled VI  {figures.scaled_vi:.1f}\n"
         f"one-to-one {figures.one_to_one:.1f}\n"

@@ -1,0 +1,96 @@
+"""A channel's settings in words: what an admin may type for each, and how they are shown.
+
+Knows the fields of ChannelSettings; neither memory nor a platform.
+"""
+
+from collections.abc import Mapping
+
+from core.dialogue import one_line
+from core.generator.persona import LONGEST
+from core.memory import ChannelSettings
+from core.policy import Answers
+
+FIELDS = {
+    "answers": "answers",
+    "ambient": "ambient_chance",
+    "cool-down": "cool_down",
+    "allowed": "allowed",
+    "ignore": "ignored",
+    "again": "again_by",
+    "reset": "reset_by",
+    "voice": "voice",
+    "temperature": "temperature",
+    "retention": "retention_days",
+    "persona": "persona",
+    "recall": "recall",
+}
+"""The words for a channel's settings, and the fields of ChannelSettings they stand for."""
+
+_WORDS = {
+    "answers": tuple(str(each) for each in Answers),
+    "again": ("own", "anyone"),
+    "reset": ("anyone", "admins"),
+}
+"""Settings that are one of a few words."""
+
+_SWITCHES = {"allowed": ("yes", "no"), "recall": ("on", "off")}
+"""Settings that are either of two words, the first of which means True."""
+
+SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, **_SWITCHES}
+"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
+
+
+def value_of(name: str, value: str) -> float | int | bool | str | None:
+    """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
+    if value.casefold() == "default" or (name == "voice" and value == "current"):
+        return None
+    if name in _WORDS:
+        if value not in _WORDS[name]:
+            raise ValueError(f"{name} is {', '.join(_WORDS[name])} or default.")
+        return value
+    if name in _SWITCHES:
+        if value not in _SWITCHES[name]:
+            raise ValueError(f"{name} is {', '.join(_SWITCHES[name])} or default.")
+        return value == _SWITCHES[name][0]
+    match name:
+        case "ignore":
+            raise ValueError("Mention the member or role, or give their id.")
+        case "cool-down":
+            return _number(value, 0, 10_000, "cool-down is a number of minutes, 0 or more.")
+        case "ambient":
+            return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
+        case "temperature":
+            return _number(value, 0, 2, "temperature is a number from 0 to 2.")
+        case "retention":
+            days = _number(value, 1, 36500, meaning := "retention is a whole number of days, 1 or more.")
+            if days != int(days):
+                raise ValueError(meaning)
+            return int(days)
+        case "persona":
+            if len(value) > LONGEST:
+                raise ValueError(f"a persona has at most {LONGEST} characters.")
+            return "" if value.casefold() == "none" else value
+        case _:
+            return value
+
+
+def _number(value: str, low: float, high: float, meaning: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(meaning) from None
+    if not low <= number <= high:
+        raise ValueError(meaning)
+    return number
+
+
+def described(chosen: ChannelSettings, *names: str) -> str:
+    def shown(name: str) -> str:
+        value = getattr(chosen, FIELDS[name])
+        if value is None:
+            return "current" if name == "voice" else "default"
+        if name == "persona":
+            return f"“{one_line(value)[:60]}”" if value else "none"
+        return _SWITCHES[name][0 if value else 1] if name in _SWITCHES else str(value)
+
+    return ", ".join(f"{name} {shown(name)}" for name in names or FIELDS)
