@@ -1,4 +1,5 @@
-"""What becomes of messages and posts afterwards: edits, deletions, channels that close or move, thumbs.
+"""What becomes of messages and posts afterwards: edits, deletions, channels that close or move, thumbs; and the replies
+that members mean by a post.
 
 Keeps a channel's order (`ingest`) and waits for replies on their way, so that what members change is found. Knows
 memory and the pending replies; composes nothing.
@@ -91,3 +92,15 @@ class Changes:
         """The row of the reply posted as `post`; None if that is no post of ours."""
         await self._pending.settled(conversation)
         return await asyncio.to_thread(self._memory.reply_of, conversation, post)
+
+    async def newest_reply(self, asker: Message, *, whole_channel: bool = False) -> int | None:
+        """The row of the reply to a member's newest question here; None where there is none."""
+        where, own = asker.conversation, asker.author
+        await self._pending.settled(where)
+
+        def find() -> int | None:
+            asked = self._memory.newest_question(where, author=own, whole_channel=whole_channel)
+            live = self._memory.live_reply(asked.row) if asked is not None else None
+            return live[0].row if live is not None else None
+
+        return await asyncio.to_thread(find)

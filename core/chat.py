@@ -25,7 +25,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from core import dialogue, notices, policy
 from core.activity import ActivityTracker
@@ -33,6 +33,7 @@ from core.blocked_words import BlockedWords
 from core.bursts import Bursts
 from core.changes import Changes
 from core.composer import AdapterFailed, Composer, SelectAdapter
+from core.earlier_process import ANSWER_WITHIN, EarlierProcess
 from core.forgotten import Forgotten, Hash
 from core.generator import Generator, Sampling
 from core.lookups import Lookups
@@ -43,9 +44,6 @@ from core.policy import Why
 from core.responder import Responder, Thinking
 
 log = logging.getLogger(__name__)
-
-ANSWER_WITHIN = timedelta(minutes=10)
-"""Questions that an earlier process left unanswered are still answered when they are no older than this."""
 
 RESET = "reset"
 """Said to the bot alone in a thread, this is the command: not every platform takes commands in threads."""
@@ -115,12 +113,9 @@ class Chat:
         )
         self.reset, self.reworded, self.removed = changes.reset, changes.reworded, changes.removed
         self.closed, self.moved = changes.closed, changes.moved
-        self.feedback, self.reply_of = changes.feedback, changes.reply_of
-        self._begun = asyncio.Lock()
-        self._newest_before: int | None = None
-        """The newest row when this process began: questions up to it are an earlier one's."""
-        self._caught_up: set[str] = set()
-        """Platforms that were given what they left unanswered."""
+        self.feedback, self.reply_of, self.newest_reply = changes.feedback, changes.reply_of, changes.newest_reply
+        self._earlier = EarlierProcess(memory, clock)
+        self.unanswered = self._earlier.unanswered
         self.draining = False
         """No answers are begun any more."""
 
@@ -304,17 +299,6 @@ class Chat:
 
     # After a restart, and before one
 
-    async def unanswered(self, platform: str) -> list[Unanswered]:
-        """Questions of the last minutes that an earlier process stored and never answered, oldest first. The first
-        call in a process gives them all, later ones (of a platform that connects again) give nothing."""
-        if platform in self._caught_up:
-            return []
-        self._caught_up.add(platform)
-        until, since = await self._newest_of_earlier_process(), self._clock() - ANSWER_WITHIN
-        return await asyncio.to_thread(
-            self.memory.unanswered, platform, since=since, until=until, command=str(Why.COMMAND)
-        )
-
     async def resume(self, question: Unanswered, *, thinking: Thinking = nullcontext) -> Reply | None:
         """The reply to a question that an earlier process left: the one it composed, else a new one, else a sentence
         that says sorry. None where nothing is to be said any more."""
@@ -331,18 +315,6 @@ class Chat:
         return await self._pending.drained(seconds)
 
     # What becomes of it
-
-    async def newest_reply(self, asker: Message, *, whole_channel: bool = False) -> int | None:
-        """The row of the reply to a member's newest question here; None where there is none."""
-        where, own = asker.conversation, asker.author
-        await self._pending.settled(where)
-
-        def find() -> int | None:
-            asked = self.memory.newest_question(where, author=own, whole_channel=whole_channel)
-            live = self.memory.live_reply(asked.row) if asked is not None else None
-            return live[0].row if live is not None else None
-
-        return await asyncio.to_thread(find)
 
     async def posted(
         self, reply: Reply, conversation: Conversation, posts: Sequence[str], *, stands: bool | None = None
@@ -364,7 +336,7 @@ class Chat:
 
     async def _looked_up(self, message: Message) -> tuple[ChannelSettings, Message]:
         """What the channel chose, and the message with what only memory knows of it."""
-        await self._newest_of_earlier_process()
+        await self._earlier.newest_row()
         where, memory = message.conversation, self.memory
         joined = message.joined_thread or self._pending.in_conversation(where)
 
@@ -377,13 +349,6 @@ class Chat:
             return memory.channel_settings(where), known
 
         return await asyncio.to_thread(look_up)
-
-    async def _newest_of_earlier_process(self) -> int:
-        """Asked before this process stores anything."""
-        async with self._begun:
-            if self._newest_before is None:
-                self._newest_before = await asyncio.to_thread(self.memory.newest_row)
-            return self._newest_before
 
     async def _answers_us_after_all(self, message: Message, row: int) -> bool:
         """Whether an unaddressed message answers a post of ours that the platform had not confirmed when it came."""

@@ -102,6 +102,7 @@ class Responder:
             here = await chosen()
             if here is None:
                 return None
+            await asyncio.to_thread(self._memory.take_on, row)
             live = await asyncio.to_thread(self._memory.live_reply, row)
             if live is None:
                 return await self._composer.compose(message, row, here, why=Why.RESUMED)

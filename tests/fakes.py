@@ -93,9 +93,9 @@ class Clock:
         self.now += timedelta(**by)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks bring about; fails after ten seconds."""
-    async with asyncio.timeout(10):
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for what other tasks bring about; fails when the time is over."""
+    async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - a list has no event to wait for
             await asyncio.sleep(0.001)
 

@@ -84,6 +84,7 @@ class Memory:
         self.settle = questions.settle
         self.newest_row = questions.newest_row
         self.unanswered = questions.unanswered
+        self.take_on = questions.take_on
         self.question_of = questions.question_of
         self.newest_question = questions.newest_question
         self.live_reply = questions.live_reply

@@ -11,6 +11,10 @@ from core.memory.store import Store
 from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation
 
+MOST_TRIES = 5
+"""Processes that may end in the middle of answering one question after a restart: it may be the question that ends
+them, but far more often somebody restarted the bot again."""
+
 
 class Questions:
     """Messages that an answer was decided on, by the row of the message."""
@@ -38,29 +42,36 @@ class Questions:
             return session.scalar(select(func.max(MessageRow.id))) or 0
 
     def unanswered(self, platform: str, *, since: datetime, until: int, command: str) -> list[Unanswered]:
-        """Questions of a platform, up to row `until`, whose answers an earlier process owed when it ended; oldest
-        first.
+        """Questions of a platform, up to row `until`, whose answers an earlier process owed when it ended; those
+        that were tried least come first, then the oldest.
 
-        Each is given once: those said before `since` are let go, as is one that was given before and ended that
-        process too. `command` is the rule of those asked by command.
+        Those said before `since` are let go, as are those that `MOST_TRIES` processes took on and ended.
+        `command` is the rule of those asked by command.
         """
         with self._store.session() as session:
             rows = session.execute(
                 select(MessageRow, QuestionRow)
                 .join(QuestionRow, QuestionRow.message_id == MessageRow.id)
                 .where(QuestionRow.owed > 0, MessageRow.platform == platform, MessageRow.id <= until)
-                .order_by(MessageRow.id)
+                .order_by(QuestionRow.owed, MessageRow.id)
             ).all()
             found: list[Unanswered] = []
             for said, question in rows:
-                if question.owed == 1 and said.sent_at >= since:
-                    question.owed = 2
+                if question.owed <= MOST_TRIES and said.sent_at >= since:
                     message = remembered(said, place_of(session, said)).message
                     found.append(Unanswered(row=said.id, message=message, by_command=question.why == command))
                 else:
                     question.owed = 0
                     delete_messages(session, self._unseen(session, said.id))
             return found
+
+    def take_on(self, question: int) -> None:
+        """A question of an earlier process is being answered now."""
+        with self._store.session() as session:
+            owed = QuestionRow.owed
+            session.execute(
+                update(QuestionRow).where(QuestionRow.message_id == question, owed > 0).values(owed=owed + 1)
+            )
 
     def _unseen(self, session: Session, question: int) -> Sequence[int]:
         """Replies to a question that were composed and never posted."""

@@ -113,7 +113,8 @@ class QuestionRow(Table):
     why: Mapped[str] = mapped_column(String(40))
     """The rule that decided (`core.policy.Why`)."""
     owed: Mapped[int] = mapped_column(default=0)
-    """1 while the answer is neither posted nor given up, 2 once a later start of the bot took it on, 0 afterwards."""
+    """1 while the answer is neither posted nor given up, and 1 more for each later start of the bot that took it on; 0
+    afterwards."""
 
 
 class PostRow(Table):

@@ -240,3 +240,17 @@ async def test_on_slack() -> None:
             await t.slack.says(f"<@UBOT> {text}".replace("UBOT", t.slack.identity["user_id"]), ts=f"{day}.{number:06d}")
             await t.slack.post(number)
         assert t.prompts[-1] == f"{FRONT}Person1: Captain Flint the parrot flew away\nPerson2:"
+
+
+async def test_with_all_of_it_off_replies_are_as_before() -> None:
+    """No recall, no forgotten names, no trial: the same prompt, the same words, and nothing new in `why`."""
+    memory = open_memory("sqlite://")
+    await filled(memory, DIRECT)
+    memory.keep_forgotten("test", "member", {"digest": False}, NOW)
+    generator = FakeGenerator(lines=("Ask Ben.",))
+    reply = await chat(generator, memory=memory).hear(at(said("Captain Flint the parrot?", channel="d1"), LATER))
+    window = " ".join(f"talk number {number}" for number in range(1, 40))
+    assert generator.prompts == [f"Person1: {window} Captain Flint the parrot?\nPerson2:"]
+    assert reply is not None
+    assert (reply.text, reply.adapter) == ("Ask Ben.", None)
+    assert "recalled" not in reply.details

@@ -16,7 +16,8 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.generation import reply_generator
 from training.evaluation.memorization import LeftOut, memorized, passages
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import IGNORE, Encoder, collate, encode_rows
+from training.finetune.dataset import IGNORE, collate, encode_rows
+from training.finetune.encoder import Encoder
 from training.finetune.pipeline import MEMORIZED, Learned, learn
 
 ANN, BEN, CAT = "a" * 32, "b" * 32, "c" * 32

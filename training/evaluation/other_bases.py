@@ -14,7 +14,7 @@ from core.errors import Person2Error
 from training.evaluation.intervals import difference
 from training.evaluation.likelihood import Likelihood, likelihood
 from training.finetune.base import load_base, wants_bf16
-from training.finetune.dataset import Encoder, Targets
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel
 
 DIALOGUES = 60

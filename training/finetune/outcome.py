@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import FileFault
+from training.finetune.corpus import FileFault
 from training.finetune.forecast import Forecast
 
 

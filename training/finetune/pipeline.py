@@ -30,7 +30,7 @@ from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import digest
+from training.finetune.corpus import digest
 from training.finetune.forecast import judging_seconds
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune

@@ -23,7 +23,9 @@ from training.evaluation.other_bases import better_base
 from training.finetune import checkpoints
 from training.finetune.base import add_adapter, base_fingerprint, device, inner, load_base, move, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder, Targets, divide, encode_rows
+from training.finetune.corpus import divide
+from training.finetune.dataset import encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.lora import fold
 from training.finetune.model import MaskedLossModel
 from training.finetune.outcome import Outcome, Point, Progress

@@ -27,17 +27,9 @@ from training.evaluation.likelihood import byte_counts, sum_by_dialogue
 from training.finetune import checkpoints, forecast
 from training.finetune.base import device, inner, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import (
-    IGNORE,
-    Batch,
-    Corpus,
-    Encoder,
-    Row,
-    Rows,
-    Targets,
-    collate,
-    encode_rows,
-)
+from training.finetune.corpus import Corpus
+from training.finetune.dataset import IGNORE, Batch, Row, Rows, collate, encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.outcome import Progress
 from training.finetune.packed import SIZES
 from training.finetune.tracking import LogTo
@@ -76,7 +68,7 @@ class ReplyTrainer(Trainer):
     ) -> dict[str, float]:
         """Held-out loss (nats a token) and bits per byte; each process takes its share of the rows."""
         model = inner(self.accelerator.unwrap_model(self.model))
-        share = Rows(self.held.rows.rows[self.args.process_index :: self.args.world_size], block=self.held.rows.block)
+        share = self.held.rows.part(self.args.process_index, self.args.world_size)
         with torch.no_grad():
             nats, tokens = sum_by_dialogue(
                 model, share, dialogues=self.held.dialogues, end=self.held.end, bf16=self.args.bf16
