@@ -21,8 +21,8 @@ import typer
 from core.errors import Person2Error, TrainingError
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
-from training.pretrain.contrast import Lesson
-from training.pretrain.place import Device, Precision, device_of, dtype_of
+from training.pretrain.contrast import ContrastiveTask
+from training.pretrain.devices import Device, Precision, device_of, dtype_of
 from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 COMMANDS = "commands.txt"
@@ -41,7 +41,7 @@ def pretrain(
         list[str] | None,
         typer.Option(help="What of it the model learns to tell true replies from others in, FILE=WEIGHT."),
     ] = None,
-    contrast_every: Annotated[int, typer.Option(min=1, help="Each so-many-th step is such a lesson.")] = 2,
+    contrast_every: Annotated[int, typer.Option(min=1, help="Each so-many-th step tells replies apart.")] = 2,
     contrast_weight: Annotated[float, typer.Option(min=0, help="Of a reply told apart against a token.")] = 0.25,
     contrast_temperature: Annotated[float, typer.Option(min=0.1, help="What divides the replies' scores.")] = 2.5,
     held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure, never learned from.")] = None,
@@ -138,12 +138,12 @@ def pretrain(
         planned(0.0)
     if threads:
         torch.set_num_threads(threads)
-    lesson = (
-        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
+    task = (
+        ContrastiveTask(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
         if compared
         else None
     )
-    prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
+    prepared = data.prepare(files, task=task, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
         shape=net.NetworkShape(
             width=width,
@@ -159,14 +159,14 @@ def pretrain(
         batch=batch,
         average=average,
         seed=seed,
-        lesson=lesson,
+        contrast=task,
         start=_sha256(start / net.WEIGHTS) if start else None,
     )
     trainer = loop.Trainer(
         recipe,
         main=prepared.main,
         cool=prepared.cool,
-        moments=prepared.moments,
+        contrastive=prepared.contrastive,
         held_out=prepared.held_out,
         folder=run,
         clock=time.monotonic,
