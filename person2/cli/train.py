@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.memory import open_memory
+from core.settings import Settings
 from person2.app import base_path, configured, now, open_registry, other_bases, sampling
 from person2.cli.data import check_log_is_on, token_counter
 from person2.console import ProgressBar, check_files, chosen, err, out, write_json
@@ -21,6 +22,7 @@ from person2.console import ProgressBar, check_files, chosen, err, out, write_js
 if TYPE_CHECKING:
     from training.finetune.outcome import Progress
     from training.finetune.pipeline import Learned
+    from training.privacy.preferences import Preference
 
 cli = typer.Typer()
 
@@ -68,6 +70,9 @@ def train(
     drop_memorized: Annotated[
         bool, typer.Option("--drop-memorized", help="Leave out memorized passages and train again.")
     ] = False,
+    preferences: Annotated[
+        bool, typer.Option("--preferences", help="Learn from 👍, 👎 and `again` in the bot's own log too.")
+    ] = False,
     log_to: Annotated[str, typer.Option(help="tensorboard or wandb, where installed.")] = "none",
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
@@ -113,6 +118,7 @@ def train(
             with_curve=learning_curve,
             left_out=LeftOut.read(leave_out) if leave_out else LeftOut(),
             drop_memorized=drop_memorized,
+            preferences=_preferences(settings) if preferences else (),
             contexts=contexts,
             sampling=sampling(settings),
             log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
@@ -189,6 +195,9 @@ def retrain(
     drop_memorized: Annotated[
         bool, typer.Option("--drop-memorized", help="Leave out memorized passages and train again.")
     ] = False,
+    preferences: Annotated[
+        bool, typer.Option("--preferences", help="Also train on members' 👍, 👎 and `again`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train on the logged messages of members who consented; promote the new adapter if it passes the gate."""
@@ -213,6 +222,7 @@ def retrain(
             sampling=sampling(settings),
             contexts=contexts,
             drop_memorized=drop_memorized,
+            with_preferences=preferences,
             on_progress=partial(_progress, bar),
             on_stage=lambda stage: bar(stage.done, 1, str(stage)),
         )
@@ -226,6 +236,19 @@ def retrain(
     _print_result(done.learned, as_json=as_json)
     if not as_json:
         out.print("It is now active." if done.promoted else "The current adapter stays active.")
+
+
+def _preferences(settings: Settings) -> "list[Preference]":
+    """Pairs of answers in the bot's own log. Raises TrainingError where learning from it is off."""
+    from training.privacy.consent import PeopleKey
+    from training.privacy.preferences import preferences
+
+    check_log_is_on(settings)
+    memory = open_memory(settings.database)
+    try:
+        return preferences(memory, PeopleKey.at(settings.home))
+    finally:
+        memory.close()
 
 
 def _command() -> str:
@@ -258,8 +281,9 @@ def _print_result(learned: "Learned", *, as_json: bool) -> None:
         out.print(learned.advice, markup=False)
     if comparison is not None:
         out.print(str(comparison.verdict), markup=False)
-    elif learned.warning:
-        out.print(learned.warning, markup=False)
+    else:
+        for sentence in filter(None, (str(outcome.preferred or ""), learned.warning)):
+            out.print(sentence, markup=False)
     if comparison is not None:
         out.print(f"Report: {learned.report}", markup=False)
     out.print(f"Registered as {name}: `person2 chat --adapter {name}` uses it.", markup=False)

@@ -22,7 +22,7 @@ from core.atomic_io import write_atomically
 from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training.evaluation.comparison import Comparison, compare
-from training.evaluation.gate import Reason, Verdict
+from training.evaluation.gate import Reason, Verdict, preferences_reason
 from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
@@ -36,6 +36,7 @@ from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
 from training.finetune.tracking import LogTo
+from training.privacy.preferences import Preference
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report
@@ -80,6 +81,7 @@ def learn(
     with_curve: bool = False,
     left_out: LeftOut = LeftOut(),
     drop_memorized: bool = False,
+    preferences: Sequence[Preference] = (),
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
@@ -93,7 +95,8 @@ def learn(
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
-    begins again, `ROUNDS` times at most. `other_bases` and `on_advice` are as for `finetune`.
+    begins again, `ROUNDS` times at most. `preferences` are learned beside the dialogues. `other_bases` and `on_advice`
+    are as for `finetune`.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
@@ -119,6 +122,7 @@ def learn(
         "settings": settings or FinetuneConfig(),
         "resume": resume,
         "log_to": log_to,
+        "preferences": preferences,
     }
     voices = [voice for voice in (start_from, current) if voice is not None]
     with ExitStack() as stack:
@@ -186,9 +190,13 @@ def learn(
             what |= {"left_out": left_out, "resume": False}
         page = None
         if comparison is not None:
+            reasons = comparison.verdict.reasons
+            if outcome.preferred is not None:
+                preferred = outcome.preferred
+                reasons = (*reasons, preferences_reason(preferred.gained, preferred.pairs, str(preferred)))
             if warning:
-                reasons = (Reason(ok=False, sentence=warning), *comparison.verdict.reasons)
-                comparison = replace(comparison, verdict=Verdict(reasons=reasons))
+                reasons = (Reason(ok=False, sentence=warning), *reasons)
+            comparison = replace(comparison, verdict=Verdict(reasons=reasons))
             card = replace(
                 card,
                 passed=comparison.verdict.passed,

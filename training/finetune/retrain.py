@@ -23,6 +23,7 @@ from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
 from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
+from training.privacy.preferences import preferences
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
 MIN_DIALOGUES = 20
@@ -51,6 +52,7 @@ def retrain(
     sampling: Sampling | None = None,
     contexts: int = 200,
     drop_memorized: bool = False,
+    with_preferences: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: OnStage = silent,
@@ -101,6 +103,7 @@ def retrain(
             settings=settings,
             contexts=contexts,
             drop_memorized=drop_memorized,
+            preferences=preferences(memory, key) if with_preferences else (),
             sampling=sampling,
             on_progress=on_progress,
             on_stage=on_stage,

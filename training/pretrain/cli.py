@@ -21,8 +21,8 @@ import typer
 from core.errors import Person2Error, TrainingError
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
-from training.pretrain.contrast import Lesson
-from training.pretrain.place import Device, Precision, device_of, dtype_of
+from training.pretrain.contrast import ContrastiveTask
+from training.pretrain.devices import Device, Precision, device_of, dtype_of
 from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 COMMANDS = "commands.txt"
@@ -146,12 +146,12 @@ def pretrain(
         planned(0.0)
     if threads:
         torch.set_num_threads(threads)
-    lesson = (
-        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
+    task = (
+        ContrastiveTask(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
         if compared
         else None
     )
-    prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
+    prepared = data.prepare(files, task=task, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
         shape=net.NetworkShape(
             width=width,
@@ -167,14 +167,14 @@ def pretrain(
         batch=batch,
         average=average,
         seed=seed,
-        lesson=lesson,
+        contrast=task,
         start=_sha256(start / net.WEIGHTS) if start else None,
     )
     trainer = loop.Trainer(
         recipe,
         main=prepared.main,
         cool=prepared.cool,
-        moments=prepared.moments,
+        contrastive=prepared.contrastive,
         held_out=prepared.held_out,
         folder=run,
         clock=time.monotonic,

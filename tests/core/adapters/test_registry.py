@@ -53,16 +53,6 @@ def card(name: str, *, hour: int = 0, **more: Any) -> Card:
     return Card(id=name, created_at=NOON + timedelta(hours=hour), **more)
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> AdapterRegistry:
-    """Three adapters, `one` the oldest; nothing promoted."""
-    registry = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
-    made = adapter(tmp_path / "made")
-    for hour, name in enumerate(("one", "two", "three")):
-        registry.add(made, card(name, hour=hour))
-    return registry
-
-
 def speaks(registry: AdapterRegistry, base: str | None = None) -> str | None:
     current = registry.current(base=base)
     return current.id if current else None
