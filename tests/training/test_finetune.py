@@ -213,7 +213,7 @@ def test_a_run_that_made_nothing_better_gives_back_what_it_began_with(base: Path
         assert not learned.outcome.improved
         assert learned.outcome.best_step == 0
         assert learned.outcome.after == learned.outcome.before
-        assert learned.warning.startswith("Training never predicted held-out replies better")
+        assert learned.warning.startswith("Training never improved on")
         assert registry.card(name).passed is False
         assert learned.warning in registry.card(name).notes
         if learned.comparison:

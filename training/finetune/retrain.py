@@ -85,8 +85,8 @@ def retrain(
             return Retrained(stats=stats, learned=None, promoted=False)
         if stats.dialogues < MIN_DIALOGUES:
             raise TrainingError(
-                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait for more "
-                "talk with members who said `consent yes`. The current voice goes on."
+                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait until "
+                "members who said `consent yes` have written more. The current adapter stays active."
             )
         speaks = registry.current(base=base)
         learned = learn(
@@ -115,8 +115,8 @@ def retrain(
                     undo(registry, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
-                    "Somebody took back their consent while their words were learned, so the new voice is out of "
-                    "service and the current one goes on; run `person2 retrain` again."
+                    "Someone withdrew their consent during training, so the new adapter is out of service and the "
+                    "current one stays active; run `person2 retrain` again."
                 )
         passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:

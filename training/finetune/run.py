@@ -116,7 +116,9 @@ def finetune(
     fuse(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     if not before.tokens.sum():
-        raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
+        raise DialogueError(
+            "Person2 says nothing in the held-out dialogues, so nothing can be evaluated; choose others."
+        )
     beginning = {part: weight.detach().clone() for part, weight in _learning(peft)}
 
     def loss_of(some: Sequence[Preference]) -> PreferenceLoss | None:
