@@ -562,7 +562,7 @@ def test_a_contrastive_task_fits_the_context(tokenizer: Tokenizer) -> None:
         (["--train", "{talk}", "--start", "nowhere", "--steps", "1"], "names a folder that this tool wrote"),
         (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
         (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),
-        (["--train", "{talk}", "--width", "100", "--steps", "1"], "no multiple of 64"),
+        (["--train", "{talk}", "--width", "100", "--steps", "1"], "not a multiple of 64"),
         (["--train", "{talk}", "--start-share", "0.5", "--steps", "1"], "name that folder too"),
         (["--train", "{talk}"], "exactly one of"),
     ],

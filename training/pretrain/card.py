@@ -117,7 +117,7 @@ def read_about(path: Path) -> About:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     except (tomllib.TOMLDecodeError, TypeError) as error:
         known = ", ".join(About.__slots__)
-        raise TrainingError(f"{path} is no description of a model ({error}); it is TOML with {known}.") from error
+        raise TrainingError(f"{path} is not a description of a model ({error}); it is TOML with {known}.") from error
 
 
 def earlier(folder: Path) -> list[dict[str, Any]]:

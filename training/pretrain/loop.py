@@ -45,7 +45,7 @@ class Recipe:
     row: int = 512
     """Tokens a row."""
     cool_row: int = 512
-    """Tokens a row during the cool-down."""
+    """Tokens per row during the cool-down."""
     batch: int = 4_096
     """Tokens a step."""
     average: float = 0.998
@@ -159,7 +159,7 @@ class Trainer:
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
         if not math.isfinite(value) or not math.isfinite(norm):
             raise TrainingError(
-                f"Training broke down at step {self.step} (the loss is {value}); lower the learning rates and resume."
+                f"Training diverged at step {self.step} (the loss is {value}); lower the learning rates and resume."
             )
         factor = recipe.schedule.factor(step=self.step, progress=progress)
         self.optimizers.step(factor)

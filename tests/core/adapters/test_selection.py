@@ -223,7 +223,7 @@ async def test_a_channel_may_have_its_own_voice(registry: AdapterRegistry, caplo
     assert generator.diary == ["+one", "+two"]
     for bad in ("four", "three", "../one", "/etc", "org/name", ""):
         assert [await spoken(selection, bad) for _ in range(3)] == ["one"] * 3
-        assert len([line for line in caplog.messages if "common voice" in line]) == 1
+        assert len([line for line in caplog.messages if "uses the default adapter" in line]) == 1
         caplog.clear()
     registry.withdraw("two", "forgotten")
     assert await spoken(selection, "two") == "one"
@@ -244,7 +244,7 @@ async def test_whatever_fails_in_loading_is_a_refusal(
     assert [await spoken(selection, "two") for _ in range(3)] == ["one"] * 3
     assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
         "one stays active: it cannot be loaded (rank 0)",
-        f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
+        f"{HERE.key} uses the default adapter: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
         await AdapterSelection(registry, generator, spec="two").start()
@@ -272,7 +272,7 @@ async def test_a_voice_that_overflows_in_service_gives_way(
         assert (heard.adapter, heard.notice) == ("one", False)
         await selection.refresh()
     assert [line for line in caplog.messages if "two" in line] == [
-        "two cannot speak (the model's numbers are not finite); one is now active"
+        "two cannot be used (the model's numbers are not finite); one is now active"
     ]
     assert await spoken(selection, "two") == "one"
     registry.use("three")
