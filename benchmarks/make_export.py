@@ -1,6 +1,6 @@
-"""Makes a DiscordChatExporter JSON of any size: a million messages are about 500 MB, as real exports are.
+"""Makes an export of any size: of a million messages DiscordChatExporter's JSON has about 500 MB, as real ones have.
 
-    python -m benchmarks.make_export OUT.json --messages 1000000 [--busy] [--flat] [--files N]
+    python -m benchmarks.make_export OUT --messages 1000000 [--format discord-json] [--busy] [--flat] [--files N]
 
 One conversation after another, at times a second beside it, as on the PyScript Discord: one answer in five carries a
 reply link, and every second message stands where more than two people speak. `--busy`: three conversations always run
@@ -11,10 +11,12 @@ pastes and system lines are mixed in. The same arguments make the same bytes.
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from html import escape
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeio"]
@@ -125,10 +127,140 @@ def write(path: Path, messages: Iterator[dict[str, Any]], channel: int, *, flat:
     return count
 
 
+Said: TypeAlias = tuple[datetime, str, str, str, str]
+"""When, the author's id and name, the message's id, the words."""
+
+
+def said(messages: Iterator[dict[str, Any]]) -> Iterator[Said]:
+    """What people and the platform say, as formats without Discord's fields write it."""
+    for each in messages:
+        author = each["author"]
+        yield datetime.fromisoformat(each["timestamp"]), author["id"], author["nickname"], each["id"], each["content"]
+
+
+RULE = "=" * 62
+
+
+def discord_text(talk: Iterator[Said]) -> Iterator[str]:
+    yield f"{RULE}\nGuild: Benchmark\nChannel: text / channel\n{RULE}\n\n"
+    for when, _, name, _, text in talk:
+        yield f"[{when:%m/%d/%Y %I:%M %p}] {name}\n{text}\n\n\n"
+    yield f"{RULE}\nExported\n{RULE}\n"
+
+
+def discord_csv(talk: Iterator[Said]) -> Iterator[str]:
+    yield "AuthorID,Author,Date,Content,Attachments,Reactions\n"
+    for when, author, name, _, text in talk:
+        quoted = text.replace('"', '""')
+        yield f'"{author}","{name}","{when:%Y-%m-%dT%H:%M:%S.%f0+00:00}","{quoted}","",""\n'
+
+
+def discord_html(talk: Iterator[Said]) -> Iterator[str]:
+    yield "<!DOCTYPE html><html lang=en><head><title>Benchmark - channel</title></head><body><div class=chatlog>\n"
+    for when, author, name, id_, text in talk:
+        yield (
+            f"<div class=chatlog__message-group><div id=chatlog__message-container-{id_} "
+            f"class=chatlog__message-container data-message-id={id_}><div class=chatlog__message>"
+            f'<div class=chatlog__message-aside><img class=chatlog__avatar src="a.png" alt=Avatar loading=lazy></div>'
+            f"<div class=chatlog__message-primary><div class=chatlog__header><span class=chatlog__author "
+            f'title="{name.lower()}" data-user-id={author}>{name}</span> <span class=chatlog__timestamp>'
+            f"<a href=#chatlog__message-container-{id_}>{when:%d-%b-%y %I:%M %p}</a></span></div>"
+            f'<div class="chatlog__content chatlog__markdown"><span class=chatlog__markdown-preserve>{escape(text)}'
+            "</span></div></div></div></div></div>\n"
+        )
+    yield "</div></body></html>\n"
+
+
+def telegram(talk: Iterator[Said]) -> Iterator[str]:
+    yield '{\n "name": "channel",\n "type": "private_supergroup",\n "id": 1,\n "messages": ['
+    for number, (when, author, name, _, text) in enumerate(talk):
+        fields = {"id": number, "type": "message", "date": f"{when:%Y-%m-%dT%H:%M:%S}"}
+        more = {"date_unixtime": str(int(when.timestamp())), "from": name, "from_id": f"user{author}", "text": text}
+        written = json.dumps(fields | more, ensure_ascii=False, indent=1).replace("\n", "\n  ")
+        yield f"{',' if number else ''}\n  {written}"
+    yield "\n ]\n}"
+
+
+def whatsapp(talk: Iterator[Said]) -> Iterator[str]:
+    yield "01/01/2020, 00:00 - Messages and calls are end-to-end encrypted.\n"
+    for when, _, name, _, text in talk:
+        yield f"{when:%d/%m/%Y, %H:%M} - {name}: {text}\n"
+
+
+def irc(talk: Iterator[Said]) -> Iterator[str]:
+    day = None
+    for when, _, name, _, text in talk:
+        if when.date() != day:
+            day = when.date()
+            yield f"--- Day changed {when:%a %b %d %Y}\n"
+        yield f"{when:%H:%M:%S} <{name}> {' '.join(text.split())}\n"
+
+
+def mattermost(talk: Iterator[Said]) -> Iterator[str]:
+    yield '{"type": "version", "version": 1}\n'
+    for when, _, name, _, text in talk:
+        post = {"team": "t", "channel": "c", "user": name, "message": text, "create_at": int(when.timestamp() * 1000)}
+        yield json.dumps({"type": "post", "post": post}, ensure_ascii=False) + "\n"
+
+
+def matrix(talk: Iterator[Said]) -> Iterator[str]:
+    yield '{\n "room_name": "channel",\n "room_creator": "@a:b.c",\n "messages": ['
+    for number, (when, _, name, id_, text) in enumerate(talk):
+        event = {"type": "m.room.message", "sender": f"@{name}:b.c", "event_id": f"${id_}", "room_id": "!c:b.c"}
+        more = {"origin_server_ts": int(when.timestamp() * 1000), "content": {"msgtype": "m.text", "body": text}}
+        written = json.dumps(event | more, ensure_ascii=False, indent=1).replace("\n", "\n  ")
+        yield f"{',' if number else ''}\n  {written}"
+    yield "\n ]\n}"
+
+
+def slack(talk: Iterator[Said], folder: Path) -> None:
+    """A folder with a file a day, as Slack packs it."""
+    (folder / "general").mkdir(parents=True)
+    members: dict[str, str] = {}
+    for day, entries in groupby(talk, key=lambda one: one[0].date()):
+        written = []
+        for when, author, name, _, text in entries:
+            members[author] = name
+            written.append(
+                {
+                    "type": "message",
+                    "user": f"U{author}",
+                    "text": escape(text, quote=False),
+                    "ts": f"{when.timestamp():.6f}",
+                }
+            )
+        (folder / "general" / f"{day}.json").write_text(json.dumps(written, indent=4), encoding="utf-8")
+    users = [{"id": f"U{author}", "name": name} for author, name in members.items()]
+    (folder / "users.json").write_text(json.dumps(users), encoding="utf-8")
+    (folder / "channels.json").write_text('[{"id": "C1", "name": "general"}]', encoding="utf-8")
+
+
+FORMATS: dict[str, Callable[[Iterator[Said]], Iterator[str]]] = {
+    "discord-text": discord_text,
+    "discord-csv": discord_csv,
+    "discord-html": discord_html,
+    "telegram": telegram,
+    "whatsapp": whatsapp,
+    "irc": irc,
+    "mattermost": mattermost,
+    "matrix": matrix,
+}
+
+
+def write_as(kind: str, path: Path, messages: Iterator[dict[str, Any]]) -> None:
+    """One export of one of `FORMATS`, or of Slack's."""
+    if kind == "slack":
+        slack(said(messages), path)
+        return
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(FORMATS[kind](said(messages)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="a file, or with --files a folder")
     parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--format", choices=("discord-json", "slack", *FORMATS), default="discord-json")
     parser.add_argument("--files", type=int, default=1, help="channels, a file each")
     parser.add_argument("--flat", action="store_true", help="on one line, without indentation")
     parser.add_argument("--busy", action="store_true", help="three conversations at once, always")
@@ -139,10 +271,13 @@ def main() -> None:
     for channel in range(given.files):
         path = given.out / f"channel-{channel:04d}.json" if given.files > 1 else given.out
         chance = random.Random(given.seed * 1000 + channel)
-        write(path, talk(given.messages // given.files, chance, busy=given.busy), channel, flat=given.flat)
-    print(
-        sum(path.stat().st_size for path in ([given.out] if given.out.is_file() else given.out.iterdir())) / 1e6, "MB"
-    )
+        messages = talk(given.messages // given.files, chance, busy=given.busy)
+        if given.format == "discord-json":
+            write(path, messages, channel, flat=given.flat)
+        else:
+            write_as(given.format, path, messages)
+    written = [given.out] if given.out.is_file() else [path for path in given.out.rglob("*") if path.is_file()]
+    print(sum(path.stat().st_size for path in written) / 1e6, "MB")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from core.generator.transformers.loader import quiet
 from training.evaluation.likelihood import likelihood
 from training.finetune.base import casting, inner, load_base, wants_bf16
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import IGNORE, Encoder, Targets, collate, encode_rows, load
+from training.finetune.corpus import load
+from training.finetune.dataset import IGNORE, collate, encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.lora import fold
 from training.finetune.model import MaskedLossModel
 from training.finetune.run import finetune, with_lora
@@ -43,7 +45,7 @@ from training.finetune.run import finetune, with_lora
 DIALOGUES_A_STEP = 16
 
 
-def examples(dialogues: tuple[Dialogue, ...], encoder: Encoder, most: int) -> list[dict[str, list[int]]]:
+def examples(dialogues: Sequence[Dialogue], encoder: Encoder, most: int) -> list[dict[str, list[int]]]:
     """One dialogue a row, cut at the model's context, as the plain recipe does it."""
     return [
         {
@@ -67,7 +69,7 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": fill("input_ids", 0), "attention_mask": mask, "labels": fill("labels", IGNORE)}
 
 
-def plain(base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig, folder: Path) -> tuple[float, int, Any]:
+def plain(base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig, folder: Path) -> tuple[float, int, Any]:
     """Seconds of training, target tokens seen, and the trained model."""
     encoder = Encoder(load_base(base)[1])
     set_seed(settings.seed)
@@ -110,7 +112,7 @@ def plain(base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig, 
 
 
 def with_trl(
-    base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig, folder: Path
+    base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig, folder: Path
 ) -> tuple[float, int, Any]:
     """The same examples through TRL's SFTTrainer."""
     from datasets import Dataset, disable_progress_bars  # type: ignore[import-not-found,unused-ignore] # comes with trl
@@ -164,7 +166,7 @@ def with_trl(
 
 
 def ours(
-    base: str, dialogues: tuple[Dialogue, ...], held: Path, settings: FinetuneConfig, folder: Path
+    base: str, dialogues: Sequence[Dialogue], held: Path, settings: FinetuneConfig, folder: Path
 ) -> tuple[float, int, float, float]:
     """Seconds of training (less its looks at the held-out loss, of which there is one), targets, bits before, after."""
     talk = folder / "talk.txt"
@@ -213,13 +215,13 @@ PROFILED = 3
 """Steps that are profiled, after one that warms up."""
 
 
-def profile(base: str, dialogues: tuple[Dialogue, ...], settings: FinetuneConfig) -> dict[str, float]:
+def profile(base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig) -> dict[str, float]:
     """Shares of the time of a few of our steps, by kind of work."""
     model, tokenizer = load_base(base)
     encoder = Encoder(tokenizer)
     rows = encode_rows(dialogues, encoder, block=min(settings.block, model.context_length), seed=0)
     size = max(1, settings.batch_tokens // rows.block)
-    batch = collate(rows.rows[:size], end=encoder.end)
+    batch = collate([rows[index] for index in range(min(size, len(rows)))], end=encoder.end)
     with quiet():
         peft = with_lora(model, settings, base)
     fold(peft)

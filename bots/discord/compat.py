@@ -275,7 +275,7 @@ async def _read_body(response: aiohttp.ClientResponse) -> Any:
         try:
             return answer(json.loads(text))
         except (LookupError, TypeError, ValueError):
-            log.debug("an answer of Discord cannot be read: HTTP %s", response.status)
+            log.debug("a response from Discord cannot be parsed: HTTP %s", response.status)
     return text
 
 

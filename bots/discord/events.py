@@ -283,7 +283,7 @@ class DiscordEventHandlers:
         try:
             yield
         except StorageError as error:
-            log_failure(log, error, "what happened on Discord could not be stored")
+            log_failure(log, error, "a Discord event could not be stored")
 
 
 def thumb(emoji: discord.PartialEmoji) -> bool | None:

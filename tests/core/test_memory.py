@@ -350,8 +350,8 @@ def _newer(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_text_file, "is no database"),
-        (_folder_is_a_file, "cannot be made"),
+        (_text_file, "is not a database"),
+        (_folder_is_a_file, "cannot be created"),
         (_newer, "newer Person2"),
         (lambda folder: "nonsense", "not a database URL"),
         (lambda folder: "oracle9://x", "not a database URL"),

@@ -1,6 +1,5 @@
 """How much of a new adapter's judging is done: what decides, what there is time for, what was not known before."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from training.evaluation.generation import ReplyGenerator, reply_generator
 from training.evaluation.intervals import paired, quantile, share
 from training.evaluation.known_scores import FILE, ScoreStore
 from training.evaluation.suite import FIRST, LOOKS, Answers, EvalSuite, Stage, ask, load_candidates
-from training.finetune.dataset import Corpus
+from training.finetune.corpus import load
 
 MANY = [
     dialogue(f"What is {number}?", f"It is the number {number}.", "And then?", f"{number + 1}!") for number in range(60)
@@ -73,10 +72,11 @@ class Clock:
         return self.now
 
 
-def test_asking_ends_when_it_is_settled_or_time_is_over(base: Path) -> None:
+def test_asking_ends_when_it_is_settled_or_time_is_over(base: Path, tmp_path: Path) -> None:
     """At a look and nowhere else where it is settled; by the clock after a few; else at the last context."""
     candidates = load_candidates(str(base), {"base": None})
-    suite = EvalSuite.over("many", Corpus(dialogues=tuple(MANY)), contexts=60)
+    (tmp_path / "many.txt").write_text("".join(write(MANY)), encoding="utf-8")
+    suite = EvalSuite.over("many", load([tmp_path / "many.txt"]), contexts=60)
     looked: list[int] = []
 
     def settled(asked: int) -> bool:
@@ -144,4 +144,4 @@ def test_scores_that_cannot_be_read_are_taken_again(base: Path, tmp_path: Path) 
     (tmp_path / "runs" / "old" / FILE).write_text('{"a": [')
     found = judged(tmp_path, base, tiny_adapter(tmp_path / "voice", base), "runs/new")
     assert np.isfinite(found.scores[BASE].reply_bits_per_byte.value)
-    assert replace(found.suite, contexts=()).dialogues == tuple(MANY[-3:])
+    assert list(found.suite.dialogues) == MANY[-3:]

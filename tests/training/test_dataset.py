@@ -1,6 +1,7 @@
 """Dialogues in tokens: the same as the text's, each reply a target once, rows without padding and without leaks."""
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -11,23 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
-from core.dialogue import Dialogue, Speaker, Turn, one_line, read, render
-from core.errors import DialogueError
+from core.dialogue import Dialogue, Speaker, Turn, one_line, render
 from core.generator import END_OF_TEXT
 from tests.training.toys import TALK, dialogue
 from training.finetune.base import load_base
-from training.finetune.dataset import (
-    IGNORE,
-    Encoder,
-    Rows,
-    Targets,
-    Window,
-    collate,
-    encode_rows,
-    load,
-    pack,
-    windows,
-)
+from training.finetune.dataset import IGNORE, Row, Rows, Window, collate, encode_rows, pack, windows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel, target_nats
 
 spoken = st.text(min_size=1, max_size=40).filter(lambda text: bool(one_line(text)))
@@ -156,8 +146,8 @@ def test_packed_logits_equal_solo_logits(base: Path, tokenizer: PreTrainedTokeni
     """In a row together, each dialogue is scored as if it stood alone."""
     first, second = dialogue(*TALK[0][:2]), dialogue(*TALK[1][:2])
     learner, rows = _batch(base, tokenizer, first, second)
-    together = target_nats(learner, collate(list(rows.rows)))
-    alone = [target_nats(learner, collate(list(_batch(base, tokenizer, turns)[1].rows))) for turns in (first, second)]
+    together = target_nats(learner, collate(list(rows)))
+    alone = [target_nats(learner, collate(list(_batch(base, tokenizer, turns)[1]))) for turns in (first, second)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
@@ -165,8 +155,8 @@ def test_a_dialogue_does_not_see_the_one_before_it(base: Path, tokenizer: PreTra
     """Change the row's first dialogue, and the second one's logits stay to the last bit of rounding."""
     second = dialogue(*TALK[1][:2])
     learner, rows = _batch(base, tokenizer, dialogue(*TALK[0][:2]), second)
-    batch = collate(list(rows.rows))
-    length = len(rows.rows[0][0])
+    batch = collate(list(rows))
+    length = len(rows[0][0])
     other = batch["input_ids"].clone()
     other[:, 1 : length - 1] = (other[:, 1 : length - 1] + 7) % len(tokenizer)
     logits = [
@@ -180,22 +170,12 @@ def test_a_dialogue_does_not_see_the_one_before_it(base: Path, tokenizer: PreTra
 def test_short_rows_are_filled_up_without_targets(tokenizer: PreTrainedTokenizerFast) -> None:
     """The rest of a short row has no label and cannot be taken for a dialogue's continuation."""
     rows = encode_rows([dialogue(*TALK[0]), dialogue(*TALK[1][:2])], Encoder(tokenizer), block=60, seed=0)
-    batch = collate(list(rows.rows), end=0)
-    for line, row in enumerate(rows.rows):
+    batch = collate(list(rows), end=0)
+    for line, row in enumerate(rows):
         used = sum(len(window) for window in row)
         assert (batch["labels"][line, used:] == IGNORE).all()
         if used < batch["input_ids"].shape[1]:
             assert batch["position_ids"][line, used] == 0
-
-
-def test_faults_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
-    """A file with errors gives its good dialogues, and its faults with their lines."""
-    file = tmp_path / "talk.txt"
-    file.write_text("Person1: Hi\nPerson2: Hello\n\nno tag here\nPerson1: a\nPerson1: b\n", encoding="utf-8")
-    corpus = load([file])
-    assert corpus.dialogues == (dialogue("Hi", "Hello"),)
-    assert [fault.fault.line for fault in corpus.faults] == [4, 6, 5]
-    assert str(corpus.faults[0]).startswith(f"{file}, line 4: ")
 
 
 def test_a_forged_tag_stays_words(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -206,25 +186,21 @@ def test_a_forged_tag_stays_words(tokenizer: PreTrainedTokenizerFast) -> None:
     assert tokenizer.eos_token_id not in encoded.ids[:-1].tolist()
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [("missing.txt", None, "no dialogue file"), ("empty.txt", "", "No usable dialogue"), ("n.txt", "x\n", "line 1")],
-)
-def test_unusable_files_get_one_sentence(tmp_path: Path, name: str, text: str | None, says: str) -> None:
-    """A missing file, an empty one, and one without tags."""
-    if text is not None:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(DialogueError, match=says):
-        load([tmp_path / name])
+def test_rows_are_read_back_as_they_were_packed(tokenizer: PreTrainedTokenizerFast) -> None:
+    """From where they lie: tokens, targets and dialogues of every window; a part of them likewise."""
+    encoder = Encoder(tokenizer)
+    stream = [
+        window
+        for index, encoded in enumerate(encoder.encode([dialogue(*talk) for talk in TALK], Targets.REPLIES))
+        for window in windows(encoded, block=48, dialogue=index)
+    ]
+    packed = list(pack(stream, block=48, seed=0))
+    rows = Rows(packed, block=48)
 
+    def plain(found: Iterable[Row]) -> list[list[tuple[list[int], list[bool], int]]]:
+        return [[(window.ids.tolist(), window.target.tolist(), window.dialogue) for window in row] for row in found]
 
-def test_the_newest_twentieth_is_held_out(tmp_path: Path) -> None:
-    """The last dialogues of the files are held out, at least one, and one alone is too little."""
-    from training.finetune.dataset import Corpus
-
-    many = tuple(dialogue("number", str(number)) for number in range(60))
-    kept, held = Corpus(dialogues=many).split()
-    assert (kept.dialogues, held.dialogues) == (many[:57], many[57:])
-    with pytest.raises(DialogueError, match="too little"):
-        Corpus(dialogues=many[:1]).split()
-    assert list(read(render(many[0]).splitlines())) == [many[0]]
+    assert plain(rows) == plain(packed)
+    assert plain(rows.part(1, 2)) == plain(packed[1::2])
+    assert rows.lengths.tolist() == [sum(len(window) for window in row) for row in packed]
+    assert rows.targets == sum(int(window.target.sum()) for window in stream)

@@ -22,7 +22,7 @@ from training.evaluation.metrics import chain_of, run_baselines
 from training.evaluation.ranking import continuation_nats, hits, rank
 from training.evaluation.suite import EvalSuite, load_candidates
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Corpus
+from training.finetune.corpus import load
 from training.finetune.run import finetune
 
 MANY = [
@@ -109,10 +109,12 @@ def test_markov_speaks_only_what_it_heard() -> None:
     assert chain.log_likelihood("I like soup") > chain.log_likelihood("soup like I")
 
 
-def test_a_chain_of_the_training_text_does_not_say_its_lines_twice() -> None:
+def test_a_chain_of_the_training_text_does_not_say_its_lines_twice(tmp_path: Path) -> None:
     """Both halves of a file and other files ask it for other lines; the same file for the same ones."""
-    files = [Corpus(dialogues=tuple(MANY[at : at + 24])) for at in (0, 6)]
-    suites = [EvalSuite.over(str(number), corpus, contexts=20, seed=3) for number, corpus in enumerate(files)]
+    files = [tmp_path / f"{at}.txt" for at in (0, 6)]
+    for at, file in zip((0, 6), files, strict=True):
+        file.write_text("".join(write(MANY[at : at + 24])), encoding="utf-8")
+    suites = [EvalSuite.over(file.name, load([file]), contexts=20, seed=3) for file in files]
     chain = chain_of([dialogue(" ".join(f"{word}{number}" for word in "abcdef")) for number in range(999)])
     first, other, again = (run_baselines(suite, chain).lines for suite in (*suites, suites[0]))
     assert first == again

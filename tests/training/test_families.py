@@ -16,7 +16,8 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.ranking import continuation_nats
 from training.finetune.base import HALVED_FROM, base_fingerprint, load_base
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder, Targets, collate, encode_rows, windows
+from training.finetune.dataset import collate, encode_rows, windows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.lora import fold
 from training.finetune.model import target_nats
 from training.finetune.packed import fuse
@@ -83,7 +84,7 @@ def test_continuations_share_a_prefix(base: Path) -> None:
 def test_folded_is_peft(base: Path, bf16: bool, tolerance: float) -> None:
     """Loss and every gradient agree, in fp32 closely and in bf16 as far as eight bits go."""
     encoder = Encoder(load_base(str(base))[1])
-    rows = collate(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=128, seed=0).rows)
+    rows = collate(list(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=128, seed=0)))
     results = []
     for folded in (False, True):
         model = random_lora(base)
@@ -106,7 +107,7 @@ def test_fused_is_the_library(base: Path, group: int, monkeypatch: pytest.Monkey
     dialogue is multiplied alone or with its neighbours; in float32 and unpacked the library's own code runs."""
     monkeypatch.setattr("training.finetune.packed.GROUP", group)
     encoder = Encoder(load_base(str(base))[1])
-    rows = collate(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=128, seed=0).rows)
+    rows = collate(list(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=128, seed=0)))
     results = []
     for fused in (False, True):
         model = random_lora(base)

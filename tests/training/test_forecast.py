@@ -17,7 +17,7 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.other_bases import better_base
 from training.finetune.base import load_base
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.forecast import Forecast, judging_seconds, learning_seconds
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import learn

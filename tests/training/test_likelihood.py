@@ -15,7 +15,8 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import mean, ratio
 from training.evaluation.likelihood import likelihood
 from training.evaluation.suite import load_candidates
-from training.finetune.dataset import Targets, load
+from training.finetune.corpus import load
+from training.finetune.encoder import Targets
 from training.pretrain import heldout
 
 

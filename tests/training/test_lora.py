@@ -9,7 +9,8 @@ from peft import PeftModel
 from tests.training.toys import TALK, dialogue
 from training.finetune.base import load_base
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import Encoder, collate, encode_rows
+from training.finetune.dataset import collate, encode_rows
+from training.finetune.encoder import Encoder
 from training.finetune.lora import fold
 from training.finetune.run import with_lora
 
@@ -29,7 +30,7 @@ def _model(base: Path, **settings: float) -> PeftModel:
 def test_folded_is_peft(base: Path, bf16: bool, tolerance: float) -> None:
     """Loss and every gradient agree, in fp32 closely and in bf16 as far as eight bits go."""
     encoder = Encoder(load_base(str(base))[1])
-    batch = collate(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=96, seed=0).rows)
+    batch = collate(list(encode_rows([dialogue(*talk) for talk in TALK], encoder, block=96, seed=0)))
     results = []
     for folded in (False, True):
         model = _model(base)

@@ -16,7 +16,8 @@ from tests.training.toys import TALK, dialogue
 from training.evaluation.generation import reply_generator
 from training.evaluation.memorization import LeftOut, memorized, passages
 from training.finetune.config import FinetuneConfig
-from training.finetune.dataset import IGNORE, Encoder, collate, encode_rows
+from training.finetune.dataset import IGNORE, collate, encode_rows
+from training.finetune.encoder import Encoder
 from training.finetune.pipeline import MEMORIZED, Learned, learn
 
 ANN, BEN, CAT = "a" * 32, "b" * 32, "c" * 32
@@ -167,5 +168,5 @@ def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> N
 
 def test_dropping_needs_the_judging(base: Path, talk: Path, tmp_path: Path) -> None:
     """Without it nothing is known of what comes out."""
-    with pytest.raises(TrainingError, match="needs the judging"):
+    with pytest.raises(TrainingError, match="needs the evaluation"):
         train(talk.parent, base, "x", contexts=0, drop_memorized=True)

@@ -112,7 +112,7 @@ def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
 def test_two_never_run_at_once(tmp_path: Path) -> None:
     """The second is told, and may run once the first is done."""
     lock = tmp_path / "retrain.lock"
-    with locked(lock), pytest.raises(TrainingError, match="under way"), locked(lock):
+    with locked(lock), pytest.raises(TrainingError, match="already running"), locked(lock):
         pass
     with locked(lock):
         pass
@@ -133,7 +133,7 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
             else:
                 forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
 
-    with pytest.raises(TrainingError, match=r"asked to be forgotten|took back their consent"):
+    with pytest.raises(TrainingError, match=r"asked to be forgotten|withdrew their consent"):
         retrain(
             memory=memory,
             registry=registry,

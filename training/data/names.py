@@ -27,6 +27,7 @@ _TOKEN = re.compile(r"\S+")
 _HANDLE = re.compile(r"(?<![\w@`/.])@(?!(?:everyone|here|channel)\b)[^\W\d_][\w-]{1,31}(?![\w(`@]|\.\w)")
 _BEFORE = "(\"'“‘*_<["
 _BEHIND = ".,:;!?)\"'”’*_>]…"
+_AROUND = _BEFORE + _BEHIND + "@"
 
 
 class Names:
@@ -35,19 +36,25 @@ class Names:
     def __init__(self, people: Mapping[str, Iterable[str]]) -> None:
         """`people`: `platform:id` → the names they bear."""
         self._bearers: dict[str, dict[tuple[str, ...], set[str]]] = {}
+        self._cores: set[str] = set()
+        """First words of all names without the signs that may stand around them: a token whose own is none of these
+        begins no name, and that is quick to tell."""
         for person, names in people.items():
             for name in names:
                 words = tuple(name.removeprefix("@").casefold().split())
                 if words and len(words) <= MAX_WORDS and any(c.isalpha() for c in words[0]):
                     self._bearers.setdefault(words[0], {}).setdefault(words, set()).add(person)
+                    self._cores.add(words[0].strip(_AROUND))
 
     def everyday(self, texts: Iterable[str]) -> frozenset[str]:
         """Which one-word names these texts use as words: they count as names only where they are addressed."""
         used: Counter[str] = Counter()
         named: Counter[str] = Counter()
         for text in texts:
-            for at, token in enumerate(_TOKEN.findall(text)):
-                bare = token.strip(_BEFORE + _BEHIND + "@")
+            if not self._may_stand_in(text):
+                continue
+            for at, token in enumerate(text.split()):
+                bare = token.strip(_AROUND)
                 word = bare.casefold()
                 if word in self._bearers:
                     used[word] += 1
@@ -57,8 +64,14 @@ class Names:
 
     def mark(self, text: str, *, everyday: frozenset[str] = frozenset()) -> str:
         """The text with a mark for every name; `resolve` makes tags of them. Lines are kept."""
-        text = _SIGNS.sub("", text)
+        if not text.isascii():
+            text = _SIGNS.sub("", text)
+        if "@" not in text and not self._may_stand_in(text):
+            return text
         return "\n".join(self._marked(line, everyday) for line in text.split("\n"))
+
+    def _may_stand_in(self, text: str) -> bool:
+        return not self._cores.isdisjoint([token.strip(_AROUND) for token in text.casefold().split()])
 
     def _marked(self, line: str, everyday: frozenset[str]) -> str:
         tokens = [(found.start(), found.end()) for found in _TOKEN.finditer(line)]
@@ -81,6 +94,8 @@ class Names:
     ) -> tuple[int, int, set[str], str, int] | None:
         """The name that begins at a token: where it begins and ends, whose it is, what to write behind, its tokens."""
         first, end = tokens[at]
+        if line[first:end].casefold().strip(_AROUND) not in self._cores:
+            return None
         for start in range(first, end):
             found = self._from(line, tokens, at, start, everyday)
             if found is not None or line[start] not in _BEFORE:

@@ -34,7 +34,8 @@ from training.evaluation.suite import (
     result,
     silent,
 )
-from training.finetune.dataset import Targets, divide
+from training.finetune.corpus import divide
+from training.finetune.encoder import Targets
 from training.privacy.provenance import given_away
 
 BASE, CURRENT, NEW = "base", "current", "new"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.dialogue import Dialogue, render
+from core.dialogue import Dialogue
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText, extract
 from training.evaluation.generation import ReplyGenerator, reply_generator
@@ -43,7 +43,8 @@ from training.evaluation.suite import (
     silent,
 )
 from training.finetune.base import load_base
-from training.finetune.dataset import Corpus, FileFault, Targets, load
+from training.finetune.corpus import Corpus, FileFault, key_of, load
+from training.finetune.encoder import Targets
 from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
 
 
@@ -231,7 +232,7 @@ def known_by_heart(
     """What one person said in the training `dialogues` that comes out; the manifests of `files` tell people apart."""
     on_stage(Stage(words=f"{candidate.name}: asking for what one person said"))
     people = people_by_dialogue(files)
-    tried = passages(dialogues, [people.get(render(turns), ()) for turns in dialogues])
+    tried = passages(dialogues, [people.get(key_of(turns), ()) for turns in dialogues])
     return memorized(generator, candidate.adapter, dialogues, tried)
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, render
 from training.finetune.base import casting
-from training.finetune.dataset import IGNORE, Encoder, Rows, Targets, collate, encode_rows
+from training.finetune.dataset import IGNORE, Rows, collate, encode_rows
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel, target_nats
 
 BLOCK = 1_024
@@ -80,10 +81,10 @@ def sum_by_dialogue(
     model.train(False)
     try:
         # Rows of like length together, so that little is filled up.
-        order = sorted(rows.rows, key=lambda row: sum(len(window) for window in row), reverse=True)
+        order = np.argsort(-rows.lengths, kind="stable").tolist()
         step = max(1, ROWS_AT_ONCE // rows.block)
         for at in range(0, len(order), step):
-            batch = collate(order[at : at + step], end=end, owners=True)
+            batch = collate([rows[index] for index in order[at : at + step]], end=end, owners=True)
             owner = batch.pop("owners")[:, 1:][batch["labels"][:, 1:] != IGNORE].numpy()
             with casting(where, bf16):
                 losses = target_nats(model, {name: tensor.to(where) for name, tensor in batch.items()})

@@ -14,7 +14,7 @@ from torch import nn
 
 from core.dialogue import Dialogue, fit
 from training.evaluation.contexts import Context
-from training.finetune.dataset import Encoder
+from training.finetune.encoder import Encoder
 from training.finetune.model import HEAD_ROWS, MaskedLossModel
 
 GROUP_TOKENS = 4_096

@@ -23,7 +23,8 @@ from training.evaluation.generation import ReplyGenerator, Request, is_empty
 from training.evaluation.likelihood import Likelihood, likelihood
 from training.evaluation.ranking import hits, rank
 from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
-from training.finetune.dataset import Corpus, Encoder, Targets
+from training.finetune.corpus import Corpus
+from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel
 
 CONTEXTS = 200
@@ -113,7 +114,7 @@ class EvalSuite:
     """What candidates are examined on: the same for all of them."""
 
     name: str
-    dialogues: tuple[Dialogue, ...]
+    dialogues: Sequence[Dialogue]
     contexts: tuple[Context, ...]
     seed: int = SEED
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from core.adapters import CARD, Card
-from core.dialogue import Dialogue, render
+from core.dialogue import Dialogue
 from training.data import manifest
 from training.evaluation.copying import Extraction
-from training.finetune.dataset import load
+from training.finetune.corpus import key_of, load
 
 PSEUDONYM = 6
 """Letters of a keyed hash that stand for a person."""
 
 
-def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Rendered dialogue → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
-    found: dict[str, tuple[str, ...]] = {}
+def people_by_dialogue(files: Sequence[Path]) -> dict[int, tuple[str, ...]]:
+    """A dialogue's key → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
+    found: dict[int, tuple[str, ...]] = {}
     for file in files:
         paper = manifest.describing(file)
         if paper is None:
@@ -25,10 +25,10 @@ def people_by_dialogue(files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
         part = next((name for name, held in paper.files.items() if held == file.name), "out")
         lines = paper.dialogues.get(part, [])
         hashes = [person.hash for person in paper.people]
-        dialogues = load([file]).dialogues if lines else ()
-        if len(lines) == len(dialogues):
-            for turns, line in zip(dialogues, lines, strict=True):
-                found[render(turns)] = tuple(hashes[int(at)] for at in line.split() if int(at) < len(hashes))
+        keys = load([file]).dialogues.keys.tolist() if lines else []
+        if len(lines) == len(keys):
+            for key, line in zip(keys, lines, strict=True):
+                found[key] = tuple(hashes[int(at)] for at in line.split() if int(at) < len(hashes))
     return found
 
 
@@ -43,7 +43,7 @@ def given_away(
     people = people_by_dialogue(files)
     asked, came = Counter[str](), Counter[str]()
     for one in tries:
-        for person in people.get(render(dialogues[one.dialogue]), ())[:1]:
+        for person in people.get(key_of(dialogues[one.dialogue]), ())[:1]:
             asked[person] += 1
             came[person] += one.out
     return {person: (count, came[person]) for person, count in asked.most_common()}

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from core.dialogue import Dialogue, Speaker, write
-from training.finetune.dataset import load
+from training.finetune.corpus import load
 
 TURNS = 12
 """Of a stretch at most: about 300 tokens, so that rows of 512 fill well."""

@@ -26,6 +26,8 @@ MAX_KNOWN = 200_000
 """Messages of a forum whose topics are remembered."""
 _ACCOUNT = ("chats", "left_chats", "personal_information", "profile_pictures", "contacts", "sessions", "stories")
 """What the export of a whole account may begin with."""
+_DISCORD = re.compile(r'"channel"\s*:')
+"""A field of its exports; a chat of Telegram's may be named so."""
 _BOT = re.compile(r".*(?:[_\s.-]bot|[a-z\d]Bot|BOT)\d*|Bot\d*")
 """Names of bots; exports do not say who is one. Talbot is none."""
 
@@ -67,7 +69,7 @@ def recognises(path: Path, head: str) -> bool:
     start = head.lstrip("\ufeff").lstrip()
     if not path.is_file() or not start.startswith("{"):
         return False
-    if '"type"' in start[:4096] and '"messages"' in start and '"channel"' not in start[:200]:
+    if '"type"' in start[:4096] and '"messages"' in start and _DISCORD.search(start, 0, 200) is None:
         return True
     return start[1:100].lstrip().startswith('"about"') and any(f'"{section}"' in start for section in _ACCOUNT)
 

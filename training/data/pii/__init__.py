@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import AddressValueError, IPv6Address
 
 from training.data.pii import phones, places, secrets
-from training.data.pii.spans import Copy
+from training.data.pii.spans import TAKEN, Copy
 
 EMAIL, PHONE, IP, CARD, SECRET, LINK, ID = "[email]", "[phone]", "[ip]", "[card]", "[secret]", "[link]", "[id]"
 PLACE, NAME = "[place]", "[name]"
@@ -67,7 +67,7 @@ _IPV6 = re.compile(
 _CARD = re.compile(
     r"(?<![\d.-])[2-6](?:\d{12,18}|\d{3}(?:([ .-])\d{4}){3}(?:\1\d{3})?|\d{3}[ .-]\d{6}[ .-]\d{4,5})(?![\d-])"
 )
-_IBAN = re.compile(r"\b[A-Z]{2} ?\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b", re.IGNORECASE)
+_IBAN = re.compile(r"\b[A-Za-z]{2} ?\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b")
 _NATIONAL_ID = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])|(?<![\d.])\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)")
 """Of the United States, of Brazil."""
 _BIRTHDAY = re.compile(
@@ -77,13 +77,15 @@ _BIRTHDAY = re.compile(
 )
 _TAG = re.compile(r"(?<![\w/#&])[\w.]{2,32}#\d{4}(?!\w)")
 """A Discord name of before 2023, ann#1234."""
+_ID_WORDS = (
+    "passport", "license", "licence", "ssn", "social security", "tax", "steuer", "ausweis", "personal", "national",
+    "insurance", "account", "acct", "konto", "customer", "kunden", "meeting", "case", "order", "booking",
+    "reservation", "tracking", "imei", "serial", "vat", "vin", "swift", "bic", "iban", "sort code", "routing", "dni",
+    "nie", "cpf", "cnpj", "pesel", "nif", "nhs", "aadhaar", "pan", "zip", "postal", "post", "plz", "student",
+    "employee", "member", "patient", "policy", "plate",
+)  # fmt: skip
 _NAMED_ID = re.compile(
-    r"\b(?:passport|licen[cs]e|driving licence|ssn|social security|tax|steuer|ausweis|personal|national"
-    r"|insurance|account|acct|konto|customer|kunden"
-    r"|meeting|case|order|booking|reservation|tracking|imei|serial|vat|vin|swift|bic|iban|sort code|routing|dni"
-    r"|nie|cpf|cnpj|pesel|nif|nhs|aadhaar|pan"
-    r"|zip|postal|post|plz|student|employee|member|patient|policy|plate)(?:nummer|[- ]?(?:nr|no|num|number|id"
-    r"|code|card|plate))?\.?(?: is)?[ :=#.]{1,3}"
+    rf"\b(?:{'|'.join(_ID_WORDS)})(?:nummer|[- ]?(?:nr|no|num|number|id|code|card|plate))?\.?(?: is)?[ :=#.]{{1,3}}"
     r"(?P<id>(?=[\w-]*\d(?:[\w-]*\d){3})[A-Z0-9][A-Z0-9-]{4,30}|\d{2,6}(?:[ -]\d{2,6}){1,5})(?!\w)",
     re.IGNORECASE,
 )
@@ -95,9 +97,14 @@ _DIGIT = re.compile(r"\d")
 _FRACTION = re.compile(r"\d\.\d{3}|\d \d+\.\d")
 _HEX_PARTS = re.compile(r"[\da-fA-F]{2}[:-][\da-fA-F]{2}[:-]|[\da-fA-F]{4}\.[\da-fA-F]{4}\.")
 _NUMBER = re.compile(r"\d(?:[\s().:/,\-\[\]]{0,3}\d){4}|[A-Z]\d[A-Z\d]? \d|[A-Z] \d{4}|\d\.\d+\.\d+\.\d|\d\[")
-_LONG_TOKEN = re.compile(r"[^\s\0]{16,}")
+_LONG = 16
+_LONG_TOKEN = re.compile(rf"[^\s\0]{{{_LONG},}}")
+_SCHEMES = re.compile(r"mailto:|tel:|magnet:|skype:")
+_BEFORE_AT, _BEFORE_DOT = 65, 64
+"""Characters in front of the first such sign at which the mask may begin at the earliest."""
 _LETTERS = re.compile(r"[^\W\d_]")
-_DOTTED = re.compile(r"\w\.\w")
+_AT_HOST = re.compile(r"@ ?(?:[\w-]{1,63}\.|\[)")
+_DOMAIN_END = re.compile(rf"\.(?:(?:{_TLD})(?![\w-])|(?:{_AMBIGUOUS})[:/])", re.IGNORECASE)
 
 
 def scrub(text: str, *, countries: Sequence[str] = phones.COUNTRIES) -> str:
@@ -113,34 +120,46 @@ def scrub(text: str, *, countries: Sequence[str] = phones.COUNTRIES) -> str:
     if _may_name_a_secret(lower):
         if "-----BEGIN" in plain:
             copy.mask(secrets.PRIVATE_KEY, SECRET)
-        copy.mask(secrets.NAMED_ASSIGNED, _assigned, group="secret")
-        copy.mask(secrets.KEY_ASSIGNED, _if_secret, group="secret")
+        if "=" in plain or ":" in plain:
+            copy.mask(secrets.NAMED_ASSIGNED, _assigned, group="secret")
+            copy.mask(secrets.KEY_ASSIGNED, _if_secret, group="secret")
         copy.mask(secrets.SAID, _if_secret, group="secret")
         copy.mask(secrets.BEARER, SECRET, group="secret")
     if " -p" in plain or " -u" in plain or " -a" in plain:
         copy.mask(secrets.OPTION, SECRET, group="secret")
-    if ":" in plain or "www." in lower:
+    if ("://" in plain or "www." in plain) or (":" in plain and _SCHEMES.search(plain)):
         copy.mask(_URL, LINK, trim=_TRAILING)
-    if "@" in plain:
-        copy.mask(_EMAIL, EMAIL)
+    if "@" in plain and _AT_HOST.search(plain):
+        copy.mask(_EMAIL, EMAIL, start=plain.index("@") - _BEFORE_AT)
     if _may_spell_an_address(lower):
         copy.mask(_SPELT_EMAIL, _spelt)
-    if "." in plain and _DOTTED.search(plain):
-        copy.mask(_DOMAIN, _domain, trim=_TRAILING)
-    if _LONG_TOKEN.search(copy.plain):
-        copy.mask(secrets.known_formats(), SECRET, within=_LONG_TOKEN)
+    if "." in plain and _DOMAIN_END.search(copy.plain):
+        copy.mask(_DOMAIN, _domain, trim=_TRAILING, start=plain.index(".") - _BEFORE_DOT)
+    digits = _DIGIT.search(copy.plain) is not None
+    if max(map(len, copy.plain.replace(TAKEN, " ").split()), default=0) >= _LONG:
+        _scrub_tokens(copy, digits=digits)
+    if "/home/" in plain or "/Users/" in plain or ":\\" in plain or "~" in plain:
+        copy.mask(places.HOME_FOLDER, NAME, group="user")
+    if digits:
+        _scrub_numbers(copy, lower, countries)
+    return copy.text()
+
+
+def _scrub_tokens(copy: Copy, *, digits: bool) -> None:
+    """What a long run of characters holds; most of it has `digits`."""
+    copy.mask(secrets.known_formats(), SECRET, within=_LONG_TOKEN)
+    dashes = copy.plain.count("-") >= 3
+    if dashes:
         copy.mask(_UUID, ID)
+    if digits:
         copy.mask(_CARD, _card)
         copy.mask(_IBAN, _iban)
         copy.mask(_WALLET, ID, within=_LONG_TOKEN)
         copy.mask(_HEX, ID, within=_LONG_TOKEN)
+    if dashes:
         copy.mask(secrets.GROUPED, SECRET, within=_LONG_TOKEN)
+    if digits:
         copy.mask(secrets.LONG_RUN, _run, within=_LONG_TOKEN)
-    if "/home/" in plain or "/Users/" in plain or ":\\" in plain or "~" in plain:
-        copy.mask(places.HOME_FOLDER, NAME, group="user")
-    if _DIGIT.search(copy.plain):
-        _scrub_numbers(copy, lower, countries)
-    return copy.text()
 
 
 def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
@@ -164,7 +183,8 @@ def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
         copy.mask(_NATIONAL_ID, ID)
         copy.mask(_BIRTHDAY, ID, group="date")
         copy.mask(phones.NAMED, PHONE, group="number")
-        copy.mask(_NAMED_ID, ID, group="id")
+        if not plain.isascii() or any(word in lower for word in _ID_WORDS):
+            copy.mask(_NAMED_ID, ID, group="id")
         copy.mask(phones.CANDIDATE, lambda found: PHONE if phones.is_phone(found[0], countries) else None)
         copy.mask(_LONG_NUMBER, ID)
     if "#" in plain:
@@ -206,7 +226,8 @@ def _may_name_a_code(lower: str) -> bool:
 
 
 def _may_spell_an_address(lower: str) -> bool:
-    return (
+    dotted = "." in lower or "dot" in lower or "pun" in lower or "poi" in lower or "pon" in lower
+    return (dotted or not lower.isascii()) and (
         (" at " in lower and ("." in lower or " dot " in lower))
         or "@" in lower
         or "at)" in lower

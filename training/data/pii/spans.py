@@ -27,7 +27,7 @@ class Copy:
     def __init__(self, text: str) -> None:
         self._text = text
         self._found: list[tuple[int, int, str]] = []
-        if text.isascii():
+        if text.isascii() or all(_plain(character) == character for character in set(text)):
             self.plain = text
             self._origin: list[int] | None = None
             return
@@ -48,14 +48,15 @@ class Copy:
         group: int | str = 0,
         trim: str = "",
         within: re.Pattern[str] | None = None,
+        start: int = 0,
     ) -> None:
         """Mask `group` of every match of `pattern`, less the characters of `trim` at its end.
 
         A function as `placeholder` may decline a match by None. With `within` only parts of the copy that match it are
-        searched, which is quicker for a long pattern.
+        searched, which is quicker for a long pattern; so is searching from `start` on only.
         """
         plain, spans = self.plain, []
-        parts = [(0, len(plain))] if within is None else [part.span() for part in within.finditer(plain)]
+        parts = [(max(0, start), len(plain))] if within is None else [part.span() for part in within.finditer(plain)]
         for part in parts:
             for found in pattern.finditer(plain, *part):
                 start, end = found.span(group)
