@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     generator: Literal["auto", "engine", "transformers", "remote"] = Field(
         default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"
     )
-    remote_url: str = Field(default="", description="OpenAI-compatible completions server, such as http://host:8000/v1")
+    remote_url: str = Field(
+        default="", description="OpenAI-compatible server, completions or chat, such as http://host:8000/v1"
+    )
     remote_model: str = Field(default="", description="Name of the model on that server")
     remote_api_key: SecretStr | None = Field(default=None, description="Key for that server, if it needs one")
 
