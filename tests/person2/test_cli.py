@@ -73,6 +73,7 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
+        (["train", str(ROOT / "README.md"), "--preferences"], {}, 1, "Learning from the log is off"),
         (["pretrain"], {}, 2, "Missing argument"),
         (["pretrain", "model"], {}, 1, "with exactly one of --minutes, --until, --tokens and --steps"),
         (["adapters", "show", "nobody"], {}, 1, "nobody"),
