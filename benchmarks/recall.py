@@ -27,7 +27,7 @@ from core.messages import Conversation, Message
 from core.recall import recalled
 from training.data import formats
 from training.evaluation.ranking import continuation_nats
-from training.evaluation.suite import load_candidate
+from training.evaluation.suite import load_candidates
 
 WINDOW = 8
 GAP = timedelta(hours=12)
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1_000, help="answers scored of each source")
     parser.add_argument("--unanswered", action="store_true", help="recall what nobody answered, too")
     options = parser.parse_args()
-    candidate = load_candidate(options.base, options.adapter)
+    (candidate,) = load_candidates(options.base, {"scored": options.adapter})
     encoder, room = candidate.encoder, candidate.model.context_length
     rng = random.Random(0)
     for source in options.sources:
@@ -138,6 +138,9 @@ def main() -> None:
                     drawn = rng.sample(others, min(len(chosen), len(others)))
                     found.append((each, chosen, sorted(drawn, key=lambda one: one.row)))
         recalling = len(found)
+        if not found:
+            print(f"{source.name}: none of {total} answers recalls anything")
+            continue
         rng.shuffle(found)
         found = found[: options.most]
         prompts: list[tuple[list[int], list[list[int]]]] = []
@@ -163,7 +166,8 @@ def main() -> None:
                 used = count("".join(f"{part}\n" for part in front)) if front else 0
                 kept = fit(window, budget=budget - used, count=count)
                 prompts.append((encoder.prompt(merge([*front, *kept])), [reply]))
-        nats = np.array([one[0] for one in continuation_nats(candidate.model, prompts)]).reshape(-1, 3)
+        with candidate.active() as model:
+            nats = np.array([one[0] for one in continuation_nats(model, prompts)]).reshape(-1, 3)
         size = np.array(sizes)
         print(
             f"{source.name}: {recalling} of {total} answers recall something, {len(found)} of these scored; "

@@ -63,7 +63,7 @@ class Terminal:
         stopped by Ctrl-C.
         """
         if self._interactive:
-            self._note("Talk to Person2. /help lists the commands; Ctrl-D leaves.")
+            self._note("Talk to Person2. /help lists the commands; Ctrl-D ends the conversation.")
         while (line := self._line()) is not None and one_line(line) not in {"/quit", "/exit"}:
             yield line
 
@@ -80,7 +80,7 @@ class Terminal:
             line = line[-LINE_LIMIT:]
         if not one_line(line):
             if line.strip("\r\n") or not self._interactive:
-                self._note("An empty line says nothing: write some words.")
+                self._note("The line is empty: type something.")
             return
         if line.startswith("/"):
             name, argument = parse(line[1:])

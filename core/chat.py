@@ -156,7 +156,7 @@ class Chat:
                 return Reply(text=notices.LEFT, answers=message.id, notice=True)
             row = await self._remember(message, decision)
         if row is None:
-            log.debug("heard twice, answered once: %s %s", message.conversation.key, message.id)
+            log.debug("received twice, answered once: %s %s", message.conversation.key, message.id)
             return None
         if heard is not None:
             heard()

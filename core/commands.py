@@ -45,8 +45,8 @@ class Command:
 COMMANDS: tuple[Command, ...] = (
     Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
     Command(name="again", summary="Another answer to your last question here, in place of the first"),
-    Command(name="why", summary="How my last answer to you came about"),
-    Command(name="reset", summary="Begin a new conversation here; in a thread also: leave it"),
+    Command(name="why", summary="How my last answer to you was made"),
+    Command(name="reset", summary="Start a new conversation here; in a thread, also leave it"),
     Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
     Command(
         name="consent",
@@ -329,7 +329,7 @@ class Commands:
             row = await self.chat.newest_reply(invocation.message, whole_channel=invocation.whole_channel)
         details = await asyncio.to_thread(self.chat.memory.details, row) if row is not None else {}
         if not details:
-            return Answer(text="That isn't an answer of mine that I remember.")
+            return Answer(text="I have no record of that answer.")
         consent = await asyncio.to_thread(self.learned_from, str(details.get("adapter", "none")))
         if consent is not None:
             details = {**details, "learned from": f"{consent} people who agreed"}

@@ -195,7 +195,7 @@ def read(lines: Iterable[str]) -> Iterator[Dialogue | DialogueFault]:
             yield DialogueFault(line=number, reason=f"{speaker} says nothing")
             continue
         if turns and turns[-1].speaker is speaker:
-            yield DialogueFault(line=number, reason=f"two turns running by {speaker}")
+            yield DialogueFault(line=number, reason=f"two turns in a row by {speaker}")
         if not turns:
             start = number
         turns.append(Turn(speaker, text))

@@ -81,21 +81,23 @@ class Settings(BaseSettings):
     adapter: str = Field(default="current", description="current, an adapter's id, a folder, or none")
     persona: str = Field(
         default="",
-        description="Who the bot is, a sentence or a file: system message of a base with a chat template, else turns in"
-        " front",
+        description="Who the bot is, a sentence or a file: the system message of a chat model, else turns in front "
+        "of the prompt",
     )
     generator: Literal["auto", "engine", "transformers", "remote"] = Field(
         default="auto", description="auto, engine (CPU), transformers (GPU or reference) or remote"
     )
-    remote_url: str = Field(default="", description="OpenAI-compatible completions server, such as http://host:8000/v1")
+    remote_url: str = Field(
+        default="", description="OpenAI-compatible server, completions or chat, such as http://host:8000/v1"
+    )
     remote_model: str = Field(default="", description="Name of the model on that server")
-    remote_api_key: SecretStr | None = Field(default=None, description="Key for that server, if it wants one")
+    remote_api_key: SecretStr | None = Field(default=None, description="Key for that server, if it needs one")
 
     discord_token: SecretStr | None = Field(default=None, description="Bot token from Discord's developer portal")
     discord_api_base: str = Field(
         default="", description="Discord's own API when empty; for proxies and compatible servers"
     )
-    discord_gateway_url: str = Field(default="", description="What the API says when empty")
+    discord_gateway_url: str = Field(default="", description="Gateway address; the one that the API gives when empty")
     discord_proxy: str = Field(default="", description="HTTP proxy for Discord")
     discord_buttons: bool = Field(default=False, description="Put 👍 👎 🔁 under replies on Discord")
 
@@ -133,42 +135,46 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=MAX_BEST_OF,
-        description="Replies drawn to say the best of; 1 is quickest; the model's own when empty",
+        description="Candidates per reply, of which the best is posted; 1 is quickest; the model's own when empty",
     )
     max_new_tokens: int = Field(default=60, ge=1, le=512, description="Longest reply, in tokens")
 
     ambient_chance: float = Field(
-        default=0.0, ge=0, le=1, description="Chance to answer a message nobody addressed to it"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Chance of an ambient answer: one to a message that is not addressed to the bot",
     )
     allowed_channels: frozenset[str] = Field(
         default=frozenset(), description="Channel ids, comma-separated; all when empty"
     )
     names: frozenset[str] = Field(
-        default=frozenset(), description="What else it is called, comma-separated; channels may have that answered"
+        default=frozenset(), description="Other names of the bot, comma-separated; a channel may have them answered"
     )
-    cool_down: float = Field(
-        default=2.0, ge=0, description="Minutes between two answers that nobody asked for in a channel"
-    )
+    cool_down: float = Field(default=2.0, ge=0, description="Minutes between two ambient answers in a channel")
     recall: bool = Field(
-        default=False, description="Put up to two old exchanges that somebody's words recall in front of the prompt"
+        default=False, description="Put up to two earlier exchanges that resemble what was said in front of the prompt"
     )
     direct_messages: bool = Field(default=True, description="Answer direct messages")
     ignored: frozenset[str] = Field(
-        default=frozenset(), description="Member ids, or role ids with @ in front, that it does not listen to"
+        default=frozenset(), description="Ids of members to ignore, or of roles with @ in front, comma-separated"
     )
     burst_seconds: float = Field(
         default=1.5,
         ge=0,
         le=8,
-        description="Seconds of pause after which several messages are one turn; 0: none",
+        description="Messages at most so many seconds apart are one turn; 0 switches this off",
     )
     blocked_words: Path | None = Field(
-        default=None, description="A file of words it must not say, one a line; @en stands for the slurs of a language"
+        default=None,
+        description="A file of words it must not say, one per line; @en stands for the slurs of a language",
     )
-    quiet_hours: str = Field(default="", description="No ambient answers then, as 23:00-07:00 local time")
+    quiet_hours: str = Field(
+        default="", description="No ambient answers in this period, such as 23:00-07:00 local time"
+    )
     user_rate: int = Field(default=12, ge=0, description="Answers a member may ask for per minute; 0 for no limit")
     queue_limit: int = Field(default=64, ge=1, description="Requests that may wait for the model")
-    max_batch: int = Field(default=16, ge=1, le=256, description="Replies generated side by side")
+    max_batch: int = Field(default=16, ge=1, le=256, description="Replies generated in one batch")
     kernels: Literal["auto", "avx512", "avxvnni", "avx2", "neon", "c", "torch"] = Field(
         default="auto", description="Compiled kernels of the engine: auto, avx512, avxvnni, avx2, neon, c or torch"
     )
@@ -176,13 +182,15 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Megabytes for keys and values; an eighth of memory at most when empty"
     )
     log_for_training: Literal["off", "consented"] = Field(
-        default="off", description="consented: learn from members who said yes"
+        default="off", description="off, or consented: train on members who consented"
     )
     retention_days: int | None = Field(
         default=None, ge=1, description="Older messages are purged; kept for ever when empty"
     )
 
-    log_format: Literal["text", "json"] = Field(default="text", description="json: one object a line, for machines")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="text, or json: one object per line, for machines"
+    )
 
     @field_validator("allowed_channels", "ignored", mode="before")
     @classmethod
@@ -302,7 +310,7 @@ def _warn_of_old_names() -> None:
         log.info("%s in the environment is not read: it may be another program's; ours is %s", name, old.pop(name))
     if old:
         renamed = ", ".join(f"{name} is now {new}" for name, new in old.items())
-        log.warning("Some settings have old names, which will not be read for ever: %s.", renamed)
+        log.warning("Some settings have old names, which will stop working: %s.", renamed)
 
 
 def parse_hours(text: str) -> tuple[time, time] | None:

@@ -131,7 +131,7 @@ async def _try_adapter(settings: Settings, adapter: Adapter) -> None:
         )
     except NumericalError as error:
         raise AdapterError(
-            f"the adapter {adapter.id!r} overflows in its first word: its weights are damaged, so train it again"
+            f"the adapter {adapter.id!r} produces numbers that overflow: its weights are damaged, so train it again"
         ) from error
     finally:
         await generator.close()
@@ -144,8 +144,8 @@ async def open_generator(settings: Settings) -> Generator:
     if "max_new_tokens" in settings.model_fields_set and room < PROMPT_ROOM:
         await generator.close()
         raise SettingsError(
-            f"PERSON2_MAX_NEW_TOKENS={settings.max_new_tokens} leaves no room for a prompt: {settings.base_model} takes"
-            f" {generator.context_length} tokens, prompt and reply together; set it to "
+            f"PERSON2_MAX_NEW_TOKENS={settings.max_new_tokens} leaves no room for a prompt: {settings.base_model} has "
+            f"a context of {generator.context_length} tokens, for prompt and reply together; set it to "
             f"{max(1, generator.context_length - PROMPT_ROOM)} or less."
         )
     return generator

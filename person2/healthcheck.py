@@ -61,7 +61,7 @@ class Heartbeat:
         if self.age > STALE_SECONDS:
             return (
                 f"{self.name}: the last heartbeat was {self.age:.0f} s ago; "
-                "read the bot's log, and start it again if it hangs or has ended."
+                "read the bot's log, and restart it if it hangs or has stopped."
             )
         if self.trouble:
             return f"{self.name}: {'connected, but ' if self.ready else ''}{self.trouble}; read the bot's log."
@@ -141,7 +141,7 @@ def _claimed(home: Path, name: str) -> Iterator[int]:
             break
         os.close(descriptor)
     else:
-        raise OSError(f"{MAX_BOTS} bots of {name} run on one home")
+        raise OSError(f"{MAX_BOTS} bots of {name} already run on this PERSON2_HOME")
     try:
         yield descriptor
     finally:

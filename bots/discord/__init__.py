@@ -11,7 +11,9 @@ Inside this package `import discord` is the library: imports are absolute. Nothi
     sending.py       texts → posts, seen through rate limits and outages
     markup.py        words → texts: escaped, in parts that fit (pure)
     pacing.py        the queue below Discord's global rate limit
-    compat.py        all that depends on discord.py's inside, and on servers that only speak like Discord
+    compat.py        the REST API as discord.py is made inside, also of servers that only speak like Discord
+    gateway.py       the gateway: one session through outages, no event that ends it
+    payloads.py      JSON of either as discord.py needs it (pure)
     timeouts.py      how long to wait for what
 """
 

@@ -17,7 +17,7 @@ from discord import app_commands
 
 from bots.discord import commands
 from bots.discord.commands import Interaction
-from bots.discord.compat import GatewayClient
+from bots.discord.gateway import GatewayClient
 from bots.discord.interactions import Interactions
 from bots.discord.markup import parts, reply_parts
 from bots.discord.messages import PLATFORM, conversation_of, deleted_place, pasted_file, reworded, spoken, to_message
@@ -283,7 +283,7 @@ class DiscordEventHandlers:
         try:
             yield
         except StorageError as error:
-            log_failure(log, error, "what happened on Discord could not be stored")
+            log_failure(log, error, "a Discord event could not be stored")
 
 
 def thumb(emoji: discord.PartialEmoji) -> bool | None:

@@ -38,7 +38,7 @@ ANSWERED_ALREADY = 40060
 
 THANKS = "Thank you, noted."
 NOT_MINE = "That is not one of my answers."
-REPLACED = "Done: I put another answer in its place."
+REPLACED = "Done: I replaced it with another answer."
 DELETED = "That answer was deleted in the meantime."
 
 
@@ -259,7 +259,7 @@ class Interactions:
                         )
                     )
             except UNREACHABLE as error:
-                log.warning("an interaction could not be answered (%s); saying it in a normal message", error)
+                log.warning("an interaction could not be answered (%s); sending a normal message instead", error)
             else:
                 return made
         rest = texts[len(made) :]
@@ -323,7 +323,7 @@ class Interactions:
                 await pending.interaction.edit_original_response(content="…", allowed_mentions=NOBODY)
                 await pending.interaction.delete_original_response()
             except discord.HTTPException as error:
-                log.debug("the deferred response stays: %s", error)
+                log.debug("the deferred response could not be deleted: %s", error)
 
 
 def _answered_already(error: BaseException) -> bool:

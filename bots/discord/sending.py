@@ -184,7 +184,7 @@ class Sender:
             )
             deleted = True
         except UNREACHABLE as error:
-            log.debug("post %s in channel %s stays or was gone: %s", post, channel, error)
+            log.debug("post %s in channel %s could not be deleted, or was deleted already: %s", post, channel, error)
         finally:
             if not ours.done():
                 ours.set_result(deleted)
@@ -320,7 +320,7 @@ class Sender:
         task.add_done_callback(self._calls.discard)
         await asyncio.wait({task}, timeout=limit + self._timeouts.response)
         if not task.done():
-            raise TimeoutError(f"Discord did not take a post within {limit:.0f} s")
+            raise TimeoutError(f"Discord did not accept a post within {limit:.0f} s")
         return task.result()
 
     async def _persist(self, call: Callable[[discord.Client], Awaitable[Made]], deadline: float) -> Made:
@@ -340,7 +340,7 @@ class Sender:
                 wait = wait or self._timeouts.retry(attempt)
                 if _now() + wait > deadline:
                     raise
-                log.info("Discord did not take a call (%s); trying again in %.1f s", error, wait)
+                log.info("Discord did not accept a request (%s); trying again in %.1f s", error, wait)
                 await asyncio.sleep(wait)
         raise AssertionError  # unreachable: counting has no end
 
@@ -354,7 +354,7 @@ class Sender:
         self._background.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log_failure(log, error, "something done aside failed")
+            log_failure(log, error, "a background task failed")
 
     async def close(self) -> None:
         """End what is still waiting; to be called when no client is connected any more."""

@@ -162,7 +162,7 @@ class SlackBot:
         try:
             await dispatcher.resume()
         except StorageError as error:
-            log_failure(log, error, "what was left unanswered cannot be looked up")
+            log_failure(log, error, "unanswered questions cannot be looked up")
 
     def _outbox(self) -> Outbox:
         return Outbox(timeouts=self._timeouts, health=self.post_health)
@@ -177,7 +177,7 @@ class SlackBot:
                 raise PermanentPlatformError(BOTH_WAYS)
         elif not self._bot_token:
             raise PermanentPlatformError(
-                "SLACK_BOT_TOKEN is missing: it starts with xoxb- and stands under “OAuth & Permissions”."
+                "SLACK_BOT_TOKEN is missing: it starts with xoxb- and is found under “OAuth & Permissions”."
             )
         elif self._bot_token.startswith("xoxp-"):
             raise PermanentPlatformError(
@@ -185,12 +185,12 @@ class SlackBot:
             )
         elif self._bot_token.startswith("xoxe"):
             raise PermanentPlatformError(
-                "SLACK_BOT_TOKEN is one that expires: switch token rotation off in the app's settings, "
+                "SLACK_BOT_TOKEN is a token that expires: turn off token rotation in the app's settings, "
                 "or let workspaces install it (SLACK_CLIENT_ID, SLACK_CLIENT_SECRET)."
             )
         if self._http and not (self._signing_secret or "").strip():
             raise PermanentPlatformError(
-                "SLACK_SIGNING_SECRET is missing: HTTP mode needs it; it stands under “Basic Information”."
+                "SLACK_SIGNING_SECRET is missing: HTTP mode needs it; it is found under “Basic Information”."
             )
         if not self._http and not self._app_token:
             raise PermanentPlatformError(

@@ -37,7 +37,7 @@ ECHO_SECONDS = 1.0
 """How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
 
 CANNOT_POST = "I couldn't post my answer here. Please try again in a few minutes."
-NO_FILES = "It is too much for a message, and I may not send files here: ask my operator, who can export it for you."
+NO_FILES = "That is too long for a message, and I may not send files here: ask my operator, who can export it for you."
 
 LARGEST_TEXT = 8_000
 """Characters of somebody's data that are shown where no file can be sent: two posts."""
@@ -265,7 +265,7 @@ class CommandHandlers:
                 uncertain=reply is not None and reply.resumed,
             )
         except SlackClientError as error:
-            log.info("no post in a channel the bot is not in: %s", reason(error))
+            log.info("cannot post in a channel that the bot is not a member of: %s", reason(error))
         else:
             if reply is not None:
                 await self._chat.posted(reply, where, posts)
@@ -308,7 +308,7 @@ class CommandHandlers:
                     self._echoes.pop((workspace.team, where.channel, awaited.pop().block_id), None)
                 if number == 0:
                     return None
-                log.warning("a long answer ends early: the response URL is used up")
+                log.warning("a long answer was cut short: the response URL is used up")
                 break
         return await self._timestamps(workspace, where, awaited)
 

@@ -123,7 +123,7 @@ class Dispatcher:
             if body.get("type") == "event_callback":
                 raise NotStored from error
         except Exception as error:  # a payload that nobody foresaw does not come right by coming again
-            log_failure(log, error, "a payload of Slack's was not understood")
+            log_failure(log, error, "a payload from Slack could not be processed")
 
     async def _take(self, body: Payload) -> "asyncio.Future[None] | None":
         if body.get("type") == "event_callback" and await self._workspaces.uninstalled(body):
@@ -169,6 +169,6 @@ class Dispatcher:
         if code(error) not in DEAD_TOKEN:
             return
         if not isinstance(self._workspaces, OneWorkspace):
-            log.warning("the token of an installed workspace is dead: it must install the bot again")
+            log.warning("the token of an installed workspace was revoked or has expired: it must install the bot again")
         elif not self.refused.done():
             self.refused.set_exception(explain(error, variable="SLACK_BOT_TOKEN"))

@@ -12,7 +12,7 @@ NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 
 _SENTENCES = {
     "invalid_auth": "Slack does not know this {token}: copy it again from https://api.slack.com/apps into {variable}.",
-    "not_authed": "Slack got no {token}: set {variable}.",
+    "not_authed": "Slack received no {token}: set {variable}.",
     "account_inactive": "The {token} belongs to a removed app or workspace: install the app again and set {variable}.",
     "token_revoked": "The {token} was revoked: install the app again and set {variable}.",
     "token_expired": "The {token} has expired: make a new one and set {variable}.",

@@ -212,7 +212,7 @@ class SlackEventHandlers:
         try:
             await sending.post_direct(workspace, message.author, NOT_POSTED)
         except POST_ERRORS as error:
-            log.info("nor could the asker be told: %s", reason(error))
+            log.info("the asker could not be told either: %s", reason(error))
 
     def _notifier(self, workspace: Workspace, event: Payload) -> Notify | None:
         """How to tell the author of a message that something broke; None where they were not talking to the bot."""

@@ -165,7 +165,7 @@ class HttpMode:
         """What is wrong, as a verb and its object: nothing was ever signed with our secret."""
         if self._verified or not self._mismatched:
             return None
-        return f"hears nothing (SLACK_SIGNING_SECRET fits none of {self._mismatched} requests)"
+        return f"receives nothing (SLACK_SIGNING_SECRET matches none of {self._mismatched} requests)"
 
     async def run(self) -> None:
         """Raises PermanentPlatformError where the address cannot be had."""
@@ -239,7 +239,7 @@ class HttpMode:
             async with asyncio.timeout(self._body_seconds):
                 body = await _body(request)
         except TimeoutError:
-            self.warnings.warn("a request's body took too long")
+            self.warnings.warn("a request body took too long to arrive")
             return _refused(408, "too slow")
         if body is None:
             return _refused(413, "too large")
@@ -247,7 +247,7 @@ class HttpMode:
         if not hmac.compare_digest(f"v0={expected}", signature):
             self._mismatched += 1
             self.warnings.warn(
-                "a request bore a wrong signature: if Slack sent it, copy SLACK_SIGNING_SECRET again from "
+                "a request had a wrong signature: if Slack sent it, copy SLACK_SIGNING_SECRET again from "
                 "“Basic Information” of the app"
             )
             return _refused(401, "invalid request")
@@ -264,7 +264,7 @@ class HttpMode:
         try:
             await self._receive(payload)
         except NotStored:
-            log.warning("what Slack sent could not be stored: it is to come again")
+            log.warning("what Slack sent could not be stored: Slack will send it again")
             return web.json_response({"error": "not stored"}, status=503)
         return web.Response()
 

@@ -85,7 +85,7 @@ class Intake:
                 stored.set_exception(error)
             await self._tell(tell)
         except POST_ERRORS as error:
-            log.error("Slack did not take an answer: %s", reason(error))  # noqa: TRY400 - its traceback is the library's
+            log.error("Slack did not accept an answer: %s", reason(error))  # noqa: TRY400 - its traceback is the library's
             self._watch(error)
         except Person2Error as error:
             log_failure(log, error, "no answer on Slack")
@@ -103,7 +103,7 @@ class Intake:
         try:
             await tell(BROKEN)
         except POST_ERRORS as error:
-            log.warning("nor could the member be told: %s", reason(error))
+            log.warning("the member could not be told either: %s", reason(error))
             self._watch(error)
 
 

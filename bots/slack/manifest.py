@@ -16,17 +16,17 @@ NEEDED = {"chat:write": "answer, and show that I am thinking"}
 """Without this the bot is of no use."""
 
 WANTED = {
-    "app_mentions:read": "hear that I am mentioned in channels I cannot read",
+    "app_mentions:read": "notice mentions in channels I cannot read",
     "assistant:write": "offer suggested prompts",
-    "channels:history": "follow the talk of public channels and the threads I am in",
+    "channels:history": "read public channels and the threads I am in",
     "channels:read": "notice that a public channel was deleted",
     "commands": "offer /person2 and the shortcut",
-    "files:write": "hand a member their data as a file",
-    "groups:history": "follow the talk of private channels I was invited to",
+    "files:write": "send a member their data as a file",
+    "groups:history": "read private channels I was invited to",
     "groups:read": "notice that a private channel was deleted, or got another id",
-    "im:history": "hear direct messages",
+    "im:history": "receive direct messages",
     "im:write": "send a member their data",
-    "mpim:history": "hear group direct messages",
+    "mpim:history": "receive group direct messages",
     "reactions:read": "take 👍 and 👎 as feedback",
     "users:read": "know members' names, and who is an administrator",
 }

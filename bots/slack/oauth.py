@@ -55,10 +55,10 @@ LONGEST_PAUSE = 60 * 60.0
 
 _FAILURES = {
     "access_denied": "The installation was cancelled; nothing was installed.",
-    "invalid_browser": f"This installation was begun in another browser: begin again at {INSTALL_PATH}.",
-    "invalid_state": f"This installation took too long or was finished before: begin again at {INSTALL_PATH}.",
-    "missing_code": f"Slack sent no code to finish the installation with: begin again at {INSTALL_PATH}.",
-    "invalid_code": f"Slack did not accept the installation: begin again at {INSTALL_PATH}, or ask the bot's operator.",
+    "invalid_browser": f"This installation was started in another browser: start again at {INSTALL_PATH}.",
+    "invalid_state": f"This installation took too long or was already finished: start again at {INSTALL_PATH}.",
+    "missing_code": f"Slack sent no code to finish the installation with: start again at {INSTALL_PATH}.",
+    "invalid_code": f"Slack did not accept the installation: start again at {INSTALL_PATH}, or ask the bot's operator.",
     "storage_error": "The installation could not be stored: ask the bot's operator, then install again.",
 }
 
@@ -333,7 +333,7 @@ class _Flow(AsyncOAuthFlow):
         try:
             return await super().handle_installation(request)
         except Person2Error:
-            log.exception("no installation can be begun")
+            log.exception("no installation can be started")
             return _page(503, _FAILURES["storage_error"])
 
     async def run_installation(self, code: str) -> Installation | None:
@@ -352,7 +352,7 @@ async def _installed(args: AsyncSuccessArgs) -> BoltResponse:
 
 
 async def _failed(args: AsyncFailureArgs) -> BoltResponse:
-    sentence = _FAILURES.get(args.reason, f"Slack broke the installation off: begin again at {INSTALL_PATH}.")
+    sentence = _FAILURES.get(args.reason, f"Slack aborted the installation: start again at {INSTALL_PATH}.")
     return _page(args.suggested_status_code, sentence)
 
 

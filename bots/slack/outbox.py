@@ -116,7 +116,7 @@ class Outbox:
         """
         queue = self._queue(channel)
         if queue.waiting >= WAITING:
-            raise NotPosted("too many posts wait for this channel.")
+            raise NotPosted("too many posts are waiting for this channel.")
         queue.waiting += 1
         with self._health.attempt(refusals=(SlackClientError,)):
             try:
@@ -187,7 +187,7 @@ class Outbox:
                     if not self._worth_trying_again(error, method, channel, queue, tries):
                         raise
                     if (once and unknown) or self._now() > deadline:
-                        raise NotPosted(f"Slack did not take {name} ({reason(error)}).") from error
+                        raise NotPosted(f"Slack did not accept {name} ({reason(error)}).") from error
                 else:
                     method.failures = 0
                     method.spacing *= EASING
@@ -227,7 +227,7 @@ class Outbox:
         """Wait for the turn; raises NotPosted where it comes too late."""
         while (free_at := max(queue.free_at for queue in queues)) > (now := self._now()):
             if free_at > deadline:
-                raise NotPosted("Slack's limits leave no room for a call in the time that it is worth.")
+                raise NotPosted("Slack's rate limits do not allow a call before it would be too late.")
             await asyncio.sleep(free_at - now)
 
     def _queue(self, channel: str) -> ChannelQueue:

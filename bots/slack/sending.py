@@ -137,7 +137,7 @@ async def post(
         except POST_ERRORS as error:
             if not posted:
                 raise
-            log.warning("a long answer ends early: %s", reason(error))
+            log.warning("a long answer was cut short: %s", reason(error))
             break
     return [ts for ts in posted if ts]
 
@@ -197,7 +197,7 @@ async def _find_posted(
     except SlackClientError as error:
         if is_passing(error):
             raise
-        log.info("whether a post stands cannot be looked up: %s", reason(error))
+        log.info("whether a post exists cannot be checked: %s", reason(error))
         return None
     for said in parts(found.data, "messages"):
         ts = identifier(said, "ts")

@@ -79,7 +79,7 @@ class SocketMode:
                 self._connected()
                 log.info("connected to Slack by Socket Mode")
                 await current.ended(self._timeouts.look)
-                log.info("the line to Slack ends: connecting anew")
+                log.info("Slack is closing the connection: opening a new one")
                 # A server that hangs up at once is not asked again at once.
                 failures = failures + 1 if time.monotonic() - since < self._timeouts.first_backoff else 0
                 if failures:
@@ -122,7 +122,7 @@ class SocketMode:
         try:
             await self._receive(request.payload)
         except NotStored:
-            log.warning("what Slack sent could not be stored: it is to come again")
+            log.warning("what Slack sent could not be stored: Slack will send it again")
             return
         try:
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))

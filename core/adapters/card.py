@@ -64,7 +64,9 @@ class Card:
             extra = {name: value for name, value in raw.items() if name not in names}
             return msgspec.convert({**known, "extra": extra}, cls)
         except (ValueError, AttributeError) as error:  # msgspec's ValidationError is a ValueError
-            raise AdapterError(f"the card cannot be read ({error}): train the adapter again or mend {CARD}") from error
+            raise AdapterError(
+                f"the card cannot be read ({error}): train the adapter again or correct {CARD}"
+            ) from error
 
 
 def read_card(folder: Path) -> Card:

@@ -47,7 +47,7 @@ def check_name(name: str) -> None:
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
         shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
         raise AdapterError(
-            f"{shown!r} is no name for an adapter: take up to 64 letters, digits, dots, dashes and underscores"
+            f"{shown!r} is not a valid adapter name: use up to 64 letters, digits, dots, dashes and underscores"
         )
 
 
@@ -102,7 +102,7 @@ class AdapterRegistry:
         for root in self._roots():
             if _ID.fullmatch(adapter_id) and (root / adapter_id / CONFIG).is_file():
                 return root / adapter_id
-        raise AdapterError(f"there is no adapter called {adapter_id!r}: `person2 adapters list` shows those there are")
+        raise AdapterError(f"there is no adapter called {adapter_id!r}: `person2 adapters list` lists them")
 
     def is_bundled(self, adapter_id: str) -> bool:
         return self.path(adapter_id).parent in self._bundled.values()
@@ -140,7 +140,7 @@ class AdapterRegistry:
             return Adapter(id=promoted, path=self.path(promoted))
         if promoted not in self._missed:  # once, however often a bot looks
             self._missed.add(promoted)
-            log.warning("the promoted adapter %s is missing or out of service; an older one speaks", promoted)
+            log.warning("the promoted adapter %s is missing or out of service; an older one is used", promoted)
         return self._fallback(promoted, base)
 
     def find(self, spec: str, *, base: str | None = None) -> Adapter | None:
@@ -166,8 +166,7 @@ class AdapterRegistry:
             return Adapter(id=spec, path=Path(spec))
         shown = spec if len(spec) <= MAX_SHOWN else f"{spec[:MAX_SHOWN]}…"
         raise AdapterError(
-            f"there is no adapter called {shown!r}, neither by id nor as a folder:"
-            " `person2 adapters list` shows those there are"
+            f"there is no adapter called {shown!r}, neither by id nor as a folder: `person2 adapters list` lists them"
         )
 
     # writing
@@ -192,7 +191,7 @@ class AdapterRegistry:
                 found = weights_sha256(staged)
                 if card.weights_sha256 and found != card.weights_sha256:
                     raise AdapterError(
-                        f"the weights in {folder} are not those that were judged as {card.id!r}: train it again"
+                        f"the weights in {folder} are not those that were evaluated as {card.id!r}: train it again"
                     )
                 write_atomically(staged / CARD, replace(card, weights_sha256=found).to_json())
                 for path in staged.rglob("*"):
@@ -240,7 +239,7 @@ class AdapterRegistry:
             while history and (history[-1] == spoke or not (history[-1] == NONE or self._speaks(history[-1]))):
                 passed_over = history.pop()
                 if passed_over != spoke:
-                    log.warning("%s is passed over: it is out of service, damaged or gone", passed_over)
+                    log.warning("%s is skipped: it is out of service, damaged or missing", passed_over)
             if not history:
                 raise AdapterError(
                     "there is no earlier adapter to roll back to: `person2 adapters use ID` promotes one"
@@ -259,7 +258,9 @@ class AdapterRegistry:
         with self._locked():
             card = self.card(adapter_id)
             if self.is_bundled(adapter_id):
-                raise AdapterError(f"{adapter_id!r} ships with the program and learned from no member: choose another")
+                raise AdapterError(
+                    f"{adapter_id!r} comes with the program and was not trained on members' words: choose another"
+                )
             if erase:
                 self._erase(adapter_id)
             if not card.withdrawn:
@@ -332,9 +333,7 @@ class AdapterRegistry:
         path = self.path(adapter_id)
         check(path)
         if card.weights_sha256 and weights_sha256(path) != card.weights_sha256:
-            raise AdapterError(
-                f"the weights of {adapter_id!r} are not those its card was written for: copy or train it again"
-            )
+            raise AdapterError(f"the weights of {adapter_id!r} do not match its card: copy or train it again")
         return Adapter(id=adapter_id, path=path)
 
     def _speaks(self, adapter_id: str) -> bool:
@@ -350,7 +349,7 @@ class AdapterRegistry:
         if not folder.is_symlink():
             (folder / WEIGHTS).unlink(missing_ok=True)
             return
-        log.warning("%s is a link to %s, which is left as it is: delete its weights there", folder, folder.resolve())
+        log.warning("%s is a link to %s, which is not touched: delete the weights there", folder, folder.resolve())
         config, card = (folder / CONFIG).read_bytes(), self.card(adapter_id)
         folder.unlink()
         folder.mkdir()

@@ -120,7 +120,7 @@ class AdapterSelection:
                 await self._replace(self._overrides.get(override), version)
                 self._overrides[override] = version
         except Exception as error:
-            self._warn_once(f"{conversation.key} speaks with the common voice: {_told(error)}")
+            self._warn_once(f"{conversation.key} uses the default adapter: {_told(error)}")
             await self._forget_override(override)
             return self.active
         return version.adapter
@@ -140,7 +140,7 @@ class AdapterSelection:
             successor = await asyncio.to_thread(self._successor, version)
             self._active = successor
         active = self.active.id if self.active else "the base model"
-        log.error("%s cannot speak (%s); %s is now active", adapter.id, error, active)
+        log.error("%s cannot be used (%s); %s is now active", adapter.id, error, active)
         for override in [name for name, used in self._overrides.items() if used == version]:
             del self._overrides[override]
         await self._generator.unload(adapter.id)
@@ -179,7 +179,7 @@ class AdapterSelection:
     async def _end_trial(self, trial: Trial, why: str) -> None:
         """What cannot speak is on trial no more."""
         self._trial = self._challenger = None
-        outcome = f"the trial of {trial.challenger} ended: it cannot speak ({why})"
+        outcome = f"the trial of {trial.challenger} ended: it cannot be used ({why})"
         log.warning("%s", outcome)
         with suppress(AdapterError):
             await asyncio.to_thread(self._registry.trials.end, trial, outcome)
@@ -269,7 +269,7 @@ class AdapterSelection:
     def _registered(self, adapter_id: str) -> _Version:
         card = self._registry.card(adapter_id)
         if card.withdrawn:
-            raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another voice")
+            raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another")
         return _version(Adapter(id=adapter_id, path=self._registry.path(adapter_id)))
 
     def _in_service(self, version: _Version) -> bool:

@@ -81,7 +81,7 @@ def check(folder: Path) -> None:
     """Raises AdapterError, in one sentence, for anything but a whole LoRA adapter in safe files for known layers."""
     name = folder.name
     if not folder.is_dir():
-        raise AdapterError(f"{folder} is no folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
+        raise AdapterError(f"{folder} is not a folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
     config = peft_config(folder)
     if not (folder / WEIGHTS).is_file():
         if any(folder.glob("adapter_model.*")):
@@ -95,7 +95,9 @@ def check(folder: Path) -> None:
         raise AdapterError(f"the adapter {name!r} is of kind {kind}, and only LORA can be used: train it as LoRA")
     for option, meaning in UNSERVED:
         if config.get(option):
-            raise AdapterError(f"the adapter {name!r} uses {meaning} ({option}), which is not served: train without it")
+            raise AdapterError(
+                f"the adapter {name!r} uses {meaning} ({option}), which is not supported: train without it"
+            )
     _check_fields(name, config)
     targets = _targets(config)
     foreign = sorted(target for target in targets if target.rsplit(".", 1)[-1] not in LINEAR)
@@ -141,7 +143,7 @@ def _check_tensors(name: str, weights: Path) -> None:
         if side is None:
             continue
         if len(shape) != 2 or min(shape) < 1:
-            raise AdapterError(f"the adapter {name!r} holds {tensor}, which is no matrix: copy or train it again")
+            raise AdapterError(f"the adapter {name!r} holds {tensor}, which is not a matrix: copy or train it again")
         ranks.setdefault(tensor.removesuffix(f".{side}.weight"), set()).add(shape[side == "lora_B"])
     if any(len(found) > 1 for found in ranks.values()):
         raise AdapterError(f"the adapter {name!r} has matrices whose ranks do not match: copy or train it again")
@@ -177,11 +179,13 @@ def peft_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise AdapterError(f"{folder} is no adapter, it has no {CONFIG}: give the folder that peft wrote") from error
+        raise AdapterError(
+            f"{folder} is not an adapter, it has no {CONFIG}: give the folder that peft wrote"
+        ) from error
     except (OSError, ValueError) as error:
         raise AdapterError(f"{folder / CONFIG} cannot be read ({reason(error)}): copy the adapter again") from error
     if not isinstance(config, dict):
-        raise AdapterError(f"{folder / CONFIG} is no JSON object: copy the adapter again")
+        raise AdapterError(f"{folder / CONFIG} is not a JSON object: copy the adapter again")
     return config
 
 
@@ -263,7 +267,7 @@ def folder_fingerprint(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is no model: config.json is missing or unreadable") from error
+        raise ModelError(f"{folder} is not a model: config.json is missing or unreadable") from error
     family = family_of(config, folder.name)
     weights = folder / "model.safetensors"
     embedding = f"{family.embedding}.weight"

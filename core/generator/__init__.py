@@ -61,7 +61,7 @@ def validate(sampling: Sampling) -> None:
         ("best_of", sampling.best_of, 1 <= sampling.best_of <= MAX_BEST_OF, f"from 1 to {MAX_BEST_OF}"),
     ):
         if not right:
-            raise GeneratorError(f"{name} is {value}, and it should be {should}")
+            raise GeneratorError(f"{name} is {value}; it must be {should}")
 
 
 def overloaded(waiting: int) -> Overloaded:

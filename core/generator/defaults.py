@@ -30,5 +30,5 @@ def sampling_of(base: str | Path) -> Sampling:
         sampling = Sampling(**{"best_of": SAMPLING.best_of, **own})
         validate(sampling)
     except (OSError, ValueError, TypeError, AttributeError, GeneratorError) as error:
-        raise ModelError(f"{path} cannot be used ({error}); mend it or remove it.") from error
+        raise ModelError(f"{path} cannot be used ({error}); correct or remove it.") from error
     return sampling

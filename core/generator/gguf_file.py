@@ -47,7 +47,7 @@ def unpacked(file: Path, *, cache: Path | None = None) -> Path:
     folder = bases / f"{file.stem}-{_key(file)}"
     if folder.is_dir():
         return folder
-    log.info("unpacking %s into %s, this once", file.name, folder)
+    log.info("unpacking %s into %s, once", file.name, folder)
     try:
         bases.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=bases, prefix=".new-") as scratch:
@@ -85,7 +85,7 @@ def _unpack(file: Path, folder: Path) -> None:
         name = str(reader.fields["general.architecture"].contents())
         kinds = Counter(tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1)
     except (ValueError, KeyError, IndexError, OSError) as error:
-        raise ModelError(f"{file} is no whole GGUF file ({reason(error)}): download it again") from error
+        raise ModelError(f"{file} is not a complete GGUF file ({reason(error)}): download it again") from error
     if name not in FAMILIES:
         known = "; ".join(f"{one.name} ({one.models})" for one in FAMILIES.values())
         raise ModelError(f"{file} is a {name} model, and Person2 works with {known}: choose one of these families")
@@ -171,7 +171,7 @@ def _stretched(factors: NDArray[np.float32], theta: float) -> dict[str, Any]:
     found, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = theta ** (-np.arange(len(factors)) / len(factors))
     if not np.allclose(plain / found.numpy(), factors, rtol=1e-3):
-        raise ValueError("its positions are stretched in a way of its own")
+        raise ValueError("its position scaling is not supported")
     return scaling
 
 

@@ -13,7 +13,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeVar
 
 import openai
@@ -53,8 +53,11 @@ all the same is cut when the server says so. vLLM's `/tokenize` is exact but not
 NO_KEY = "EMPTY"
 """What vLLM's documentation has a client send where the server wants no key."""
 _LONGEST_TOKEN = 16  # characters; no prompt worth sending has longer ones on average
-_RETRIED = frozenset({408, 409, 429, 500})
-"""What the client has tried again before it raises an error, and every status over 500."""
+BEYOND_OPENAI = {"top_k": 0, "repetition_penalty": 1}
+"""What OpenAI's API lacks of our sampling, with the value that switches it off."""
+_RETRIED = frozenset({408, 409})
+"""What the client has tried again before it raises an error, beside 429 and every status from 500 on."""
+_UNFIT = frozenset({400, 413, 422})
 
 Answer = TypeVar("Answer")
 
@@ -62,8 +65,8 @@ Answer = TypeVar("Answer")
 class OpenAIGenerator:
     """`core.generator.Generator` over HTTP. `connect` also asks the server what it serves.
 
-    `adapters` maps adapter ids to the server's model names; an id that is not there goes by itself. `retries`,
-    `fresh_seed` and `clock` (seconds) are for tests. Raises SettingsError for an unfit URL.
+    An adapter's id is its model name there. `retries` and `fresh_seed` are for tests. Raises SettingsError for an unfit
+    URL.
     """
 
     def __init__(
@@ -72,24 +75,20 @@ class OpenAIGenerator:
         *,
         model: str,
         api_key: str | None = None,
-        adapters: Mapping[str, str] | None = None,
-        context_length: int = CONTEXT,
         in_flight: int = IN_FLIGHT,
         retries: int = RETRIES,
         answer_timeout: float = ANSWER_TIMEOUT,
         fresh_seed: Callable[[], int] = lambda: secrets.randbits(31),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         root = _api_root(url)
         self._where = str(root.with_user(None))
+        self._server = f"the server at {self._where}"
         self._model = model
         self._key = api_key or ""
-        self._names = dict(adapters or {})
-        self._context = context_length
+        self._context = CONTEXT
         self._limit = in_flight
         self._timeout = answer_timeout
         self._fresh_seed = fresh_seed
-        self._clock = clock
         self._client = openai.AsyncOpenAI(
             base_url=self._where,
             api_key=self._key or NO_KEY,  # never None: another program's OPENAI_API_KEY is not for this server
@@ -136,7 +135,7 @@ class OpenAIGenerator:
         conversation: str | None = None,
         persona: str = "",
     ) -> Completion:
-        arrived = self._clock()
+        arrived = time.monotonic()
         validate(sampling)
         if self._closing:
             raise Unavailable(STOPPED)
@@ -163,7 +162,7 @@ class OpenAIGenerator:
             candidates=(Candidate(text=text, finish=finish),),
             prompt_tokens=(usage.prompt_tokens if usage else 0) or self.count_tokens(prompt),
             new_tokens=new_tokens,
-            seconds=self._clock() - arrived,
+            seconds=time.monotonic() - arrived,
             adapter=adapter.id if adapter else None,
             seed=seed,
         )
@@ -175,15 +174,14 @@ class OpenAIGenerator:
         """
         if self._closing:
             raise Unavailable(STOPPED)
-        name = self._name(adapter)
-        if name in await self._served():
+        if adapter.id in await self._served():
             return
-        body = {"lora_name": name, "lora_path": str(adapter.path.absolute())}
+        body = {"lora_name": adapter.id, "lora_path": str(adapter.path.absolute())}
         answer = await self._reach(self._client.post("/load_lora_adapter", cast_to=object, body=body))
-        if isinstance(answer, openai.APIStatusError) and name not in await self._served():
+        if isinstance(answer, openai.APIStatusError) and adapter.id not in await self._served():
             raise AdapterError(
-                f"the server at {self._where} does not serve the adapter {adapter.id!r}: start vLLM with"
-                f" --enable-lora --lora-modules {name}={body['lora_path']}, or merge the adapter and serve that"
+                f"{self._server} does not serve the adapter {adapter.id!r}: start vLLM with --enable-lora"
+                f" --lora-modules {adapter.id}={body['lora_path']}, or merge the adapter and serve that"
             )
         self._used.add(adapter.id)
 
@@ -215,15 +213,12 @@ class OpenAIGenerator:
         models = await self._served()
         if models and self._model not in models:
             raise ModelError(
-                f"the server at {self._where} serves {', '.join(sorted(models))} but not {self._model}:"
+                f"{self._server} serves {', '.join(sorted(models))} but not {self._model}:"
                 " set PERSON2_REMOTE_MODEL to one of those"
             )
         told = models.get(self._model)
         if isinstance(told, int) and told > 0:
             self._context = told
-
-    def _name(self, adapter: Adapter | None) -> str:
-        return self._names.get(adapter.id, adapter.id) if adapter is not None else self._model
 
     async def _served(self) -> dict[str, int | None]:
         """Model names with their context lengths, where the server tells; empty when it has no such list."""
@@ -239,34 +234,29 @@ class OpenAIGenerator:
             answer = await self._reach(self._create(text, sampling, seed, adapter, persona))
             if not isinstance(answer, openai.APIStatusError):
                 return self._read(answer)
-            complaint = answer.response.text.lower()
-            if answer.status_code in {404, 405} and not self._chat and await self._chats(complaint):
+            status, complaint = answer.status_code, answer.response.text.lower()
+            if status in {404, 405} and not self._chat and await self._chats(complaint):
                 log.info("%s has no completions: it is asked for chat completions", self._where)
                 self._chat = True
                 text = self._sent(prompt, sampling, persona)
-                continue
-            if answer.status_code in {400, 413, 422}:
-                if not self._plain and any(field in complaint for field in ("top_k", "repetition_penalty")):
-                    log.info("%s takes neither top_k nor repetition_penalty: replies go without", self._where)
-                    self._plain = True
-                    continue
-                if len(text) > 1 and "context" in complaint and _mentions_length(complaint):
-                    text = _without_oldest(text)
-                    continue
-            if answer.status_code == 404 and adapter is not None:
-                raise AdapterError(
-                    f"the server at {self._where} does not serve the adapter {adapter.id!r} (as {self._name(adapter)}):"
-                    " choose another, or start the server with it"
-                )
-            if answer.status_code == 404 and "model" in complaint:
-                raise GeneratorError(
-                    f"the server at {self._where} has no model {self._model}: set PERSON2_REMOTE_MODEL"
-                )
-            raise GeneratorError(
-                f"the server at {self._where} refused the request"
-                f" ({answer.status_code}: {self._clean(answer.response.text)}):"
-                " check PERSON2_REMOTE_URL, PERSON2_REMOTE_MODEL and the sampling settings"
-            )
+            elif status in _UNFIT and not self._plain and any(field in complaint for field in BEYOND_OPENAI):
+                log.info("%s takes no %s: replies go without", self._where, " or ".join(BEYOND_OPENAI))
+                self._plain = True
+            elif status in _UNFIT and len(text) > 1 and _is_of_length(complaint):
+                text = _without_oldest(text)
+            else:
+                raise self._refusal(answer, adapter)
+
+    def _refusal(self, answer: openai.APIStatusError, adapter: Adapter | None) -> GeneratorError | AdapterError:
+        if answer.status_code == 404 and adapter is not None:
+            return AdapterError(f"{self._server} does not serve the adapter {adapter.id!r}: choose another one")
+        if answer.status_code == 404 and "model" in answer.response.text.lower():
+            return GeneratorError(f"{self._server} has no model {self._model}: set PERSON2_REMOTE_MODEL")
+        return GeneratorError(
+            f"{self._server} refused the request"
+            f" ({answer.status_code}: {self._clean(answer.response.text)}):"
+            " check PERSON2_REMOTE_URL, PERSON2_REMOTE_MODEL and the sampling settings"
+        )
 
     def _sent(self, prompt: str, sampling: Sampling, persona: str) -> str:
         """The prompt without control tokens and what no context holds; with the persona's turns, unless messages carry
@@ -288,17 +278,16 @@ class OpenAIGenerator:
         self, text: str, sampling: Sampling, seed: int, adapter: Adapter | None, persona: str
     ) -> Awaitable[Any]:
         beyond = {
-            "top_k": sampling.top_k or None,
-            "repetition_penalty": sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
+            name: getattr(sampling, name) for name, off in BEYOND_OPENAI.items() if getattr(sampling, name) != off
         }
         common: dict[str, Any] = {
-            "model": self._name(adapter),
+            "model": adapter.id if adapter else self._model,
             "max_tokens": min(sampling.max_new_tokens, max(self._context - 1, 1)),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": seed,
             "stop": [sampling.stop] if sampling.stop else openai.omit,
-            "extra_body": {} if self._plain else {name: value for name, value in beyond.items() if value is not None},
+            "extra_body": {} if self._plain else beyond,
         }
         if self._chat:
             said: Any = messages(turns_of(text), persona)  # the client has a type for each role
@@ -326,9 +315,7 @@ class OpenAIGenerator:
             async with asyncio.timeout(self._timeout):
                 return await asked
         except TimeoutError:
-            fault = Unavailable(
-                f"the server at {self._where} did not answer within {self._timeout:g} seconds: try again in a while"
-            )
+            fault = Unavailable(f"{self._server} did not answer within {self._timeout:g} seconds: try again in a while")
         except openai.APITimeoutError:
             fault = self._down("the connection timed out")
         except openai.APIConnectionError as error:
@@ -336,12 +323,12 @@ class OpenAIGenerator:
         except openai.APIStatusError as error:
             status = error.status_code
             if status in {401, 403}:
-                fault = Unavailable(f"the server at {self._where} does not accept the key: set PERSON2_REMOTE_API_KEY")
+                fault = Unavailable(f"{self._server} does not accept the key: set PERSON2_REMOTE_API_KEY")
             elif status < 400:
-                fault = Unavailable(f"the server at {self._where} has moved: set PERSON2_REMOTE_URL to its new address")
+                fault = Unavailable(f"{self._server} has moved: set PERSON2_REMOTE_URL to its new address")
             elif status == 429:
-                fault = Overloaded(f"the server at {self._where} is busy: please try again in a moment")
-            elif status in _RETRIED or status > 500:
+                fault = Overloaded(f"{self._server} is busy: please try again in a moment")
+            elif status in _RETRIED or status >= 500:
                 fault = self._down(f"it answers {status}")
             else:
                 return error
@@ -353,9 +340,7 @@ class OpenAIGenerator:
         return GeneratorError(f"{self._where} answered, but not as a completions server does: check PERSON2_REMOTE_URL")
 
     def _down(self, why: str) -> Unavailable:
-        return Unavailable(
-            f"the server at {self._where} cannot be reached ({why}): start it, or check PERSON2_REMOTE_URL"
-        )
+        return Unavailable(f"{self._server} cannot be reached ({why}): start it, or check PERSON2_REMOTE_URL")
 
     def _clean(self, text: str) -> str:
         """One short line, without the key should the server repeat it."""
@@ -391,8 +376,9 @@ def _api_root(url: str) -> URL:
     return root.with_path(path or "/v1")
 
 
-def _mentions_length(complaint: str) -> bool:
-    return any(word in complaint for word in ("length", "exceed", "too long", "window", "size"))
+def _is_of_length(complaint: str) -> bool:
+    words = ("length", "exceed", "too long", "window", "size")
+    return "context" in complaint and any(word in complaint for word in words)
 
 
 def _without_oldest(text: str) -> str:

@@ -27,7 +27,7 @@ def read_persona(setting: str) -> str:
             f"PERSON2_PERSONA names {path}, which cannot be read ({reason(error)}): give a UTF-8 file"
         ) from error
     if len(text) > LONGEST:
-        raise SettingsError(f"PERSON2_PERSONA has {len(text)} characters: {LONGEST} are the most")
+        raise SettingsError(f"PERSON2_PERSONA has {len(text)} characters: at most {LONGEST} are allowed")
     return text.strip()
 
 

@@ -6,6 +6,15 @@ The face of the only package (beside `migrations`) that knows SQLAlchemy. Synchr
 
 from core.memory.database import open_memory
 from core.memory.memory import Memory
-from core.memory.rows import ChannelSettings, Exchange, Remembered, Removed, Unanswered
+from core.memory.rows import ChannelSettings, Exchange, JudgedQuestion, Remembered, Removed, Unanswered
 
-__all__ = ["ChannelSettings", "Exchange", "Memory", "Remembered", "Removed", "Unanswered", "open_memory"]
+__all__ = [
+    "ChannelSettings",
+    "Exchange",
+    "JudgedQuestion",
+    "Memory",
+    "Remembered",
+    "Removed",
+    "Unanswered",
+    "open_memory",
+]

@@ -53,7 +53,7 @@ def open_memory(url: str) -> Memory:
             "(for PostgreSQL: pip install 'person2[postgres]')."
         ) from error
     except OSError as error:
-        raise StorageError(f"The folder of the database cannot be made ({error}); set PERSON2_HOME.") from error
+        raise StorageError(f"The database folder cannot be created ({error}); set PERSON2_HOME.") from error
     try:
         migrate(engine)
     except SQLAlchemyError as error:
@@ -62,7 +62,8 @@ def open_memory(url: str) -> Memory:
     except CommandError as error:
         engine.dispose()
         raise StorageError(
-            f"A newer Person2 made this database ({error}): install that one, or choose another PERSON2_DATABASE_URL."
+            f"This database was created by a newer Person2 ({error}): install that version, or choose "
+            "another PERSON2_DATABASE_URL."
         ) from error
     return Memory(engine)
 
@@ -78,7 +79,7 @@ def migrate(engine: Engine, revision: str = "head") -> None:
         if current == wanted:
             return
         if current is not None:
-            log.info("bringing the database from version %s to %s; a large one takes minutes", current, wanted)
+            log.info("upgrading the database from version %s to %s; a large one takes minutes", current, wanted)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     if engine.dialect.name == "sqlite":
@@ -183,7 +184,7 @@ def _cannot_open(url: str, error: SQLAlchemyError) -> str:
     if "unable to open" in cause:
         return f"The database {where} cannot be opened: check that its folder exists and can be written."
     if "not a database" in cause or "malformed" in cause:
-        return f"The file at {where} is no database: move it away or choose another PERSON2_DATABASE_URL."
+        return f"The file at {where} is not a database: move it away or choose another PERSON2_DATABASE_URL."
     if "locked" in cause or "readonly" in cause or "full" in cause:
         return storage_sentence(error)
     return f"The database {where} cannot be used ({cause.splitlines()[0]}); check PERSON2_DATABASE_URL."

@@ -1,18 +1,19 @@
 """What members think of the replies: kept, counted, and read by who learns from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from core.memory.rows import (
-    CHUNK,
-    post_row,
-)
+from core.memory.rows import CHUNK, JudgedQuestion, place_of, post_row, remembered
 from core.memory.store import Store
 from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow
 from core.messages import Conversation
+
+WINDOW = 20
+"""Messages before a judged question: what a prompt holds of a small model's context."""
 
 
 class Feedback:
@@ -128,3 +129,45 @@ class Feedback:
                 )
                 found.update(session.scalars(query))
         return frozenset(found)
+
+    def judged_questions(self, *, window: int = WINDOW) -> Iterator[JudgedQuestion]:
+        """Every question with an answer that was liked and one that was not, oldest first, each behind at most `window`
+        messages."""
+        with self._store.session() as session:
+            likes, dislikes = (
+                func.count(FeedbackRow.id).filter(FeedbackRow.liked.is_(liked)) for liked in (True, False)
+            )
+            rows = session.execute(
+                select(MessageRow.answers, MessageRow.text, MessageRow.replaced, likes, dislikes)
+                .outerjoin(FeedbackRow, FeedbackRow.message_id == MessageRow.id)
+                .where(MessageRow.answers.is_not(None), MessageRow.from_bot.is_(True))
+                .group_by(MessageRow.id)
+                .order_by(MessageRow.answers, MessageRow.id)
+            ).all()
+            for question, answers in groupby(rows, key=lambda row: row[0]):
+                liked, others = list[str](), list[str]()
+                for _, text, replaced, up, down in answers:
+                    if up and not down:
+                        liked.append(text)
+                    elif down or replaced:
+                        others.append(text)
+                asked = session.get(MessageRow, question) if liked and others else None
+                if asked is not None:
+                    where = place_of(session, asked)
+                    before = session.scalars(
+                        select(MessageRow)
+                        .where(
+                            MessageRow.conversation_id == asked.conversation_id,
+                            MessageRow.epoch == asked.epoch,
+                            MessageRow.place < asked.place,
+                            MessageRow.replaced.is_(False),
+                        )
+                        .order_by(MessageRow.place.desc(), MessageRow.id.desc())
+                        .limit(window)
+                    ).all()
+                    yield JudgedQuestion(
+                        question=remembered(asked, where).message,
+                        before=tuple(remembered(row, where).message for row in reversed(before)),
+                        liked=tuple(liked),
+                        others=tuple(others),
+                    )

@@ -88,7 +88,7 @@ class Members:
         removed += self._take_back(platform, member)
         if not self._store.scrub(patience=PATIENCE_SECONDS):
             removed += Removed(
-                left="The rows are deleted, but another program reads the database without a pause, so its "
+                left="The rows are deleted, but another program keeps reading the database, so its "
                 "write-ahead log still holds the words: close that program and forget the member again."
             )
         return removed

@@ -55,6 +55,7 @@ class Memory:
         self.feedback_counts = feedback.feedback_counts
         self.judgements = feedback.judgements
         self.judged = feedback.judged
+        self.judged_questions = feedback.judged_questions
         self.questions = feedback.questions
 
         self.consent = members.consent

@@ -35,6 +35,19 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedQuestion:
+    """A question of which members liked one answer of ours and not another."""
+
+    question: Message
+    before: tuple[Message, ...]
+    """What stood before it in its conversation since the last reset, oldest first."""
+    liked: tuple[str, ...]
+    """Answers that were liked and disliked by nobody."""
+    others: tuple[str, ...]
+    """Answers that were disliked, or not liked and replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unanswered:
     """A question that was stored and whose answer was never posted: the process ended in between."""
 

@@ -21,7 +21,7 @@ cli = typer.Typer(no_args_is_help=True, help="Manage adapters: list, show, use, 
 
 
 @cli.command("list", epilog="Example: `person2 adapters list`")
-def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
     """List the adapters; the current one is marked."""
     settings = configured()
     registry = open_registry(settings)
@@ -46,7 +46,7 @@ def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
     for card in cards:
         scores = card.scores.get("new", {})
         bits = scores.get("reply_bits_per_byte", scores.get("bits_per_byte"))
-        state = f"withdrawn: {card.withdrawn}" if card.withdrawn else "ships" if registry.is_bundled(card.id) else ""
+        state = f"withdrawn: {card.withdrawn}" if card.withdrawn else "bundled" if registry.is_bundled(card.id) else ""
         if trial is not None and trial.running and trial.challenger == card.id:
             state = f"on trial: {trial.share:.0%}"
         table.add_row(
@@ -84,47 +84,47 @@ def show_adapter(adapter_id: Annotated[str, typer.Argument(metavar="ID")]) -> No
 def use_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     force: Annotated[
-        bool, typer.Option("--force", help="Although it did not pass the gate; its card will say so.")
+        bool, typer.Option("--force", help="Promote it even though it did not pass the gate; its card will say so.")
     ] = False,
 ) -> None:
-    """Make an adapter the current voice (`none` for the bare base); a running bot takes it over within seconds."""
+    """Make an adapter current (`none` for the bare base); a running bot switches to it within seconds."""
     settings = configured()
     registry = open_registry(settings)
     if adapter_id != "none" and registry.card(adapter_id).passed is False and not force:
         raise AdapterError(
             f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
-            "and --force promotes it all the same."
+            "and --force promotes it anyway."
         )
     registry.use(adapter_id, by_force=force, test=speech_test(settings))
-    out.print(f"Current voice: {adapter_id}.")
+    out.print(f"Current adapter: {adapter_id}.")
 
 
 @cli.command("rollback", epilog="Example: `person2 adapters rollback`")
 def roll_back() -> None:
-    """Go back to the voice before the current one."""
+    """Go back to the adapter before the current one."""
     found = open_registry(configured()).rollback()
-    out.print(f"Current voice: {found.id if found else 'none'}.")
+    out.print(f"Current adapter: {found.id if found else 'none'}.")
 
 
 @cli.command("trial", epilog="Example: `person2 adapters trial our-voice --share 0.3`")
 def try_adapter(
     adapter_id: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
     share: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Of the conversations, how many it answers in.")
+        float, typer.Option(min=0.01, max=0.99, help="Share of the conversations that it answers in.")
     ] = 0.3,
-    days: Annotated[int, typer.Option(min=1, help="Without a decision by then it retires.")] = 14,
-    stop: Annotated[bool, typer.Option("--stop", help="End the trial; the current voice stays.")] = False,
+    days: Annotated[int, typer.Option(min=1, help="Days after which an undecided trial ends.")] = 14,
+    stop: Annotated[bool, typer.Option("--stop", help="End the trial; the current adapter stays active.")] = False,
 ) -> None:
-    """Let an adapter answer beside the current voice until 👍, 👎 and `again` decide; without an ID, show how that
-    stands."""
+    """Let an adapter answer beside the current one until members' 👍, 👎 and `again` decide; without an ID, show the
+    trial that is running."""
     settings = configured()
     registry = open_registry(settings)
     if stop:
         trial = registry.trials.read()
         if trial is None or not trial.running:
-            raise AdapterError("No adapter is on trial: `person2 adapters trial ID` begins one.")
+            raise AdapterError("No adapter is on trial: `person2 adapters trial ID` starts one.")
         registry.trials.end(trial, f"the trial of {trial.challenger} was stopped; {trial.champion} stays active")
-        out.print(f"The trial of {trial.challenger} is over; current voice: {trial.champion}.")
+        out.print(f"The trial of {trial.challenger} is over; current adapter: {trial.champion}.")
         return
     if adapter_id is None:
         standing = trial_standing(settings, registry)
@@ -132,18 +132,18 @@ def try_adapter(
         return
     if settings.adapter != CURRENT:
         raise AdapterError(
-            f"PERSON2_ADAPTER is {settings.adapter}, which speaks everywhere: a trial needs PERSON2_ADAPTER=current."
+            f"PERSON2_ADAPTER is {settings.adapter}, which is used everywhere: a trial needs PERSON2_ADAPTER=current."
         )
     if registry.card(adapter_id).passed is False:
         raise AdapterError(
-            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why. It is not tried on"
+            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why. It cannot be tried on"
             " members."
         )
     trial = registry.begin_trial(
         adapter_id, share=share, days=days, base=settings.base_model, test=speech_test(settings)
     )
     out.print(
-        f"{adapter_id} answers in {trial.share:.0%} of the conversations beside {trial.champion}; members' judgement"
+        f"{adapter_id} answers in {trial.share:.0%} of the conversations beside {trial.champion}; members' feedback"
         f" decides within {days} days."
     )
 
@@ -155,7 +155,9 @@ def merge_adapter(
     base: Annotated[
         str | None, typer.Option(help="starter, smollm2, a hub name or a folder; the card's own when left out.")
     ] = None,
-    gguf: Annotated[str | None, typer.Option(help="Also as a GGUF file for llama.cpp and Ollama: F16 or Q8_0.")] = None,
+    gguf: Annotated[
+        str | None, typer.Option(help="Also write a GGUF file for llama.cpp and Ollama: F16 or Q8_0.")
+    ] = None,
 ) -> None:
     """Write base and adapter as one plain folder, which vLLM and transformers load, and as a GGUF file if asked to."""
     from training.publish.gguf_export import KINDS
@@ -168,16 +170,16 @@ def merge_adapter(
     registry = open_registry(configured())
     card = registry.card(adapter_id)
     if card.withdrawn:
-        raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}) and is not given away.")
+        raise AdapterError(f"{adapter_id} is out of service ({card.withdrawn}), so it cannot be merged.")
     merge(base_path(base or card.base), Adapter(id=adapter_id, path=registry.path(adapter_id)), target, kind=kind)
-    out.print(f"{target} is a plain model with the voice {adapter_id} in it.", markup=False)
+    out.print(f"Wrote {target}, a plain model with {adapter_id} merged in.", markup=False)
 
 
 @cli.command("push", epilog="Example: `person2 adapters push our-voice our-org/our-voice`")
 def push_adapter(
     adapter_id: Annotated[str, typer.Argument(metavar="ID")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="A Hugging Face repo, org/name.")],
-    public: Annotated[bool, typer.Option("--public", help="Anybody may read it; private otherwise.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the repo public; it is private otherwise.")] = False,
 ) -> None:
     """Upload an adapter and its model card to a Hugging Face repo (HF_TOKEN, HF_ENDPOINT)."""
     from training.publish.push import push

@@ -44,13 +44,17 @@ Person2: Bread would be perfect. Come at seven, and bring your own slippers, the
 
 @cli.command(epilog="Example: `person2 bench held-out.txt --conversations 32`")
 def bench(
-    file: Annotated[Path | None, typer.Argument(help="Dialogues to replay; else what was remembered.")] = None,
-    conversations: Annotated[list[int] | None, typer.Option(min=1, help="How many at once; may be repeated.")] = None,
-    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Dialogues to replay; the bot's stored conversations if left out.")
+    ] = None,
+    conversations: Annotated[
+        list[int] | None, typer.Option(min=1, help="Concurrent conversations; may be repeated.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: starter, a hub name or a folder.")] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Replay conversations against the generator: seconds a reply, tokens a second."""
+    """Measure speed by replaying conversations: seconds per reply, tokens per second."""
     from core.generator.benchmark import CONVERSATIONS, measure, table
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
@@ -87,7 +91,7 @@ def _talk_of(file: Path) -> list[Dialogue]:
     except (OSError, UnicodeDecodeError) as error:
         raise DialogueError(f"{file} cannot be read ({error}); give a UTF-8 file of dialogues.") from error
     if not found:
-        raise DialogueError(f"{file} holds no dialogue; give a file of Person1: and Person2: lines.")
+        raise DialogueError(f"{file} contains no dialogue; give a file of Person1: and Person2: lines.")
     return found
 
 

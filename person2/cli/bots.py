@@ -70,9 +70,9 @@ def _stopped_gently(chat: Chat) -> Iterator[None]:
     stopping: set[asyncio.Task[None]] = set()
 
     async def drain() -> None:
-        log.info("stopping: replies on their way have %d s", GRACE_SECONDS)
+        log.info("stopping: waiting up to %d s for replies in progress", GRACE_SECONDS)
         if not await chat.drain(GRACE_SECONDS):
-            log.warning("stopped before every reply was posted: the rest are answered after the next start")
+            log.warning("stopped before every reply was posted: what is left is answered after the next start")
         task.cancel()
 
     def stop() -> None:
@@ -90,12 +90,12 @@ def _stopped_gently(chat: Chat) -> Iterator[None]:
 
 @cli.command(epilog="Example: `person2 chat --once 'Have you seen any good films?'`")
 def chat(
-    once: Annotated[str | None, typer.Option(help="Answer this one line and leave.")] = None,
+    once: Annotated[str | None, typer.Option(help="Answer this one line and exit.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Same seed, same talk: a conversation of its own, begun anew each time.")
+        int | None, typer.Option(help="For reproducible replies: starts a new, separate conversation each time.")
     ] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
-    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: starter, a hub name or a folder.")] = None,
 ) -> None:
     """Talk with Person2 in the terminal; lines may come from a pipe."""
     from bots.terminal import DEFAULT_CONVERSATION, Terminal, new_conversation

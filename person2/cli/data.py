@@ -25,25 +25,33 @@ def import_(
         typer.Argument(help="Export files, folders or zips; `log` for the bot's own memory.", metavar="SOURCE…"),
     ],
     target: Annotated[Path, typer.Option("--out", help="The dialogue file to write.")],
-    attest: Annotated[str | None, typer.Option(help="Why you may use this talk.")] = None,
-    people: Annotated[Path | None, typer.Option(help="The people who said yes, a name or id a line.")] = None,
-    as_name: Annotated[str | None, typer.Option("--as", help="Only this person is Person2.")] = None,
-    held_out: Annotated[Path | None, typer.Option(help="The newest dialogues go here instead.")] = None,
+    attest: Annotated[str | None, typer.Option(help="A statement of why you may use these messages.")] = None,
+    people: Annotated[
+        Path | None, typer.Option(help="File of the people who consented, one name or id per line.")
+    ] = None,
+    as_name: Annotated[str | None, typer.Option("--as", help="Use only this person's turns as Person2's.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Write the newest dialogues to this file instead, as held-out data.")
+    ] = None,
     gap: Annotated[float, typer.Option(min=1.0, help="Minutes of silence that end a conversation.")] = 720.0,
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names in what was said.")] = False,
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Do not mask people's names.")] = False,
     country: Annotated[
         list[str] | None,
         typer.Option(help="Mask this country's national telephone numbers too (ISO code); may be repeated."),
     ] = None,
-    block_list: Annotated[Path | None, typer.Option(help="Words, one a line; messages with one are left out.")] = None,
-    language: Annotated[
-        list[str] | None, typer.Option(help="Keep this language only (ISO code); may be repeated.")
+    block_list: Annotated[
+        Path | None, typer.Option(help="File of words, one per line; messages that contain one are left out.")
     ] = None,
-    code: Annotated[str, typer.Option(help="Code blocks: short, keep or drop.")] = "short",
+    language: Annotated[
+        list[str] | None, typer.Option(help="Keep only this language (ISO code); may be repeated.")
+    ] = None,
+    code: Annotated[
+        str, typer.Option(help="Code blocks: keep short ones (short), all (keep) or none (drop).")
+    ] = "short",
     columns: Annotated[
-        str, typer.Option(help="Of CSV files: author=…,time=…,text=… and, where there are some, channel=…,id=….")
+        str, typer.Option(help="Columns of a CSV file: author=…,time=…,text=…, and optionally channel=…,id=….")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Turn chat exports into Person1:/Person2: dialogues, and show what was kept, what was dropped and why."""
     from training.data.import_job import Options, import_talk
@@ -88,7 +96,7 @@ def import_(
         err.print(line, markup=False)
     for name in stats.unknown_people:
         err.print(
-            f"Nobody in these exports, or more than one person, is called {name!r}; give their id, or platform:name.",
+            f"{name!r} matches nobody, or more than one person, in these exports; give an id, or platform:name.",
             markup=False,
         )
     if as_json:
@@ -143,5 +151,5 @@ def _code_blocks(word: str) -> Any:
 def check_log_is_on(settings: Settings) -> None:
     if settings.log_for_training != "consented":
         raise TrainingError(
-            "Learning from the log is off; set PERSON2_LOG_FOR_TRAINING=consented once your members know of it."
+            "Learning from the log is off; set PERSON2_LOG_FOR_TRAINING=consented once you have told your members."
         )

@@ -42,26 +42,26 @@ class Finding:
 
 
 @cli.command(epilog="Example: `person2 doctor`")
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False) -> None:
-    """Check settings, folder, disk, database, model, voice and both platforms; say how to mend each fault."""
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Check settings, disk, database, model, adapter and both platforms; say how to fix each problem."""
     findings: list[Finding] = []
 
-    def told(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
             mark, colour = {"good": ("✓", "green"), "look": ("!", "yellow"), "bad": ("✗", "red")}[finding.state]
             out.print(f"[{colour}]{mark}[/] [bold]{finding.what}[/]  ", end="")
             out.print(finding.says, markup=False)
 
-    asyncio.run(_examine(told))
+    asyncio.run(_examine(report))
     if as_json:
         write_json([asdict(finding) for finding in findings])
     if any(finding.state == "bad" for finding in findings):
-        err.print("Something needs mending.")
+        err.print("Some checks failed.")
         raise typer.Exit(1)
 
 
-@cli.command(epilog="Example: `person2 alive && echo well`")
+@cli.command(epilog="Example: `person2 alive && echo healthy`")
 def alive(
     platform: Annotated[
         str | None, typer.Argument(help="Check only this bot: discord or slack.", metavar="[discord|slack]")
@@ -80,24 +80,24 @@ def alive(
     out.print(f"OK, last heartbeat {max(each.age for each in found):.0f} s ago{names}.", markup=False)
 
 
-async def _examine(told: Callable[[Finding], None]) -> None:
+async def _examine(report: Callable[[Finding], None]) -> None:
     try:
         settings = configured()
     except Person2Error as error:
-        told(Finding(what="settings", state="bad", says=str(error)))
+        report(Finding(what="settings", state="bad", says=str(error)))
         return
-    told(Finding(what="settings", state="good", says="every variable can be read"))
-    told(_home(settings.home))
-    told(_attempt("database", lambda: _database(settings)))
-    told(await _model(settings))
-    told(_attempt("base models", _bases))
-    told(_attempt("voice", lambda: _voice(settings)))
+    report(Finding(what="settings", state="good", says="all settings are valid"))
+    report(_home(settings.home))
+    report(_attempt("database", lambda: _database(settings)))
+    report(await _model(settings))
+    report(_attempt("base models", _bases))
+    report(_attempt("adapter", lambda: _adapter(settings)))
     for look in (_clock, _discord, _slack):
-        told(await look(settings))
+        report(await look(settings))
     for beat in heartbeats(settings.home):
-        told(
+        report(
             Finding(
-                what="running bot", state="bad" if beat.fault else "good", says=beat.fault or f"{beat.name} is well"
+                what="running bot", state="bad" if beat.fault else "good", says=beat.fault or f"{beat.name} is healthy"
             )
         )
 
@@ -121,9 +121,7 @@ def _home(home: Path) -> Finding:
             what="folder", state="bad", says=f"{home} cannot be written ({error.strerror}); set PERSON2_HOME."
         )
     if free < DISK_NEEDED:
-        return Finding(
-            what="folder", state="look", says=f"{home} has {free >> 20} MB left; training wants 1 GB, free some."
-        )
+        return Finding(what="folder", state="look", says=f"{home} has {free >> 20} MB free; training needs about 1 GB.")
     return Finding(what="folder", state="good", says=f"{home}, {free >> 30} GB free")
 
 
@@ -131,7 +129,7 @@ def _database(settings: Settings) -> str:
     memory = open_memory(settings.database)
     try:
         memory.consented()
-        return "opens, and its tables are up to date"
+        return "can be opened; its tables are up to date"
     finally:
         memory.close()
 
@@ -152,7 +150,7 @@ async def _model(settings: Settings) -> Finding:
     finally:
         status = generator.status()
         await generator.close()
-    says = f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, spoke in {done.seconds:.1f} s"
+    says = f"{settings.base_model} on {status.device}: loaded in {loaded:.1f} s, replied in {done.seconds:.1f} s"
     if status.advice:
         return Finding(what="model", state="look", says=f"{says}; {status.advice}.")
     return Finding(what="model", state="good", says=says)
@@ -179,10 +177,10 @@ def _bases() -> str:
     )
 
 
-def _voice(settings: Settings) -> str:
+def _adapter(settings: Settings) -> str:
     registry = open_registry(settings)
     found = registry.find(settings.adapter, base=settings.base_model)
-    says = f"{found.id} speaks" if found else "the bare base model speaks; `person2 train` makes a voice"
+    says = f"{found.id} is active" if found else "the base model is used without one; `person2 train` makes one"
     trial = registry.trials.read()
     return f"{says}; {trial_standing(settings, registry)}" if trial is not None and trial.running else says
 
@@ -202,12 +200,12 @@ async def _clock(settings: Settings) -> Finding:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
                 session.get(url, proxy=settings.discord_proxy or settings.slack_proxy or None) as answer,
             ):
-                told = parsedate_to_datetime(answer.headers["Date"])
+                platform_time = parsedate_to_datetime(answer.headers["Date"])
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError):
             continue  # the platform's own check says what is wrong with the way there
-        off = abs((now() - told).total_seconds())
+        off = abs((now() - platform_time).total_seconds())
         if off > CLOCK_OFF:
-            says = f"is {off:.0f} s off; switch time synchronisation on (timedatectl set-ntp true)."
+            says = f"is off by {off:.0f} s; turn on time synchronisation (timedatectl set-ntp true)."
             return Finding(what="clock", state="bad", says=says)
         return Finding(what="clock", state="good", says=f"within {CLOCK_OFF} s of the platform's")
     return Finding(what="clock", state="look", says="could not be compared: no platform is set up, or none was reached")
@@ -216,7 +214,7 @@ async def _clock(settings: Settings) -> Finding:
 async def _discord(settings: Settings) -> Finding:
     if settings.discord_token is None:
         return Finding(
-            what="Discord", state="look", says="DISCORD_TOKEN is not set; nothing to do if you do not use it."
+            what="Discord", state="look", says="DISCORD_TOKEN is not set; ignore this if you do not use Discord."
         )
     from bots.discord import check_credentials
 
@@ -246,12 +244,14 @@ async def _slack(settings: Settings) -> Finding:
         return Finding(what="Slack", state="bad", says=BOTH_WAYS)
     if by_oauth and settings.slack_bot_token is None:
         if not settings.slack_signing_secret:
-            return Finding(what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth goes over HTTP, signed.")
+            return Finding(
+                what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth needs signed HTTP requests."
+            )
         says = "workspaces install it at /slack/install while `person2 slack --http` runs"
         return Finding(what="Slack", state="good", says=says)
     if settings.slack_bot_token is None:
         return Finding(
-            what="Slack", state="look", says="SLACK_BOT_TOKEN is not set; nothing to do if you do not use it."
+            what="Slack", state="look", says="SLACK_BOT_TOKEN is not set; ignore this if you do not use Slack."
         )
     from bots.slack import check_credentials
 
@@ -271,4 +271,4 @@ async def _slack(settings: Settings) -> Finding:
         lacks = "; ".join(f"{scope} (to {why})" for scope, why in found.missing.items())
         says = f"{found.name} in {found.workspace} lacks scopes: {lacks}. Add them and install the app again."
         return Finding(what="Slack", state="look", says=says)
-    return Finding(what="Slack", state="good", says=f"{found.name} in {found.workspace}, every scope is there")
+    return Finding(what="Slack", state="good", says=f"{found.name} in {found.workspace}, with every scope")

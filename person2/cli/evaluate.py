@@ -1,5 +1,5 @@
-"""The command that judges: held-out scores of a voice, beside those of the base, of the voice that speaks now, and of
-other models.
+"""The command that evaluates: held-out scores of an adapter, beside those of the base, the current adapter and other
+models.
 """
 
 from pathlib import Path
@@ -34,23 +34,24 @@ BASE, CURRENT = "base", "current"
 @cli.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Files of dialogues that were not trained on.", metavar="FILE…")],
-    base: Annotated[str | None, typer.Option(help="starter, a hub name or a folder.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model: starter, a hub name or a folder.")] = None,
     adapter: Annotated[str | None, typer.Option(help="An adapter's id, a folder, or none.")] = None,
-    training: Annotated[list[Path] | None, typer.Option(help="What it was trained on, for the copying scores.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="The training files, for the copying scores.")] = None,
     contexts: Annotated[
-        int, typer.Option(min=0, help="Replies ranked and made in each file; 0 for none, quick.")
+        int, typer.Option(min=0, help="Replies to rank and to generate per file; 0 skips both, which is quick.")
     ] = 200,
     alone: Annotated[
-        bool, typer.Option("--alone", help="Leave out the base and the current voice, which take as long again.")
+        bool,
+        typer.Option("--alone", help="Do not score the base and the current adapter too; each takes as long again."),
     ] = False,
     beside: Annotated[
         list[str] | None,
-        typer.Option(help="Another model that takes the same exam, bare: starter, a hub name or a folder."),
+        typer.Option(help="Another base model to score, without an adapter: starter, a hub name or a folder."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The scores as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
-    """Score a voice on held-out dialogues, against the base, the voice that speaks now and other models: bits per
-    byte, next-reply ranking, variety, copying.
+    """Score an adapter on held-out dialogues, against the base, the current adapter and other models: bits per byte,
+    next-reply ranking, diversity, copying.
     """
     from training.evaluation.evaluate import evaluate as score
 
@@ -61,7 +62,7 @@ def evaluate(
     rivals = {} if alone else _rivals(voice, registry, settings.base_model)
     for name in beside or []:
         if name in {BASE, CURRENT}:
-            raise SettingsError(f"--beside {name} would bear the name of a usual rival; write ./{name} for the folder.")
+            raise SettingsError(f"--beside {name} is a reserved name; write ./{name} if you mean a folder.")
         rivals[name] = (base_path(name), None)
     with ProgressBar("evaluating") as bar:
         result = score(
@@ -91,7 +92,7 @@ def evaluate(
         out.print(_memorized(result["memorized"]))
     floors = {name: value for name, value in result["floors"].items() if value is not None}
     if floors:
-        out.print("Floors: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
+        out.print("Baselines: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
 
 
 def _rivals(voice: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
@@ -146,14 +147,16 @@ def _by_file(result: dict[str, Any], *, name: str) -> Table:
 
 
 def _people(people: dict[str, dict[str, int]]) -> Table:
-    table = Table("person", "turns tried", "came out", title="training turns given away, by who wrote them")
+    table = Table("person", "turns tried", "reproduced", title="training turns that were reproduced, by author")
     for person, counts in people.items():
         table.add_row(person, str(counts["tried"]), str(counts["out"]))
     return table
 
 
 def _memorized(passages: list[dict[str, Any]]) -> Table:
-    table = Table("person", "words", "said", "asked in", "came out in", title="passages of one person that come out")
+    table = Table(
+        "person", "words", "occurrences", "prompted in", "reproduced in", title="memorized passages of one person"
+    )
     for one in passages:
         table.add_row(one["person"] or "–", *(str(one[column]) for column in ("words", "said", "asked", "out")))
     return table

@@ -14,8 +14,8 @@ cli = typer.Typer()
 
 
 @cli.command(epilog="Example: `person2 export discord:80351110224678912 > their-data.json`")
-def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discord:8035…", metavar="MEMBER")]) -> None:
-    """Hand over everything stored of a member, as JSON."""
+def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, such as discord:8035…", metavar="MEMBER")]) -> None:
+    """Print everything stored about a member, as JSON."""
     from training.privacy.member_export import is_empty
 
     settings = configured()
@@ -29,10 +29,10 @@ def export(member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in discor
 
 @cli.command(epilog="Example: `person2 forget slack:U012AB3CD`")
 def forget(
-    member: Annotated[str, typer.Argument(help="PLATFORM:ID, as in slack:U012…", metavar="MEMBER")],
-    as_json: Annotated[bool, typer.Option("--json", help="The receipt as JSON.")] = False,
+    member: Annotated[str, typer.Argument(help="PLATFORM:ID, such as slack:U012…", metavar="MEMBER")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
 ) -> None:
-    """Remove a member everywhere; adapters that learned from them go out of service."""
+    """Delete everything about a member; adapters trained on their words are taken out of service."""
     from training.privacy.forget import forget as forget_everywhere
 
     settings = configured()
@@ -56,13 +56,13 @@ def forget(
         )
         if receipt.adapters:
             out.print(
-                f"Out of service: {', '.join(receipt.adapters)}. Current voice: {receipt.speaks_now}. "
-                "What was merged or pushed from them elsewhere is yours to delete. To rebuild:"
+                f"Out of service: {', '.join(receipt.adapters)}. Current adapter: {receipt.speaks_now}. "
+                "Delete what you merged or pushed from them yourself. To rebuild:"
             )
         for command in receipt.rebuild:
             out.print(f"  {command}", markup=False)
     if left:
-        raise StorageError(f"All else is deleted, but not this: {' '.join(left)} Then forget the member again.")
+        raise StorageError(f"Everything is deleted but this: {' '.join(left)} Then run forget again.")
 
 
 def _members(memory: Memory, member: str) -> list[tuple[str, str]]:
@@ -73,4 +73,6 @@ def _members(memory: Memory, member: str) -> list[tuple[str, str]]:
 
 
 def _unknown(member: str) -> StorageError:
-    return StorageError(f"Nothing is stored of {member!r}: name them as PLATFORM:ID, as in discord:80351110224678912.")
+    return StorageError(
+        f"Nothing is stored about {member!r}: name a member as PLATFORM:ID, such as discord:80351110224678912."
+    )

@@ -25,6 +25,13 @@ HURRIED = DiscordTimeouts(
 )
 
 
+def bot_of(server: DiscordServer, talk: Chat, *, trial: Callable[[], str] = str, **options: Any) -> DiscordBot:
+    """A bot of that server that does not run yet; `options` go to DiscordBot."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    commands = Commands(chat=talk, started_at=began, clock=Clock(), adapters=lambda: ("garden",), trial=trial)
+    return DiscordBot(talk, commands, **{"token": TOKEN, "api_base": server.api, "timeouts": HURRIED, **options})
+
+
 @asynccontextmanager
 async def talking(
     server: DiscordServer,
@@ -35,11 +42,7 @@ async def talking(
     **options: Any,
 ) -> AsyncIterator[DiscordBot]:
     """A bot of that server, connected; `options` go to DiscordBot."""
-    talk = talk or chat(generator)
-    began = datetime(2026, 1, 1, tzinfo=UTC)
-    commands = Commands(chat=talk, started_at=began, clock=Clock(), adapters=lambda: ("garden",), trial=trial)
-    given: dict[str, Any] = {"token": TOKEN, "api_base": server.api, "timeouts": HURRIED} | options
-    bot = DiscordBot(talk, commands, **given)
+    bot = bot_of(server, talk or chat(generator), trial=trial, **options)
     task = asyncio.create_task(bot.run())
     try:
         await server.until(lambda: task.done() or (server.sessions and server.session.socket))

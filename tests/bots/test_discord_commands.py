@@ -161,7 +161,7 @@ async def test_another_answer(server: DiscordServer, ann: Person) -> None:
         ann.says(f"{ann.bot} will it rain?")
         await server.posted(1)
         again = await ann.uses("person2 again")
-        assert await again.answer() == "(only you) Done: I put another answer in its place."
+        assert await again.answer() == "(only you) Done: I replaced it with another answer."
         assert server.posts() == ["Certainly."]
         picked = await ann.picks("Person2: another answer", server.messages()[0])
         assert "another answer" in await picked.answer()
@@ -276,7 +276,7 @@ async def test_why(server: DiscordServer, ann: Person) -> None:
         for fact in ("model: fake", "adapter: none", "temperature: 0.7", "turns of context: 1", "mentioned"):
             assert fact in told
         other = await ann.picks("Person2: why?", asked)
-        assert await other.answer() == "(only you) That isn't an answer of mine that I remember."
+        assert await other.answer() == "(only you) I have no record of that answer."
 
 
 async def test_buttons(server: DiscordServer, ann: Person) -> None:
@@ -307,7 +307,7 @@ async def test_a_slow_other_answer(server: DiscordServer, ann: Person) -> None:
         await server.posted(1)
         again = await ann.uses("person2 again")
         await server.until(lambda: again.record.deferred and again.record.ephemeral)
-        assert await again.answer() == "(only you) Done: I put another answer in its place."
+        assert await again.answer() == "(only you) Done: I replaced it with another answer."
         assert server.posts() == ["Certainly."]
         pressed = ann.clicks(server.messages()[0], "person2:again")
         await server.until(lambda: pressed.record.deferred)

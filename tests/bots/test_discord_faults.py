@@ -8,13 +8,12 @@ import socket
 import pytest
 from discord.http import Route
 
-from bots.discord import DiscordBot, check_credentials, point_at
-from core.commands import Commands
+from bots.discord import check_credentials, point_at
 from core.errors import PermanentPlatformError
 from core.memory import open_memory
-from tests.bots.discord_talk import HURRIED, talking
+from tests.bots.discord_talk import bot_of, talking
 from tests.discord_server import TOKEN, WAIT, DiscordServer, Person, relaying
-from tests.fakes import Clock, FakeGenerator, chat
+from tests.fakes import FakeGenerator, chat
 
 BAD_TOKEN = r"^Discord rejected DISCORD_TOKEN: copy the bot's token again from \S+\.$"
 
@@ -164,14 +163,7 @@ async def test_nothing_answers_at_first(ann: Person, server: DiscordServer, capl
     port, server.port = server.port, 0
     await server.stop()
     server.port = port
-    talk = chat()
-    bot = DiscordBot(
-        talk,
-        Commands(chat=talk, started_at=Clock().now, clock=Clock()),
-        token=TOKEN,
-        api_base=server.api,
-        timeouts=HURRIED,
-    )
+    bot = bot_of(server, chat())
     task = asyncio.create_task(bot.run())
     await server.until(lambda: caplog.text.count("connecting again") >= 2)
     assert not task.done()
@@ -310,13 +302,7 @@ async def test_a_bad_token(server: DiscordServer, where: str) -> None:
         server.gateway_token = "another"
     token = "wrong" if where == "login" else TOKEN
     talk = chat()
-    bot = DiscordBot(
-        talk,
-        Commands(chat=talk, started_at=Clock().now, clock=Clock()),
-        token=token,
-        api_base=server.api,
-        timeouts=HURRIED,
-    )
+    bot = bot_of(server, talk, token=token)
     with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
         await asyncio.wait_for(bot.run(), WAIT)
     assert server.identifies <= 1
@@ -328,9 +314,7 @@ async def test_a_bad_token(server: DiscordServer, where: str) -> None:
 )
 async def test_a_token_that_cannot_be_sent(server: DiscordServer, token: str) -> None:
     """A token with a control character or a space inside was copied badly; nothing is sent at all."""
-    talk = chat()
-    commands = Commands(chat=talk, started_at=Clock().now, clock=Clock())
-    bot = DiscordBot(talk, commands, token=token, api_base=server.api, timeouts=HURRIED)
+    bot = bot_of(server, chat(), token=token)
     with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
         await asyncio.wait_for(bot.run(), WAIT)
     with pytest.raises(PermanentPlatformError, match=BAD_TOKEN):
@@ -386,14 +370,7 @@ async def test_without_the_message_content_intent(
 async def test_no_intents_at_all(server: DiscordServer) -> None:
     """PermanentPlatformError even without the privileged intent, the bot ends with a sentence."""
     server.refuse_intents = True
-    talk = chat()
-    bot = DiscordBot(
-        talk,
-        Commands(chat=talk, started_at=Clock().now, clock=Clock()),
-        token=TOKEN,
-        api_base=server.api,
-        timeouts=HURRIED,
-    )
+    bot = bot_of(server, chat())
     with pytest.raises(PermanentPlatformError, match="turn on “Message Content Intent”"):
         await asyncio.wait_for(bot.run(), WAIT)
 

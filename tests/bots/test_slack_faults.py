@@ -112,7 +112,7 @@ async def test_missing_tokens_and_addresses_are_said(transport: str) -> None:
     async with SlackServer(transport) as slack:
         assert "SLACK_BOT_TOKEN is missing" in await refused(slack, bot_token="")
         assert "wrong kind" in await refused(slack, bot_token=APP_TOKEN)
-        assert "token rotation off" in await refused(slack, bot_token="xoxe.xoxb-loopback")
+        assert "turn off token rotation" in await refused(slack, bot_token="xoxe.xoxb-loopback")
         assert "member's token" in await refused(slack, bot_token="xoxp-loopback")
         assert "SLACK_API_URL" in await refused(slack, api_url=f"{slack.url}/nowhere/")
         missing = {"app_token": None} if transport == "socket" else {"signing_secret": None}

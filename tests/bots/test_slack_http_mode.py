@@ -66,7 +66,7 @@ async def test_a_wrong_secret_is_said_once_and_known_to_the_health_check(caplog:
         for _ in range(100):
             assert (await t.slack.sends("{}", headers=JSON, secret="another"))[0] == 401
         assert caplog.text.count("SLACK_SIGNING_SECRET") == 1
-        assert "SLACK_SIGNING_SECRET fits none of 100 requests" in str(t.bot.trouble())
+        assert "SLACK_SIGNING_SECRET matches none of 100 requests" in str(t.bot.trouble())
         await t.slack.says("hello", channel="D1")
         assert t.bot.trouble() is None
 

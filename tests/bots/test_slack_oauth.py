@@ -216,9 +216,9 @@ async def test_only_the_browser_that_began_can_finish() -> None:
         other = Browser(slack)
         assert await other.opens(link) == (
             400,
-            "This installation was begun in another browser: begin again at /slack/install.",
+            "This installation was started in another browser: start again at /slack/install.",
         )
-        late = (401, "This installation took too long or was finished before: begin again at /slack/install.")
+        late = (401, "This installation took too long or was already finished: start again at /slack/install.")
         other.session.cookie_jar.update_cookies({"slack-app-oauth-state": "invented"}, URL(other.bot))
         assert await other.opens(f"{other.bot}/slack/oauth_redirect?code=code-1&state=invented") == late
         await other.session.close()
@@ -250,8 +250,8 @@ async def test_an_expired_state_is_refused() -> None:
     ("query", "status", "sentence"),
     [
         ("error=access_denied", 200, "The installation was cancelled; nothing was installed."),
-        ("error=<script>alert(1)</script>", 200, "Slack broke the installation off: begin again at /slack/install."),
-        ("", 400, "This installation was begun in another browser: begin again at /slack/install."),
+        ("error=<script>alert(1)</script>", 200, "Slack aborted the installation: start again at /slack/install."),
+        ("", 400, "This installation was started in another browser: start again at /slack/install."),
     ],
 )
 async def test_what_else_ends_an_installation(query: str, status: int, sentence: str) -> None:

@@ -41,7 +41,7 @@ async def test_an_empty_line_is_one_sentence() -> None:
     """Nothing said, nothing stored, and the person is told."""
     out, notes = await talk("\n   \nhi\n", "hello")
     assert out == "hello\n"
-    assert notes.count("An empty line says nothing") == 2
+    assert notes.count("The line is empty") == 2
 
 
 async def test_commands_are_typed_with_a_slash() -> None:

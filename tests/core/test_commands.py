@@ -192,7 +192,7 @@ async def test_why_tells_what_was_drawn_and_from_whom_it_was_learned() -> None:
     clock = Clock()
     talk = chat(FakeGenerator(lines=["yes|no|yes"]), clock=clock)
     commands = Commands(chat=talk, clock=clock, started_at=clock.now, learned_from=lambda adapter: 7)
-    assert "That isn't an answer of mine" in (await run(commands, "why")).text
+    assert "I have no record of that answer" in (await run(commands, "why")).text
     asked = await run(commands, "ask is it open?")
     assert asked.reply is not None
     await talk.posted(asked.reply, said("x", kind=Kind.CHANNEL).conversation, ["p1"])

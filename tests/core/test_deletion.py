@@ -12,7 +12,8 @@ from sqlalchemy import event
 
 from core.errors import StorageError
 from core.memory import Memory, Removed, open_memory
-from core.messages import Kind, Message
+from core.messages import Kind
+from tests.core.test_memory import hear
 from tests.fakes import said
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -40,12 +41,6 @@ def memory(file: Path) -> Iterator[Memory]:
         engine.dispose()
     yield memory
     memory.close()
-
-
-def hear(memory: Memory, message: Message) -> int:
-    row = memory.remember(message)
-    assert row is not None
-    return row
 
 
 def talk(memory: Memory, turns: int, *, answered: int = 0, author: str = "ann") -> None:

@@ -123,7 +123,7 @@ Person2:
     assert [(item.line, item.reason) for item in found if isinstance(item, DialogueFault)] == [
         (4, "no Person1: or Person2: tag at the start of the line"),
         (8, "only Person1 speaks in this dialogue"),
-        (11, "two turns running by Person1"),
+        (11, "two turns in a row by Person1"),
         (13, "Person2 says nothing"),
     ]
 

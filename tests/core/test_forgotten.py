@@ -92,9 +92,9 @@ def test_names_in_a_text(text: str, found: list[str]) -> None:
     assert list(names_in(text, names, digest)) == found
 
 
-async def test_a_forgotten_name_is_not_said(tmp_path: Path) -> None:
+async def test_a_forgotten_name_is_not_said(url: str, tmp_path: Path) -> None:
     """The reply is drawn again, or a better draw taken; where all name them, silence is explained."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(url)
     memory.remember(said("my roses", author="ben"))
     settings = forget_member(memory, tmp_path, "test", "ben")
     lines = ("Ben has roses.|Somebody has roses.", "Ask Ben!", "Ben.", "BEN", "Roses are red.")
@@ -106,6 +106,7 @@ async def test_a_forgotten_name_is_not_said(tmp_path: Path) -> None:
         assert reply is not None
         answers.append(reply.text)
     assert answers == ["Somebody has roses.", UNSAYABLE, "Roses are red."]
+    memory.close()
 
 
 async def test_a_name_that_somebody_bears_may_be_said(tmp_path: Path) -> None:

@@ -350,8 +350,8 @@ def _newer(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_text_file, "is no database"),
-        (_folder_is_a_file, "cannot be made"),
+        (_text_file, "is not a database"),
+        (_folder_is_a_file, "cannot be created"),
         (_newer, "newer Person2"),
         (lambda folder: "nonsense", "not a database URL"),
         (lambda folder: "oracle9://x", "not a database URL"),
@@ -412,3 +412,22 @@ def test_a_channel_moves_with_all_that_hangs_from_it(memory: Memory) -> None:
     assert memory.reply_of(new, "p1") == reply
     assert memory.reply_of(HERE, "p1") is None
     assert memory.channel_settings(new).temperature == 0.5
+
+
+def test_what_opened_a_thread_stands_in_front_of_it(memory: Memory) -> None:
+    """Stored late and once, it is the first of the thread; not where the thread was reset."""
+    first, second = (said(text, thread="t", kind=Kind.THREAD) for text in ("one", "two"))
+    row = memory.remember(first)
+    opening = replace(said("zero", id="t"), conversation=first.conversation)
+    assert not memory.knows_opening(first.conversation)
+    for _ in range(2):
+        memory.remember_opening(opening)
+    memory.remember(second)
+    assert memory.knows_opening(first.conversation)
+    assert [each.message.text for each in memory.window(first.conversation, limit=9)] == ["zero", "one", "two"]
+    assert [each.message.text for each in memory.window(first.conversation, limit=9, until=row)] == ["zero", "one"]
+    other = said("one", thread="u", kind=Kind.THREAD).conversation
+    memory.reset(other)
+    assert memory.knows_opening(other)
+    memory.remember_opening(replace(said("zero", id="u"), conversation=other))
+    assert memory.window(other, limit=9) == []

@@ -104,15 +104,16 @@ def thread(name: str) -> Conversation:
     return Conversation(platform="test", channel="c1", thread=name, kind=Kind.THREAD)
 
 
-async def test_what_somebody_told_is_in_view() -> None:
+async def test_what_somebody_told_is_in_view(url: str) -> None:
     """In front of the window, once; without the setting the prompt is as it always was."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(url)
     await filled(memory, DIRECT)
     without = await asked(memory, DIRECT, settings=ChatSettings())
     assert "postman" not in without
     prompt = await asked(memory, DIRECT, text="the parrot Captain Flint flew away again")
     assert prompt.startswith(FRONT)
     assert prompt.count("postman") == 2
+    memory.close()
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,19 @@ def test_the_example_file_lists_every_setting() -> None:
         assert field.description in example, name
 
 
+def test_the_example_file_begins_with_everyday_settings() -> None:
+    """Each setting stands once, under the everyday headings or under the one for what is seldom touched."""
+    everyday, advanced = (
+        re.findall(r"^# ([A-Z][A-Z0-9_]+)=", part, re.MULTILINE)
+        for part in (ROOT / ".env.example").read_text().split("# === Advanced")
+    )
+    assert sorted(everyday + advanced) == sorted({variable(field) for field in Settings.model_fields})
+    most_used = (ROOT / "README.md").read_text().partition("The most used:")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([A-Z0-9_]+)`", most_used))
+    assert {"DISCORD_TOKEN", "SLACK_BOT_TOKEN", *named} <= set(everyday)
+    assert named
+
+
 def test_what_is_not_set_is_the_models_own() -> None:
     """Each sampling setting by itself."""
     own = Sampling(temperature=0.5, top_p=0.8, repetition_penalty=1.2, best_of=8)

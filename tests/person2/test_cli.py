@@ -73,10 +73,11 @@ def person2(*arguments: str, home: Path, typed: str = "", **variables: str) -> s
         (["chat", "--once", "hi", "--base", "/no/such/folder"], {}, 1, "/no/such/folder"),
         (["chat", "--once", "hi", "--adapter", "nobody"], {}, 1, "nobody"),
         (["train", "missing.txt"], {}, 1, "There is no file missing.txt"),
+        (["train", str(ROOT / "README.md"), "--preferences"], {}, 1, "Learning from the log is off"),
         (["pretrain"], {}, 2, "Missing argument"),
         (["pretrain", "model"], {}, 1, "with exactly one of --minutes, --until, --tokens and --steps"),
         (["adapters", "show", "nobody"], {}, 1, "nobody"),
-        (["forget", "ann"], {}, 1, "Nothing is stored of 'ann'"),
+        (["forget", "ann"], {}, 1, "Nothing is stored about 'ann'"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(
@@ -296,8 +297,8 @@ def test_an_adapter_says_a_word_before_it_is_promoted(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 
-    assert use("good") == (0, "Current voice: good.\n")
-    for name, says in (("loud", "overflows in its first word"), ("foreign", "does not fit this base")):
+    assert use("good") == (0, "Current adapter: good.\n")
+    for name, says in (("loud", "produces numbers that overflow"), ("foreign", "does not fit this base")):
         status, told = use(name)
         assert (status, says in told) == (1, True), told
     current = registry.current()

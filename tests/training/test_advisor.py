@@ -38,4 +38,4 @@ def test_a_quarter_a_half_and_all(base: Path, tmp_path: Path) -> None:
     assert [point.dialogues for point in advice.points] == [learned // 4, learned // 2, learned]
     assert advice.outcome.adapter == tmp_path / "run" / "adapter"
     assert advice.outcome.after == advice.points[-1].bits_per_byte
-    assert replace(advice.outcome.settings, block=96, learning_rate=None) == settings
+    assert replace(advice.outcome.settings, block=96, learning_rate=None, device_tokens=None) == settings

@@ -1,4 +1,4 @@
-"""The lesson that tells true replies from others: its layout, its loss, and what it teaches a tiny network."""
+"""The task that tells true replies from others: its layout, its loss, and what it teaches a tiny network."""
 
 import numpy as np
 import pytest
@@ -28,10 +28,12 @@ def token(tokenizer: Tokenizer, text: str) -> int:
     return found
 
 
-def moments(tokenizer: Tokenizer, lesson: contrast.Lesson, texts: list[str] = TEXTS) -> contrast.Moments:
-    return contrast.Moments(
+def contrastive(
+    tokenizer: Tokenizer, task: contrast.ContrastiveTask, texts: list[str] = TEXTS
+) -> contrast.ContrastiveData:
+    return contrast.ContrastiveData(
         {"talk": (rows.encode("talk", texts, tokenizer), 1.0)},
-        lesson,
+        task,
         person2=token(tokenizer, "Person2:"),
         tags=[token(tokenizer, tag) for tag in bpe.TAGS],
         seed=0,
@@ -44,11 +46,11 @@ def network(seed: int = 0) -> GPT2LMHeadModel:
     return made
 
 
-def test_a_sheet_holds_each_moments_true_reply_and_others_from_other_dialogues(tokenizer: Tokenizer) -> None:
+def test_a_batch_holds_each_true_reply_and_others_from_other_dialogues(tokenizer: Tokenizer) -> None:
     """What a reader would find: the first candidate answers the dialogue of its row, the rest answer another."""
-    lesson = contrast.Lesson(candidates=4, exchange=0.0)
-    sheet = moments(tokenizer, lesson).sheet(3, 600)
-    said = [tokenizer.decode(reply).strip() for reply in sheet.replies]
+    task = contrast.ContrastiveTask(candidates=4, exchange=0.0)
+    batch = contrastive(tokenizer, task).batch(3, 600)
+    said = [tokenizer.decode(reply).strip() for reply in batch.replies]
     groups = [said[at : at + 4] for at in range(0, len(said), 4)]
     assert len(groups) >= contrast.ENOUGH
     for true, *others in groups:
@@ -57,10 +59,10 @@ def test_a_sheet_holds_each_moments_true_reply_and_others_from_other_dialogues(t
         assert all(f"Person2: {other}\n" not in own for other in others)
 
 
-def test_a_sheet_is_a_function_of_its_number(tokenizer: Tokenizer) -> None:
-    """So a resumed run needs to remember nothing of the lessons."""
-    lesson = contrast.Lesson(candidates=3)
-    one, same, other = (moments(tokenizer, lesson).sheet(number, 400) for number in (7, 7, 8))
+def test_a_batch_is_a_function_of_its_number(tokenizer: Tokenizer) -> None:
+    """So a resumed run needs to remember nothing of the earlier ones."""
+    task = contrast.ContrastiveTask(candidates=3)
+    one, same, other = (contrastive(tokenizer, task).batch(number, 400) for number in (7, 7, 8))
     assert torch.equal(one.ids, same.ids)
     assert one.replies == same.replies
     assert one.replies != other.replies
@@ -68,8 +70,8 @@ def test_a_sheet_is_a_function_of_its_number(tokenizer: Tokenizer) -> None:
 
 def test_with_speakers_exchanged_the_other_ones_replies_are_told_apart(tokenizer: Tokenizer) -> None:
     """A dialogue of two equals teaches twice; one in which Person1 only asks first has no such reply."""
-    sheet = moments(tokenizer, contrast.Lesson(candidates=3, exchange=1.0)).sheet(3, 600)
-    for true in sheet.replies[::3]:
+    batch = contrastive(tokenizer, contrast.ContrastiveTask(candidates=3, exchange=1.0)).batch(3, 600)
+    for true in batch.replies[::3]:
         said = tokenizer.decode(true).strip()
         assert any(f"\nPerson1: {said}\n" in text for text in TEXTS)
 
@@ -78,20 +80,20 @@ def test_with_speakers_exchanged_the_other_ones_replies_are_told_apart(tokenizer
 def test_a_long_dialogue_is_read_in_whole_turns_that_fit_the_window(tokenizer: Tokenizer, window: int) -> None:
     """No row holds more of the dialogue than the window, and none begins within a turn."""
     long = [text * 3 for text in TEXTS]
-    sheet = moments(tokenizer, contrast.Lesson(window=window, candidates=3), long).sheet(1, 2_000)
+    batch = contrastive(tokenizer, contrast.ContrastiveTask(window=window, candidates=3), long).batch(1, 2_000)
     tags = {token(tokenizer, tag) for tag in bpe.TAGS}
-    for ids, part in zip(sheet.ids, sheet.part, strict=True):
+    for ids, part in zip(batch.ids, batch.part, strict=True):
         assert int((part == 0).sum()) <= window
         assert int(ids[0]) in tags
 
 
 def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> None:
-    """Mutual information by the lesson's own pass and by `training.evaluation.ranking`, which evaluation uses."""
-    lesson = contrast.Lesson(candidates=4, temperature=3.0)
-    sheet = moments(tokenizer, lesson).sheet(0, 600)
+    """Mutual information by the task's own pass and by `training.evaluation.ranking`, which evaluation uses."""
+    task = contrast.ContrastiveTask(candidates=4, temperature=3.0)
+    batch = contrastive(tokenizer, task).batch(0, 600)
     learner = network()
     person2 = token(tokenizer, "Person2:")
-    _, _, found, _ = contrast.losses(learner, sheet, lesson, person2=person2, dtype=torch.float32)
+    _, _, found, _ = contrast.losses(learner, batch, task, person2=person2, dtype=torch.float32)
 
     learner.set_attn_implementation("sdpa")
     learner.train(False)
@@ -99,9 +101,9 @@ def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> N
     judge.load_state_dict(learner.state_dict())
     judge.train(False)
     wanted = []
-    for at in range(0, len(sheet.replies), 4):
-        group = [list(reply) for reply in sheet.replies[at : at + 4]]
-        own = _before(sheet, group[0], at // 4)
+    for at in range(0, len(batch.replies), 4):
+        group = [list(reply) for reply in batch.replies[at : at + 4]]
+        own = _before(batch, group[0], at // 4)
         (given,) = ranking.continuation_nats(judge, [(own, group)])
         (alone,) = ranking.continuation_nats(judge, [([person2], group)])
         information = (np.array(alone) - np.array(given)) / 3.0
@@ -109,55 +111,55 @@ def test_candidates_are_scored_as_ranking_scores_them(tokenizer: Tokenizer) -> N
     assert found == pytest.approx(np.mean(wanted), rel=1e-3)
 
 
-def _before(sheet: contrast.Sheet, true: list[int], moment: int) -> list[int]:
+def _before(batch: contrast.ContrastiveBatch, true: list[int], moment: int) -> list[int]:
     """The dialogue up to a moment: where the true reply's first token is predicted from."""
-    first = int(torch.nonzero(sheet.candidate == moment * 4)[0])
-    row, at = divmod(int(sheet.previous[first]), sheet.ids.shape[1])
-    ids: list[int] = sheet.ids[row].tolist()
+    first = int(torch.nonzero(batch.candidate == moment * 4)[0])
+    row, at = divmod(int(batch.previous[first]), batch.ids.shape[1])
+    ids: list[int] = batch.ids[row].tolist()
     assert ids[at + 1 : at + 1 + len(true)] == true
     return ids[: at + 1]
 
 
 def test_the_gradient_is_that_of_both_losses(tokenizer: Tokenizer) -> None:
     """Beside the same sum written out with torch's own functions, by which candidates weigh is not differentiated."""
-    lesson = contrast.Lesson(candidates=4, weight=0.3, temperature=2.0)
-    sheet = moments(tokenizer, lesson).sheet(2, 600)
+    task = contrast.ContrastiveTask(candidates=4, weight=0.3, temperature=2.0)
+    batch = contrastive(tokenizer, task).batch(2, 600)
     learner = network()
     person2 = token(tokenizer, "Person2:")
-    loss, foreseen, found, count = contrast.losses(learner, sheet, lesson, person2=person2, dtype=torch.float32)
+    loss, foreseen, found, count = contrast.losses(learner, batch, task, person2=person2, dtype=torch.float32)
     ours = torch.autograd.grad(loss, list(learner.parameters()))
 
-    alone = contrast.bare(learner, sheet.replies, person2=person2, dtype=torch.float32)
+    alone = contrast.bare(learner, batch.replies, person2=person2, dtype=torch.float32)
     states = learner.transformer(
-        input_ids=sheet.ids,
-        position_ids=sheet.positions,
-        attention_mask=contrast.attention(sheet, torch.float32),
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        attention_mask=contrast.attention(batch, torch.float32),
         use_cache=False,
     ).last_hidden_state.flatten(0, 1)
-    nats = torch.nn.functional.cross_entropy(learner.lm_head(states[sheet.previous]), sheet.targets, reduction="none")
-    belongs = sheet.candidate >= 0
-    sums = torch.zeros(len(sheet.replies)).index_add(0, sheet.candidate[belongs], nats[belongs])
+    nats = torch.nn.functional.cross_entropy(learner.lm_head(states[batch.previous]), batch.targets, reduction="none")
+    belongs = batch.candidate >= 0
+    sums = torch.zeros(len(batch.replies)).index_add(0, batch.candidate[belongs], nats[belongs])
     apart = -torch.log_softmax((alone - sums).reshape(-1, 4) / 2.0, dim=1)[:, 0].mean()
-    foretold = nats[sheet.dialogue].mean()
+    foretold = nats[batch.dialogue].mean()
     right = torch.autograd.grad(foretold + 0.3 * apart, list(learner.parameters()))
 
     assert foreseen == pytest.approx(float(foretold.detach()), rel=1e-4)
     assert found == pytest.approx(float(apart.detach()), rel=1e-4)
-    assert count == int(sheet.dialogue.sum())
+    assert count == int(batch.dialogue.sum())
     for wanted, got in zip(right, ours, strict=True):
         assert float((wanted - got).norm() / wanted.norm()) < 1e-3
 
 
-def test_replies_are_told_apart_after_a_few_lessons(tokenizer: Tokenizer) -> None:
+def test_replies_are_told_apart_after_a_few_contrastive_steps(tokenizer: Tokenizer) -> None:
     """From no better than chance to nearly always, on dialogues seen over and over."""
-    lesson = contrast.Lesson(candidates=4, weight=0.5, temperature=1.0)
-    learner, lessons = network(), moments(tokenizer, lesson)
+    task = contrast.ContrastiveTask(candidates=4, weight=0.5, temperature=1.0)
+    learner, given = network(), contrastive(tokenizer, task)
     optimizers = net.Optimizers(learner, net.Rates(muon=0.01, adam=0.003))
     person2 = token(tokenizer, "Person2:")
     history = []
     for number in range(40):
         loss, _, found, _ = contrast.losses(
-            learner, lessons.sheet(number, 600), lesson, person2=person2, dtype=torch.float32
+            learner, given.batch(number, 600), task, person2=person2, dtype=torch.float32
         )
         loss.backward()
         optimizers.step(1.0)
@@ -169,4 +171,4 @@ def test_replies_are_told_apart_after_a_few_lessons(tokenizer: Tokenizer) -> Non
 def test_too_little_talk_is_refused(tokenizer: Tokenizer) -> None:
     """With three dialogues there is nothing to choose from."""
     with pytest.raises(TrainingError, match="talk holds too few dialogues"):
-        moments(tokenizer, contrast.Lesson(), TEXTS[:3])
+        contrastive(tokenizer, contrast.ContrastiveTask(), TEXTS[:3])

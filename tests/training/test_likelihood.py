@@ -13,7 +13,7 @@ from core.dialogue import render, write
 from tests.training.toys import TALK, dialogue
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import mean, ratio
-from training.evaluation.likelihood import likelihood
+from training.evaluation.likelihood import likelihood, whole_and_replied
 from training.evaluation.suite import load_candidates
 from training.finetune.corpus import load
 from training.finetune.encoder import Targets
@@ -54,6 +54,19 @@ def test_each_dialogue_scores_alone_as_in_company(base: Path) -> None:
     alone = [likelihood(judged.model, judged.encoder, [turns], targets=Targets.REPLIES).nats[0] for turns in many]
     np.testing.assert_allclose(together.nats, alone, rtol=1e-4)
     assert together.tokens.min() > 0
+
+
+def test_one_reading_scores_whole_dialogues_and_replies(base: Path) -> None:
+    """As two readings do; of a dialogue that is longer than the context, the replies stand in other windows."""
+    many = [dialogue(*talk) for talk in TALK] + [dialogue(*(f"turn {number} of many" for number in range(40)))]
+    (judged,) = load_candidates(str(base), {"base": None})
+    whole, replied = whole_and_replied(judged.model, judged.encoder, many)
+    for found, targets in ((whole, Targets.EVERYTHING), (replied, Targets.REPLIES)):
+        expected = likelihood(judged.model, judged.encoder, many, targets=targets)
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        assert found.size.tolist() == expected.size.tolist()
+        np.testing.assert_allclose(found.nats[:-1], expected.nats[:-1], rtol=1e-4)
+        np.testing.assert_allclose(found.nats[-1], expected.nats[-1], rtol=0.1)
 
 
 def test_evaluate_scores_each_file_and_all(base: Path, tmp_path: Path) -> None:

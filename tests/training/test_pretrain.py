@@ -24,9 +24,9 @@ from training.pretrain import (
     cli,
     contrast,
     corpora,
+    devices,
     heldout,
     loop,
-    place,
     rows,
 )
 from training.pretrain import network as net
@@ -198,11 +198,11 @@ def test_where_a_run_computes_and_in_which_precision(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    device = place.device_of(place.Device(wanted))
-    assert (device.type, place.dtype_of(place.Precision.AUTO, device)) == chosen
+    device = devices.device_of(devices.Device(wanted))
+    assert (device.type, devices.dtype_of(devices.Precision.AUTO, device)) == chosen
     if not cuda:
         with pytest.raises(TrainingError, match="no CUDA device"):
-            place.device_of(place.Device.CUDA)
+            devices.device_of(devices.Device.CUDA)
 
 
 # Network and held-out figures
@@ -242,12 +242,16 @@ def ticking() -> Iterator[float]:
         yield second
 
 
+def held_out(tokenizer: Tokenizer) -> tuple[heldout.HeldOutCorpus, ...]:
+    return (heldout.encode("held", TEXTS, tokenizer),)
+
+
 def trainer(
     folder: Path,
     tokenizer: Tokenizer,
     *,
     muon: float = 0.01,
-    lesson: contrast.Lesson | None = None,
+    task: contrast.ContrastiveTask | None = None,
     device: torch.device = torch.device("cpu"),
     dtype: torch.dtype = torch.float32,
 ) -> loop.Trainer:
@@ -262,12 +266,12 @@ def trainer(
             row=32,
             cool_row=64,
             batch=128,
-            lesson=lesson,
+            contrast=task,
         ),
-        moments=_moments(tokenizer, lesson) if lesson else None,
+        contrastive=_contrastive(tokenizer, task) if task else None,
         main=rows.Mixture({"a": (a, 1.0), "b": (b, 1.0)}, length=32, seed=1),
         cool=rows.Mixture({"b": (b, 1.0)}, length=64, seed=2),
-        held_out=(heldout.encode("held", TEXTS, tokenizer),),
+        held_out=held_out(tokenizer),
         folder=folder,
         clock=lambda: next(clock),
         report=lambda line: None,
@@ -276,9 +280,13 @@ def trainer(
     )
 
 
-def _moments(tokenizer: Tokenizer, lesson: contrast.Lesson, texts: list[str] = TEXTS) -> contrast.Moments:
+def _contrastive(
+    tokenizer: Tokenizer, task: contrast.ContrastiveTask, texts: list[str] = TEXTS
+) -> contrast.ContrastiveData:
     tags = [found for tag in bpe.TAGS if (found := tokenizer.token_to_id(tag)) is not None]
-    return contrast.Moments({"a": (encoded("a", texts, tokenizer), 1.0)}, lesson, person2=tags[1], tags=tags, seed=3)
+    return contrast.ContrastiveData(
+        {"a": (encoded("a", texts, tokenizer), 1.0)}, task, person2=tags[1], tags=tags, seed=3
+    )
 
 
 @pytest.mark.parametrize("muon", [0.01, 0.0])
@@ -315,11 +323,11 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(tmp_path: Path, token
         trainer(tmp_path, tokenizer, muon=0.02).resume()
 
 
-def test_a_lesson_in_telling_replies_apart_goes_on_where_it_stopped(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """Every second step is a lesson; to the bit the same whether or not the run was interrupted between two of them."""
+def test_a_contrastive_task_goes_on_where_it_stopped(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Every second step is one; to the bit the same whether or not the run was interrupted between two of them."""
 
     def run(folder: str) -> loop.Trainer:
-        return trainer(tmp_path / folder, tokenizer, lesson=contrast.Lesson(candidates=3, window=40))
+        return trainer(tmp_path / folder, tokenizer, task=contrast.ContrastiveTask(candidates=3, window=40))
 
     whole, last = _whole_and_resumed(run)
     assert len(whole.found) == 4
@@ -348,23 +356,23 @@ def _same(one: loop.Trainer, other: loop.Trainer) -> bool:
 def test_on_a_gpu_nothing_meets_what_lies_elsewhere(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps, lessons, averages, measurements, a checkpoint on a pretended one: it computes what the processor does."""
-    lesson = contrast.Lesson(candidates=3, window=40)
+    """Steps, both tasks, averages, measurements, a checkpoint on a pretended GPU: all as on the processor."""
+    task = contrast.ContrastiveTask(candidates=3, window=40)
     with pretended_cuda(monkeypatch) as lies_there:
         with pytest.raises(RuntimeError, match="of cuda:0 and of cpu"):
             torch.zeros(2, device=CUDA) + torch.zeros(2)
-        whole, last = _whole_and_resumed(lambda name: trainer(tmp_path / name, tokenizer, lesson=lesson, device=CUDA))
+        whole, last = _whole_and_resumed(lambda name: trainer(tmp_path / name, tokenizer, task=task, device=CUDA))
         assert _same(whole, last)
         assert all(lies_there(weight) for weight in [*last.network.parameters(), *last.average.weights.values()])
-        scores = [last.measure(last._held_out, averaged=averaged) for averaged in (False, True)]
+        scores = [last.measure(held_out(tokenizer), averaged=averaged) for averaged in (False, True)]
         assert torch.are_deterministic_algorithms_enabled()
     saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)
     assert {"random", "own_random"} <= {name for name, value in saved.items() if isinstance(value, torch.Tensor)}
-    here = trainer(tmp_path / "here", tokenizer, lesson=lesson)
+    here = trainer(tmp_path / "here", tokenizer, task=task)
     here.network.set_attn_implementation("eager")  # as there; the fused one sums in another order
     _stop_after(here, 8)
     assert _same(here, last)
-    assert scores == [here.measure(here._held_out, averaged=averaged) for averaged in (False, True)]
+    assert scores == [here.measure(held_out(tokenizer), averaged=averaged) for averaged in (False, True)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -372,10 +380,10 @@ def test_on_a_gpu_nothing_meets_what_lies_elsewhere(
 def test_on_a_gpu_a_resumed_run_ends_where_an_uninterrupted_one_ends(
     tmp_path: Path, tokenizer: Tokenizer, dtype: torch.dtype
 ) -> None:
-    """To the bit there too, with dropout and lessons."""
-    lesson, cuda = contrast.Lesson(candidates=3, window=40), torch.device("cuda")
+    """To the bit there too, with dropout and contrastive tasks."""
+    task, cuda = contrast.ContrastiveTask(candidates=3, window=40), torch.device("cuda")
     whole, last = _whole_and_resumed(
-        lambda name: trainer(tmp_path / name, tokenizer, lesson=lesson, device=cuda, dtype=dtype)
+        lambda name: trainer(tmp_path / name, tokenizer, task=task, device=cuda, dtype=dtype)
     )
     assert _same(whole, last)
 
@@ -477,7 +485,7 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     one, two = json.loads((tmp_path / "second" / card.RUNS).read_text())
-    assert (one["steps"], two["steps"], two["recipe"]["lesson"]["every"]) == (5, 2, 2)
+    assert (one["steps"], two["steps"], two["recipe"]["contrast"]["every"]) == (5, 2, 2)
     readme = (tmp_path / "second" / "README.md").read_text()
     assert "trained from scratch in 2 runs" in readme
     assert readme.index("--steps 5") < readme.index("--steps 2")
@@ -515,14 +523,14 @@ def test_a_run_goes_on_from_a_finished_model_and_its_card_tells_of_both(
     assert "another shape" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_lesson_fits_the_context(tokenizer: Tokenizer) -> None:
+def test_a_contrastive_task_fits_the_context(tokenizer: Tokenizer) -> None:
     """The dialogue is cut so that a reply behind it has its positions; one with no whole answer in it is refused."""
-    assert contrast.Lesson().fitted(512) == contrast.Lesson()
+    assert contrast.ContrastiveTask().fitted(512) == contrast.ContrastiveTask()
     long = [render(dialogue(*(f"Good {n}." for n in range(40))))] * 9
-    sheet = _moments(tokenizer, contrast.Lesson().fitted(80), long).sheet(0, 400)
-    assert 32 < int(sheet.positions.max()) < 80
+    batch = _contrastive(tokenizer, contrast.ContrastiveTask().fitted(80), long).batch(0, 400)
+    assert 32 < int(batch.positions.max()) < 80
     with pytest.raises(TrainingError, match="fewer than two dialogues of a fit 3 tokens"):
-        _moments(tokenizer, contrast.Lesson(window=3), long).sheet(0, 400)
+        _contrastive(tokenizer, contrast.ContrastiveTask(window=3), long).batch(0, 400)
 
 
 @pytest.mark.parametrize(
@@ -554,7 +562,7 @@ def test_a_lesson_fits_the_context(tokenizer: Tokenizer) -> None:
         (["--train", "{talk}", "--start", "nowhere", "--steps", "1"], "names a folder that this tool wrote"),
         (["--train", "{talk}", "--vocabulary", "100", "--steps", "1"], "cannot hold every byte"),
         (["--train", "{talk}", "--resume", "--steps", "1"], "no checkpoint"),
-        (["--train", "{talk}", "--width", "100", "--steps", "1"], "no multiple of 64"),
+        (["--train", "{talk}", "--width", "100", "--steps", "1"], "not a multiple of 64"),
         (["--train", "{talk}", "--start-share", "0.5", "--steps", "1"], "name that folder too"),
         (["--train", "{talk}"], "exactly one of"),
     ],

@@ -103,7 +103,7 @@ def test_refusals(hub: Hub, voice: Path, tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:9"
     for folder, card, repo, token, endpoint, says in (
         (voice, PRIVATE, "club/voice", "hf_bad", hub.url, "does not let you write .* HF_TOKEN"),
-        (voice, PRIVATE, "not a/name", "hf_good", hub.url, "is no name of a Hugging Face repo"),
+        (voice, PRIVATE, "not a/name", "hf_good", hub.url, "is not a Hugging Face repo name"),
         (voice, PRIVATE, "club/voice", "hf_good", nobody, "could not be reached"),
         (voice, withdrawn, "club/voice", "hf_good", hub.url, r"out of service \(Ann asked\)"),
         (pickled, PRIVATE, "club/voice", "hf_good", hub.url, "pickle"),
@@ -112,7 +112,7 @@ def test_refusals(hub: Hub, voice: Path, tmp_path: Path) -> None:
             push(folder, card, repo, token=token, endpoint=endpoint)
         assert token not in str(caught.value)
     hub.broken = True
-    with pytest.raises(AdapterError, match="did not take the adapter"):
+    with pytest.raises(AdapterError, match="did not accept the adapter"):
         push(voice, PRIVATE, "club/voice", token="hf_good", endpoint=hub.url)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.training.logged import START, clock, holding
 from training.data.import_job import import_talk
 from training.evaluation.suite import Stage
 from training.finetune.config import FinetuneConfig
-from training.finetune.retrain import retrain
+from training.finetune.retrain import Retrained, retrain
 from training.finetune.run import finetune
 from training.privacy.consent import PeopleKey
 from training.privacy.forget import forget
@@ -22,16 +23,18 @@ from training.privacy.provenance import people_by_dialogue, people_of
 from training.privacy.run_registry import locked
 
 
+def retrained(**options: Any) -> Retrained:
+    """One run for the base `tiny`."""
+    return retrain(base="tiny", command="person2 retrain", clock=clock, **options)
+
+
 def test_a_dry_run_counts_and_leaves_nothing(memory: Memory, tmp_path: Path) -> None:
     """What would be learned is counted; no file, no adapter, and Bob's words are dropped."""
-    done = retrain(
+    done = retrained(
         memory=memory,
         registry=AdapterRegistry(tmp_path / "adapters"),
         home=tmp_path,
-        base="tiny",
         base_folder="unused",
-        command="person2 retrain",
-        clock=clock,
         dry_run=True,
     )
     assert done.learned is None
@@ -45,14 +48,11 @@ def test_a_whole_run_learns_from_those_who_said_yes(memory: Memory, tmp_path: Pa
     """The log becomes dialogues and an adapter that knows whose words it holds; the verdict decides who speaks."""
     base = tiny_model(tmp_path / "tiny")
     registry = AdapterRegistry(tmp_path / "adapters")
-    done = retrain(
+    done = retrained(
         memory=memory,
         registry=registry,
         home=tmp_path,
-        base="tiny",
         base_folder=str(base),
-        command="person2 retrain",
-        clock=clock,
         settings=FinetuneConfig(epochs=2, rank=4, block=128, batch_tokens=512),
         contexts=8,
     )
@@ -77,14 +77,11 @@ def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -
         Card(id="ours", created_at=START, base="tiny", people=("zoe's hash",)),
     )
     registry.use("ours")
-    done = retrain(
+    done = retrained(
         memory=memory,
         registry=registry,
         home=tmp_path,
-        base="tiny",
         base_folder=str(base),
-        command="person2 retrain",
-        clock=clock,
         settings=FinetuneConfig(epochs=1, rank=4, block=64, batch_tokens=512),
         contexts=4,
     )
@@ -98,21 +95,18 @@ def test_it_goes_on_from_the_voice_that_speaks(memory: Memory, tmp_path: Path) -
 def test_too_little_talk_is_one_sentence(tmp_path: Path) -> None:
     """Nothing is trained, nothing is left behind, the current voice goes on."""
     with pytest.raises(TrainingError, match="0 dialogues to learn from and 20 are needed"):
-        retrain(
+        retrained(
             memory=open_memory("sqlite://"),
             registry=AdapterRegistry(tmp_path / "adapters"),
             home=tmp_path,
-            base="tiny",
             base_folder="unused",
-            command="person2 retrain",
-            clock=clock,
         )
 
 
 def test_two_never_run_at_once(tmp_path: Path) -> None:
     """The second is told, and may run once the first is done."""
     lock = tmp_path / "retrain.lock"
-    with locked(lock), pytest.raises(TrainingError, match="under way"), locked(lock):
+    with locked(lock), pytest.raises(TrainingError, match="already running"), locked(lock):
         pass
     with locked(lock):
         pass
@@ -133,15 +127,12 @@ def test_who_leaves_while_a_voice_learns_is_not_in_it(memory: Memory, tmp_path: 
             else:
                 forget("test", "ann", memory=memory, registry=registry, home=tmp_path)
 
-    with pytest.raises(TrainingError, match=r"asked to be forgotten|took back their consent"):
-        retrain(
+    with pytest.raises(TrainingError, match=r"asked to be forgotten|withdrew their consent"):
+        retrained(
             memory=memory,
             registry=registry,
             home=tmp_path,
-            base="tiny",
             base_folder=str(base),
-            command="person2 retrain",
-            clock=clock,
             settings=FinetuneConfig(epochs=1, rank=4, block=64, batch_tokens=512),
             contexts=4,
             on_stage=leave,

@@ -93,7 +93,7 @@ def test_two_trainings_of_one_name(tiny: Path, talk: Path, tmp_path: Path) -> No
     first = start(*command, *FOR_EVER, home=tmp_path)
     until_it_trains(first, tmp_path / "runs" / "same")
     status, told = end(start(*command, *FOR_EVER, home=tmp_path))
-    assert (status, "A training called same is under way" in told) == (1, True), told
+    assert (status, "A training called same is already running" in told) == (1, True), told
     assert first.poll() is None
     first.send_signal(signal.SIGTERM)
     status, told = end(first)
@@ -113,7 +113,7 @@ def test_whoever_stops_a_run_learns_how_it_goes_on(tiny: Path, talk: Path, tmp_p
     stopped = start(*command, home=tmp_path)
     until_it_trains(stopped, tmp_path / "runs" / "ours")
     stopped.send_signal(number)
-    assert end(stopped) == (128 + number, "Stopped. The same command with --name ours --resume goes on from here.\n")
+    assert end(stopped) == (128 + number, "Stopped. Run the same command with --name ours --resume to continue.\n")
     resumed = start(*command, "--resume", home=tmp_path)
     until_it_trains(resumed, tmp_path / "runs" / "ours")
     resumed.send_signal(number)
@@ -146,7 +146,7 @@ def test_checkpoints_are_counted_before_the_start(tmp_path: Path) -> None:
 def test_the_name_is_judged_first(tiny: Path, talk: Path, tmp_path: Path, name: str) -> None:
     """Before anything is trained or written, inside the home or outside."""
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(AdapterError, match="is no name for an adapter"):
+    with pytest.raises(AdapterError, match="is not a valid adapter name"):
         train(
             [talk],
             registry=AdapterRegistry(tmp_path / "home" / "adapters"),
@@ -163,8 +163,8 @@ def test_the_name_is_judged_first(tiny: Path, talk: Path, tmp_path: Path, name: 
         (("--seed", "-1"), "seed is a whole number"),
         (("--rank", "100000"), "rank is at most"),
         (("--adapter", "x" * 300), "there is no adapter called"),
-        (("--name", "../../x"), "is no name for an adapter"),
-        (("--name", "x" * 300), "is no name for an adapter"),
+        (("--name", "../../x"), "is not a valid adapter name"),
+        (("--name", "x" * 300), "is not a valid adapter name"),
     ],
 )
 def test_a_number_or_name_that_means_nothing(talk: Path, tmp_path: Path, option: tuple[str, str], says: str) -> None:
@@ -178,13 +178,13 @@ def test_only_one_process_holds_a_run(tmp_path: Path) -> None:
     """A run deleted under its holder no longer stands, also where somebody began anew; an empty one goes at the end."""
     run = tmp_path / "runs" / "ours"
     with claimed(run) as claim:
-        with pytest.raises(TrainingError, match="under way"), claimed(run):
+        with pytest.raises(TrainingError, match="already running"), claimed(run):
             pass
         discard(run)
         assert not claim.stands
         with claimed(run) as other:
             assert (claim.stands, other.stands) == (False, True)
-            with pytest.raises(TrainingError, match="deleted while it was under way"):
+            with pytest.raises(TrainingError, match="deleted while it was running"):
                 claim.check()
     assert not list((tmp_path / "runs").iterdir())
 
@@ -236,7 +236,7 @@ def test_a_file_edited_while_it_is_learned_from_is_noticed(tiny: Path, talk: Pat
         if progress.step == 1:
             talk.write_text("Person1: Anything new?\nPerson2: This line.\n\n" + talk.read_text())
 
-    with pytest.raises(TrainingError, match=r"talk\.txt was changed while it was learned from"):
+    with pytest.raises(TrainingError, match=r"talk\.txt changed during training"):
         train([talk], registry=registry, home=tmp_path, base=tiny, on_progress=edit)
     assert not registry.cards()
 

@@ -146,7 +146,7 @@ def _said_plainly(out: Path) -> Iterator[None]:
         yield
     except BrokenProcessPool as problem:
         raise ExportError(
-            "A process that read the exports was ended by the system, most likely for want of memory; nothing was "
+            "A process that read the exports was killed by the system, most likely because memory ran out; nothing was "
             "written."
         ) from problem
     except (OSError, sqlite3.Error) as problem:
@@ -154,7 +154,7 @@ def _said_plainly(out: Path) -> Iterator[None]:
         if not full and getattr(problem, "sqlite_errorname", "") not in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
             raise
         raise ExportError(
-            f"There is no room left beside {out}, so nothing was written; an import needs about as much as the exports "
+            f"The disk of {out} is full, so nothing was written; an import needs about as much as the exports "
             "take when unpacked. Free some, or choose another place with --out."
         ) from problem
 
@@ -172,7 +172,7 @@ def _check(
         raise ExportError("There is nothing to import; name an export file, folder or zip, or `log`.")
     unknown = [code for code in options.countries if code not in phonenumbers.SUPPORTED_REGIONS]
     if unknown:
-        raise ExportError(f"{unknown[0]!r} is no country; give its code of two letters, as --country DE.")
+        raise ExportError(f"{unknown[0]!r} is not a country code; give two letters, such as --country DE.")
     if sources and not (attest and attest.strip()) and people is None:
         raise ExportError(
             'Nothing was written: say with --attest "…" why you may use this talk, '

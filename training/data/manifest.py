@@ -55,8 +55,8 @@ def load(out: Path) -> Manifest:
     found = _read(beside(out))
     if found is None:
         raise ExportError(
-            f"{beside(out)} is not there or another program's, so nobody can tell whose words {out.name} holds; "
-            "import it again."
+            f"{beside(out)} is missing or belongs to another program, so it is unknown whose words {out.name} "
+            "contains; import it again."
         )
     return found
 

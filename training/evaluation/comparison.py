@@ -35,7 +35,6 @@ from training.evaluation.suite import (
     silent,
 )
 from training.finetune.corpus import divide
-from training.finetune.encoder import Targets
 from training.privacy.provenance import given_away
 
 BASE, CURRENT, NEW = "base", "current", "new"
@@ -98,8 +97,7 @@ def compare(
         known = memory.known.get(one.name)
         if known is None:
             on_stage(Stage(words=f"{one.name}: reading {suite.name}"))
-        whole[one.name] = known.whole if known else read(one, suite, Targets.EVERYTHING)
-        replied[one.name] = known.replied if known else read(one, suite, Targets.REPLIES)
+        whole[one.name], replied[one.name] = (known.whole, known.replied) if known else read(one, suite)
         if known:
             answers[one.name].found = known.found
     with reply_generator(base) as generator:

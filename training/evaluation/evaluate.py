@@ -44,7 +44,6 @@ from training.evaluation.suite import (
 )
 from training.finetune.base import load_base
 from training.finetune.corpus import Corpus, FileFault, key_of, load
-from training.finetune.encoder import Targets
 from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
 
 
@@ -200,7 +199,7 @@ def _result(
 ) -> EvalResult:
     """All that one model is asked over one suite."""
     on_stage(Stage(words=f"{candidate.name}: reading {suite.name}"))
-    whole, replied = (read(candidate, suite, targets) for targets in (Targets.EVERYTHING, Targets.REPLIES))
+    whole, replied = read(candidate, suite)
     answers = {candidate.name: Answers()}
     asked = ask([candidate], suite, generator, answers, sampling=sampling, on_stage=on_stage)
     return result(suite, answers[candidate.name], asked, whole=whole, replied=replied, text=text)

@@ -86,6 +86,11 @@ def decide(
     return Verdict(reasons=tuple(reasons))
 
 
+def preferences_reason(gained: int, pairs: int, sentence: str) -> Reason:
+    """Whether what members preferred was learned: not where the liked answer surely gains less often than the other."""
+    return Reason(ok=share(gained, pairs)[1] > 1 / 2, sentence=sentence)
+
+
 def is_settled(
     found: NDArray[np.float64],
     rivals: Sequence[NDArray[np.float64]],

@@ -66,8 +66,8 @@ def advise(points: Sequence[CurvePoint], before: float) -> str:
     if everything.bits_per_byte >= before:
         return (
             f"All {everything.dialogues:,} dialogues together did not lower the held-out bits per byte "
-            f"({before:.3f} before, {everything.bits_per_byte:.3f} after), so this is too little data, or the held-out "
-            "talk is of another kind."
+            f"({before:.3f} before, {everything.bits_per_byte:.3f} after), so there is too little data, or the "
+            "held-out dialogues are of a different kind."
         )
     fall = 1 - everything.bits_per_byte / half.bits_per_byte
     told = f"going from {half.dialogues:,} to {everything.dialogues:,} dialogues lowered the held-out bits per byte by"
@@ -77,4 +77,4 @@ def advise(points: Sequence[CurvePoint], before: float) -> str:
         )
     if fall >= FLAT:
         return f"There is nearly enough: {told} only {fall:.1%}, so twice as many would help a little."
-    return f"There is enough: {told} {max(fall, 0.0):.1%}, so more of the same kind would change hardly anything."
+    return f"There is enough: {told} {max(fall, 0.0):.1%}, so more of the same kind would hardly change anything."

@@ -10,8 +10,8 @@ overlap by half; each token is counted once. Sums over a corpus, not means of di
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, render
 from training.finetune.base import casting
-from training.finetune.dataset import IGNORE, Rows, collate, encode_rows
+from training.finetune.dataset import IGNORE, Rows, Window, collate, encode_rows, pack, windows
 from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel, target_nats
 
@@ -70,12 +70,11 @@ def byte_counts(dialogues: Sequence[Dialogue], targets: Targets) -> NDArray[np.i
     )
 
 
-def sum_by_dialogue(
-    model: MaskedLossModel, rows: Rows, *, dialogues: int, end: int, bf16: bool = False
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Nats and tokens of the targets in `rows`, by dialogue, (dialogues,) each."""
-    nats = np.zeros(dialogues, dtype=np.float64)
-    tokens = np.zeros(dialogues, dtype=np.int64)
+def nats_of_targets(
+    model: MaskedLossModel, rows: Rows, *, end: int, bf16: bool = False
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Batch by batch the owner of each target in `rows` (`Window.dialogue`) and its nats, (targets,) each; those of a
+    window follow one another in order."""
     where = model.device
     learning = model.training
     model.train(False)
@@ -86,12 +85,22 @@ def sum_by_dialogue(
         for at in range(0, len(order), step):
             batch = collate([rows[index] for index in order[at : at + step]], end=end, owners=True)
             owner = batch.pop("owners")[:, 1:][batch["labels"][:, 1:] != IGNORE].numpy()
-            with casting(where, bf16):
+            with torch.inference_mode(), casting(where, bf16):
                 losses = target_nats(model, {name: tensor.to(where) for name, tensor in batch.items()})
-            np.add.at(nats, owner, losses.double().cpu().numpy())
-            np.add.at(tokens, owner, 1)
+            yield owner, losses.double().cpu().numpy()
     finally:
         model.train(learning)
+
+
+def sum_by_dialogue(
+    model: MaskedLossModel, rows: Rows, *, dialogues: int, end: int, bf16: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Nats and tokens of the targets in `rows`, by dialogue, (dialogues,) each."""
+    nats = np.zeros(dialogues, dtype=np.float64)
+    tokens = np.zeros(dialogues, dtype=np.int64)
+    for owner, losses in nats_of_targets(model, rows, end=end, bf16=bf16):
+        np.add.at(nats, owner, losses)
+        np.add.at(tokens, owner, 1)
     return nats, tokens
 
 
@@ -106,6 +115,39 @@ def likelihood(
     """How well `model` foresees `dialogues`; in fp32 unless told otherwise."""
     block = min(BLOCK, model.context_length)
     rows = encode_rows(dialogues, encoder, block=block, seed=0, targets=targets)
-    with torch.inference_mode():
-        nats, tokens = sum_by_dialogue(model, rows, dialogues=len(dialogues), end=encoder.end, bf16=bf16)
+    nats, tokens = sum_by_dialogue(model, rows, dialogues=len(dialogues), end=encoder.end, bf16=bf16)
     return Likelihood(nats=nats, tokens=tokens, size=byte_counts(dialogues, targets))
+
+
+def whole_and_replied(
+    model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue]
+) -> tuple[Likelihood, Likelihood]:
+    """How well `model` predicts whole dialogues, and the replies in them, from one reading in fp32."""
+    block = min(BLOCK, model.context_length)
+    windows_of: list[tuple[int, NDArray[np.bool_]]] = []  # the dialogue, and which targets are part of a reply
+
+    def stream() -> Iterator[Window]:
+        encoded = zip(*(encoder.encode(dialogues, targets) for targets in Targets), strict=True)
+        for index, (replies, everything) in enumerate(encoded):
+            is_reply, done = replies.target[everything.target], 0
+            for window in windows(everything, block=block):
+                count = int(window.target.sum())
+                yield replace(window, dialogue=len(windows_of))
+                windows_of.append((index, is_reply[done : done + count]))
+                done += count
+
+    rows = Rows(pack(stream(), block=block, seed=0), block=block)
+    sums = {targets: (np.zeros(len(dialogues)), np.zeros(len(dialogues), dtype=np.int64)) for targets in Targets}
+    for owner, losses in nats_of_targets(model, rows, end=encoder.end):
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        is_reply = np.concatenate([windows_of[number][1] for number in owner[first]])
+        dialogue = np.array([windows_of[number][0] for number in owner])
+        for targets, (nats, tokens) in sums.items():
+            here = is_reply if targets is Targets.REPLIES else np.ones(len(owner), dtype=np.bool_)
+            np.add.at(nats, dialogue[here], losses[here])
+            np.add.at(tokens, dialogue[here], 1)
+    whole, replied = (
+        Likelihood(nats=sums[targets][0], tokens=sums[targets][1], size=byte_counts(dialogues, targets))
+        for targets in (Targets.EVERYTHING, Targets.REPLIES)
+    )
+    return whole, replied

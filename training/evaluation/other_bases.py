@@ -19,6 +19,8 @@ from training.finetune.model import MaskedLossModel
 
 DIALOGUES = 60
 """Held-out dialogues that are looked at, at most."""
+FEWEST = 5
+"""With fewer nothing is said."""
 SECONDS = 20.0
 """Time for each base, loading it left out."""
 AT_ONCE = 4
@@ -40,7 +42,9 @@ def better_base(
     One that cannot be loaded is passed over. Each is asked for as many dialogues as there is time for.
     """
     few = held_out[:: max(1, len(held_out) // DIALOGUES)][:DIALOGUES]
-    ours = _scored(model, encoder, few, clock) if others else _joined([])
+    if len(few) < FEWEST or not others:
+        return ""
+    ours = _scored(model, encoder, few, clock)
     best, least = "", 0.0
     for name, folder in others.items():
         try:
@@ -77,11 +81,4 @@ def _scored(
             break
         few = dialogues[at : at + AT_ONCE]
         parts.append(likelihood(model, encoder, few, targets=Targets.REPLIES, bf16=wants_bf16("auto", model.device)))
-    return _joined(parts)
-
-
-def _joined(parts: Sequence[Likelihood]) -> Likelihood:
-    if not parts:
-        nothing = np.zeros(0, dtype=np.int64)
-        return Likelihood(nats=np.zeros(0), tokens=nothing, size=nothing)
     return Likelihood.joined(parts)

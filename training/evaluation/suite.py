@@ -20,11 +20,11 @@ from core.generator import Adapter, Sampling
 from training.evaluation.contexts import Context, sample_contexts
 from training.evaluation.copying import TrainingText
 from training.evaluation.generation import ReplyGenerator, Request, is_empty
-from training.evaluation.likelihood import Likelihood, likelihood
+from training.evaluation.likelihood import Likelihood, whole_and_replied
 from training.evaluation.ranking import hits, rank
 from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
 from training.finetune.corpus import Corpus
-from training.finetune.encoder import Encoder, Targets
+from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 
 CONTEXTS = 200
@@ -175,10 +175,10 @@ class Answers:
         )
 
 
-def read(candidate: ModelCandidate, suite: EvalSuite, targets: Targets) -> Likelihood:
-    """How well the candidate predicts the suite's dialogues."""
+def read(candidate: ModelCandidate, suite: EvalSuite) -> tuple[Likelihood, Likelihood]:
+    """How well the candidate predicts the suite's dialogues, whole and the replies in them."""
     with candidate.active() as model:
-        return likelihood(model, candidate.encoder, suite.dialogues, targets=targets)
+        return whole_and_replied(model, candidate.encoder, suite.dialogues)
 
 
 def ask(

@@ -60,7 +60,7 @@ def add_adapter(
     Raises AdapterError when it is missing or made for another base.
     """
     if not (adapter / "adapter_config.json").is_file():
-        raise AdapterError(f"There is no adapter in {adapter}; name a folder that holds adapter_config.json.")
+        raise AdapterError(f"There is no adapter in {adapter}; give a folder that contains adapter_config.json.")
     try:
         with quiet():
             if isinstance(model, PeftModel):

@@ -29,33 +29,41 @@ HEAD_SIZES = 64
 """Fewer are filled up to a multiple of it, since oneDNN keeps kernels for every number of rows that it meets."""
 
 
-class FrozenHeadLoss(torch.autograd.Function):
-    """Sum of cross-entropies of a frozen head, a slice of targets at a time.
+def nats_with_gradients(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """−log P of each target under a frozen head, (N,) fp32, and its gradient with respect to `hidden`, (N, d).
 
-    The gradient with respect to the hidden states, (softmax − one-hot) · W, is computed with the loss, so the logits
-    of a slice are gone before the next one comes (after Liger Kernel's fused linear cross-entropy, Hsu et al. 2024,
-    arXiv:2410.10989; here without a weight gradient, because LoRA leaves the head alone).
+    The gradient, (softmax − one-hot) · W, is computed with the loss, so the logits of a slice of targets are gone
+    before the next one comes (after Liger Kernel's fused linear cross-entropy, Hsu et al. 2024, arXiv:2410.10989; here
+    without a weight gradient, because LoRA leaves the head alone). `weight` (V, d), `targets` (N,) int64.
     """
+    nats = hidden.new_empty(len(hidden), dtype=torch.float32)
+    gradient = torch.empty_like(hidden)
+    matrix = weight.to(hidden.dtype)
+    for at in range(0, len(hidden), HEAD_ROWS):
+        here = slice(at, at + HEAD_ROWS)
+        rows = len(targets[here])
+        more = -rows % HEAD_SIZES
+        logits = (nn.functional.pad(hidden[here], (0, 0, 0, more)) @ matrix.T).float()
+        gold = nn.functional.pad(targets[here], (0, more))[:, None]
+        normal = logits.logsumexp(-1, keepdim=True)
+        nats[here] = (normal - logits.gather(-1, gold))[:rows, 0]
+        logits.sub_(normal).exp_()
+        logits.scatter_add_(-1, gold, logits.new_full(gold.shape, -1.0))
+        gradient[here] = (logits.to(hidden.dtype) @ matrix)[:rows]
+    return nats, gradient
+
+
+class FrozenHeadLoss(torch.autograd.Function):
+    """Sum of cross-entropies of a frozen head, whose gradient is computed with it."""
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """`hidden` (N, d), `weight` (V, d), `targets` (N,) int64 → () fp32."""
-        total = hidden.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(hidden)
-        matrix = weight.to(hidden.dtype)
-        for at in range(0, len(hidden), HEAD_ROWS):
-            here = slice(at, at + HEAD_ROWS)
-            rows = len(targets[here])
-            more = -rows % HEAD_SIZES
-            logits = (nn.functional.pad(hidden[here], (0, 0, 0, more)) @ matrix.T).float()
-            gold = nn.functional.pad(targets[here], (0, more))[:, None]
-            normal = logits.logsumexp(-1, keepdim=True)
-            total += (normal - logits.gather(-1, gold))[:rows].sum()
-            logits.sub_(normal).exp_()
-            logits.scatter_add_(-1, gold, logits.new_full(gold.shape, -1.0))
-            gradient[here] = (logits.to(hidden.dtype) @ matrix)[:rows]
+        nats, gradient = nats_with_gradients(hidden, weight, targets)
         ctx.save_for_backward(gradient)
-        return total
+        return nats.sum()
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from training.finetune.config import FinetuneConfig
 from training.finetune.corpus import FileFault
 from training.finetune.forecast import Forecast
+from training.finetune.preferences import PreferenceScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,8 @@ class Outcome:
     held_out: tuple[Point, ...]
     """Held-out reply bits per byte at each look."""
     settings: FinetuneConfig
+    preferred: PreferenceScore | None = None
+    """Where preferences were learned."""
 
     @property
     def improved(self) -> bool:

@@ -22,7 +22,7 @@ from core.atomic_io import write_atomically
 from core.errors import AdapterError, Person2Error, TrainingError, reason
 from core.generator import Adapter, Sampling
 from training.evaluation.comparison import Comparison, compare
-from training.evaluation.gate import Reason, Verdict
+from training.evaluation.gate import Reason, Verdict, preferences_reason
 from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
@@ -36,6 +36,7 @@ from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
 from training.finetune.tracking import LogTo
+from training.privacy.preferences import Preference
 from training.privacy.provenance import funnel_of, people_behind, people_of
 from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report
@@ -80,6 +81,7 @@ def learn(
     with_curve: bool = False,
     left_out: LeftOut = LeftOut(),
     drop_memorized: bool = False,
+    preferences: Sequence[Preference] = (),
     contexts: int = 200,
     sampling: Sampling | None = None,
     log_to: LogTo = "none",
@@ -93,7 +95,8 @@ def learn(
     `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
     judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
     `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
-    begins again, `ROUNDS` times at most. `other_bases` and `on_advice` are as for `finetune`.
+    begins again, `ROUNDS` times at most. `preferences` are learned beside the dialogues. `other_bases` and `on_advice`
+    are as for `finetune`.
 
     Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
     untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
@@ -103,10 +106,10 @@ def learn(
     if registry.taken(name):
         raise AdapterError(f"There is an adapter called {name} already; choose another name.")
     if resume and not begun(run):
-        raise TrainingError(f"There is no run called {name} to go on with; leave --resume out to begin one.")
+        raise TrainingError(f"There is no run called {name} to resume; leave out --resume to start one.")
     if drop_memorized and (not contexts or int(os.environ.get("WORLD_SIZE", "1")) > 1):
         raise TrainingError(
-            "--drop-memorized needs the judging and one process; leave --contexts 0 and accelerate out."
+            "--drop-memorized needs the evaluation and a single process; leave out --contexts 0 and accelerate."
         )
     began = time.monotonic()
     what: dict[str, Any] = {
@@ -119,14 +122,15 @@ def learn(
         "settings": settings or FinetuneConfig(),
         "resume": resume,
         "log_to": log_to,
+        "preferences": preferences,
     }
     voices = [voice for voice in (start_from, current) if voice is not None]
     with ExitStack() as stack:
-        stack.enter_context(_told_in_a_sentence(name))
+        stack.enter_context(_explaining_failures(name))
         # Of several processes (`accelerate launch`) the first alone writes into the folder.
         claim = stack.enter_context(claimed(run)) if os.environ.get("RANK", "0") == "0" else None
         stack.enter_context(
-            _noticing_who_leaves([*files, *held_out], voices, registry=registry, name=name, claim=claim)
+            _undone_if_someone_is_forgotten([*files, *held_out], voices, registry=registry, name=name, claim=claim)
         )
         learned_from = digest([*files, *held_out])
 
@@ -186,9 +190,13 @@ def learn(
             what |= {"left_out": left_out, "resume": False}
         page = None
         if comparison is not None:
+            reasons = comparison.verdict.reasons
+            if outcome.preferred is not None:
+                preferred = outcome.preferred
+                reasons = (*reasons, preferences_reason(preferred.gained, preferred.pairs, str(preferred)))
             if warning:
-                reasons = (Reason(ok=False, sentence=warning), *comparison.verdict.reasons)
-                comparison = replace(comparison, verdict=Verdict(reasons=reasons))
+                reasons = (Reason(ok=False, sentence=warning), *reasons)
+            comparison = replace(comparison, verdict=Verdict(reasons=reasons))
             card = replace(
                 card,
                 passed=comparison.verdict.passed,
@@ -225,19 +233,19 @@ def learn(
 
 
 @contextmanager
-def _told_in_a_sentence(name: str) -> Iterator[None]:
+def _explaining_failures(name: str) -> Iterator[None]:
     """What the operating system refuses in the middle of a run, such as a full disk, and how the run goes on."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if _disk_is_full(error):
             raise TrainingError(
-                f"The disk is full, so the training stopped; free some space and give the same command with --name "
+                f"The disk is full, so the training stopped; free some space and run the same command with --name "
                 f"{name} --resume."
             ) from error
         if isinstance(error, OSError):
             raise TrainingError(
-                f"The training stopped ({reason(error)}); correct that and give the same command with --name {name} "
+                f"The training stopped ({reason(error)}); correct that and run the same command with --name {name} "
                 "--resume."
             ) from error
         raise
@@ -261,13 +269,12 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
     if digest(files) != learned_from:
         names = ", ".join(file.name for file in files)
         raise TrainingError(
-            f"{names} was changed while it was learned from, so what was held out is no longer what was never seen; "
-            "give the command again."
+            f"{names} changed during training, so held-out dialogues may have been trained on; run the command again."
         )
 
 
 @contextmanager
-def _noticing_who_leaves(
+def _undone_if_someone_is_forgotten(
     files: Sequence[Path], voices: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
@@ -278,22 +285,22 @@ def _noticing_who_leaves(
     """
     known = set(people_of(files))
 
-    def somebody_left() -> TrainingError | None:
+    def someone_left() -> TrainingError | None:
         taken_away = claim is not None and not claim.stands
         if not taken_away and not known - set(people_of(files)) and all(_in_service(one, registry) for one in voices):
             return None
         if claim is not None:
             undo(registry, name, claim)
         return TrainingError(
-            f"Somebody in {files[0].name} or in a voice it was to go on from asked to be forgotten while their words "
-            "were learned, so there is no new adapter; train again without them."
+            f"Someone in {files[0].name}, or in an adapter that this training builds on, asked to be forgotten "
+            "meanwhile, so there is no new adapter; train again without them."
         )
 
     try:
         yield
     except (Person2Error, OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise somebody_left() or error from error
-    if left := somebody_left():
+        raise someone_left() or error from error
+    if left := someone_left():
         raise left
 
 
@@ -323,8 +330,8 @@ def _with_judging(progress: Progress, *, curve: bool) -> Progress:
 def nothing_learned(outcome: Outcome) -> str:
     """What to say of a run whose adapter is what it began with."""
     return (
-        f"Training never predicted held-out replies better than before ({outcome.before:.3f} bits per byte), so the "
-        "adapter is what training began with; give more dialogues, or a lower --learning-rate."
+        f"Training never improved on the {outcome.before:.3f} bits per byte of held-out replies that it started from, "
+        "so the adapter is what it was at the start; give more dialogues, or a lower --learning-rate."
     )
 
 

@@ -23,6 +23,7 @@ from training.finetune.outcome import Progress
 from training.finetune.pipeline import Learned, learn, undo
 from training.privacy.consent import PeopleKey
 from training.privacy.own_log import learnable
+from training.privacy.preferences import preferences
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
 MIN_DIALOGUES = 20
@@ -51,6 +52,7 @@ def retrain(
     sampling: Sampling | None = None,
     contexts: int = 200,
     drop_memorized: bool = False,
+    with_preferences: bool = False,
     count_tokens: Callable[[str], int] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: OnStage = silent,
@@ -83,8 +85,8 @@ def retrain(
             return Retrained(stats=stats, learned=None, promoted=False)
         if stats.dialogues < MIN_DIALOGUES:
             raise TrainingError(
-                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait for more "
-                "talk with members who said `consent yes`. The current voice goes on."
+                f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait until "
+                "members who said `consent yes` have written more. The current adapter stays active."
             )
         speaks = registry.current(base=base)
         learned = learn(
@@ -101,6 +103,7 @@ def retrain(
             settings=settings,
             contexts=contexts,
             drop_memorized=drop_memorized,
+            preferences=preferences(memory, key) if with_preferences else (),
             sampling=sampling,
             on_progress=on_progress,
             on_stage=on_stage,
@@ -112,8 +115,8 @@ def retrain(
                     undo(registry, name, claim)
                 shutil.rmtree(folder, ignore_errors=True)
                 raise TrainingError(
-                    "Somebody took back their consent while their words were learned, so the new voice is out of "
-                    "service and the current one goes on; run `person2 retrain` again."
+                    "Someone withdrew their consent during training, so the new adapter is out of service and the "
+                    "current one stays active; run `person2 retrain` again."
                 )
         passed = learned is not None and learned.comparison is not None and learned.comparison.verdict.passed
         if passed:

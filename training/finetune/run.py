@@ -14,7 +14,7 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import set_seed
 
-from core.errors import DialogueError
+from core.errors import DialogueError, TrainingError
 from core.generator.families import FAMILIES
 from core.generator.transformers.loader import quiet
 from training.evaluation.likelihood import likelihood
@@ -30,9 +30,12 @@ from training.finetune.lora import fold
 from training.finetune.model import MaskedLossModel
 from training.finetune.outcome import Outcome, Point, Progress
 from training.finetune.packed import fuse
+from training.finetune.preferences import PreferenceLoss, digest
+from training.finetune.preferences import divide as divide_pairs
 from training.finetune.run_folder import open_run
 from training.finetune.tracking import LogTo, check_log_to, tracked
 from training.finetune.trainer import make_trainer
+from training.privacy.preferences import Preference
 from training.privacy.provenance import people_behind, people_of
 
 ADAPTER = "adapter"
@@ -49,6 +52,7 @@ def finetune(
     adapter: Path | None = None,
     settings: FinetuneConfig = FinetuneConfig(),
     left_out: LeftOut = LeftOut(),
+    preferences: Sequence[Preference] = (),
     resume: bool = False,
     log_to: LogTo = "none",
     other_bases: Mapping[str, str] = MappingProxyType({}),
@@ -58,7 +62,8 @@ def finetune(
     """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
 
     `base_name` is what the card calls the base, where `base` is a path on this machine only.
-    Turns that hold a passage of `left_out` are read and not learned.
+    Turns that hold a passage of `left_out` are read and not learned. Of `preferences` the older ones are learned beside
+    the dialogues, and the newest tell whether they were; too few raise TrainingError.
     Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
     that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
     found it better, it is what it began with. Of `other_bases` (name → folder)
@@ -67,7 +72,10 @@ def finetune(
     """
     check_log_to(log_to)
     train, held, duplicates = divide(files, held_out)
-    people = tuple(sorted({*people_of(files), *people_behind(adapter)}))
+    pairs, held_pairs = divide_pairs(preferences) if preferences else ((), ())
+    people = tuple(
+        sorted({*people_of(files), *people_behind(adapter), *(who for one in preferences for who in one.people)})
+    )
     model, tokenizer = load_base(base, halve=wants_bf16(settings.precision))
     encoder = Encoder(tokenizer)
     settings = replace(
@@ -83,12 +91,16 @@ def finetune(
     plan: dict[str, Any] = {"data": train.sha256, "held_out": held.sha256, "base": base, "adapter": str(adapter or "")}
     if left_out.passages:
         plan |= {"left_out": sha256(left_out.to_text().encode()).hexdigest()}
+    if preferences:
+        plan |= {"preferences": digest(preferences)}
     # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
     plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
     with processes.main_process_first():
         plan |= {"settings": asdict(settings)}
         checkpoint = open_run(run, plan, resume=resume, leads=processes.is_main_process)
+    if preferences and processes.num_processes > 1:
+        raise TrainingError("--preferences needs one process; leave accelerate out.")
     if other_bases and adapter is None and checkpoint is None and processes.num_processes == 1:
         move(model)
         if advice := better_base(base_name or base, model, encoder, held.dialogues, other_bases):
@@ -104,12 +116,31 @@ def finetune(
     fuse(peft)
     before = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     if not before.tokens.sum():
-        raise DialogueError("Person2 says nothing in the held-out dialogues, so nothing can be judged; choose others.")
+        raise DialogueError(
+            "Person2 says nothing in the held-out dialogues, so nothing can be evaluated; choose others."
+        )
     beginning = {part: weight.detach().clone() for part, weight in _learning(peft)}
 
+    def loss_of(some: Sequence[Preference]) -> PreferenceLoss | None:
+        bf16 = wants_bf16(settings.precision)
+        return (
+            PreferenceLoss(some, inner(peft), encoder, block=settings.block, seed=settings.seed, bf16=bf16)
+            if some
+            else None
+        )
+
+    learned_pairs, judged_pairs = loss_of(pairs), loss_of(held_pairs)
     with quiet():
         trainer = make_trainer(
-            peft, encoder, rows, held, run=run, settings=settings, log_to=log_to, on_progress=on_progress
+            peft,
+            encoder,
+            rows,
+            held,
+            run=run,
+            settings=settings,
+            log_to=log_to,
+            preferences=learned_pairs,
+            on_progress=on_progress,
         )
     began = time.perf_counter()
     with quiet(), tracked(log_to, run):
@@ -160,6 +191,7 @@ def finetune(
         loss=_curve(state.log_history, "loss"),
         held_out=_curve(state.log_history, "eval_bits_per_byte"),
         settings=settings,
+        preferred=judged_pairs.score(inner(peft), learned=len(pairs)) if judged_pairs else None,
     )
 
 

@@ -29,7 +29,7 @@ def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> P
             known = (run / PLAN).read_text(encoding="utf-8") if (run / PLAN).exists() else ""
             if checkpoint and known != text:
                 raise TrainingError(
-                    f"The run in {run} was begun with {_differing(known, plan)}; give what it began with, "
+                    f"The run in {run} was started with {_differing(known, plan)}; use the same options, "
                     "or start anew without --resume."
                 )
         else:

@@ -32,6 +32,7 @@ from training.finetune.dataset import IGNORE, Batch, Row, Rows, collate, encode_
 from training.finetune.encoder import Encoder, Targets
 from training.finetune.outcome import Progress
 from training.finetune.packed import SIZES
+from training.finetune.preferences import PreferenceLoss
 from training.finetune.tracking import LogTo
 
 CURVE_POINTS = 200
@@ -53,8 +54,18 @@ class HeldOutRows:
 class ReplyTrainer(Trainer):
     """Trainer over packed rows with held-out reply bits per byte for its measure."""
 
-    def __init__(self, *, held: HeldOutRows, steps_in_epoch: int, patience: int, **others: Any) -> None:
+    def __init__(
+        self,
+        *,
+        held: HeldOutRows,
+        steps_in_epoch: int,
+        patience: int,
+        preferences: PreferenceLoss | None,
+        **others: Any,
+    ) -> None:
         super().__init__(eval_dataset=held.rows, **others)
+        self._preferences = preferences
+        self._part = (0, 0)  # the optimizer step, and how many of its parts were begun
         self.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
         self.held = held
         self.steps_in_epoch = steps_in_epoch
@@ -82,6 +93,20 @@ class ReplyTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def compute_loss(self, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
+        """The loss of replies, and beside it that of preferences, where there are some."""
+        loss: Any = super().compute_loss(model, inputs, *others, **named)
+        if self._preferences is None:
+            return loss
+        step, part = self._part if self._part[0] == self.state.global_step else (self.state.global_step, 0)
+        self._part = (step, part + 1)
+        return loss + self._preferences.loss(
+            inner(self.accelerator.unwrap_model(model)),
+            step=step,
+            part=part,
+            parts=self.args.gradient_accumulation_steps,
+        )
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Train to the end, from a checkpoint where there is one.
@@ -115,6 +140,7 @@ def make_trainer(
     run: Path,
     settings: FinetuneConfig,
     log_to: LogTo,
+    preferences: PreferenceLoss | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> ReplyTrainer:
     bf16 = wants_bf16(settings.precision)
@@ -169,6 +195,7 @@ def make_trainer(
         ),
         steps_in_epoch=steps_in_epoch,
         patience=settings.patience,
+        preferences=preferences,
         callbacks=[
             _Checkpoints(60 * settings.checkpoint_minutes),
             *(

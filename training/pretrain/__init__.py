@@ -1,4 +1,4 @@
-"""How the starter model was made, so that anyone can make it again: dialogues and prose → a small GPT-2.
+"""A base from scratch, or a finished one trained further: dialogues and prose → a small GPT-2.
 
 `python -m training.pretrain --help`. Importing this package loads nothing; `cli` holds the command.
 """

@@ -60,7 +60,7 @@ def load(folder: Path) -> Tokenizer:
     """The tokenizer of an earlier model. Raises TrainingError."""
     path = folder / "tokenizer.json" if folder.is_dir() else folder
     if not path.is_file():
-        raise TrainingError(f"{path} is no tokenizer; name a folder that holds tokenizer.json, or leave it out.")
+        raise TrainingError(f"{path} is not a tokenizer; name a folder that holds tokenizer.json, or leave it out.")
     tokenizer = Tokenizer.from_file(str(path))
     end_of(tokenizer)
     return tokenizer

@@ -117,7 +117,7 @@ def read_about(path: Path) -> About:
         raise TrainingError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     except (tomllib.TOMLDecodeError, TypeError) as error:
         known = ", ".join(About.__slots__)
-        raise TrainingError(f"{path} is no description of a model ({error}); it is TOML with {known}.") from error
+        raise TrainingError(f"{path} is not a description of a model ({error}); it is TOML with {known}.") from error
 
 
 def earlier(folder: Path) -> list[dict[str, Any]]:
@@ -239,12 +239,12 @@ def readme(card: ModelCard, runs: Sequence[Mapping[str, Any]], about: About) -> 
 
 
 def _contrasted(run: Mapping[str, Any]) -> str:
-    lesson = run["recipe"].get("lesson")
-    if not lesson:
+    task = run["recipe"].get("contrast") or run["recipe"].get("lesson")  # its name in older runs
+    if not task:
         return ""
     return (
-        f" Of {lesson['every']} steps one told true replies from others (`training/pretrain/contrast.py`): "
-        f"{lesson['candidates']} candidates, temperature {lesson['temperature']}, weight {lesson['weight']}."
+        f" Of {task['every']} steps one told true replies from others (`training/pretrain/contrast.py`): "
+        f"{task['candidates']} candidates, temperature {task['temperature']}, weight {task['weight']}."
     )
 
 

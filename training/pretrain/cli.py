@@ -21,8 +21,8 @@ import typer
 from core.errors import Person2Error, TrainingError
 from training.pretrain import card, corpora, data, loop
 from training.pretrain import network as net
-from training.pretrain.contrast import Lesson
-from training.pretrain.place import Device, Precision, device_of, dtype_of
+from training.pretrain.contrast import ContrastiveTask
+from training.pretrain.devices import Device, Precision, device_of, dtype_of
 from training.pretrain.schedule import Budget, Schedule, ScheduleKind
 
 COMMANDS = "commands.txt"
@@ -32,19 +32,22 @@ COMMANDS = "commands.txt"
 def pretrain(
     context_of_call: typer.Context,
     out: Annotated[Path, typer.Argument(help="Folder for the finished model.")],
-    train: Annotated[list[str] | None, typer.Option(help="Dialogues to learn from, FILE or FILE=WEIGHT.")] = None,
-    prose: Annotated[list[str] | None, typer.Option(help="Plain text to learn from, FILE or FILE=WEIGHT.")] = None,
+    train: Annotated[list[str] | None, typer.Option(help="Dialogues to train on, FILE or FILE=WEIGHT.")] = None,
+    prose: Annotated[list[str] | None, typer.Option(help="Plain text to train on, FILE or FILE=WEIGHT.")] = None,
     cool: Annotated[
-        list[str] | None, typer.Option(help="What of it the cool-down reads, FILE=WEIGHT; none: the same.")
+        list[str] | None,
+        typer.Option(help="Files for the cool-down phase, FILE=WEIGHT; the training files if left out."),
     ] = None,
     contrast: Annotated[
         list[str] | None,
-        typer.Option(help="What of it the model learns to tell true replies from others in, FILE=WEIGHT."),
+        typer.Option(help="Files for the contrastive task (telling true replies from others), FILE=WEIGHT."),
     ] = None,
-    contrast_every: Annotated[int, typer.Option(min=1, help="Each so-many-th step is such a lesson.")] = 2,
-    contrast_weight: Annotated[float, typer.Option(min=0, help="Of a reply told apart against a token.")] = 0.25,
-    contrast_temperature: Annotated[float, typer.Option(min=0.1, help="What divides the replies' scores.")] = 2.5,
-    held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to measure, never learned from.")] = None,
+    contrast_every: Annotated[int, typer.Option(min=1, help="Every n-th step is a contrastive one.")] = 2,
+    contrast_weight: Annotated[
+        float, typer.Option(min=0, help="Weight of the contrastive loss against the token loss.")
+    ] = 0.25,
+    contrast_temperature: Annotated[float, typer.Option(min=0.1, help="Temperature of the contrastive softmax.")] = 2.5,
+    held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to evaluate on, never trained on.")] = None,
     hold_out: Annotated[
         list[Path] | None, typer.Option(help="A --train file of which every tenth dialogue is measured instead.")
     ] = None,
@@ -52,10 +55,10 @@ def pretrain(
     about: Annotated[Path | None, typer.Option(help="TOML with title, licences, decoding, notes.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Reuse this folder's tokenizer.")] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Go on from this finished folder's weights and tokenizer, not from random ones.")
+        Path | None, typer.Option(help="Start from this finished folder's weights and tokenizer, not from random ones.")
     ] = None,
     start_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Export so far back towards the weights of --start; 0.5: midway.")
+        float, typer.Option(min=0, max=1, help="Share of --start's weights mixed into the export; 0.5 is midway.")
     ] = 0.0,
     vocabulary: Annotated[int, typer.Option(min=1, max=65_535, help="Entries of a new tokenizer.")] = 8_192,
     width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
@@ -65,18 +68,23 @@ def pretrain(
             min=1, help="Its layers; more than --start has: new ones, that begin by passing on what they read."
         ),
     ] = 6,
-    context: Annotated[int, typer.Option(min=8, help="Most tokens it can read.")] = 512,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="0 unless files are read many times.")] = 0.0,
-    row: Annotated[int, typer.Option(min=8, help="Tokens a row.")] = 256,
-    cool_row: Annotated[int, typer.Option(min=8, help="Tokens a row during the cool-down.")] = 512,
-    batch: Annotated[int, typer.Option(min=8, help="Tokens a step.")] = 4_096,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Train so many minutes in all.")] = None,
+    context: Annotated[int, typer.Option(min=8, help="Context length in tokens.")] = 512,
+    dropout: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Dropout; leave at 0 unless files are read many times."),
+    ] = 0.0,
+    row: Annotated[int, typer.Option(min=8, help="Tokens per row.")] = 256,
+    cool_row: Annotated[int, typer.Option(min=8, help="Tokens per row during the cool-down.")] = 512,
+    batch: Annotated[int, typer.Option(min=8, help="Tokens per step.")] = 4_096,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Total minutes of training.")] = None,
     until: Annotated[str | None, typer.Option(help="Train until this time of day, HH:MM.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Train on so many tokens.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Train so many steps.")] = None,
-    schedule: Annotated[ScheduleKind, typer.Option(help="How the learning rate moves.")] = ScheduleKind.TRAPEZOID,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Total tokens of training.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Total steps of training.")] = None,
+    schedule: Annotated[ScheduleKind, typer.Option(help="Learning-rate schedule.")] = ScheduleKind.TRAPEZOID,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 100,
-    cool_fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of the budget that cools down.")] = 0.3,
+    cool_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the budget that is the cool-down.")
+    ] = 0.3,
     muon_rate: Annotated[float, typer.Option(min=0, help="Muon's peak rate; 0: AdamW for everything.")] = 0.01,
     adam_rate: Annotated[float, typer.Option(min=0, help="AdamW's peak rate.")] = 0.003,
     weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.")] = 0.05,
@@ -90,8 +98,8 @@ def pretrain(
     ] = Precision.AUTO,
     checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
     measure_minutes: Annotated[float, typer.Option(min=0, help="Between held-out measurements.")] = 10.0,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint; the budget may differ.")] = False,
-    export_only: Annotated[bool, typer.Option(help="Write the model of the last checkpoint and leave.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint; the budget may differ.")] = False,
+    export_only: Annotated[bool, typer.Option(help="Write the model of the last checkpoint and exit.")] = False,
 ) -> None:
     """Train a small GPT-2 from scratch on dialogues, and write a folder that from_pretrained loads.
 
@@ -124,7 +132,7 @@ def pretrain(
     if not (resume or export_only) and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} holds something already; give another OUT, so that no model is lost.")
     if width % net.HEAD_WIDTH:
-        raise TrainingError(f"A width of {width} is no multiple of {net.HEAD_WIDTH}; heads are that wide.")
+        raise TrainingError(f"A width of {width} is not a multiple of {net.HEAD_WIDTH}; heads are that wide.")
     if max(row, cool_row) > context:
         raise TrainingError(f"Rows of {max(row, cool_row)} tokens do not fit a context of {context}; lower --row.")
 
@@ -138,12 +146,12 @@ def pretrain(
         planned(0.0)
     if threads:
         torch.set_num_threads(threads)
-    lesson = (
-        Lesson(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
+    task = (
+        ContrastiveTask(every=contrast_every, weight=contrast_weight, temperature=contrast_temperature).fitted(context)
         if compared
         else None
     )
-    prepared = data.prepare(files, lesson=lesson, row=row, cool_row=cool_row, seed=seed, report=_report)
+    prepared = data.prepare(files, task=task, row=row, cool_row=cool_row, seed=seed, report=_report)
     recipe = loop.Recipe(
         shape=net.NetworkShape(
             width=width,
@@ -159,14 +167,14 @@ def pretrain(
         batch=batch,
         average=average,
         seed=seed,
-        lesson=lesson,
+        contrast=task,
         start=_sha256(start / net.WEIGHTS) if start else None,
     )
     trainer = loop.Trainer(
         recipe,
         main=prepared.main,
         cool=prepared.cool,
-        moments=prepared.moments,
+        contrastive=prepared.contrastive,
         held_out=prepared.held_out,
         folder=run,
         clock=time.monotonic,
@@ -262,7 +270,7 @@ def budget_of(
     try:
         clock = datetime.strptime(until, "%H:%M").time()  # noqa: DTZ007 - a time of day has no zone of its own
     except ValueError:
-        raise TrainingError(f"{until!r} is no time of day; write it as --until 18:30.") from None
+        raise TrainingError(f"{until!r} is not a time of day; write it as --until 18:30.") from None
     end = datetime.combine(now.date(), clock, tzinfo=now.tzinfo)
     if end <= now:
         end += timedelta(days=1)

@@ -1,11 +1,11 @@
-"""Telling the true reply from others: the second lesson of the cool-down, beside foreseeing every token.
+"""Telling the true reply from others: a second task of the cool-down, beside predicting every token.
 
-A row holds a piece of a dialogue and, behind it, other people's replies to some of its moments. Each of those reads the
-dialogue up to its moment and itself, as if it stood there (the layout of `evaluation.ranking`). The loss is −log of the
-true reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the right
-answer by Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of van den
-Oord et al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to let a reply
-depend on what was said. Knows tokens and the network; knows no files and no schedule.
+A row holds a piece of a dialogue and, behind it, other people's replies in place of some of its own. Each of those
+reads the dialogue up to there and itself, as if it stood there (the layout of `evaluation.ranking`). The loss is −log
+of the true reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the
+right answer by Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of
+van den Oord et al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to let
+a reply depend on what was said. Knows tokens and the network; knows no files and no schedule.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,15 +32,15 @@ Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class ContrastiveTask:
     """How the true reply is looked for."""
 
     every: int = 2
-    """Each so-many-th step of the cool-down is a lesson; the others read rows of the mixture."""
+    """Each so-many-th step of the cool-down is one of these; the others read rows of the mixture."""
     candidates: int = 8
     """The true reply and so many less one from other dialogues of the same corpus."""
-    moments: int = 3
-    """Moments of one dialogue, at most."""
+    replies_per_dialogue: int = 3
+    """Person2's replies of one dialogue that are told apart, at most."""
     window: int = 320
     """Tokens of a dialogue that are read."""
     exchange: float = 0.5
@@ -49,9 +49,9 @@ class Lesson:
     """What the scores are divided by. A small model's are too sure: as they stand, a few replies that it finds absurd
     would outweigh all others (on talk it has not seen, the loss is least between 2 and 3)."""
     weight: float = 0.25
-    """Of a moment's loss against a token's."""
+    """Of a reply's loss against a token's."""
 
-    def fitted(self, context: int) -> "Lesson":
+    def fitted(self, context: int) -> "ContrastiveTask":
         """With a window that leaves room for a reply behind it. Raises TrainingError for a context without room."""
         room = context - LONGEST_REPLY
         if room < LONGEST_REPLY:
@@ -63,7 +63,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
+class ContrastiveBatch:
     """A batch of rows. R rows of T tokens, C candidates in M groups of K, the true one first in each."""
 
     ids: Tensor
@@ -86,13 +86,13 @@ class Sheet:
     """Each candidate's tokens, in groups of K: M × K of them."""
 
 
-class Moments:
-    """Dialogues of several corpora and the moments in them at which Person2 answers."""
+class ContrastiveData:
+    """Dialogues of several corpora and Person2's replies in them."""
 
     def __init__(
         self,
         corpora: Mapping[str, tuple[EncodedCorpus, float]],
-        lesson: Lesson,
+        task: ContrastiveTask,
         *,
         person2: int,
         tags: Sequence[int],
@@ -101,7 +101,7 @@ class Moments:
         """`corpora`: name → tokens and weight, as in a `Mixture`. `person2`: the token of its tag; `tags`: of both."""
         if person2 not in tags or len(tags) != 2:
             raise ValueError("there are two tags, and person2 is one of them")
-        self._lesson, self._seed, self.person2 = lesson, seed, person2
+        self._task, self._seed, self.person2 = task, seed, person2
         self._names = sorted(corpora)
         self._corpora = {name: corpora[name][0] for name in self._names}
         self._tags = np.asarray(tags)
@@ -118,40 +118,40 @@ class Moments:
         texts = np.searchsorted(corpus.starts, answers, side="right") - 1
         return np.unique(texts[answers > starts[texts]])
 
-    def sheet(self, number: int, tokens: int) -> Sheet:
+    def batch(self, number: int, tokens: int) -> ContrastiveBatch:
         """The `number`-th batch, of one corpus and about so many tokens: a function of the seed and the number."""
         random = np.random.default_rng([self._seed, number])
         name = self._names[int(random.choice(len(self._names), p=list(self.shares.values())))]
-        corpus, lesson = self._corpora[name], self._lesson
+        corpus, task = self._corpora[name], self._task
         pieces: list[tuple[NDArray[np.int64], list[Span]]] = []
         spent = 0
         for text in random.permutation(self._texts[name]):
             read, replies = self._piece(corpus, int(text), random)
             if not replies:
                 continue
-            cost = len(read) + (lesson.candidates - 1) * sum(end - start for start, end in replies)
+            cost = len(read) + (task.candidates - 1) * sum(end - start for start, end in replies)
             if spent + cost > tokens and len(pieces) >= ENOUGH:
                 break
             pieces.append((read, replies))
             spent += cost
         if len(pieces) < 2:  # nobody else's replies
             raise TrainingError(
-                f"Answers in fewer than two dialogues of {name} fit {lesson.window} tokens; raise --context, or leave "
+                f"Answers in fewer than two dialogues of {name} fit {task.window} tokens; raise --context, or leave "
                 "it out of --contrast."
             )
-        return _laid_out(pieces, lesson.candidates, random)
+        return _laid_out(pieces, task.candidates, random)
 
     def _piece(
         self, corpus: EncodedCorpus, text: int, random: np.random.Generator
     ) -> tuple[NDArray[np.int64], list[Span]]:
         """A dialogue, or whole turns of it that fit the window, and the spans of some of Person2's answers in it."""
         tokens = corpus.tokens[corpus.starts[text] : corpus.starts[text + 1] - 1].astype(np.int64)
-        if random.random() < self._lesson.exchange:
+        if random.random() < self._task.exchange:
             tokens = np.where(np.isin(tokens, self._tags), self._tags.sum() - tokens, tokens)
         turns = [*np.flatnonzero(np.isin(tokens, self._tags)).tolist(), len(tokens)]
-        if len(tokens) > self._lesson.window:
-            first = int(random.integers(sum(len(tokens) - start > self._lesson.window // 2 for start in turns)))
-            last = int(np.searchsorted(turns, turns[first] + self._lesson.window, side="right")) - 1
+        if len(tokens) > self._task.window:
+            first = int(random.integers(sum(len(tokens) - start > self._task.window // 2 for start in turns)))
+            last = int(np.searchsorted(turns, turns[first] + self._task.window, side="right")) - 1
             turns = turns[first : last + 1]
         if len(turns) < 2:
             return tokens[:0], []
@@ -161,13 +161,13 @@ class Moments:
             for start, end in pairwise(turns[1:])
             if tokens[start] == self.person2
         ]
-        chosen = sorted(random.permutation(len(answers))[: self._lesson.moments].tolist())
+        chosen = sorted(random.permutation(len(answers))[: self._task.replies_per_dialogue].tolist())
         return tokens[base : turns[-1]], [answers[index] for index in chosen]
 
 
 def _laid_out(
     pieces: Sequence[tuple[NDArray[np.int64], list[Span]]], candidates: int, random: np.random.Generator
-) -> Sheet:
+) -> ContrastiveBatch:
     pool = [
         (row, tuple(read[start:end].tolist())) for row, (read, replies) in enumerate(pieces) for start, end in replies
     ]
@@ -208,7 +208,7 @@ def _laid_out(
     def filled(lines: Sequence[list[int]], by: int) -> Tensor:
         return torch.tensor([line + [by] * (width - len(line)) for line in lines])
 
-    return Sheet(
+    return ContrastiveBatch(
         ids=filled(rows, 0),
         positions=filled([line[0] for line in layout], 0),
         part=filled([line[1] for line in layout], -1),
@@ -236,12 +236,12 @@ def _others(
     return [found[int(order[index % len(order)])] for index in range(count)]
 
 
-def attention(sheet: Sheet, dtype: torch.dtype) -> Tensor:
+def attention(batch: ContrastiveBatch, dtype: torch.dtype) -> Tensor:
     """(R, 1, T, T) of `dtype`: 0 where a token reads another, the least number elsewhere."""
-    width = sheet.ids.shape[1]
+    width = batch.ids.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool).tril()
-    mine = sheet.part[:, :, None] == sheet.part[:, None, :]
-    before = (sheet.part[:, None, :] == 0) & (torch.arange(width) < sheet.seen[:, :, None])
+    mine = batch.part[:, :, None] == batch.part[:, None, :]
+    before = (batch.part[:, None, :] == 0) & (torch.arange(width) < batch.seen[:, :, None])
     mask = torch.zeros(mine.shape, dtype=dtype)
     return mask.masked_fill_(~(causal & (mine | before)), torch.finfo(dtype).min)[:, None]
 
@@ -263,36 +263,36 @@ def bare(network: GPT2LMHeadModel, replies: Sequence[tuple[int, ...]], *, person
 
 
 def losses(
-    network: GPT2LMHeadModel, sheet: Sheet, lesson: Lesson, *, person2: int, dtype: torch.dtype
+    network: GPT2LMHeadModel, batch: ContrastiveBatch, task: ContrastiveTask, *, person2: int, dtype: torch.dtype
 ) -> tuple[Tensor, float, float, int]:
-    """What to descend, () float32 and differentiable; nats a token of the dialogues; nats a moment; the tokens.
+    """What to descend, () float32 and differentiable; nats a token of the dialogues; nats a reply; the tokens.
 
-    The sum over moments is not differentiated as it stands: its gradient by a candidate's −ln P is (true or not) less
+    The sum over replies is not differentiated as it stands: its gradient by a candidate's −ln P is (true or not) less
     the candidate's share, over the temperature, so each token weighs as much as its candidate, and one pass over the
-    output head serves both lessons.
+    output head serves both tasks.
     """
     where = network.device
-    alone = bare(network, sheet.replies, person2=person2, dtype=dtype)
+    alone = bare(network, batch.replies, person2=person2, dtype=dtype)
     hidden = net.states(
         network,
-        sheet.ids.to(where),
+        batch.ids.to(where),
         dtype=dtype,
-        position_ids=sheet.positions.to(where),
-        attention_mask=attention(sheet, dtype).to(where),
-    )[sheet.previous.to(where)]
-    targets, candidate, own = sheet.targets.to(where), sheet.candidate.to(where), sheet.dialogue.to(where)
+        position_ids=batch.positions.to(where),
+        attention_mask=attention(batch, dtype).to(where),
+    )[batch.previous.to(where)]
+    targets, candidate, own = batch.targets.to(where), batch.candidate.to(where), batch.dialogue.to(where)
     table = network.transformer.wte.weight
     with torch.no_grad():
         nats = net.token_nats(hidden, table, targets)
         belongs = candidate >= 0
         sums = torch.zeros_like(alone).index_add_(0, candidate[belongs], nats[belongs])
-        information = (alone - sums).reshape(-1, lesson.candidates) / lesson.temperature
+        information = (alone - sums).reshape(-1, task.candidates) / task.temperature
         shares = torch.softmax(information, dim=1)
         found = float(-torch.log_softmax(information, dim=1)[:, 0].mean())
         pull = -shares
         pull[:, 0] += 1.0
         count = int(own.sum())
         weights = own.float() / count
-        weights[belongs] += lesson.weight / lesson.temperature / len(pull) * pull.reshape(-1)[candidate[belongs]]
+        weights[belongs] += task.weight / task.temperature / len(pull) * pull.reshape(-1)[candidate[belongs]]
         foreseen = float(nats[own].sum()) / count
     return net.weighted_nats(hidden, table, targets, weights), foreseen, found, count

@@ -165,7 +165,7 @@ def held_out(path: Path) -> tuple[str, ...]:
     """Every dialogue of a held-out file, rendered and not cleaned. Raises TrainingError."""
     texts = tuple(dialogue.render(turns) for turns in dialogues_in(lines_of(path)))
     if not texts:
-        raise TrainingError(f"{path} holds no dialogue to measure; write lines of Person1: … and Person2: ….")
+        raise TrainingError(f"{path} contains no dialogue to measure; write lines of Person1: … and Person2: ….")
     return texts
 
 

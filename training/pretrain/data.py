@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from core.dialogue import Speaker
 from core.errors import TrainingError
 from training.pretrain import bpe, corpora, heldout, rows
-from training.pretrain.contrast import Lesson, Moments
+from training.pretrain.contrast import ContrastiveData, ContrastiveTask
 from training.pretrain.corpora import CorpusSource, PretrainingCorpus
 from training.pretrain.heldout import HeldOutCorpus
 from training.pretrain.rows import EncodedCorpus, Mixture
@@ -34,7 +34,7 @@ class Files:
     cool: Mapping[str, float]
     """Corpus → weight during the cool-down; empty: as before."""
     contrast: Mapping[str, float]
-    """Corpus → weight in the lessons that tell replies apart; empty: no such lessons."""
+    """Corpus → weight in the task of telling replies apart; empty: no such task."""
     held_out: Sequence[Path]
     cache: Path
     """The run's folder."""
@@ -55,7 +55,7 @@ class Data:
     encoded: Mapping[str, EncodedCorpus]
     main: Mixture
     cool: Mixture
-    moments: Moments | None
+    contrastive: ContrastiveData | None
     held_out: tuple[HeldOutCorpus, ...]
 
 
@@ -73,7 +73,13 @@ def check(files: Files) -> None:
 
 
 def prepare(
-    files: Files, *, lesson: Lesson | None = None, row: int, cool_row: int, seed: int, report: Callable[[str], None]
+    files: Files,
+    *,
+    task: ContrastiveTask | None = None,
+    row: int,
+    cool_row: int,
+    seed: int,
+    report: Callable[[str], None],
 ) -> Data:
     """Read, clean, tokenize, mix. Raises TrainingError."""
     check(files)
@@ -95,10 +101,10 @@ def prepare(
     for title, mixture in (("main", main), ("cool-down", cool)):
         shares = sorted(mixture.shares().items(), key=lambda item: -item[1])
         report(f"{title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
-    moments = None
-    if lesson is not None:
-        moments = _moments(files, lesson, encoded, tokenizer, seed=seed)
-        shares = sorted(moments.shares.items(), key=lambda item: -item[1])
+    contrastive = None
+    if task is not None:
+        contrastive = _contrastive(files, task, encoded, tokenizer, seed=seed)
+        shares = sorted(contrastive.shares.items(), key=lambda item: -item[1])
         report("told apart: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
     measured = [
         heldout.encode(path.name.removesuffix(".txt"), corpora.held_out(path), tokenizer) for path in files.held_out
@@ -114,7 +120,7 @@ def prepare(
         encoded=encoded,
         main=main,
         cool=cool,
-        moments=moments,
+        contrastive=contrastive,
         held_out=tuple(measured),
     )
 
@@ -134,15 +140,15 @@ def _tokenizer(files: Files, loaded: Mapping[str, PretrainingCorpus], report: Ca
     return tokenizer
 
 
-def _moments(
-    files: Files, lesson: Lesson, encoded: Mapping[str, EncodedCorpus], tokenizer: Tokenizer, *, seed: int
-) -> Moments:
+def _contrastive(
+    files: Files, task: ContrastiveTask, encoded: Mapping[str, EncodedCorpus], tokenizer: Tokenizer, *, seed: int
+) -> ContrastiveData:
     tags = {tag: token for tag in bpe.TAGS if (token := tokenizer.token_to_id(tag)) is not None}
     if len(tags) < len(bpe.TAGS):
         raise TrainingError("This tokenizer takes a speaker's tag for several tokens; --contrast needs one made here.")
-    return Moments(
+    return ContrastiveData(
         {name: (encoded[name], weight) for name, weight in files.contrast.items()},
-        lesson,
+        task,
         person2=tags[f"{Speaker.PERSON2}:"],
         tags=list(tags.values()),
         seed=seed,

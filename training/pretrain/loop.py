@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from core.errors import TrainingError
-from training.pretrain import contrast, heldout, place
+from training.pretrain import contrast, devices, heldout
 from training.pretrain import network as net
-from training.pretrain.contrast import Lesson, Moments
+from training.pretrain.contrast import ContrastiveData, ContrastiveTask
 from training.pretrain.heldout import HeldOutCorpus
 from training.pretrain.rows import Mixture
 from training.pretrain.schedule import Budget, Schedule
@@ -28,10 +28,11 @@ LOG = "log.jsonl"
 GLANCE = 40
 """Dialogues of each held-out corpus that are scored during training; the end scores all of them."""
 GRADIENT_NORM = 1.0
-MAY_CHANGE = ("lesson",)
-"""What a resumed run may do otherwise than before: its lessons remember nothing, and the card has each command."""
-LESSON_SIZE = 0.75
-"""A lesson's tokens against a batch's: its rows are longer and read what they share once, so it takes as long."""
+MAY_CHANGE = ("contrast",)
+"""What a resumed run may do otherwise than before: that task remembers nothing, and the card has each command."""
+CONTRAST_SIZE = 0.75
+"""A contrastive batch's tokens against another's: its rows are longer and read what they share once, so both take the
+same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +45,14 @@ class Recipe:
     row: int = 512
     """Tokens a row."""
     cool_row: int = 512
-    """Tokens a row during the cool-down."""
+    """Tokens per row during the cool-down."""
     batch: int = 4_096
     """Tokens a step."""
     average: float = 0.998
     """Decay of the moving average of the weights."""
     seed: int = 0
-    lesson: Lesson | None = None
-    """Telling true replies from others, beside foreseeing tokens; none: not asked for."""
+    contrast: ContrastiveTask | None = None
+    """Telling true replies from others, beside predicting tokens; none: not asked for."""
     start: str | None = None
     """sha256 of the weights that the run began with; none: random ones, from the seed."""
 
@@ -74,7 +75,7 @@ class Trainer:
         *,
         main: Mixture,
         cool: Mixture,
-        moments: Moments | None = None,
+        contrastive: ContrastiveData | None = None,
         held_out: Sequence[HeldOutCorpus],
         folder: Path,
         clock: Callable[[], float],
@@ -88,7 +89,7 @@ class Trainer:
         self.network: GPT2LMHeadModel = net.build(recipe.shape, seed=recipe.seed)
         if start is not None:
             net.take_over(self.network, start)
-        place.settle(self.network, device, dtype)
+        devices.settle(self.network, device, dtype)
         self.network.train()
         self.optimizers = net.Optimizers(self.network, recipe.rates, dtype=dtype)
         self.average = net.Average(self.network, recipe.average)
@@ -97,12 +98,12 @@ class Trainer:
         self.seconds = 0.0
         self.cooled_from: int | None = None
         """The step at which the cool-down began."""
-        self._main, self._cool, self._moments = main, cool, moments
+        self._main, self._cool, self._contrastive = main, cool, contrastive
         self._held_out = [corpus.first(GLANCE) for corpus in held_out]
         self._folder, self._clock, self._report = folder, clock, report
         self._device, self._dtype = device, dtype
         self.found: list[float] = []
-        """Nats a moment of the last lessons; ln of the number of candidates where nothing is learned yet."""
+        """Nats a reply of the last contrastive batches; ln of the number of candidates where nothing is learned yet."""
 
     def run(self, budget: Budget, pace: Pace) -> None:
         """Train until the budget is spent. Interrupted at any point, the last checkpoint goes on."""
@@ -146,15 +147,19 @@ class Trainer:
         cooling = recipe.schedule.cooling(progress)
         if cooling and self.cooled_from is None:
             self.cooled_from = self.step
-        if self._moments is not None and recipe.lesson is not None and (self.step + 1) % recipe.lesson.every == 0:
-            loss, value, count = self._tell_apart(self._moments, recipe.lesson)
+        if (
+            self._contrastive is not None
+            and recipe.contrast is not None
+            and (self.step + 1) % recipe.contrast.every == 0
+        ):
+            loss, value, count = self._tell_apart(self._contrastive, recipe.contrast)
         else:
             loss, value, count = self._foresee(cooling=cooling)
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore] # torch
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
         if not math.isfinite(value) or not math.isfinite(norm):
             raise TrainingError(
-                f"Training broke down at step {self.step} (the loss is {value}); lower the learning rates and resume."
+                f"Training diverged at step {self.step} (the loss is {value}); lower the learning rates and resume."
             )
         factor = recipe.schedule.factor(step=self.step, progress=progress)
         self.optimizers.step(factor)
@@ -176,12 +181,10 @@ class Trainer:
         loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
         return loss, float(loss.detach()), count
 
-    def _tell_apart(self, moments: Moments, lesson: Lesson) -> tuple[Tensor, float, int]:
-        """A batch of moments, a function of the step alone: what to descend, nats a token, tokens of dialogues."""
-        sheet = moments.sheet(self.step, int(self.recipe.batch * LESSON_SIZE))
-        loss, value, found, count = contrast.losses(
-            self.network, sheet, lesson, person2=moments.person2, dtype=self._dtype
-        )
+    def _tell_apart(self, data: ContrastiveData, task: ContrastiveTask) -> tuple[Tensor, float, int]:
+        """A contrastive batch, a function of the step alone: what to descend, nats a token, tokens of dialogues."""
+        batch = data.batch(self.step, int(self.recipe.batch * CONTRAST_SIZE))
+        loss, value, found, count = contrast.losses(self.network, batch, task, person2=data.person2, dtype=self._dtype)
         self.found.append(found)
         return loss, value, count
 
@@ -231,7 +234,7 @@ class Trainer:
                 "cooled_from": self.cooled_from,
             },
             "random": torch.get_rng_state(),
-            "own_random": place.own_random(self._device),
+            "own_random": devices.own_random(self._device),
         }
         half = self._folder / f"{CHECKPOINT}.new"
         torch.save(state, half)
@@ -259,7 +262,7 @@ class Trainer:
         self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
         self.cooled_from = counts["cooled_from"]
         torch.set_rng_state(state["random"])
-        place.restore_own_random(state.get("own_random"), self._device)  # checkpoints before it was kept have none
+        devices.restore_own_random(state.get("own_random"), self._device)  # checkpoints before it was kept have none
 
     def _log(self, values: dict[str, object]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

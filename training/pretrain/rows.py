@@ -105,7 +105,7 @@ class Mixture:
 
     def __init__(self, corpora: Mapping[str, tuple[EncodedCorpus, float]], *, length: int, seed: int) -> None:
         if not corpora:
-            raise TrainingError("There is nothing to learn from; name at least one dialogue file.")
+            raise TrainingError("There is nothing to train on; name at least one dialogue file.")
         self.length = length
         self._streams: dict[str, _Stream] = {}
         for index, (name, (corpus, weight)) in enumerate(sorted(corpora.items())):

@@ -104,7 +104,7 @@ def forget(
                 dialogues += manifest.forget_people(file, [person])
         with step():
             if not sweep_imports(home):
-                raise ExportError("An import is under way and may write their words once more: wait for its end.")
+                raise ExportError("An import is running and may write their words again: wait for it to end.")
         # A retraining under way looks for who has gone before its adapter may speak.
         with step(), suppress(TrainingError), locked(home / LOCK):
             sweep(home, registry)

@@ -59,7 +59,7 @@ class Claim:
         """Raises TrainingError once the run was taken away, as forgetting somebody does."""
         if not self.stands:
             raise TrainingError(
-                f"The run {self.run.name} was deleted while it was under way, as forgetting a member does, so it "
+                f"The run {self.run.name} was deleted while it was running, as forgetting a member does, so it "
                 "stopped; train again without them."
             )
 
@@ -77,7 +77,9 @@ def claimed(run: Path) -> Iterator[Claim]:
         raise TrainingError(f"The folder {run} cannot be written ({reason(error)}); choose another one.") from error
     try:
         if not atomic_io.try_lock(descriptor):
-            raise TrainingError(f"A training called {run.name} is under way; wait for its end, or give another --name.")
+            raise TrainingError(
+                f"A training called {run.name} is already running; wait for it to end, or give another --name."
+            )
         claim = Claim(run, descriptor)
         claim.check()
         try:
@@ -157,5 +159,5 @@ def locked(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as handle:
         if not atomic_io.try_lock(handle.fileno()):
-            raise TrainingError("Another retraining is under way; wait for it to end.")
+            raise TrainingError("Another retraining is already running; wait for it to end.")
         yield

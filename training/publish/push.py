@@ -40,7 +40,7 @@ def push(
     """
     check(folder)
     if card.withdrawn:
-        raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}) and is not given away")
+        raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}), so it cannot be pushed")
     address = (endpoint or constants.ENDPOINT).rstrip("/")
     public = public_card(card)
     api = HfApi(endpoint=address, token=token, library_name="person2")
@@ -59,13 +59,13 @@ def push(
             ]
             api.create_commit(name, operations, commit_message=f"Upload the LoRA adapter {card.id}")
     except HFValidationError as error:
-        raise AdapterError(f"{repo!r} is no name of a Hugging Face repo: write it as owner/name") from error
+        raise AdapterError(f"{repo!r} is not a Hugging Face repo name: write it as owner/name") from error
     except HfHubHTTPError as error:
         raise AdapterError(_refusal(error, address, repo)) from error
     except (OSError, ClientError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise AdapterError(
-            f"{address} could not be reached or did not take the adapter ({reason}): check the network and HF_ENDPOINT"
+            f"{address} could not be reached or refused the adapter ({reason}): check the network and HF_ENDPOINT"
         ) from error
     return f"{address}/{name}"
 
@@ -157,7 +157,7 @@ def _refusal(error: HfHubHTTPError, address: str, repo: str) -> str:
             " log in with `hf auth login` or set HF_TOKEN to a token that may write"
         )
     reason = " ".join(str(error).split())[:200]
-    return f"{address} did not take the adapter ({status}: {reason}): try again later or check the repo's name"
+    return f"{address} did not accept the adapter ({status}: {reason}): try again later or check the repo's name"
 
 
 @contextmanager

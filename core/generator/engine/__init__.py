@@ -83,7 +83,7 @@ def load(
         ("prefill_chunk", prefill_chunk),
     ):
         if value < 1:
-            raise ModelError(f"{name} is {value}, and it should be 1 or more")
+            raise ModelError(f"{name} is {value}, and it must be 1 or more")
     if threads is not None:
         torch.set_num_threads(threads)
     keep_returnable()
@@ -100,7 +100,7 @@ def load(
         cache_mb = max(min(default_cache_mb(), usual), least)
     elif cache_mb < least:
         raise ModelError(
-            f"PERSON2_CACHE_MB is {cache_mb}, and one whole conversation of this model takes {least}: allow that much"
+            f"PERSON2_CACHE_MB is {cache_mb}, but one whole conversation of this model takes {least}: allow that much"
         )
     pool = KVCachePool(model, limit=cache_mb * 1_000_000, clock=clock)
 

@@ -113,7 +113,7 @@ def read_config(folder: Path) -> ModelConfig:
             tied=bool(config.get("tie_word_embeddings", not family.gated)),
         )
     except KeyError as error:
-        raise ModelError(f"{folder / 'config.json'} lacks {error}: give a folder that holds a whole model") from error
+        raise ModelError(f"{folder / 'config.json'} lacks {error}: give a folder with a complete model") from error
 
 
 def _needed(config: Mapping[str, Any], family: Family, name: str) -> Any:
@@ -124,7 +124,7 @@ def _needed(config: Mapping[str, Any], family: Family, name: str) -> Any:
 
 
 def _lacking(folder: Path, what: str) -> ModelError:
-    return ModelError(f"{folder} {what}, which the engine lacks: set PERSON2_GENERATOR=transformers")
+    return ModelError(f"{folder} {what}, which the engine does not support: set PERSON2_GENERATOR=transformers")
 
 
 def _frequencies(folder: Path, config: Mapping[str, Any], head_width: int) -> tuple[float, ...]:
@@ -134,7 +134,7 @@ def _frequencies(folder: Path, config: Mapping[str, Any], head_width: int) -> tu
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     share = float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1)
     if kind not in {"default", "linear", "llama3"} or share != 1:
-        raise _lacking(folder, f"turns positions in its own way ({kind})")
+        raise _lacking(folder, f"uses an unsupported kind of position encoding ({kind})")
     plain = [theta ** (-2 * index / head_width) for index in range(head_width // 2)]
     factor = float(rope.get("factor", 1))
     if kind == "linear":
@@ -210,7 +210,7 @@ class Checkpoint:
             if known in self._where:
                 tensor: Tensor = self._where[known](known)
                 return tensor.to(torch.float32, copy=True)  # a view would keep the whole file mapped
-        raise ModelError(f"{self._folder} lacks the tensor {name}: give a folder that holds a whole model")
+        raise ModelError(f"{self._folder} lacks the tensor {name}: give a folder with a complete model")
 
 
 @contextmanager
@@ -246,5 +246,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}): fetch it again") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} holds no JSON object: fetch it again")
+        raise ModelError(f"{path} is not a JSON object: fetch it again")
     return found

@@ -209,7 +209,7 @@ class Engine:
                 self._spoken += self._scheduler.step()
                 self._answer_finished()
             except Exception as error:
-                log.exception("generating failed; %d requests fail with it", len(self._requests.running))
+                log.exception("generation failed; %d requests fail with it", len(self._requests.running))
                 self._fail_running(error)
         self._pool.clear()
 
@@ -248,7 +248,7 @@ class Engine:
                 if not self._join(request):
                     return  # until one who speaks is done
             except Exception as error:
-                log.exception("a request could not be begun; it fails, the others go on")
+                log.exception("a request could not be started; it fails, the others continue")
                 self._release(request)
                 request.fail(error)
             else:

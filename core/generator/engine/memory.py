@@ -22,7 +22,7 @@ def default_cache_mb(root: Path = Path("/")) -> int:
 
 def total_memory(root: Path = Path("/")) -> int:
     """Bytes that this process may use: the machine's, or its control group's where that is less."""
-    return min((*_limits(root), _physical()))
+    return min((*_limits(root), physical_memory()))
 
 
 def _limits(root: Path) -> Iterator[int]:
@@ -31,7 +31,8 @@ def _limits(root: Path) -> Iterator[int]:
             yield int((root / "sys/fs/cgroup" / name).read_text())
 
 
-def _physical() -> int:
+def physical_memory() -> int:
+    """Bytes of the machine."""
     if hasattr(os, "sysconf"):
         with suppress(OSError, ValueError):
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

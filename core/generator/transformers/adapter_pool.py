@@ -84,7 +84,7 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
 
 
 def _fetch(adapter: Adapter) -> Path:
-    missing = f"the adapter {adapter.id!r} is not in {adapter.path}: `person2 adapters list` shows those there are"
+    missing = f"the adapter {adapter.id!r} is not in {adapter.path}: `person2 adapters list` lists them"
     if str(adapter.path) != adapter.id or adapter.id.count("/") != 1:
         raise AdapterError(missing)
     for local in (True, False):
@@ -94,7 +94,7 @@ def _fetch(adapter: Adapter) -> Path:
             if not local:
                 reason = " ".join(str(error).split())[:200]
                 raise AdapterError(
-                    f"the adapter {adapter.id!r} is neither a folder nor to be had from the Hugging Face hub"
+                    f"the adapter {adapter.id!r} is neither a folder nor available from the Hugging Face hub"
                     f" ({reason}): check its name and the network"
                 ) from error
     raise AdapterError(missing)  # pragma: no cover - the loop returns or raises

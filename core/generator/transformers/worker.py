@@ -211,7 +211,7 @@ class TransformersGenerator:
                     self._batch.step()
                     self._settle()
             except Exception as error:
-                log.exception("generating failed; %d requests fail with it", len(self._requests.running))
+                log.exception("generation failed; %d requests fail with it", len(self._requests.running))
                 self._fail_running(error)
         for order in self._orders:
             with suppress(InvalidStateError):  # who asked is gone
@@ -270,7 +270,7 @@ class TransformersGenerator:
                 request.rows = self._rows(request)
             except Exception as error:
                 if not isinstance(error, Person2Error):
-                    log.exception("a request could not be begun; it fails, the others go on")
+                    log.exception("a request could not be started; it fails, the others continue")
                 request.fail(_sentence(error))
         self._requests.running = [request for request in self._requests.running if request.rows]
         self._batch.admit([row for request in taken if not request.future.done() for row in request.rows])

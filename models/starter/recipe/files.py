@@ -1,12 +1,14 @@
 """Reading and writing the dialogue files that the tools of this folder turn into others."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import cycle
 from pathlib import Path
 
+import typer
+
 from core import dialogue
-from core.errors import TrainingError
+from core.errors import Person2Error, TrainingError
 from training.pretrain.corpora import HOLD_OUT_EVERY, clean_dialogue, dialogues_in, lines_of
 
 _LONELY_I = re.compile(r"(?<![\w.'])i(?=$|[\s'’,!?])")
@@ -26,6 +28,15 @@ def save(out: Path, dialogues: Sequence[dialogue.Dialogue]) -> int:
     except OSError as error:
         raise TrainingError(f"{out} cannot be written ({error.strerror}); check the path.") from error
     return len(dialogues)
+
+
+def run(out: Path, write: Callable[[], int]) -> None:
+    """Write a file of dialogues and say how many it holds, or what was wrong: the end of a tool of this folder."""
+    try:
+        typer.echo(f"{write()} dialogues in {out}")
+    except Person2Error as error:
+        typer.echo(str(error), err=True)
+        raise SystemExit(1) from None
 
 
 def by_turns(texts: Iterable[str]) -> dialogue.Dialogue:

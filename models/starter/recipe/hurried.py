@@ -16,8 +16,7 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.errors import Person2Error
-from models.starter.recipe.files import cleaned, learned, save
+from models.starter.recipe.files import cleaned, learned, run, save
 
 QUESTION_MARK = 0.5
 """Share of those in a hurry who write it all the same. A full stop at the end nobody writes."""
@@ -84,12 +83,7 @@ def main(
     hold_out: Annotated[list[Path] | None, typer.Option(help="A file whose every tenth dialogue stays out.")] = None,
 ) -> None:
     """Write talk as people do in a hurry. Example: hurried out.txt talk.txt chat.txt."""
-    try:
-        count = write(out, files, hold_out=hold_out or [])
-        typer.echo(f"{count} dialogues in {out}")
-    except Person2Error as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(1) from None
+    run(out, lambda: write(out, files, hold_out=hold_out or []))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.errors import Person2Error
-from models.starter.recipe.files import cleaned, learned, save
+from models.starter.recipe.files import cleaned, learned, run, save
 from models.starter.recipe.names import made_up
 
 RARE = 120
@@ -111,12 +110,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other words.")] = SEED,
 ) -> None:
     """Call what both speakers of a dialogue name something else. Example: renamed out.txt talk.txt chat.txt."""
-    try:
-        count = write(out, files, hold_out=hold_out or [], counted=counted or [], seed=seed)
-        typer.echo(f"{count} dialogues in {out}")
-    except Person2Error as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(1) from None
+    run(out, lambda: write(out, files, hold_out=hold_out or [], counted=counted or [], seed=seed))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,9 @@ from typing import Annotated
 import typer
 
 from core.dialogue import Dialogue, Speaker, Turn
-from core.errors import Person2Error
 from models.starter.recipe import names as given_names
 from models.starter.recipe.doing import doing as as_doing
-from models.starter.recipe.files import cleaned, learned, save
+from models.starter.recipe.files import cleaned, learned, run, save
 from models.starter.recipe.hurried import hurried
 from models.starter.recipe.pieces import careful, excerpts, pieces, tells
 from models.starter.recipe.scripted import is_scripted
@@ -227,8 +226,9 @@ def main(
     ] = 0.0,
 ) -> None:
     """Choose short, well-formed dialogues. Example: small_talk out.txt talk.txt=2000 chat.txt=500."""
-    try:
-        count = write(
+    run(
+        out,
+        lambda: write(
             out,
             sources,
             openings=openings or [],
@@ -240,11 +240,8 @@ def main(
             excerpted=excerpted or [],
             hold_out=hold_out or [],
             hurry=hurry,
-        )
-        typer.echo(f"{count} dialogues in {out}")
-    except Person2Error as error:
-        typer.echo(str(error), err=True)
-        raise SystemExit(1) from None
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from core.errors import AdapterError, NumericalError, Unavailable
 from core.generator import Adapter, Completion, Generator, Sampling, engine, transformers
 from core.memory import open_memory
 from core.messages import Conversation
-from tests.core.adapters.test_registry import NOON, adapter, card
+from tests.core.adapters.test_registry import card
 from tests.fakes import FakeGenerator, said
 from tests.models import tiny_adapter, tiny_model
 
@@ -67,15 +67,6 @@ class Listener(FakeGenerator):
         self.diary.append(f"-{adapter_id}")
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> AdapterRegistry:
-    registry = AdapterRegistry(tmp_path / "adapters", clock=lambda: NOON)
-    made = adapter(tmp_path / "made")
-    for hour, name in enumerate(("one", "two", "three")):
-        registry.add(made, card(name, hour=hour))
-    return registry
-
-
 async def spoken(selection: AdapterSelection, override: str | None = None) -> str | None:
     voice = await selection.adapter_for(HERE, override)
     return voice.id if voice else None
@@ -100,17 +91,16 @@ async def test_promotions_are_followed(registry: AdapterRegistry) -> None:
 async def test_the_background_task_follows_by_itself(registry: AdapterRegistry) -> None:
     """Started and left alone it notices; stopped it does not; stopping twice is fine."""
     selection = AdapterSelection(registry, Listener(), poll_every=0.01)
+    before = asyncio.all_tasks()
     await selection.start()
     registry.use("one")
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if await spoken(selection) == "one":
-            break
-    assert await spoken(selection) == "one"
+    async with asyncio.timeout(10):
+        while await spoken(selection) != "one":  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
     await selection.stop()
     await selection.stop()
+    assert asyncio.all_tasks() == before
     registry.use("two")
-    await asyncio.sleep(0.05)
     assert await spoken(selection) == "one"
 
 
@@ -233,7 +223,7 @@ async def test_a_channel_may_have_its_own_voice(registry: AdapterRegistry, caplo
     assert generator.diary == ["+one", "+two"]
     for bad in ("four", "three", "../one", "/etc", "org/name", ""):
         assert [await spoken(selection, bad) for _ in range(3)] == ["one"] * 3
-        assert len([line for line in caplog.messages if "common voice" in line]) == 1
+        assert len([line for line in caplog.messages if "uses the default adapter" in line]) == 1
         caplog.clear()
     registry.withdraw("two", "forgotten")
     assert await spoken(selection, "two") == "one"
@@ -254,7 +244,7 @@ async def test_whatever_fails_in_loading_is_a_refusal(
     assert [await spoken(selection, "two") for _ in range(3)] == ["one"] * 3
     assert [line for line in caplog.messages if "two" in line or "rank 0" in line] == [
         "one stays active: it cannot be loaded (rank 0)",
-        f"{HERE.key} speaks with the common voice: it cannot be loaded (rank 0)",
+        f"{HERE.key} uses the default adapter: it cannot be loaded (rank 0)",
     ]
     with pytest.raises(AdapterError, match=r"'two' cannot be loaded \(rank 0\)"):
         await AdapterSelection(registry, generator, spec="two").start()
@@ -282,7 +272,7 @@ async def test_a_voice_that_overflows_in_service_gives_way(
         assert (heard.adapter, heard.notice) == ("one", False)
         await selection.refresh()
     assert [line for line in caplog.messages if "two" in line] == [
-        "two cannot speak (the model's numbers are not finite); one is now active"
+        "two cannot be used (the model's numbers are not finite); one is now active"
     ]
     assert await spoken(selection, "two") == "one"
     registry.use("three")
@@ -317,9 +307,10 @@ async def test_a_damaged_pointer_or_a_missing_registry(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def crowd(selection: AdapterSelection, people: int) -> AsyncIterator[list[tuple[str, str, float]]]:
+async def crowd(
+    selection: AdapterSelection, generator: Generator, people: int
+) -> AsyncIterator[list[tuple[str, str, float]]]:
     """People who talk without a pause; each reply is kept as (voice, text, seconds). Failures are raised at the end."""
-    generator = selection._generator
     replies: list[tuple[str, str, float]] = []
     done = asyncio.Event()
 
@@ -363,7 +354,7 @@ async def test_no_request_fails_while_voices_change_under_load(tmp_path: Path, b
                 return
         raise AssertionError(f"{name} never spoke")
 
-    async with crowd(selection, 8) as replies:
+    async with crowd(selection, generator, 8) as replies:
         await until("none")
         for name in ("a", "b", "c"):
             registry.use(name)

@@ -1,7 +1,8 @@
 """An adapter on trial: who hears it, when members have decided, and all that ends a trial early."""
 
+import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,14 @@ from core.adapters.judge import TrialJudge
 from core.adapters.selection import AdapterSelection
 from core.adapters.trials import Judged, Trial, Verdict, difference
 from core.chat import ChatSettings
-from core.errors import AdapterError, NumericalError
+from core.errors import AdapterError, NumericalError, StorageError
 from core.memory import open_memory
 from core.messages import Conversation
 from tests.bots.discord_talk import talking
 from tests.core.adapters.test_registry import NOON, adapter, card
 from tests.core.adapters.test_selection import Listener
 from tests.discord_server import serving
-from tests.fakes import Clock, FakeGenerator, chat, said
+from tests.fakes import Clock, FakeGenerator, chat, said, until
 
 PLACES = [Conversation(platform="test", channel=f"c{number}") for number in range(2_000)]
 
@@ -195,9 +196,9 @@ async def test_a_challenger_that_cannot_speak(registry: AdapterRegistry, how: st
     assert trial.running is (how == "operator")
 
 
-async def test_members_decide(registry: AdapterRegistry, clock: Clock) -> None:
+async def test_members_decide(registry: AdapterRegistry, clock: Clock, url: str) -> None:
     """Thumbs, and answers replaced by `again`, promote the better one; `rollback` brings the old one back."""
-    memory = open_memory("sqlite://")
+    memory = open_memory(url)
     generator = Listener(speak=lambda prompt: f"answer {len(generator.prompts)}")
     registry.begin_trial("two", share=0.5, days=7)
     selection = await selection_of(registry, generator)
@@ -228,6 +229,7 @@ async def test_members_decide(registry: AdapterRegistry, clock: Clock) -> None:
     registry.rollback()
     await selection.refresh()
     assert await speakers(selection) == {"one": 200}
+    memory.close()
 
 
 async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> None:
@@ -287,3 +289,28 @@ def test_the_file_is_whole_and_private(registry: AdapterRegistry, tmp_path: Path
     file = tmp_path / "adapters" / "trial"
     assert json.loads(file.read_text())["challenger"] == "two"
     assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_the_judge_looks_by_itself(
+    registry: AdapterRegistry, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Again and again until it is stopped, though the database fails meanwhile; a trial that lasted too long ends."""
+    fails = [True]
+
+    def count(adapter: str | None, since: datetime) -> tuple[int, int]:
+        if fails:
+            fails.clear()
+            raise StorageError("The database is locked.")
+        return 1, 0
+
+    registry.begin_trial("two", share=0.3, days=7)
+    judging = asyncio.create_task(TrialJudge(registry, count, clock=clock, every=0.001).keep_judging())
+    await until(lambda: not fails)
+    clock.move(days=8)
+    await until(lambda: not (trial := registry.trials.read()) or not trial.running)
+    judging.cancel()
+    assert (
+        "two retired without a decision and one stays active: 1 of its 1"
+        in TrialJudge(registry, count, clock=clock).standing()
+    )
+    assert any("The database is locked." in line for line in caplog.messages)

@@ -277,7 +277,7 @@ async def test_a_failing_step_fails_its_requests_only(made: Running) -> None:
 )  # fmt: skip
 async def test_meaningless_settings_are_refused(made: Running, wrong: dict[str, float]) -> None:
     """A sentence names the setting and what it should be."""
-    with pytest.raises(GeneratorError, match=f"{next(iter(wrong))} is .*, and it should be"):
+    with pytest.raises(GeneratorError, match=f"{next(iter(wrong))} is .*; it must be"):
         await made.generator.generate("hi", sampling=replace(GREEDY, **wrong))  # type: ignore[arg-type] # that is the test
 
 

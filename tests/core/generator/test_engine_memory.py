@@ -21,7 +21,7 @@ def test_a_fraction_of_the_machine_or_its_container(
     files: dict[str, str], megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An eighth of what there is, and never more than is of use."""
-    monkeypatch.setattr(memory, "_physical", lambda: 16_000_000_000)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 16_000_000_000)
     for name, text in files.items():
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -355,5 +355,7 @@ def test_without_a_library_torch_computes(
 def test_kernels_of_another_processor_are_refused(compiled: Path) -> None:
     """A kind that this machine cannot run is a sentence, not a crash."""
     foreign = "neon" if "c" in build.kinds_of("x86_64") and platform.machine() == "x86_64" else "avx512"
-    with pytest.raises(ModelError, match=f"this processor has no {foreign} kernels: set PERSON2_KERNELS to auto"):
+    with pytest.raises(
+        ModelError, match=f"this processor cannot run the {foreign} kernels: set PERSON2_KERNELS to auto"
+    ):
         find_kernels(foreign, compiled)

@@ -94,7 +94,7 @@ def test_what_cannot_be_unpacked(tmp_path: Path) -> None:
     writer.close()
     for name, says in (
         ("none.gguf", "there is no file"),
-        ("text.gguf", "is no whole GGUF file"),
+        ("text.gguf", "is not a complete GGUF file"),
         ("bert.gguf", "is a bert model, and Person2 works with gpt2"),
     ):
         with pytest.raises(ModelError, match=says) as caught:

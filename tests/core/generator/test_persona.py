@@ -60,7 +60,7 @@ def test_a_sentence_or_a_file(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_persona(str(file))
-    with pytest.raises(SettingsError, match=f"{LONGEST} are the most"):
+    with pytest.raises(SettingsError, match=f"at most {LONGEST} are allowed"):
         read_persona("x" * (LONGEST + 1))
 
 

@@ -117,7 +117,7 @@ def test_archives_in_archives(tmp_path: Path) -> None:
     assert any("FC:F01:Plan" in message.conversation.channel for message in found.messages)
     deep = zipped({"a.zip": zipped({"b.zip": zipped({"c.zip": zipped({"talk.txt": made.whatsapp()})})})})
     (tmp_path / "deep.zip").write_bytes(deep)
-    assert "unpack it by itself" in Read(tmp_path / "deep.zip", tmp_path / "scratch2").faults[0]
+    assert "unpack it first" in Read(tmp_path / "deep.zip", tmp_path / "scratch2").faults[0]
 
 
 def test_a_zip_needs_the_room_its_content_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

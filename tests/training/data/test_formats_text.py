@@ -232,7 +232,7 @@ def test_whatsapp_edits_captions_and_emphasis(tmp_path: Path) -> None:
 
 def test_the_table_is_in_its_languages() -> None:
     """Every kind holds sentences in Latin, Cyrillic, Arabic, Indian and East Asian scripts, folded as texts are."""
-    for kind, sentences in whatsapp._table().items():
+    for kind, sentences in whatsapp.own_sentences().items():
         text = " ".join(sentences)
         if kind != "others":
             assert all(any(low <= sign <= high for sign in text) for low, high in ("az", "ая", "اي", "अह", "一龥")), (

@@ -108,6 +108,6 @@ def test_a_full_disk_is_a_sentence(export: Path) -> None:
     """Files may not grow beyond two megabytes, as on a disk that is full: one sentence, and nothing is left."""
     run = start(export, limit=2 << 20)
     told, errors = run.communicate(timeout=60)
-    assert "SENTENCE There is no room left beside" in told
+    assert "SENTENCE The disk of" in told
     assert "Traceback" not in errors
     assert left(export) == []

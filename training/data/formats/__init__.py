@@ -187,7 +187,7 @@ class _Walk:
 
     def _archive(self, path: Path, label: str, depth: int) -> Iterator[Part | Fault]:
         if depth >= archive.MAX_DEPTH:
-            yield Fault(file=label, place="", reason="an archive in an archive in an archive; unpack it by itself")
+            yield Fault(file=label, place="", reason="archives are nested too deeply; unpack it first")
             return
         into = self._place("zip")
         into.mkdir()

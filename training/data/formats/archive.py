@@ -117,7 +117,7 @@ def gunzip(path: Path, into: Path) -> str:
             while block := source.read(BLOCK):
                 written += len(block)
                 if written > min(left, allowed):
-                    return f"unpacks to over {written >> 20:,} MB, more than is believed or fits; the rest is not read"
+                    return f"unpacks to over {written >> 20:,} MB, more than is allowed or fits; the rest is not read"
                 out.write(block)
     except (OSError, EOFError, zlib.error) as problem:
         return f"the compressed file is damaged ({problem}); what could be unpacked is read"

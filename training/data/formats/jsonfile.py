@@ -214,7 +214,7 @@ def listed(path: Path, label: str, decoder: "msgspec.json.Decoder[list[T]]") -> 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         opening = len(data) - len(data.lstrip())
         if data[opening : opening + 1] != b"[":
-            yield Fault(file=label, place="byte 0", reason="should be a JSON list of messages and is none")
+            yield Fault(file=label, place="byte 0", reason="is not a JSON list of messages")
         else:
             yield from _one_by_one(data[opening + 1 :], label, opening + 1, decoder)
 

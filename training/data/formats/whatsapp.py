@@ -54,7 +54,7 @@ _REPEATED = 3
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, frozenset[str]]:
+def own_sentences() -> dict[str, frozenset[str]]:
     text = files("training.data.formats").joinpath("whatsapp.toml").read_text(encoding="utf-8")
     return {kind: frozenset(_folded(each) for each in sentences) for kind, sentences in tomllib.loads(text).items()}
 
@@ -74,7 +74,7 @@ def _notices() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _halves() -> tuple[frozenset[str], frozenset[str]]:
     """First words and ends of placeholders of two words: reports also name pairs that no string table holds."""
-    pairs = [each.split(" ", 1) for each in _table()["omitted"] if each.count(" ") == 1 and each.isascii()]
+    pairs = [each.split(" ", 1) for each in own_sentences()["omitted"] if each.count(" ") == 1 and each.isascii()]
     return frozenset(pair[0] for pair in pairs), frozenset(pair[1] for pair in pairs)
 
 
@@ -86,7 +86,7 @@ def is_system(text: str) -> bool:
     """Whether the text is a sentence of WhatsApp's table, with a call's length or without."""
     if len(text) > 160:
         return False
-    folded, table = _folded(text), _table()
+    folded, table = _folded(text), own_sentences()
     if any(folded in table[kind] for kind in ("deleted", "calls", "locations", "others")):
         return True
     if _folded(_CALL_END.sub("", text)) in table["calls"]:
@@ -101,7 +101,7 @@ def is_placeholder(text: str) -> bool:
     if _BRACKETED.fullmatch(text):
         return True
     folded = _folded(text)
-    if folded in _table()["omitted"]:
+    if folded in own_sentences()["omitted"]:
         return True
     first, _, end = folded.partition(" ")
     return first in _halves()[0] and end in _halves()[1]
@@ -235,7 +235,7 @@ def read(part: Part) -> Iterator[Item]:
     )
     style = timestamps.Style.parse(where["style"])
     named = _NAMED_CLOSE if where["close"] else _NAMED
-    edited = _table()["edited"] | frozenset(filter(None, where["edited"].split("\n")))
+    edited = own_sentences()["edited"] | frozenset(filter(None, where["edited"].split("\n")))
     for entry in _entries(part):
         if isinstance(entry, Fault):
             yield entry

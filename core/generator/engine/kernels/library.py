@@ -47,14 +47,14 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
         library = ctypes.CDLL(str(_library(cache)))
     except (OSError, build.BuildError) as error:
         if wanted != "auto":
-            raise ModelError(f"the {wanted} kernels cannot be had ({error}): {ADVICE}") from error
+            raise ModelError(f"the {wanted} kernels are not available ({error}): {ADVICE}") from error
         log.warning("there are no compiled kernels (%s): %s", error, ADVICE)
         return None
     library.person2_kernels.restype, library.person2_kernels.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
     names = ("i8mm", "neon") if wanted == "neon" else (wanted,)
     address = next((found for name in names if (found := library.person2_kernels(name.encode()))), None)
     if address is None:
-        raise ModelError(f"this processor has no {wanted} kernels: set PERSON2_KERNELS to auto")
+        raise ModelError(f"this processor cannot run the {wanted} kernels: set PERSON2_KERNELS to auto")
     head = _Head.from_address(address)
     return Kernels(
         library=library,
