@@ -66,7 +66,7 @@ _START = 6
 def _notices() -> dict[str, list[str]]:
     """Notices by how they begin: every message is compared with them."""
     found: dict[str, list[str]] = {}
-    for notice in table()["notices"]:
+    for notice in own_sentences()["notices"]:
         found.setdefault(notice[:_START], []).append(notice)
     return found
 
