@@ -73,7 +73,8 @@ def person2(*arguments: str, home: Path, typed: str = "") -> str:
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "person2", *arguments],
         cwd=home,
-        env={**own, "PYTHONPATH": str(DOCS.parent), "PERSON2_HOME": str(home)},
+        # Of the kernels that every machine has the words are the same everywhere.
+        env={**own, "PYTHONPATH": str(DOCS.parent), "PERSON2_HOME": str(home), "PERSON2_KERNELS": "c"},
         input=typed,
         stdout=subprocess.PIPE,
         text=True,

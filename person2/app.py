@@ -4,6 +4,7 @@ Knows every layer and prints nothing. Heavy parts (torch, a platform's library) 
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -30,6 +31,8 @@ from core.generator.persona import read_persona
 from core.memory import Memory, open_memory
 from core.settings import Settings, load_settings
 from person2.healthcheck import HealthSource
+
+log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 STARTER = MODELS / "starter"
@@ -331,6 +334,8 @@ def slack_bot(app: App, *, http: bool) -> RunnableBot:
 
     settings = app.settings
     oauth = None
+    if not http and (settings.slack_client_id or settings.slack_client_secret):
+        log.warning("SLACK_CLIENT_ID and SLACK_CLIENT_SECRET are used over HTTP alone: Socket Mode ignores them")
     if http and settings.slack_client_secret is not None:
         oauth = OAuth(
             client_id=settings.slack_client_id,
