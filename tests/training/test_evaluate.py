@@ -172,11 +172,13 @@ def test_distinct_2_counts_word_pairs() -> None:
     assert distinct_2(["a b c", "a b", "x b"]) == 3 / 4
 
 
-def test_copied_runs_end_at_turns() -> None:
-    """The longest shared run counts words in a row within one training turn, whatever case and commas."""
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_copied_runs_end_at_turns(part: int) -> None:
+    """The longest shared run counts words in a row within one training turn, whatever case, commas and how many words
+    of the text are looked at together."""
     text = TrainingText([dialogue("one two three four five", "six seven eight nine ten eleven twelve thirteen")])
     replies = ["Two, three FOUR!", "four five six seven", "zero", "", "six seven eight nine ten eleven twelve thirteen"]
-    runs = text.longest_runs(replies)
+    runs = text.longest_runs(replies, part=part)
     assert runs.tolist() == [3, 2, 0, 0, 8]
     assert copied(runs, replies).tolist() == [1.0]
     assert copied(text.longest_runs(["a b c d e f g h"]), ["a b c d e f g h"]).tolist() == [0.0]
