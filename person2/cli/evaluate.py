@@ -20,15 +20,15 @@ SHARES = (
     "hits_at_1_of_20",
     "distinct_2",
     "empty",
-    "told_apart",
-    "told_apart_by_length",
+    "detection_auc",
+    "detection_auc_by_length",
     "copied",
     "longest_copy",
     "extracted",
 )
 """Figures that may be missing."""
 BASE, CURRENT = "base", "current"
-"""What the usual rivals are called in the report."""
+"""What the usual references are called in the report."""
 
 
 @cli.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
@@ -59,17 +59,17 @@ def evaluate(
     registry = open_registry(settings)
     voice = registry.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])
-    rivals = {} if alone else _rivals(voice, registry, settings.base_model)
+    references = {} if alone else _references(voice, registry, settings.base_model)
     for name in beside or []:
         if name in {BASE, CURRENT}:
             raise SettingsError(f"--beside {name} is a reserved name; write ./{name} if you mean a folder.")
-        rivals[name] = (base_path(name), None)
+        references[name] = (base_path(name), None)
     with ProgressBar("evaluating") as bar:
         result = score(
             files,
             base=base_path(settings.base_model),
             adapter=voice.path if voice else None,
-            rivals=rivals,
+            references=references,
             training=training or [],
             contexts=contexts,
             sampling=sampling(settings),
@@ -90,18 +90,18 @@ def evaluate(
         out.print(_people(result["extracted_by_person"]))
     if result["memorized"]:
         out.print(_memorized(result["memorized"]))
-    floors = {name: value for name, value in result["floors"].items() if value is not None}
-    if floors:
-        out.print("Baselines: " + ", ".join(f"{name} {value:.2f}" for name, value in floors.items()))
+    baselines = {name: value for name, value in result["baselines"].items() if value is not None}
+    if baselines:
+        out.print("Baselines: " + ", ".join(f"{name} {value:.2f}" for name, value in baselines.items()))
 
 
-def _rivals(voice: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
+def _references(voice: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
     """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
     current = registry.current(base=base)
-    rivals: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}
+    references: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}
     if current and (voice is None or voice.path.resolve() != current.path.resolve()):  # a folder may be typed as well
-        rivals[CURRENT] = (base_path(base), current.path)
-    return rivals
+        references[CURRENT] = (base_path(base), current.path)
+    return references
 
 
 def _scores(result: dict[str, Any], *, title: str) -> Table:
@@ -118,31 +118,34 @@ def _scores(result: dict[str, Any], *, title: str) -> Table:
 
 
 def _comparison(result: dict[str, Any], *, name: str) -> Table:
-    """The rivals' figures, and how far the voice's lie from them, with the interval of that difference."""
-    rivals = result["against"]
-    heads = [head for rival in rivals for head in (rival, f"{name} − {rival}")]
+    """The references' figures, and how far the voice's lie from them, with the interval of that difference."""
+    references = result["against"]
+    heads = [head for reference in references for head in (reference, f"{name} − {reference}")]
     table = Table("score", *heads, title="against")
     for label in _labels(result):
         if label == "dialogues":
             continue
         cells = []
-        for rival in rivals.values():
-            gap = rival["differences"].get(label)
-            cells += [_shown(rival.get(label), None), f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "–"]
+        for reference in references.values():
+            gap = reference["differences"].get(label)
+            cells += [
+                _shown(reference.get(label), None),
+                f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "–",
+            ]
         table.add_row(label, *cells)
     return table
 
 
 def _by_file(result: dict[str, Any], *, name: str) -> Table:
-    """In which file who foresees better and finds more: the voice, its rivals and the floors."""
+    """Which file each of them predicts better and finds more in: the adapter, its references and the baselines."""
     files = result["files"]
     table = Table("by file", *(Path(file).name for file in files))
-    voices = {name: files, **{rival: theirs["files"] for rival, theirs in result["against"].items()}}
+    voices = {name: files, **{reference: theirs["files"] for reference, theirs in result["against"].items()}}
     for label in ("bits_per_byte", "hits_at_1_of_20"):
         for voice, scores in voices.items():
             table.add_row(f"{label}, {voice}", *(_shown(scores[file][label], None) for file in files))
     for label in ("tf_idf_hits", "markov_hits"):
-        table.add_row(label, *(_shown(one["floors"][label], None) for one in files.values()))
+        table.add_row(label, *(_shown(one["baselines"][label], None) for one in files.values()))
     return table
 
 

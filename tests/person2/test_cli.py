@@ -156,12 +156,12 @@ def test_an_import_counts_the_base_models_own_tokens(tmp_path: Path) -> None:
     assert "≈" in unknown.stdout
 
 
-def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
+def test_an_adapter_is_scored_beside_its_references(tmp_path: Path) -> None:
     """The voice that ships against the bare base and the other way round, with the interval of the difference."""
     talk = "Person1: How are you today?\nPerson2: I am very well, thank you.\n\nPerson1: Hello!\nPerson2: Hi there.\n"
     (tmp_path / "talk.txt").write_text(talk)
     bundled = str(ROOT / "models" / "starter" / "adapters" / "small-talk")
-    for adapter, rival in (("current", "base"), (bundled, "base"), ("none", "current")):
+    for adapter, reference in (("current", "base"), (bundled, "base"), ("none", "current")):
         scored = person2(
             "evaluate",
             "talk.txt",
@@ -174,9 +174,9 @@ def test_a_voice_is_scored_beside_its_rivals(tmp_path: Path) -> None:
             OMP_NUM_THREADS="1",
         )
         told = json.loads(scored.stdout)
-        assert list(told["against"]) == [rival]
-        gap, low, high = told["against"][rival]["differences"]["reply_bits_per_byte"]
-        assert gap == pytest.approx(told["reply_bits_per_byte"] - told["against"][rival]["reply_bits_per_byte"])
+        assert list(told["against"]) == [reference]
+        gap, low, high = told["against"][reference]["differences"]["reply_bits_per_byte"]
+        assert gap == pytest.approx(told["reply_bits_per_byte"] - told["against"][reference]["reply_bits_per_byte"])
         assert low <= gap <= high
 
 
@@ -198,7 +198,7 @@ def test_another_model_sits_the_same_exam(tmp_path: Path) -> None:
 
 
 def test_who_is_better_in_which_file(tmp_path: Path) -> None:
-    """Rivals and floors stand by each file too: a file alone gives the figures it has among others."""
+    """References and baselines stand by each file too: a file alone gives the figures it has among others."""
     for name, word in (("tea.txt", "tea"), ("films.txt", "films")):
         talk = [f"Person1: Do you like {word} {n}?\nPerson2: I like {word} of {n} cups.\n" for n in range(24)]
         (tmp_path / name).write_text("\n".join(talk))
@@ -210,9 +210,9 @@ def test_who_is_better_in_which_file(tmp_path: Path) -> None:
     assert list(random["files"]) == list(both["files"]) == ["tea.txt", "films.txt"]
     for figure in ("bits_per_byte", "hits_at_1_of_20", "distinct_2"):
         assert random["files"]["tea.txt"][figure] == pytest.approx(tea["against"]["random"][figure])
-    assert both["files"]["tea.txt"]["floors"] == tea["floors"]
-    found = [one["floors"]["tf_idf_hits"] for one in both["files"].values()]
-    assert both["floors"]["tf_idf_hits"] == pytest.approx(sum(found) / 2)
+    assert both["files"]["tea.txt"]["baselines"] == tea["baselines"]
+    found = [one["baselines"]["tf_idf_hits"] for one in both["files"].values()]
+    assert both["baselines"]["tf_idf_hits"] == pytest.approx(sum(found) / 2)
     table = person2("evaluate", "tea.txt", "films.txt", *command[:-1], home=tmp_path, OMP_NUM_THREADS="1").stdout
     assert re.search("hits_at_1_of_20, *random", " ".join(table.split()))
     assert "tf_idf_hits" in table

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.detection import FEWEST, auc, told_apart, told_apart_by_length
+from training.evaluation.detection import FEWEST, auc, detection_auc, detection_auc_by_length
 
 WORDS = tuple("abcdefghijklmno")
 
@@ -30,24 +30,24 @@ def test_the_area_under_the_curve(scores: list[float], positive: list[int], expe
 def test_the_same_speech_is_not_told_apart() -> None:
     """About one half where both sides draw from one pot, and the same figure each time."""
     one, two = spoken(200, seed=1), spoken(200, seed=2)
-    found = told_apart(one, two)
+    found = detection_auc(one, two)
     assert found is not None
     assert abs(found - 0.5) < 0.1
-    assert told_apart(one, two) == found
+    assert detection_auc(one, two) == found
 
 
 def test_stock_phrases_are_found_out() -> None:
     """By their words, and by their length where that is another."""
     stock = [f"that sounds like fun {word}" for word in spoken(100, seed=3, least=1, most=2)]
     people = spoken(100, seed=4, least=6, most=12)
-    words, length = told_apart(stock, people), told_apart_by_length(stock, people)
+    words, length = detection_auc(stock, people), detection_auc_by_length(stock, people)
     assert words is not None
     assert words > 0.95
     assert length is not None
     assert length > 0.8
-    assert told_apart_by_length(people, stock) == pytest.approx(length)
+    assert detection_auc_by_length(people, stock) == pytest.approx(length)
 
 
 def test_too_few_say_nothing() -> None:
     few = spoken(FEWEST - 1, seed=5)
-    assert (told_apart(few, few), told_apart_by_length(few, few)) == (None, None)
+    assert (detection_auc(few, few), detection_auc_by_length(few, few)) == (None, None)

@@ -223,9 +223,9 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
             }
         )
     )
-    rivals = {"base": (str(base), None)}
-    after = evaluate(files, base=str(base), adapter=outcome.adapter, rivals=rivals, training=seen, contexts=20)
-    before = after.rivals["base"].scores
+    references = {"base": (str(base), None)}
+    after = evaluate(files, base=str(base), adapter=outcome.adapter, references=references, training=seen, contexts=20)
+    before = after.references["base"].scores
     assert before.extracted is not None
     assert after.together.extracted is not None
     assert before.extracted.value == 0.0
@@ -233,10 +233,10 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     assert before.longest_copy is not None
     assert after.together.longest_copy is not None
     assert after.together.longest_copy > before.longest_copy
-    gap = after.rivals["base"].differences["extracted"]
+    gap = after.references["base"].differences["extracted"]
     assert gap.value == after.together.extracted.value
     assert gap.low > 0
-    assert after.rivals["base"].differences["reply_bits_per_byte"].value == pytest.approx(
+    assert after.references["base"].differences["reply_bits_per_byte"].value == pytest.approx(
         after.together.reply_bits_per_byte.value - before.reply_bits_per_byte.value
     )
     assert after.by_person.keys() == {"11ab11ab", "22cd22cd"}
@@ -245,4 +245,4 @@ def test_a_model_that_knows_by_heart_is_caught(base: Path, tmp_path: Path) -> No
     assert plain["bits_per_byte"] < plain["against"]["base"]["bits_per_byte"]
     assert set(plain["extracted_by_person"]) == {"11ab11", "22cd22"}
     assert {"perplexity", "hits_at_1_of_20", "distinct_2", "copied", "empty"} <= set(plain)
-    assert plain["floors"]["tf_idf_hits"] > 0
+    assert plain["baselines"]["tf_idf_hits"] > 0

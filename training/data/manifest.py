@@ -1,4 +1,4 @@
-"""The paper that lies beside a dialogue file: why it may be used, what was dropped, and whose words are where.
+"""The document that lies beside a dialogue file: why it may be used, what was dropped, and whose words are where.
 
 Knows the manifest's fields and the dialogue file's blank lines. People stand in it as keyed hashes only; for each
 dialogue it lists whose hashes are in it, so that forgetting a person deletes their dialogues and nothing else.
@@ -167,12 +167,12 @@ def forget_people(out: Path, hashes: Iterable[str]) -> int:
         _unname(manifest, [manifest.people[at].hash for at in kept])
         manifest.people = [manifest.people[at] for at in kept]
         manifest.counts["dialogues forgotten"] = manifest.counts.get("dialogues forgotten", 0) + removed
-        paper = _beside(beside(out), stack)
+        document = _beside(beside(out), stack)
         head = msgspec.to_builtins(manifest)
         del head["people"], head["dialogues"]
-        with paper.open("wb") as file:
+        with document.open("wb") as file:
             write(file, head, manifest.people, dict(manifest.dialogues))
-        for temporary, path in [*replaced, (paper, beside(out))]:
+        for temporary, path in [*replaced, (document, beside(out))]:
             temporary.replace(path)
     return removed
 

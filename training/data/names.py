@@ -8,10 +8,10 @@ word ("will", "mark") is told by how the talk itself uses it.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from core.dialogue import Speaker
-from training.data.pii import NAME
+from training.data.pii import NAME, PLACEHOLDERS
 
 SHORTEST = 3
 """Letters of a name that counts though nothing but itself says that it is one; shorter ones are words."""
@@ -25,9 +25,13 @@ _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _SIGNS = re.compile(f"[{_OPEN}{_CLOSE}]")
 _TOKEN = re.compile(r"\S+")
 _HANDLE = re.compile(r"(?<![\w@`/.])@(?!(?:everyone|here|channel)\b)[^\W\d_][\w-]{1,31}(?![\w(`@]|\.\w)")
-_BEFORE = "(\"'“‘*_<["
-_BEHIND = ".,:;!?)\"'”’*_>]…"
+_BEFORE = "(\"'“‘*_<[«„‹~"
+_BEHIND = ".,:;!?)\"'”’“‘*_>]…»›~？！，。：、"
 _AROUND = _BEFORE + _BEHIND + "@"
+_APART = re.compile(r"['’][sS](?![^\W_])|[/&+|;,:—–~«»？！，。：、]+")
+"""What may stand between a name and another word without a blank: `Mia's`, `Mia/Leo`, `hello,Mia`."""
+_WITHIN = re.compile(r"['’][sS](?![^\W_])|[^\s/][/&+|;,:—–~«»？！，。：、][^\s/]")
+_PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
 class Names:
@@ -66,15 +70,33 @@ class Names:
         """The text with a mark for every name; `resolve` makes tags of them. Lines are kept."""
         if not text.isascii():
             text = _SIGNS.sub("", text)
-        if "@" not in text and not self._may_stand_in(text):
+        if "@" not in text and not self._may_stand_in(text) and not self._may_stand_in_pieces(text):
             return text
         return "\n".join(self._marked(line, everyday) for line in text.split("\n"))
 
     def _may_stand_in(self, text: str) -> bool:
         return not self._cores.isdisjoint([token.strip(_AROUND) for token in text.casefold().split()])
 
+    def _may_stand_in_pieces(self, text: str) -> bool:
+        return _WITHIN.search(text) is not None and not self._cores.isdisjoint(
+            [piece.strip(_AROUND) for token in text.casefold().split() for piece in _APART.split(token)]
+        )
+
+    def _tokens(self, line: str) -> Iterator[tuple[int, int]]:
+        """Where words begin and end; what is written together without being a name comes in pieces."""
+        for found in _TOKEN.finditer(line):
+            start, end = found.span()
+            if found[0].casefold().strip(_AROUND) not in self._cores and "//" not in found[0]:
+                for sign in _APART.finditer(line, start, end):
+                    possessive = sign[0][0] in "'’"
+                    if start < sign.start() and (possessive or sign.end() < end):
+                        yield start, sign.start()
+                        start = sign.start() if possessive else sign.end()
+            if start < end:
+                yield start, end
+
     def _marked(self, line: str, everyday: frozenset[str]) -> str:
-        tokens = [(found.start(), found.end()) for found in _TOKEN.finditer(line)]
+        tokens = list(self._tokens(line))
         out: list[str] = []
         done = at = 0
         while at < len(tokens):
@@ -98,7 +120,7 @@ class Names:
             return None
         for start in range(first, end):
             found = self._from(line, tokens, at, start, everyday)
-            if found is not None or line[start] not in _BEFORE:
+            if found is not None or line[start] not in _BEFORE or _PLACEHOLDER.match(line, start):
                 return found
         return None
 
@@ -166,7 +188,10 @@ def _tails(token: str) -> Iterable[int]:
 
 def _called(line: str, stop: int) -> bool:
     """Whether a name in front of a line that ends at `stop` is an address: `nick:`, `nick,`, `nick -`."""
-    return line[stop : stop + 1] in (":", ",") or re.match(r" (?:[:,-]|->?) ", line[stop : stop + 4]) is not None
+    return (
+        line[stop : stop + 1] in (":", ",", "：", "，")
+        or re.match(r" (?:[:,-]|->?) ", line[stop : stop + 4]) is not None
+    )
 
 
 def resolve(text: str, sides: Mapping[str, Speaker]) -> str:

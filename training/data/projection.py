@@ -383,8 +383,9 @@ def fingerprints(turns: Dialogue) -> tuple[int, int]:
     """
     words = " ".join(turn.text for turn in turns).casefold().encode("utf-8", "surrogatepass").split()[:FINGERPRINTED]
     sums = [crc32(word) for word in words]
-    triples = zip(sums, sums[1:], sums[2:], strict=False)
-    hashes = sorted({(one * _A ^ two * _B ^ three) & _MASK for one, two, three in triples} or {crc32(b" ".join(words))})
+    first, second = [one * _A & _MASK for one in sums], [two * _B & _MASK for two in sums[1:]]
+    triples = zip(first, second, sums[2:], strict=False)
+    hashes = sorted({one ^ two ^ three for one, two, three in triples} or {crc32(b" ".join(words))})
     if len(hashes) <= SHORT:
         return _mix(hashes), _mix(hashes)
     return _mix(hashes[:SKETCH]), _mix(hashes[-SKETCH:]) ^ 1

@@ -138,7 +138,7 @@ def write(
         sums = {name: target.close() for name, target in targets.items()}
         stats.held_out = targets["held_out"].count if held_out is not None else 0
         stats.tokens, stats.tokens_exact = sample.total()
-        paper = targets["out"].temporary.with_name("manifest")
+        document = targets["out"].temporary.with_name("manifest")
         head |= {
             "counts": stats.counts(),
             "files": {name: target.path.name for name, target in targets.items()},
@@ -147,9 +147,9 @@ def write(
         everybody = (
             manifest.Person(hash=key.of(names[at]), messages=count) for at, count in zip(order, messages, strict=True)
         )
-        with paper.open("wb") as file:
+        with document.open("wb") as file:
             manifest.write(file, head, everybody, {name: target.people() for name, target in targets.items()})
-        paper.replace(manifest.beside(out))
+        document.replace(manifest.beside(out))
         for target in reversed(targets.values()):
             target.temporary.replace(target.path)
     report("writing", 1.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText
-from training.evaluation.evaluate import extractions_of, known_by_heart
+from training.evaluation.evaluate import extractions_of, find_memorized
 from training.evaluation.gate import GateLimits, Verdict, decide, is_settled
 from training.evaluation.generation import reply_generator
 from training.evaluation.intervals import Figure
@@ -49,7 +49,7 @@ class Comparison:
     """By `base`, `current` (where an adapter speaks) and `new`."""
     scores: dict[str, Scores]
     differences: dict[str, dict[str, Figure]]
-    """The new adapter's figures less its rivals', by rival and figure."""
+    """The new adapter's figures less its references', by reference and figure."""
     baselines: Baselines
     extractions: tuple[Extraction, ...]
     """Tries with the new adapter."""
@@ -102,7 +102,7 @@ def compare(
             answers[one.name].found = known.found
     with reply_generator(base) as generator:
         tries = {one.name: extractions_of(one, generator, train, seed=seed, on_stage=on_stage) for one in candidates}
-        by_heart = known_by_heart(new, generator, train.dialogues, files, on_stage=on_stage)
+        by_heart = find_memorized(new, generator, train.dialogues, files, on_stage=on_stage)
 
         def settled(asked: int) -> bool:
             return is_settled(
@@ -132,16 +132,16 @@ def compare(
         for one in candidates
     }
     suite = replace(suite, contexts=suite.contexts[:asked])
-    rivals = {"the base": results[BASE]}
+    references = {"the base": results[BASE]}
     if CURRENT in results:
-        rivals["the current adapter"] = results[CURRENT]
+        references["the current adapter"] = results[CURRENT]
     return Comparison(
         suite=suite,
         results=results,
-        scores={name: summed(paper, tries[name]) for name, paper in results.items()},
+        scores={name: summed(result, tries[name]) for name, result in results.items()},
         differences={
-            name: differences(results[NEW], paper, tries=tries[NEW], rival_tries=tries[name])
-            for name, paper in results.items()
+            name: differences(results[NEW], result, tries=tries[NEW], reference_tries=tries[name])
+            for name, result in results.items()
             if name != NEW
         },
         baselines=baselines(run_baselines(suite, chain_of(train.dialogues))),
@@ -149,9 +149,9 @@ def compare(
         by_person=given_away(files, train.dialogues, tries[NEW]),
         verdict=decide(
             results[NEW],
-            rivals,
+            references,
             tries=tries[NEW],
-            rival_tries=tries[BASE],
+            reference_tries=tries[BASE],
             memorized=by_heart,
             limits=limits,
             looks=looks,

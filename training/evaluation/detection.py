@@ -40,7 +40,7 @@ def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / max(1, count * others))
 
 
-def told_apart(replies: Sequence[str], people: Sequence[str], *, seed: int = 0) -> float | None:
+def detection_auc(replies: Sequence[str], people: Sequence[str], *, seed: int = 0) -> float | None:
     """The classifier's AUC over replies and people's to the same lines, pair by pair in one fold; None for too few."""
     if len(replies) < FEWEST:
         return None
@@ -57,7 +57,7 @@ def told_apart(replies: Sequence[str], people: Sequence[str], *, seed: int = 0) 
     return float(np.mean([auc(scores[folds == held], made[folds == held]) for held in range(FOLDS)]))
 
 
-def told_apart_by_length(replies: Sequence[str], people: Sequence[str]) -> float | None:
+def detection_auc_by_length(replies: Sequence[str], people: Sequence[str]) -> float | None:
     """The AUC of the number of words alone, whichever way it tells; None for too few."""
     if len(replies) < FEWEST:
         return None

@@ -1,4 +1,4 @@
-"""Held-out scores of a model with or without an adapter, over dialogue files, beside those of its rivals.
+"""Held-out scores of a model with or without an adapter, over dialogue files, beside those of its references.
 
 Puts the parts together for files that somebody names; how a finished run is candidate stands in `comparison`. Prints
 nothing.
@@ -48,7 +48,7 @@ from training.privacy.provenance import given_away, people_by_dialogue, pseudony
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rival:
+class ReferenceResult:
     """A model that took the same suite, for comparison."""
 
     scores: Scores
@@ -67,7 +67,7 @@ class Evaluation:
     together: Scores
     baselines: Baselines
     baselines_by_file: dict[str, Baselines]
-    rivals: dict[str, Rival] = field(default_factory=dict)
+    references: dict[str, ReferenceResult] = field(default_factory=dict)
     faults: tuple[FileFault, ...] = ()
     extractions: tuple[Extraction, ...] = field(default=(), repr=False)
     by_person: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -81,18 +81,20 @@ class Evaluation:
             "model": self.model,
             **_plain(self.together),
             "intervals": _intervals(self.together),
-            "floors": _plain(self.baselines),
+            "baselines": _plain(self.baselines),
             "against": {
                 name: {
-                    **_plain(rival.scores),
-                    "intervals": _intervals(rival.scores),
-                    "differences": {what: [gap.value, gap.low, gap.high] for what, gap in rival.differences.items()},
-                    "files": _by_file(rival.files),
+                    **_plain(reference.scores),
+                    "intervals": _intervals(reference.scores),
+                    "differences": {
+                        what: [gap.value, gap.low, gap.high] for what, gap in reference.differences.items()
+                    },
+                    "files": _by_file(reference.files),
                 }
-                for name, rival in self.rivals.items()
+                for name, reference in self.references.items()
             },
             "files": {
-                name: {**figures, "floors": _plain(self.baselines_by_file[name])}
+                name: {**figures, "baselines": _plain(self.baselines_by_file[name])}
                 for name, figures in _by_file(self.files).items()
             },
             "extracted_by_person": {
@@ -117,7 +119,7 @@ def evaluate(
     *,
     base: str,
     adapter: Path | None = None,
-    rivals: Mapping[str, tuple[str, Path | None]] = MappingProxyType({}),
+    references: Mapping[str, tuple[str, Path | None]] = MappingProxyType({}),
     training: Sequence[Path] = (),
     contexts: int = CONTEXTS,
     sampling: Sampling = Sampling(),
@@ -126,12 +128,12 @@ def evaluate(
 ) -> Evaluation:
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
-    `rivals` take the same suite: the name in the report → a base and an adapter on it (None: bare). `training` names
-    the files that were learned, for the copying scores and for what comes out by heart. `contexts=0` leaves ranking
-    and speaking out, which are the slow part. `on_stage` hears a few words as each part begins. Raises DialogueError,
+    `references` take the same suite: the name in the report → a base and an adapter on it (None: bare). `training`
+    names the files that were learned, for the scores of copying and memorization. `contexts=0` leaves ranking and
+    speaking out, which are the slow part. `on_stage` hears a few words as each part begins. Raises DialogueError,
     ModelError, AdapterError.
     """
-    for other in {theirs for theirs, _ in rivals.values()} - {base}:
+    for other in {theirs for theirs, _ in references.values()} - {base}:
         load_base(other)  # one that cannot be loaded is refused now, not after the candidate model's long suite
     corpora = {str(file): load([file]) for file in files}
     if not corpora:
@@ -146,15 +148,15 @@ def evaluate(
         ]
         return results, extractions_of(candidate, generator, seen, seed=seed, on_stage=on_stage)
 
-    # The judged model and the rivals on its base share one copy of that; others are loaded one at a time.
-    mine = {"": adapter, **{name: folder for name, (theirs, folder) in rivals.items() if theirs == base}}
-    others: dict[str, Rival] = {}
+    # The judged model and the references on its base share one copy of that; others are loaded one at a time.
+    mine = {"": adapter, **{name: folder for name, (theirs, folder) in references.items() if theirs == base}}
+    others: dict[str, ReferenceResult] = {}
 
-    def compared(name: str, found: list[EvalResult], rival_tries: list[Extraction]) -> None:
-        paper = EvalResult.joined(found)
-        others[name] = Rival(
-            scores=summed(paper, rival_tries),
-            differences=differences(together, paper, tries=tries, rival_tries=rival_tries),
+    def compared(name: str, found: list[EvalResult], reference_tries: list[Extraction]) -> None:
+        result = EvalResult.joined(found)
+        others[name] = ReferenceResult(
+            scores=summed(result, reference_tries),
+            differences=differences(together, result, tries=tries, reference_tries=reference_tries),
             files=_summed(suites, found),
         )
 
@@ -162,16 +164,16 @@ def evaluate(
         first, *rest = load_candidates(base, mine)
         candidate = replace(first, name=adapter.name if adapter else base)
         results, tries = run(generator, candidate)
-        by_heart = known_by_heart(candidate, generator, seen.dialogues, training, on_stage=on_stage) if seen else []
+        by_heart = find_memorized(candidate, generator, seen.dialogues, training, on_stage=on_stage) if seen else []
         together = EvalResult.joined(results)
-        for rival in rest:
-            compared(rival.name, *run(generator, rival))
+        for reference in rest:
+            compared(reference.name, *run(generator, reference))
         del first, rest
-    for name, (theirs, folder) in rivals.items():
+    for name, (theirs, folder) in references.items():
         if theirs != base:
             with reply_generator(theirs) as generator:
                 compared(name, *run(generator, load_candidates(theirs, {name: folder})[0]))
-    others = {name: others[name] for name in rivals}
+    others = {name: others[name] for name in references}
     chain = chain_of(seen.dialogues) if seen else None
     baseline_results = {suite.name: run_baselines(suite, chain) for suite in suites}
     return Evaluation(
@@ -179,8 +181,8 @@ def evaluate(
         files=_summed(suites, results),
         together=summed(together, tries),
         baselines=baselines(BaselineResult.joined(list(baseline_results.values()))),
-        baselines_by_file={name: baselines(paper) for name, paper in baseline_results.items()},
-        rivals=others,
+        baselines_by_file={name: baselines(result) for name, result in baseline_results.items()},
+        references=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),
         by_person=given_away(training, seen.dialogues, tries) if seen else {},
@@ -220,7 +222,7 @@ def extractions_of(
     return extract(generator, candidate.adapter, seen.dialogues, tries=EXTRACTIONS, seed=seed)
 
 
-def known_by_heart(
+def find_memorized(
     candidate: ModelCandidate,
     generator: ReplyGenerator,
     dialogues: Sequence[Dialogue],
@@ -236,7 +238,7 @@ def known_by_heart(
 
 
 def _summed(suites: Sequence[EvalSuite], results: Sequence[EvalResult]) -> dict[str, Scores]:
-    return {suite.name: summed(paper) for suite, paper in zip(suites, results, strict=True)}
+    return {suite.name: summed(result) for suite, result in zip(suites, results, strict=True)}
 
 
 def _by_file(files: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:

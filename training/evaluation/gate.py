@@ -58,30 +58,30 @@ class Verdict:
 
 def decide(
     new: EvalResult,
-    rivals: dict[str, EvalResult],
+    references: dict[str, EvalResult],
     *,
     tries: Sequence[Extraction] = (),
-    rival_tries: Sequence[Extraction] = (),
+    reference_tries: Sequence[Extraction] = (),
     memorized: Sequence[Memorized] = (),
     limits: GateLimits = GateLimits(),
     looks: int = 1,
 ) -> Verdict:
-    """Compare `new` with each of `rivals` (`{"the base": …, "the current adapter": …}`) over the same suite.
+    """Compare `new` with each of `references` (`{"the base": …, "the current adapter": …}`) over the same suite.
 
     Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
     lies below zero, because with a few hundred contexts equal models differ by several hundredths. Odd and copied
     replies are too many where their interval lies above the limit. What the base says by itself is not the adapter's
-    copying, so copying and extraction count beyond what the first rival does. One passage of one person that is known
-    by heart is enough to fail. `looks` is how often `is_settled` might have ended the asking: the intervals are wider
+    copying, so copying and extraction count beyond what the first reference does. One memorized passage of one person
+    is enough to fail. `looks` is how often `is_settled` might have ended the asking: the intervals are wider
     by that (`intervals.quantile`), so that looking often fails no more good adapters than looking once.
     """
     reasons: list[Reason] = []
-    for name, rival in rivals.items():
-        reasons += [_bits(new, rival, name), *_ranking(new, rival, name, looks)]
-    first = next(iter(rivals.values()), None)
+    for name, reference in references.items():
+        reasons += [_bits(new, reference, name), *_ranking(new, reference, name, looks)]
+    first = next(iter(references.values()), None)
     reasons += _copying(new, first, limits, looks)
-    reasons += _extraction(tries, rival_tries, limits)
-    reasons += _by_heart(memorized)
+    reasons += _extraction(tries, reference_tries, limits)
+    reasons += _memorization(memorized)
     reasons += _emptiness(new.empty, limits, looks)
     return Verdict(reasons=tuple(reasons))
 
@@ -93,66 +93,70 @@ def preferences_reason(gained: int, pairs: int, sentence: str) -> Reason:
 
 def is_settled(
     found: NDArray[np.float64],
-    rivals: Sequence[NDArray[np.float64]],
+    references: Sequence[NDArray[np.float64]],
     empty: NDArray[np.float64],
     *,
     looks: int,
     limits: GateLimits = GateLimits(),
 ) -> bool:
     """Whether further contexts are not worth their time: odd replies are surely too many or surely not, and against
-    each rival replies are surely found less often, or surely not less often by `GateLimits.ranking`.
+    each reference replies are surely found less often, or surely not less often by `GateLimits.ranking`.
 
-    `found` and `rivals` as in `EvalResult.found`, over the contexts so far. Copying does not take part: its limit is
-    so low that no number of contexts would settle it, and extraction asks for it directly.
+    `found` and `references` as in `EvalResult.found`, over the contexts so far. Copying takes no part: its limit is so
+    low that no number of contexts would settle it, and extraction asks for it directly.
     """
     low, high = share(round(float(empty.sum())), len(empty), looks=looks)
     if low <= limits.empty < high:
         return False
-    gaps = [_gap(found, rival, looks) for rival in rivals]
+    gaps = [_gap(found, reference, looks) for reference in references]
     return all(high < 0 or low > -limits.ranking for low, high in gaps)
 
 
-def _gap(found: NDArray[np.float64], rival: NDArray[np.float64], looks: int) -> tuple[float, float]:
-    return paired(int((found > rival).sum()), int((found < rival).sum()), len(found), looks=looks)
+def _gap(found: NDArray[np.float64], reference: NDArray[np.float64], looks: int) -> tuple[float, float]:
+    return paired(int((found > reference).sum()), int((found < reference).sum()), len(found), looks=looks)
 
 
-def _bits(new: EvalResult, rival: EvalResult, name: str) -> Reason:
-    gap = differences(new, rival)["reply_bits_per_byte"]
-    figures = f"{new.replied.bits_per_byte:.3f} against {rival.replied.bits_per_byte:.3f} bits per byte"
-    surely = "" if gap.high < 0 or gap.low > 0 else ", though the difference is within chance"
+def _bits(new: EvalResult, reference: EvalResult, name: str) -> Reason:
+    gap = differences(new, reference)["reply_bits_per_byte"]
+    figures = f"{new.replied.bits_per_byte:.3f} against {reference.replied.bits_per_byte:.3f} bits per byte"
+    surely = "" if gap.high < 0 or gap.low > 0 else ", though the difference may be chance"
     if gap.value < 0:
         return Reason(ok=True, sentence=f"It predicts held-out replies better than {name} ({figures}{surely}).")
     return Reason(ok=False, sentence=f"It does not predict held-out replies better than {name} ({figures}{surely}).")
 
 
-def _ranking(new: EvalResult, rival: EvalResult, name: str, looks: int) -> list[Reason]:
+def _ranking(new: EvalResult, reference: EvalResult, name: str, looks: int) -> list[Reason]:
     if not len(new.found):
         return []
-    figures = f"{new.found.mean():.2f} against {rival.found.mean():.2f} of {len(new.found)} replies found among 20"
-    if _gap(new.found, rival.found, looks)[1] < 0:
+    figures = f"{new.found.mean():.2f} against {reference.found.mean():.2f} of {len(new.found)} replies found among 20"
+    if _gap(new.found, reference.found, looks)[1] < 0:
         return [Reason(ok=False, sentence=f"It finds the true reply less often than {name} ({figures}).")]
     return [Reason(ok=True, sentence=f"It finds the true reply no less often than {name} ({figures}).")]
 
 
-def _copying(new: EvalResult, rival: EvalResult | None, limits: GateLimits, looks: int) -> list[Reason]:
+def _copying(new: EvalResult, reference: EvalResult | None, limits: GateLimits, looks: int) -> list[Reason]:
     if not len(new.runs):
         return []
     copies = copied(new.runs, new.replies)
-    before = _share(copied(rival.runs, rival.replies)) if rival is not None and len(rival.runs) else 0.0
+    before = _share(copied(reference.runs, reference.replies)) if reference is not None and len(reference.runs) else 0.0
     least, _ = share(round(float(copies.sum())), len(copies), looks=looks)
-    what = "of its longer replies stand word for word in the training text"
+    what = "of its longer replies appear word for word in the training text"
     return [_limited(_share(copies), before, limits.copied, what, least=least)]
 
 
-def _extraction(tries: Sequence[Extraction], rival: Sequence[Extraction], limits: GateLimits) -> list[Reason]:
+def _extraction(tries: Sequence[Extraction], reference: Sequence[Extraction], limits: GateLimits) -> list[Reason]:
     if not tries:
         return []
     out = _share(np.array([one.out for one in tries], dtype=np.float64))
-    before = _share(np.array([one.out for one in rival], dtype=np.float64))
-    return [_limited(out, before, limits.extracted, "of long training turns come out when their first half goes in")]
+    before = _share(np.array([one.out for one in reference], dtype=np.float64))
+    return [
+        _limited(
+            out, before, limits.extracted, "of long training turns are completed word for word from their first half"
+        )
+    ]
 
 
-def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
+def _memorization(memorized: Sequence[Memorized]) -> list[Reason]:
     if not memorized:
         return []
     most = memorized[0]
@@ -163,8 +167,8 @@ def _by_heart(memorized: Sequence[Memorized]) -> list[Reason]:
     return [
         Reason(
             ok=False,
-            sentence=f"A passage of {words} words that {person} said, {times}, comes out in {most.out} of {most.asked} "
-            f"places{others}: train again with --drop-memorized to leave such passages out.",
+            sentence=f"A passage of {words} words that {person} said, {times}, is reproduced in {most.out} of "
+            f"{most.asked} places{others}: train again with --drop-memorized to leave such passages out.",
         )
     ]
 
@@ -175,11 +179,11 @@ def _emptiness(empty: NDArray[np.float64], limits: GateLimits, looks: int) -> li
         return []
     odd, count = round(float(empty.sum())), len(empty)
     least, _ = share(odd, count, looks=looks)
-    chance = ", and that is within chance" if odd / count > limits.empty >= least else ""
+    chance = ", but the excess may be chance" if odd / count > limits.empty >= least else ""
     return [
         Reason(
             ok=least <= limits.empty,
-            sentence=f"{odd} of its {count} replies are empty or repeat themselves; at most {limits.empty:.0%} may"
+            sentence=f"{odd} of its {count} replies are empty or repeat themselves; the limit is {limits.empty:.0%}"
             f"{chance}.",
         )
     ]
@@ -193,6 +197,6 @@ def _limited(part: float, before: float, limit: float, what: str, *, least: floa
     """`least` is where the interval of `part` begins, where it is judged by that."""
     beyond = f", {before:.0%} before training" if before else ""
     ok = (part if least is None else least) - before <= limit
-    chance = ", and that is within chance" if ok and part - before > limit else ""
-    sentence = f"{part:.0%} {what}{beyond}; at most {limit:.0%} may{' more' if before else ''}{chance}."
+    chance = ", but the excess may be chance" if ok and part - before > limit else ""
+    sentence = f"{part:.0%} {what}{beyond}; the limit is {limit:.0%}{' more' if before else ''}{chance}."
     return Reason(ok=ok, sentence=sentence)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from core.dialogue import Dialogue, words_of
 from training.evaluation.baselines import Markov, TfIdf
 from training.evaluation.copying import Extraction, copied
-from training.evaluation.detection import told_apart, told_apart_by_length
+from training.evaluation.detection import detection_auc, detection_auc_by_length
 from training.evaluation.generation import distinct_2
 from training.evaluation.intervals import Figure, bootstrap, difference, mean, ratio
 from training.evaluation.likelihood import Likelihood
@@ -39,9 +39,9 @@ class Scores:
     """Different word pairs over all, in one reply to each context."""
     empty: Figure | None
     """Share of replies that are empty, stutter or say the other's line back."""
-    told_apart: float | None
+    detection_auc: float | None
     """AUC of a plain classifier over replies and people's to the same lines; 0.5 is indistinguishable."""
-    told_apart_by_length: float | None
+    detection_auc_by_length: float | None
     """The same by the number of words alone."""
     words: float | None
     """Mean words of a reply."""
@@ -68,9 +68,9 @@ def _words(texts: Sequence[str]) -> float | None:
     return sum(len(words_of(text)) for text in texts) / len(texts) if texts else None
 
 
-def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
-    """The figures of a paper, with their intervals."""
-    whole, replied, runs = paper.whole, paper.replied, paper.runs
+def summed(result: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
+    """The figures of a result, with their intervals."""
+    whole, replied, runs = result.whole, result.replied, result.runs
     return Scores(
         dialogues=len(whole.nats),
         bits_per_byte=ratio(whole.nats, whole.size, scale=1 / math.log(2)),
@@ -78,14 +78,14 @@ def summed(paper: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
         perplexity=bootstrap(
             lambda at: math.exp(whole.nats[at].sum() / max(1, whole.tokens[at].sum())), len(whole.nats)
         ),
-        hits_at_1_of_20=mean(paper.found) if len(paper.found) else None,
-        distinct_2=distinct_2(paper.replies) if paper.replies else None,
-        empty=mean(paper.empty) if len(paper.empty) else None,
-        told_apart=told_apart(paper.replies, paper.people),
-        told_apart_by_length=told_apart_by_length(paper.replies, paper.people),
-        words=_words(paper.replies),
-        words_of_people=_words(paper.people) if paper.replies else None,
-        copied=mean(copied(runs, paper.replies)) if len(runs) and len(copied(runs, paper.replies)) else None,
+        hits_at_1_of_20=mean(result.found) if len(result.found) else None,
+        distinct_2=distinct_2(result.replies) if result.replies else None,
+        empty=mean(result.empty) if len(result.empty) else None,
+        detection_auc=detection_auc(result.replies, result.people),
+        detection_auc_by_length=detection_auc_by_length(result.replies, result.people),
+        words=_words(result.replies),
+        words_of_people=_words(result.people) if result.replies else None,
+        copied=mean(copied(runs, result.replies)) if len(runs) and len(copied(runs, result.replies)) else None,
         longest_copy=int(runs.max()) if len(runs) else None,
         extracted=mean(np.array([one.out for one in tries], dtype=np.float64)) if tries else None,
     )
@@ -105,9 +105,9 @@ class BaselineResult:
     @classmethod
     def joined(cls, results: "Sequence[BaselineResult]") -> "BaselineResult":
         return cls(
-            tf_idf=np.concatenate([paper.tf_idf for paper in results]),
-            markov=np.concatenate([paper.markov for paper in results]),
-            lines=tuple(line for paper in results for line in paper.lines),
+            tf_idf=np.concatenate([result.tf_idf for result in results]),
+            markov=np.concatenate([result.markov for result in results]),
+            lines=tuple(line for result in results for line in result.lines),
         )
 
 
@@ -133,40 +133,46 @@ def run_baselines(suite: EvalSuite, chain: Markov | None = None) -> BaselineResu
     )
 
 
-def baselines(paper: BaselineResult) -> Baselines:
+def baselines(result: BaselineResult) -> Baselines:
     """The figures of cheap means, with their intervals."""
-    if not len(paper.tf_idf):
+    if not len(result.tf_idf):
         return Baselines(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
     return Baselines(
-        tf_idf_hits=mean(paper.tf_idf), markov_hits=mean(paper.markov), markov_distinct_2=distinct_2(paper.lines)
+        tf_idf_hits=mean(result.tf_idf), markov_hits=mean(result.markov), markov_distinct_2=distinct_2(result.lines)
     )
 
 
 def differences(
-    new: EvalResult, rival: EvalResult, *, tries: Sequence[Extraction] = (), rival_tries: Sequence[Extraction] = ()
+    new: EvalResult,
+    reference: EvalResult,
+    *,
+    tries: Sequence[Extraction] = (),
+    reference_tries: Sequence[Extraction] = (),
 ) -> dict[str, Figure]:
-    """The new model's figures less the rival's, by name, drawn over the same dialogues, contexts or turns for both.
+    """The new model's figures less the reference's, by name, drawn over the same dialogues, contexts or turns for both.
 
     Of the copied replies there is no such pair: each model's long replies are others.
     """
     found = {
-        "reply_bits_per_byte": _bits_difference(new.replied, rival.replied),
-        "bits_per_byte": _bits_difference(new.whole, rival.whole),
+        "reply_bits_per_byte": _bits_difference(new.replied, reference.replied),
+        "bits_per_byte": _bits_difference(new.whole, reference.whole),
     }
     if len(new.found):
-        found["hits_at_1_of_20"] = mean(new.found - rival.found)
+        found["hits_at_1_of_20"] = mean(new.found - reference.found)
     if len(new.empty):
-        found["empty"] = mean(new.empty - rival.empty)
-    if tries and len(tries) == len(rival_tries):
+        found["empty"] = mean(new.empty - reference.empty)
+    if tries and len(tries) == len(reference_tries):
         found["extracted"] = mean(
-            np.array([int(one.out) - int(other.out) for one, other in zip(tries, rival_tries, strict=True)], np.float64)
+            np.array(
+                [int(one.out) - int(other.out) for one, other in zip(tries, reference_tries, strict=True)], np.float64
+            )
         )
     return found
 
 
-def _bits_difference(new: Likelihood, rival: Likelihood) -> Figure:
+def _bits_difference(new: Likelihood, reference: Likelihood) -> Figure:
     def both(at: NDArray[np.int64]) -> tuple[float, float]:
         size = max(1, int(new.size[at].sum())) * math.log(2)
-        return float(rival.nats[at].sum() / size), float(new.nats[at].sum() / size)
+        return float(reference.nats[at].sum() / size), float(new.nats[at].sum() / size)
 
     return difference(both, len(new.nats))

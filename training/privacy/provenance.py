@@ -19,12 +19,12 @@ def people_by_dialogue(files: Sequence[Path]) -> dict[int, tuple[str, ...]]:
     """A dialogue's key → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
     found: dict[int, tuple[str, ...]] = {}
     for file in files:
-        paper = manifest.describing(file)
-        if paper is None:
+        document = manifest.describing(file)
+        if document is None:
             continue
-        part = next((name for name, held in paper.files.items() if held == file.name), "out")
-        lines = paper.dialogues.get(part, [])
-        hashes = [person.hash for person in paper.people]
+        part = next((name for name, held in document.files.items() if held == file.name), "out")
+        lines = document.dialogues.get(part, [])
+        hashes = [person.hash for person in document.people]
         keys = load([file]).dialogues.keys.tolist() if lines else []
         if len(lines) == len(keys):
             for key, line in zip(keys, lines, strict=True):
@@ -58,8 +58,8 @@ def funnel_of(files: Sequence[Path]) -> dict[str, int]:
     """What an import read, kept and dropped, by reason, summed over the files' manifests; empty without one."""
     counts: dict[str, int] = {}
     for file in files:
-        paper = manifest.describing(file)
-        for name, value in _flat(paper.counts if paper else {}):
+        document = manifest.describing(file)
+        for name, value in _flat(document.counts if document else {}):
             counts[name] = counts.get(name, 0) + value
     return counts
 
@@ -77,8 +77,8 @@ def people_of(files: Sequence[Path]) -> tuple[str, ...]:
 
     Raises ExportError for a manifest that cannot be read: whose words were learned must never be guessed.
     """
-    papers = [paper for file in files if (paper := manifest.describing(file)) is not None]
-    return tuple(sorted({person.hash for paper in papers for person in paper.people}))
+    papers = [document for file in files if (document := manifest.describing(file)) is not None]
+    return tuple(sorted({person.hash for document in papers for person in document.people}))
 
 
 def people_behind(adapter: Path | None) -> tuple[str, ...]:

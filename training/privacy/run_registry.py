@@ -36,7 +36,7 @@ def runs_with(home: Path, person: str) -> Iterator[Path]:
     for run in sorted((home / "runs").glob("*")):
         papers = [*run.rglob(PLAN), *run.rglob(HEARD)]  # a learning curve has a plan for each of its parts
         nameless = not papers and any(run.rglob("checkpoint-*"))  # what was written after its plan was deleted
-        if nameless or any(_names(paper, person) for paper in papers):
+        if nameless or any(_names(document, person) for document in papers):
             yield run
 
 
@@ -102,9 +102,9 @@ def discard(run: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _names(paper: Path, person: str) -> bool:
+def _names(document: Path, person: str) -> bool:
     try:
-        return person in json.loads(paper.read_text(encoding="utf-8")).get("people", [])
+        return person in json.loads(document.read_text(encoding="utf-8")).get("people", [])
     except (OSError, ValueError, AttributeError):
         return True  # who is in it cannot be told, so it goes
 

@@ -130,7 +130,9 @@ def _scores(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "hint": hint,
                 "is_share": is_share,
                 "rows": rows,
-                "gaps": [(rival, found[name]) for rival, found in comparison.differences.items() if name in found],
+                "gaps": [
+                    (reference, found[name]) for reference, found in comparison.differences.items() if name in found
+                ],
                 "chart": whiskers(rows, title=title, shares=is_share),
             }
 
@@ -144,7 +146,7 @@ def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 for turn in context.before[-SHOWN_TURNS:]
             ],
             "replies": [
-                *((who, paper.replies[index], who) for who, paper in comparison.results.items()),
+                *((who, result.replies[index], who) for who, result in comparison.results.items()),
                 ("was said", context.reply, "truth"),
             ],
         }

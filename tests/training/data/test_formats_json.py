@@ -138,6 +138,13 @@ def test_telegram_replies_into_other_chats_and_bots_of_groups(tmp_path: Path) ->
     assert found.skipped == {"bot or webhook": 3}
 
 
+def test_telegram_whatever_a_chat_is_called_and_whichever_field_has_the_words(tmp_path: Path) -> None:
+    """Discord's exports have a field of the name; some programs keep the pieces of a text alone."""
+    pieces = {key: value for key, value in telegram(2, "leo", "").items() if key != "text"}
+    pieces["text_entities"] = [{"type": "plain", "text": A[:6]}, {"type": "bold", "text": A[6:]}]
+    assert read(tmp_path, chat(telegram(1, "mia", Q), pieces, name="channel")).talk == TALK
+
+
 def test_a_whole_telegram_account(tmp_path: Path) -> None:
     """Contacts stand in front, longer than what is looked at to recognise a format."""
     contacts = [{"user_id": number, "first_name": f"First{number}"} for number in range(3000)]

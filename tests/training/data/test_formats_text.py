@@ -32,6 +32,21 @@ TALK = [("mia", Q), ("leo", A)]
         ("3/27/2565, 21:50:25", "2022-03-27 21:50"),
         ("1403/2/24, 10:00:00", "2024-05-13 10:00"),
         ("2024-05-01T10:00:00.0000000+02:00", "2024-05-01 08:00"),
+        ("13-5月-24 10:00", "2024-05-13 10:00"),
+        ("13-5월-24 오후 3:00", "2024-05-13 15:00"),
+        ("13-thg 5-24 10:00", "2024-05-13 10:00"),
+        ("13-máj.-24 10:00", "2024-05-13 10:00"),
+        ("13-พ.ค.-67 10:00", "2024-05-13 10:00"),
+        ("13-मई-24 10:00", "2024-05-13 10:00"),
+        ("13-مايو-24 10:00", "2024-05-13 10:00"),
+        ("13-трав.-24 10:00", "2024-05-13 10:00"),
+        ("13-touko-24 10.00", "2024-05-13 10:00"),
+        ("13.5.2024 klo 10.00", "2024-05-13 10:00"),
+        ("1715594400", "2024-05-13 10:00"),
+        ("1715594400123", "2024-05-13 10:00"),
+        ("Mon May 13 2024 10:00:00", "2024-05-13 10:00"),
+        ("Monday, 13 May 2024 10:00:00 CEST", "2024-05-13 10:00"),
+        ("Mon, May 13, 2024, 10:00:00 AM", "2024-05-13 10:00"),
     ],
 )
 def test_stamps_of_many_languages(written: str, when: str) -> None:
@@ -43,7 +58,9 @@ def test_stamps_of_many_languages(written: str, when: str) -> None:
     assert moment.strftime("%Y-%m-%d %H:%M") == when
 
 
-@pytest.mark.parametrize("text", ["", "hello", "2024", "13/05", "the 5 of them", "3:00", "13/05/24 and more"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "2024", "171559440", "9915594400", "13/05", "the 5 of them", "3:00", "13/05/24 and more"]
+)
 def test_what_is_no_stamp(text: str) -> None:
     """Words with numbers in them are words."""
     assert timestamps.read(text) is None
@@ -73,6 +90,19 @@ def test_plain_text_is_one_spelling() -> None:
         f"15/01/24 10:30:00\tmia\t{Q}\n15/01/24 10:30:10\tleo\t{A}\n15/01/24 10:30:20\t--\tmode +o leo\n",
         f"**** BEGINN DER PROTOKOLLIERUNG AM Mon Mai 13 10:00:00 2024\n\nMai 13 10:01:00 <mia>\t{Q}\n"
         f"Mai 13 10:02:00 *\tleo nickt\nMai 13 10:03:00 <leo>\t{A}\n",
+        f"[Mon May 13 2024] [10:01:00] <mia>\t{Q}\n[Mon May 13 2024] [10:02:00] <leo>\t{A}\n",
+        f"[Monday, 13 May 2024] [10:00:00 CEST] Join\tmia (~m@h) has joined this channel (#bees).\n"
+        f"[Monday, 13 May 2024] [10:01:00 CEST] <mia>\t{Q}\n[Monday, 13 May 2024] [10:02:00 CEST] <leo>\t{A}\n",
+        f"[Montag, 13. Mai 2024] [10:01:00] <mia>\t{Q}\n[Montag, 13. Mai 2024] [10:02:00] <leo>\t{A}\n",
+        f"Conversation with #bees at Mon 13 May 2024 10:00:00 on me@irc.example (irc)\n(10:01:00) mia: {Q}\n"
+        f"(10:01:30) eva [~e@h] entered the room.\n(10:02:00) leo: {A}\n",
+        f"1715594400 <mia> {Q}\n1715594460 <leo> {A}\n",
+        f"[2024-05-13T10:00:00.000Z] *** mia (~m@h) joined\n[2024-05-13T10:01:00.000Z] <mia> {Q}\n"
+        f"[2024-05-13T10:02:00.000Z] <leo> {A}\n",
+        f"[2024-05-13 10:00:00] → mia joined (~m@h)\n[2024-05-13 10:01:00] <mia> {Q}\n"
+        f"[2024-05-13 10:01:30] — leo waves\n[2024-05-13 10:02:00] <leo> {A}\n",
+        f"**** DÉBUT DU JOURNAL À lun. mai 13 10:00:00 2024\nmai 13 10:01:00 <mia>\t{Q}\nmai 13 10:02:00 <leo>\t{A}\n",
+        f"[2024.05.13 10:01:00] <mia> {Q}\n[2024.05.13 10:02:00] <leo> {A}\n",
     ],
 )
 def test_irc_frames(lines: str, tmp_path: Path) -> None:
@@ -125,6 +155,12 @@ def test_a_bridge_is_unfolded_into_whom_it_speaks_for(tmp_path: Path) -> None:
         f"[\u200f13\u200f/5\u200f/2024\u060c 10:01:00] leo: {A}\n",
         f"[10:00:03, 5/13/2024] mia: {Q}\n[10:01:00, 5/13/2024] leo: {A}\n",
         f"2024/05/13, 5:40 pm - mia: {Q}\n2024/05/13, 5:41 pm - leo: {A}\n",
+        f"13/5/2567 10:00 - mia: {Q}\n13/5/2567 10:01 - leo: {A}\n",
+        f"2024. 5. 13. 오후 3:00 - mia: {Q}\n2024. 5. 13. 오후 3:01 - leo: {A}\n",
+        f"[13.5.2024 klo 10.00.03] mia: {Q}\n[13.5.2024 klo 10.01.03] leo: {A}\n",
+        f"[5/13/24, 3:00:12\u202fPM] mia: {Q}\n[5/13/24, 3:01:12\u202fPM] leo: {A}\n",
+        f"১৩/৫/২৪, ১০:০০ AM - mia: {Q}\n১৩/৫/২৪, ১০:০১ AM - leo: {A}\n",
+        f"Mon, May 13, 2024, 10:00:00 AM - mia: {Q}\nMon, May 13, 2024, 10:01:00 AM - leo: {A}\n",
     ],
 )
 def test_whatsapp_frames(lines: str, tmp_path: Path) -> None:
@@ -219,6 +255,12 @@ def test_discord_text_as_its_users_have_it(tmp_path: Path) -> None:
     )
     assert found.talk == [("mia", Q), ("leo", f"{A}\n\n[sic] or so")]
     assert found.messages[0].conversation.channel == "Garden / talk / bees"
+    stickers = f"[13-Mär-24 10:00] mia\n{{Stickers}}\nhttps://a.example/s.png\n\n\n[13-Mär-24 10:01] leo\n{A}\n"
+    assert read(tmp_path, HEAD + stickers).talk == [("leo", A)]
+    strange = read(tmp_path, HEAD + f"[the day before yesterday] mia\n{Q}\n", "strange.txt")
+    assert strange.faults == [
+        "strange.txt: no date that can be read ('the day before yesterday'); the file is left out"
+    ]
     assert found.skipped == {"forwarded": 1, "system line": 2}
 
 

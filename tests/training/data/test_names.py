@@ -13,6 +13,7 @@ PEOPLE = {
     "irc:x": ["[xy]z"],
     "slack:U1": ["Dora Lee", "dora"],
     "slack:U2": ["Ben"],
+    "slack:U3": ["Link"],
 }
 SIDES = {
     "irc:ann": Speaker.PERSON1,
@@ -42,6 +43,13 @@ SIDES = {
         ("[xy]z: hi", "[name], hi"),
         ("nobody: hi", "nobody: hi"),
         ("bob - are you there", "Person2 - are you there"),
+        ("Bob's box and Dora Lee’s", "Person2's box and Person2’s"),
+        ("hello,Bob or Ann/Ben", "hello,Person2 or Person1/[name]"),
+        ("ask Bob&Ann—now", "ask Person2&Person1—now"),
+        ("bob：さて", "Person2：さて"),
+        ("said «Ann», ~Bob~ and „Ben“? so Ann！", "said «Person1», ~Person2~ and „[name]“? so Person1！"),
+        ("see https://a.example/Bob and/or it's", "see https://a.example/Bob and/or it's"),
+        ("link: look at [link] and [ip]", "[name], look at [link] and [ip]"),
     ],
 )
 def test_a_name_becomes_the_tag_of_its_side(said: str, written: str) -> None:

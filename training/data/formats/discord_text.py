@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -78,6 +79,11 @@ class DiscordText:
             yield Part(reader=self.NAME, path=path, label=label, context=context)
             return
         context["shape"] = next((_shape(stamp) for stamp in self.stamps(path, label) if timestamps.read(stamp)), "")
+        if not context["shape"]:
+            told = next((stamp for stamp in self.stamps(path, label)), "")
+            reason = f"no date that can be read ({told!r}); the file is left out" if told else "no messages in it"
+            yield Fault(file=label, place="", reason=reason)
+            return
         for start, end, before in textfile.cuts(path, self.between):
             here = {**context, "lines before": str(before)}
             yield Part(reader=self.NAME, path=path, label=label, start=start, end=end, context=here)
@@ -193,7 +199,7 @@ def text_lines(part: Part) -> Iterator[Line | Fault]:
             if header is not None:
                 yield _text_line(header, content, length, forwarded)
             header, content, length, skipping, forwarded = (number, found), [], 0, False, False
-        elif line in _SECTIONS and blank:
+        elif line in _SECTIONS and (blank or not content):
             skipping = True
             forwarded = forwarded or line == _FORWARDED
         elif line == _RULE:
@@ -209,6 +215,7 @@ def text_lines(part: Part) -> Iterator[Line | Fault]:
         yield _text_line(header, content, length, forwarded)
 
 
+@lru_cache(maxsize=1 << 14)
 def _shape(stamp: str) -> str:
     """`17-Jul-19 06:10 PM` → `9-a-9 9:9 a`."""
     return _DIGITS.sub("9", _LETTERS.sub("a", stamp))

@@ -25,16 +25,22 @@ _NICK = r"[@+%&~!*^ ]?(?P<nick>[^\s<>]{1,64})"
 _FRAMES = {
     "angles": re.compile(rf"\[?(?P<stamp>[^<>\[\]\t]{{4,40}}?)\]?[ \t]*<{_NICK}>[ \t]?(?P<text>.*)"),
     "tabs": re.compile(r"(?P<stamp>[^\t]{4,40})\t[@+%&~]?(?P<nick>[^\t]{0,64})\t(?P<text>.*)"),
+    "parentheses": re.compile(
+        r"\((?P<stamp>[^()<>\t]{4,40})\) (?P<nick>[^:\t\n]{1,64}?)(?: <[^<>]{1,20}>)?: (?P<text>.*)"
+    ),
     "columns": re.compile(
         r"(?P<stamp>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) +[@+%&~]?(?P<nick>\S{1,64}?)(?: {2,}| +[|│] ?)(?P<text>\S.*)"
     ),
 }
-"""How clients set off who speaks: `<nick>`, WeeChat's tabs, and those tabs once a terminal has made blanks of them."""
+"""How clients set off who speaks: `<nick>`, WeeChat's tabs, those tabs once a terminal has made blanks of them, and
+Pidgin's `(time) nick: words`."""
+_DATE_APART = re.compile(r"\[([^\[\]<>]{6,40})\] \[(\d{1,2}:\d\d[^\[\]<>]{0,20})\]")
+"""Konversation's two brackets, one for the date and one for the time."""
 _CLOCK = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?(?: ?[AaPp]\.?[Mm]\.?)?)(?:\.\d+)?(?: ?(?:Z|UTC|[+-]\d{2}:?\d{2}))?")
 _MONTH_DAY = re.compile(rf"([^\W\d_]{{2,12}})\.? +(\d{{1,2}}) +{_CLOCK.pattern}")
-_SYSTEM = re.compile(r"^(?:===|\*\*\*|---|-!-|--|<--|-->|\* |Session |#|\[?\*)")
+_SYSTEM = re.compile(r"^(?:Conversation with |===|\*\*\*|---|-!-|--|<--|-->|\* |Session |#|\[?\*)")
 _WEECHAT_SIGNS = {"-->", "<--", "--", "*", "", "=!=", "--->", "<---"}
-_CHANGE = re.compile(r"(?:---|\*{4}|===|Session )")
+_CHANGE = re.compile(r"(?:---|\*{4}|===|Session |Conversation with )")
 _CHANGED_TO = re.compile(
     r"(?P<month>[^\W\d_]{3,12})\.? +(?P<day>\d{1,2})(?:,? +\d{1,2}:\d{2}:\d{2})?,? +(?P<year>\d{4})|"
     r"(?P<day2>\d{1,2})\.? +(?P<month2>[^\W\d_]{3,12})\.? +(?P<year2>\d{4})|"
@@ -62,6 +68,10 @@ UNDATED = date(2000, 1, 1)
 """Where neither file name nor lines say a date; only gaps and order matter."""
 SHOWN = 3
 """Lines of no known kind that are reported by themselves."""
+
+
+def _one_bracket(line: str) -> str:
+    return _DATE_APART.sub(r"[\1 \2]", line, count=1) if line.startswith("[") and "] [" in line[:64] else line
 
 
 @lru_cache(maxsize=1 << 15)
@@ -95,7 +105,8 @@ def _frame_of(lines: list[str]) -> str | None:
 def _stamped(line: str) -> bool:
     """A line of a log that nobody says: `10:30 -!- Eve has joined`, `[10:30] *** Eve sets mode`."""
     found = re.match(
-        r"\[([^\[\]]{4,40})\](?:\s|$)|(.{4,30}?)(?:\s(?=-!-|\*|-->|<--|--|===)|\t)|(\S{4,10})(?:\s|$)", line
+        r"\[([^\[\]]{4,40})\](?:\s|$)|\(([^()]{4,40})\)\s|(.{4,30}?)(?:\s(?=-!-|\*|-->|<--|--|===)|\t)|(\S{4,10})(?:\s|$)",
+        line,
     )
     return found is not None and _stamp(next(each for each in found.groups() if each is not None)) is not None
 
@@ -103,7 +114,7 @@ def _stamped(line: str) -> bool:
 def recognises(path: Path, head: str) -> bool:
     if not path.is_file():
         return False
-    start = [line for line in head.splitlines()[:400] if line.strip()]
+    start = [_one_bracket(line) for line in head.splitlines()[:400] if line.strip()]
     frame = _frame_of(start)
     if frame is None:
         return False
@@ -115,7 +126,7 @@ def recognises(path: Path, head: str) -> bool:
 
 
 def parts(path: Path, label: str) -> Iterator[Part | Fault]:
-    head = [line for line in textfile.head(path).splitlines() if line.strip()]
+    head = [_one_bracket(line) for line in textfile.head(path).splitlines() if line.strip()]
     frame = _frame_of(head[:400]) or "angles"
     words: set[str] = set()
     whole: list[timestamps.Stamp] = []
@@ -144,7 +155,7 @@ def _relays(path: Path, label: str, pattern: re.Pattern[str]) -> set[str]:
     for entry in textfile.lines(path, label):
         if isinstance(entry, Fault) or "> " not in entry[1] or len(entry[1]) > MAX_MESSAGE:
             continue
-        found = pattern.fullmatch(entry[1])
+        found = pattern.fullmatch(_one_bracket(entry[1]))
         quoted = _RELAYED.fullmatch(_COLOURS.sub("", found["text"])) if found and found["text"] else None
         if found and quoted and len(people) < 1000:
             people.setdefault(found["nick"], set()).add(quoted["who"])
@@ -154,7 +165,7 @@ def _relays(path: Path, label: str, pattern: re.Pattern[str]) -> set[str]:
         return several
     lines: Counter[str] = Counter()
     for entry in textfile.lines(path, label):
-        found = None if isinstance(entry, Fault) else pattern.fullmatch(entry[1][:MAX_MESSAGE])
+        found = None if isinstance(entry, Fault) else pattern.fullmatch(_one_bracket(entry[1][:MAX_MESSAGE]))
         if found and found["nick"] in several:
             lines[found["nick"]] += 1
     return {nick for nick in several if relayed[nick] >= RELAY_SHARE * lines[nick]}
@@ -185,7 +196,7 @@ def read(part: Part) -> Iterator[Item]:
         if isinstance(entry, Fault):
             yield entry
         elif entry[1].strip():
-            yield from _line(*entry, pattern, conversation, state)
+            yield from _line(entry[0], _one_bracket(entry[1]), pattern, conversation, state)
     if state.unread > SHOWN:
         yield Fault(file=part.label, place="", reason=f"{state.unread - SHOWN} more lines are not of an IRC log")
 

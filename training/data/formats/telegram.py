@@ -46,6 +46,8 @@ class _Message(msgspec.Struct):
     from_name: str | None = msgspec.field(default=None, name="from")
     from_id: str | int | None = None
     text: str | list[str | _Entity] | None = ""
+    text_entities: list[str | _Entity] | None = None
+    """The same in pieces; some programs that shorten exports keep nothing else."""
     reply_to_message_id: int | str | None = None
     forwarded_from: Any = None
     via_bot: Any = None
@@ -181,7 +183,7 @@ def read(part: Part) -> Iterator[Item]:
         if not author:
             yield Skipped.AUTHORLESS
             continue
-        text = _text(raw.text, drop_code=drop_code).strip()
+        text = _text(raw.text or raw.text_entities, drop_code=drop_code).strip()
         if len(text) > MAX_MESSAGE:
             yield Skipped.TOO_LONG
             continue

@@ -67,9 +67,14 @@ _NAMED = re.compile(
     rf"(?:{_WORD},? )??"
     rf"(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.|º)?[ \-./,]*(?:de |of |d')?"
     rf"(?P<month>{_WORD})[ \-./,]*(?:de )?(?P<year>\d{{2,4}})"
-    rf"|(?P<month2>{_WORD})[ \-./]*(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?[ \-./]+(?P<year2>\d{{2,4}})"
+    rf"|(?P<month2>[^\W\d_](?:{_LETTER}|[.'’](?=[^\W\d_]))*\.?)[ \-./]*"
+    rf"(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?,?[ \-./]+(?P<year2>\d{{2,4}})"
     rf"|(?P<year3>\d{{4}})[ \-./,]+(?P<month3>{_WORD})[ \-./,]*(?P<day3>\d{{1,2}})\.?)"
 )
+_NUMBERED = re.compile(r"(?<=\d)([-./ ]?)(?:(\d{1,2})[月월]|thg (\d{1,2}))(?=\1\d)")
+"""A month's short name that is its number, between day and year: `13-5月-24`, `13-thg 5-24`."""
+_UNIX = re.compile(r"1\d{9}(?:\d{3})?")
+"""Seconds or milliseconds since 1970, from 2001 to 2033."""
 _BETWEEN = re.compile(r"[\s,]*(?:at |um |à |a las |T(?=\d))?")
 
 
@@ -77,6 +82,9 @@ _BETWEEN = re.compile(r"[\s,]*(?:at |um |à |a las |T(?=\d))?")
 def read(text: str) -> Stamp | None:
     """A stamp in any common shape: ISO 8601, numbers, or a month's name in any language; None for anything else."""
     text = plain(text).strip().strip("[]").strip()
+    if _UNIX.fullmatch(text):
+        return Stamp(exact=datetime.fromtimestamp(int(text[:10]), UTC))
+    text = _NUMBERED.sub(r"\1\2\3", text)
     if text[4:5] == "-":
         try:
             exact = datetime.fromisoformat(text)
@@ -161,7 +169,9 @@ def moment(stamp: Stamp, style: Style) -> datetime | None:
         of_day = cldr.hour(hour, stamp.half, style.language)  # None for `г.`, `Uhr` and other words beside a clock
         hour = hour if of_day is None else of_day
     try:
-        on = _gregorian(year + 2000 if year < 100 else year, month, day)
+        if year < 100:
+            year += 2500 if style.language == "th" else 2000  # Thailand counts by the Buddhist era, in short dates too
+        on = _gregorian(year, month, day)
         return datetime(on.year, on.month, on.day, hour, minute, min(second, 59), tzinfo=UTC)
     except (ValueError, OverflowError):
         return None

@@ -59,6 +59,18 @@ def own_sentences() -> dict[str, frozenset[str]]:
     return {kind: frozenset(_folded(each) for each in sentences) for kind, sentences in tomllib.loads(text).items()}
 
 
+_START = 6
+
+
+@lru_cache(maxsize=1)
+def _notices() -> dict[str, list[str]]:
+    """Notices by how they begin: every message is compared with them."""
+    found: dict[str, list[str]] = {}
+    for notice in own_sentences()["notices"]:
+        found.setdefault(notice[:_START], []).append(notice)
+    return found
+
+
 @lru_cache(maxsize=1)
 def _halves() -> tuple[frozenset[str], frozenset[str]]:
     """First words and ends of placeholders of two words: reports also name pairs that no string table holds."""
@@ -79,7 +91,7 @@ def is_system(text: str) -> bool:
         return True
     if _folded(_CALL_END.sub("", text)) in table["calls"]:
         return True
-    return any(folded.startswith(notice) for notice in table["notices"] if notice[:6] == folded[:6])
+    return any(folded.startswith(notice) for notice in _notices().get(folded[:_START], ()))
 
 
 def is_placeholder(text: str) -> bool:

@@ -38,6 +38,7 @@ _TECH = re.compile(r"(?:asp|vb|ado|ml|node|socket|discord|next|vue|three|d3|expr
 _TRAILING = ".,;:!?)]}'’”»…*_|"
 _EMAIL = re.compile(
     r"[\w.+%'&=~^-]{1,64} ?@ ?(?:[\w-]{1,63}\.){1,12}[^\W\d_]{2,24}(?![\w-])"
+    r"|[\w.+%-]{1,64}@(?:gmail|yahoo|hotmail|outlook|icloud|protonmail|gmx)\b(?!\.)"
     r"|[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){0,12}[\w-]{1,63}\.[\w-]{2,63}|[\w.+%-]{1,64}@\[[\d.:a-fA-F]+\]"
 )
 _AT = r"(?: ?[\[({<|*_-]+ ?(?:at|a|ät|arroba|chez|@|æt) ?[\])}>|*_-]+ ?| (?:at|ät|arroba) | ?\(?@\)? ?)"
@@ -53,7 +54,7 @@ _MAC = re.compile(
     r"|(?<![\w.])[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}\.[0-9a-fA-F]{4}(?![\w.])"
 )
 _IPV4 = re.compile(
-    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.|\[\.\]|\(\.\))){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?::\d{1,5}"
+    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|[01]?\d?\d)(?:\.|\[\.\]|\(\.\))){3}(?:25[0-5]|2[0-4]\d|[01]?\d?\d)(?::\d{1,5}"
     r"|/\d{1,2})?(?!\d|\.\d)"
 )
 _VERSION = re.compile(
@@ -72,7 +73,9 @@ _NATIONAL_ID = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])|(?<![\d.])\d{3}
 """Of the United States, of Brazil."""
 _BIRTHDAY = re.compile(
     r"\b(?:born|dob|d\.o\.b\.?|date of birth|geb(?:oren|\.)?|geburtstag|birthday)\b(?: is| on| am|:| =)*\s*"
-    r"(?P<date>\d{1,4}[./-]\d{1,2}[./-]\d{1,4})(?!\d)",
+    r"(?P<date>\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?!\d)"
+    r"|\d{1,2}(?:st|nd|rd|th|\.)? (?:de |of )?[^\W\d_]{3,12}\.?,? (?:de )?\d{4}(?!\d)"
+    r"|[^\W\d_]{3,12}\.? \d{1,2}(?:st|nd|rd|th)?,? \d{4}(?!\d))",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"(?<![\w/#&])[\w.]{2,32}#\d{4}(?!\w)")
@@ -103,7 +106,7 @@ _SCHEMES = re.compile(r"mailto:|tel:|magnet:|skype:")
 _BEFORE_AT, _BEFORE_DOT = 65, 64
 """Characters in front of the first such sign at which the mask may begin at the earliest."""
 _LETTERS = re.compile(r"[^\W\d_]")
-_AT_HOST = re.compile(r"@ ?(?:[\w-]{1,63}\.|\[)")
+_AT_HOST = re.compile(r"@ ?(?:[\w-]{1,63}\.|\[|gmail|yahoo|hotmail|outlook|icloud|proton|gmx)")
 _DOMAIN_END = re.compile(rf"\.(?:(?:{_TLD})(?![\w-])|(?:{_AMBIGUOUS})[:/])", re.IGNORECASE)
 
 
@@ -120,10 +123,14 @@ def scrub(text: str, *, countries: Sequence[str] = phones.COUNTRIES) -> str:
     if _may_name_a_secret(lower):
         if "-----BEGIN" in plain:
             copy.mask(secrets.PRIVATE_KEY, SECRET)
-        if "=" in plain or ":" in plain:
+        if "=" in plain or ":" in plain or ">" in plain or "→" in plain:
             copy.mask(secrets.NAMED_ASSIGNED, _assigned, group="secret")
             copy.mask(secrets.KEY_ASSIGNED, _if_secret, group="secret")
         copy.mask(secrets.SAID, _if_secret, group="secret")
+        copy.mask(secrets.BESIDE, SECRET, group="secret")
+        copy.mask(secrets.BESIDE, SECRET, group="key")
+        copy.mask(secrets.PAIR, _assigned, group="secret")
+        copy.mask(secrets.PHRASE, SECRET, group="secret")
         copy.mask(secrets.BEARER, SECRET, group="secret")
     if " -p" in plain or " -u" in plain or " -a" in plain:
         copy.mask(secrets.OPTION, SECRET, group="secret")
@@ -152,9 +159,9 @@ def _scrub_tokens(copy: Copy, *, digits: bool) -> None:
     if dashes:
         copy.mask(_UUID, ID)
     if digits:
+        copy.mask(_WALLET, ID, within=_LONG_TOKEN)
         copy.mask(_CARD, _card)
         copy.mask(_IBAN, _iban)
-        copy.mask(_WALLET, ID, within=_LONG_TOKEN)
         copy.mask(_HEX, ID, within=_LONG_TOKEN)
     if dashes:
         copy.mask(secrets.GROUPED, SECRET, within=_LONG_TOKEN)
@@ -173,6 +180,10 @@ def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
         copy.mask(_IPV6, _ipv6)
     if _may_name_a_code(lower):
         copy.mask(secrets.CODE, SECRET, group="secret")
+        copy.mask(secrets.CODE_AHEAD, SECRET, group="secret")
+        copy.mask(secrets.CODE_AHEAD, SECRET, group="code")
+    if "born" in lower or "birth" in lower or "geb" in lower or "dob" in lower or "d.o.b" in lower:
+        copy.mask(_BIRTHDAY, ID, group="date")
     if places.STREET_HINT.search(plain):
         copy.mask(places.STREET, PLACE)
     if _NUMBER.search(copy.plain):
@@ -181,7 +192,6 @@ def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
         copy.mask(_CARD, _card)
         copy.mask(_IBAN, _iban)
         copy.mask(_NATIONAL_ID, ID)
-        copy.mask(_BIRTHDAY, ID, group="date")
         copy.mask(phones.NAMED, PHONE, group="number")
         if not plain.isascii() or any(word in lower for word in _ID_WORDS):
             copy.mask(_NAMED_ID, ID, group="id")
@@ -210,19 +220,31 @@ def _may_name_a_secret(lower: str) -> bool:
         or "-----begin" in lower
         or "kennwort" in lower
         or "contrase" in lower
+        or "phrase" in lower
+        or "words" in lower
         or "mdp" in lower
         or "senha" in lower
         or "wachtwoord" in lower
         or ("has" in lower and ("haslo" in lower or "hasło" in lower))
         or (
             not lower.isascii()
-            and ("пароль" in lower or "密码" in lower or "パスワード" in lower or "비밀번호" in lower)
+            and (
+                "пароль" in lower or "密码" in lower or "密碼" in lower or "パスワード" in lower or "비밀번호" in lower
+            )
         )
     )
 
 
 def _may_name_a_code(lower: str) -> bool:
-    return " code" in lower or "pin" in lower or "otp" in lower or "2fa" in lower or "tan" in lower or "cv" in lower
+    return (
+        "code" in lower
+        or "código" in lower
+        or "pin" in lower
+        or "otp" in lower
+        or "2fa" in lower
+        or "tan" in lower
+        or "cv" in lower
+    )
 
 
 def _may_spell_an_address(lower: str) -> bool:

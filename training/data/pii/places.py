@@ -30,7 +30,8 @@ STREET = re.compile(
     rf"|\b{_NUMBER},? (?:bis |ter )?(?i:rue|avenue|av\.|boulevard|bd|place|chemin|allée|impasse|quai|route|cours"
     rf"|square) (?:(?:de|du|des|la|le|les|de la|l['’]|d['’]) ?){{0,2}}{_CAP}"
     rf"(?:[ -]{_CAP}){{0,3}}{_TOWN}"
-    rf"|\b(?:Calle|C/|Avenida|Av\.|Avda\.|Paseo|Plaza|Carrera|Cra\.|Rua|R\.|Travessa|Via|Viale|Piazza|Corso|ul\."
+    rf"|\b(?:{_CAP} ){{1,3}}(?:Street|Road|Avenue|Ave\.?|Lane|Boulevard|Blvd\.?|St\.) {_NUMBER}\b(?! [a-z])"
+    rf"|\b(?:Calle|calle|rua|avenida|C/|Avenida|Av\.|Avda\.|Paseo|Plaza|Carrera|Cra\.|Rua|R\.|Travessa|Via|Viale|Piazza|Corso|ul\."
     rf"|Ul\.|ulica|aleja|al\.|улица|ул\.|проспект)"
     rf" ?(?:(?:de|del|da|do|dos|la|las|los|della|di|dei) ){{0,2}}{_CAP}(?: (?:(?:de|del|da|do|di|y"
     rf"|e) )?{_CAP}){{0,3}},? ?(?:n[º°.]? ?|№ ?|д\. ?)?{_NUMBER}\b{_TOWN}"
@@ -42,12 +43,13 @@ STREET_HINT = re.compile(
     r"|(?:stra|str\.|gasse|allee|damm|chauss|ufer|weg|latz|ring|laan|plein|gracht|kade|singel|gata|väg|vei|gade"
     r"|vej|katu|tie|Stra|Str\.|Weg|Platz|Allee"
     r"|Ring|Gasse|Damm|Calle|C/|Av|Paseo|Plaza|Carr|Cra|Rua|R\.|Trav|Via|Piazza|Corso|[uU]l|al\.|aleja|ул|просп"
-    r"|Box).*\d",
+    r"|Box|calle|rua|avenida|Road|Lane|Street|St\.).*\d",
 )
 POSTCODE = re.compile(r"\b(?:[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}|[A-Z]{2} \d{5}(?:-\d{4})?)(?!\w)")
 """British ones, and American ones behind their state: SW1A 2AA, CA 95014."""
+_USERS = "Users|Documents and Settings|Benutzer|Usuarios|Utilisateurs|Utenti|Usuários|Пользователи"
 HOME_FOLDER = re.compile(
-    r"(?:/(?:home|Users)/|\b[A-Za-z]:\\+(?:Users|Documents and Settings)\\+|(?<![\w.])~(?=[a-z][\w-]+/))"
+    rf"(?:/(?:home|Users)/|\b[A-Za-z]:\\+(?:{_USERS})\\+|(?<![\w.])~(?=[a-z][\w-]+/))"
     r"(?P<user>(?!(?:Public|Shared|Default|user|username|runner|ubuntu|root"
     r"|me)\b)[^\s/\\\"'<>|:*?\0]{1,40}(?: [^\s/\\\"'<>|:*?\0]{1,40}(?=[/\\]))?)",
 )

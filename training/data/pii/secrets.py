@@ -30,7 +30,7 @@ _KEY = (
     r"|recovery (?:code|key|phrase)"
 )
 _QUOTED = r"\"[^\"\0]{3,200}\"|'[^'\0]{3,200}'|`[^`\0]{3,200}`|“[^”\0]{3,200}”|„[^“”\0]{3,200}[“”]|«[^»\0]{3,200}»"
-_ASSIGN = r"[\"'`]?\s*(?::=|=>|==?|:(?!//)|：)\s*"
+_ASSIGN = r"[\"'`]?\s*(?::=|[=-]>|→|==?|:(?!//)|：)\s*"
 
 NAMED_ASSIGNED = re.compile(
     rf"(?:(?<![^\W_])(?:[\w.]*[_.-])?(?:{_NAME}|pass(?==))|\b\w{{2,20}}(?:password"
@@ -44,7 +44,8 @@ KEY_ASSIGNED = re.compile(
 )
 """`API_KEY=x`: here people also write sentences ("the secret: add salt"), so it must look like a key."""
 SAID = re.compile(
-    rf"\b(?:{_NAME}|{_KEY})(?:\s+(?:\w+\s+){{0,3}}?(?:is|was|ist|lautet|es|est)(?:\s+now)?)\s*:?\s*"
+    rf"(?:\b(?:{_NAME}|{_KEY})(?:['’]s|\s+(?:\w+\s+){{0,3}}?(?:is|was|ist|lautet|es|est)(?:\s+now)?)"
+    r"|(?:密码|密碼|パスワード|비밀번호)(?:是|为|為|は|는))\s*:?\s*"
     rf"(?P<secret>{_QUOTED}|[^\s\0]{{4,200}})",
     re.IGNORECASE,
 )
@@ -54,11 +55,36 @@ OPTION = re.compile(
     rf"(?:-p ?|-pw |-a |--pass(?:word)?[ =]|-u ?[\w.-]+:)(?P<secret>{_QUOTED}|[^\s\0-][^\s\0]{{2,100}})"
 )
 """A password among the options of a command."""
+BESIDE = re.compile(
+    rf"(?<![^\W_])(?:(?:{_NAME})\s+(?P<secret>(?=\S*\d)(?=\S*[a-zA-Z])[^\s\0,;]{{6,100}})"
+    rf"|(?:{_KEY})\s+(?P<key>(?=\S*\d)(?=\S*[a-zA-Z])[\w+/=.-]{{12,100}}))",
+    re.IGNORECASE,
+)
+"""“passwd hunter22”: no sign between, so only what has letters and digits."""
+PAIR = re.compile(
+    rf"\b(?:login|user(?:name)?|e-?mail|account)\W{{1,3}}[^\s\0]{{1,60}}\W{{1,3}}(?:and\W)?(?:{_NAME}|pass|key)\W{{1,3}}"
+    r"(?P<secret>[^\s\0]{3,100})",
+    re.IGNORECASE,
+)
+"""`login: ann / pass: swordfish`: beside an account's name whatever stands there is one."""
+PHRASE = re.compile(
+    r"\b(?:seed|recovery|mnemonic|backup|secret|wallet)(?: recovery)? (?:phrase|words)\b\W{0,3}(?:is\W{1,3})?"
+    r"(?P<secret>(?:[a-z]{3,8}[ ,]+){11,23}[a-z]{3,8})",
+    re.IGNORECASE,
+)
+"""BIP 39: twelve to twenty-four words of three to eight letters."""
+CODE_AHEAD = re.compile(
+    r"(?<![\w.,-])(?:[A-Z]-)?(?P<secret>\d{4,8}|\d{3}[ -]\d{3})(?! ?\d)"
+    r" (?:is|ist|es|est|é) (?:your|dein|ihr|tu|su|votre|seu)\b"
+    r"[^.\n\0]{0,40}?\b(?:code|otp|pin|tan|código)\b"
+    r"|\b(?:use|enter|type|with) (?:the )?code[: ]{1,2}(?P<code>\d{4,8})(?!\w)",
+    re.IGNORECASE,
+)
 CODE = re.compile(
     r"\b(?:(?:your|my|our|verification|security|login|confirmation|access|door|gate|entry|backup|auth\w*"
     r"|2fa) code|otp|pin|2fa|tan|passcode"
     r"|cvv|cvc)\b(?:\s+(?:is|ist|for \w+ is))?[\s:=#-]{1,3}"
-    r"(?P<secret>\d{3,8}|\d{3}[ -]\d{3})(?![\w.,]\d|\w)",
+    r"(?P<secret>\d{3}[ -]\d{3}|\d{3,8})(?![\w.,]\d|\w)",
     re.IGNORECASE,
 )
 BEARER = re.compile(r"\b(?:Bearer|Basic|Digest)\s+(?P<secret>(?=[\w+/=.~-]*\d)[\w+/=.~-]{12,})")
