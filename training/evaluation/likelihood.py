@@ -131,9 +131,11 @@ def whole_and_replied(
         for index, (replies, everything) in enumerate(encoded):
             is_reply, done = replies.target[everything.target], 0
             for window in windows(everything, block=block):
-                count = int(window.target.sum())
-                yield replace(window, dialogue=len(windows_of))
-                windows_of.append((index, is_reply[done : done + count]))
+                # Nothing stands before a window's first token that could predict it.
+                count, unseen = int(window.target.sum()), int(window.target[0])
+                target = np.concatenate([[False], window.target[1:]])
+                yield replace(window, target=target, dialogue=len(windows_of))
+                windows_of.append((index, is_reply[done + unseen : done + count]))
                 done += count
 
     rows = Rows(pack(stream(), block=block, seed=0), block=block)
