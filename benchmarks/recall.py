@@ -29,7 +29,6 @@ from training.data import formats
 from training.evaluation.ranking import continuation_nats
 from training.evaluation.suite import load_candidates
 
-WINDOW = 8
 GAP = timedelta(hours=12)
 SHARE = 0.25
 """Of the context, for what is recalled."""
@@ -82,7 +81,7 @@ def irc(log: Path) -> Iterator[Message]:
             )
 
 
-def asked_in(talk: Sequence[Message]) -> Iterator[Asked]:
+def asked_in(talk: Sequence[Message], window_size: int) -> Iterator[Asked]:
     at = {said.id: index for index, said in enumerate(talk)}
     answered: dict[str, str] = {}
     by_author: dict[str, list[Message]] = defaultdict(list)
@@ -90,7 +89,7 @@ def asked_in(talk: Sequence[Message]) -> Iterator[Asked]:
         question = at.get(said.reply_to or "")
         if question is not None and question < index and talk[question].author != said.author:
             asker = talk[question]
-            before = talk[max(0, question - WINDOW + 1) : question + 1]
+            before = talk[max(0, question - window_size + 1) : question + 1]
             window = [each for each in before if asker.sent_at - each.sent_at <= GAP]
             old = [
                 Exchange(row=at[each.id], said=each.text, sent_at=each.sent_at, answer=answered.get(each.id, ""))
@@ -117,6 +116,7 @@ def main() -> None:
     parser.add_argument("--base", default="models/starter")
     parser.add_argument("--adapter", type=Path, default=None)
     parser.add_argument("--most", type=int, default=1_000, help="answers scored of each source")
+    parser.add_argument("--window", type=int, default=40, help="messages in view, as many as a bot reads back")
     parser.add_argument("--unanswered", action="store_true", help="recall what nobody answered, too")
     options = parser.parse_args()
     (candidate,) = load_candidates(options.base, {"scored": options.adapter})
@@ -126,7 +126,7 @@ def main() -> None:
         found = []
         total, seconds = 0, 0.0
         for talk in archive(source):
-            for each in asked_in(talk):
+            for each in asked_in(talk, options.window):
                 old = [one for one in each.old if one.answer or options.unanswered]
                 total += 1
                 question = each.window[-1]

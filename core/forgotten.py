@@ -98,7 +98,7 @@ class Forgotten:
         try:
             found = set(names_in(text, names, lambda words: digest_of(self._hash, platform, words)))
         except Person2Error as error:
-            log_failure(log, error, "names of forgotten members cannot be recognised")
+            log_failure(log, error, "the names of forgotten members cannot be recognised")
             return False
         return bool(found) and not found <= set(map(name_words, self._memory.author_names(platform)))
 

@@ -73,9 +73,9 @@ class Openings:
                 if not self._changes.was_removed(opening):
                     await asyncio.to_thread(self._memory.remember_opening, opening)
         except TimeoutError:
-            log.info("what opened %s was not told in time", where.key)
+            log.info("the opening post of %s did not arrive in time", where.key)
         except Exception as error:  # an opening post is not worth an answer
-            log_failure(log, error, "what opened %s could not be looked up", where.key)
+            log_failure(log, error, "the opening post of %s could not be looked up", where.key)
 
     def _may_store(self, opening: Message, chosen: ChannelSettings) -> bool:
         days = chosen.retention_days or self._retention_days

@@ -132,7 +132,7 @@ def report(out: Annotated[Path, typer.Option(help="The picture to write.")] = DO
         subprocess.run(  # noqa: S603 - found on the path
             [
                 *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *(f"--user-data-dir={home / 'browser'}", "--window-size=1000,1180"),
+                *(f"--user-data-dir={home / 'browser'}", "--window-size=1000,1110"),
                 *(f"--screenshot={out.resolve()}", page.as_uri()),
             ],
             check=True,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 def test_every_module_is_imported(system: str) -> None:
     """Without what Python has on Linux or on Unix alone; locks, signals and the size of memory have their other way."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.pretended_system", system],
+        [sys.executable, "-m", "tests.fake_system", system],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

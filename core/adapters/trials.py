@@ -138,7 +138,7 @@ class Trials:
     def begin(self, challenger: str, champion: str, *, share: float, days: int) -> Trial:
         """Raises AdapterError where one runs, or where the two are the same."""
         if challenger == champion:
-            raise AdapterError(f"{challenger!r} is the current voice: choose another one to try beside it")
+            raise AdapterError(f"{challenger!r} is already the current adapter: choose another one")
         with self._locked():
             running = self.read()
             if running is not None and running.running:
@@ -157,7 +157,7 @@ class Trials:
         """Another adapter became current. Only for who holds the lock."""
         trial = self._running()
         if trial is not None and adapter_id != trial.champion:
-            self._end(trial, f"the trial of {trial.challenger} ended: {adapter_id} was made the current voice")
+            self._end(trial, f"the trial of {trial.challenger} ended: {adapter_id} was made current")
 
     def withdrawn(self, adapter_id: str) -> None:
         """An adapter went out of service. Only for who holds the lock."""

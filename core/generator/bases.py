@@ -62,7 +62,9 @@ def fetch(base: str | Path) -> Path:
     folder = Path(base).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is no model, it has no config.json: give a folder that save_pretrained wrote")
+            raise ModelError(
+                f"{folder} is not a model, it has no config.json: give a folder that save_pretrained wrote"
+            )
         return folder
     named = isinstance(base, str) and not base.startswith((".", "~")) and base.count("/") < 2
     if not named or folder.exists() or folder.is_absolute():
@@ -79,7 +81,7 @@ def fetch(base: str | Path) -> Path:
             if not _has_weights(found):
                 found = Path(snapshot_download(str(base), allow_patterns=[*FILES, PICKLE], local_files_only=offline))
         except HFValidationError:
-            why = "it is no name of the hub"
+            why = "it is not a valid hub name"
         except LocalEntryNotFoundError:
             continue
         except (HfHubHTTPError, OSError) as error:

@@ -337,7 +337,7 @@ class OpenAIGenerator:
         raise fault
 
     def _no_completion(self) -> GeneratorError:
-        return GeneratorError(f"{self._where} answered, but not as a completions server does: check PERSON2_REMOTE_URL")
+        return GeneratorError(f"{self._where} answered, but not like a completions server: check PERSON2_REMOTE_URL")
 
     def _down(self, why: str) -> Unavailable:
         return Unavailable(f"{self._server} cannot be reached ({why}): start it, or check PERSON2_REMOTE_URL")

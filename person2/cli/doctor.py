@@ -172,8 +172,8 @@ def _bases() -> str:
     fitting = ", ".join(one.name for one in others if one.learning <= there) or "none"
     larger = ", ".join(one.name for one in others if one.talking <= there < one.learning)
     return (
-        f"{there / 1e9:.1f} GB of memory here; {named}. To be had as well: {fitting}"
-        f"{f'; to talk only: {larger}' if larger else ''}."
+        f"{there / 1e9:.1f} GB of memory here; {named}. Also available: {fitting}"
+        f"{f'; for talking only: {larger}' if larger else ''}."
     )
 
 

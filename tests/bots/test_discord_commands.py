@@ -11,8 +11,8 @@ from core.chat import ChatSettings
 from core.memory import open_memory
 from core.messages import Conversation
 from core.notices import TOO_FAST
+from tests.bots.delays import store_posts_late
 from tests.bots.discord_talk import HURRIED, talking
-from tests.bots.slowly import store_posts_late
 from tests.discord_server import DiscordServer, Person
 from tests.fakes import FakeGenerator, chat
 

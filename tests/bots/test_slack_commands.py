@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from core.memory import open_memory
+from tests.bots.delays import store_posts_late
 from tests.bots.slack_talk import talk
-from tests.bots.slowly import store_posts_late
 from tests.slack_server import BOT_ID, BOT_USER, Fault, SlackServer
 
 ME = f"<@{BOT_USER}>"

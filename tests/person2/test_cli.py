@@ -325,7 +325,7 @@ def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
     assert adapters("trial", "--stop")[0] == 1
     for name, variables, says in (
         ("poor", {}, "did not pass the gate"),
-        ("old", {}, "is the current voice"),
+        ("old", {}, "is already the current adapter"),
         ("new", {"PERSON2_ADAPTER": "old"}, "a trial needs PERSON2_ADAPTER=current"),
     ):
         status, told = adapters("trial", name, **variables)
@@ -334,7 +334,7 @@ def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
     status, told = adapters("trial", "new", "--share", "0.4")
     assert (status, told) == (
         0,
-        "new answers in 40% of the conversations beside old; members' judgement decides within 14 days.",
+        "new answers in 40% of the conversations beside old; members' feedback decides within 14 days.",
     )
     standing = "0 of its 0 judged answers liked, 0 of 0 of old; undecided"
     assert standing in adapters("trial")[1]
@@ -343,5 +343,5 @@ def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
     assert [row["id"] for row in listed if row["current"]] == ["old"]
     assert [row["id"] for row in listed if row["on_trial"]] == ["new"]
     assert standing in " ".join(person2("doctor", home=tmp_path, PERSON2_BASE_MODEL=str(base)).stdout.split())
-    assert adapters("trial", "--stop") == (0, "The trial of new is over; current voice: old.")
+    assert adapters("trial", "--stop") == (0, "The trial of new is over; current adapter: old.")
     assert "was stopped" in adapters("trial")[1]

@@ -29,9 +29,9 @@ QUICK = FinetuneConfig(rank=4, epochs=4, block=64, batch_tokens=256, evaluations
 def test_a_forecast_in_a_sentence() -> None:
     """Minutes are rounded, what is not known is left out."""
     assert str(Forecast(learning=610.0, judging=305.0, memory=2_130_000_000)) == (
-        "Forecast: 10 min of learning, at most 5 min of judging, 2.1 GB of memory."
+        "Forecast: 10 min of training, at most 5 min of evaluation, 2.1 GB of memory."
     )
-    assert str(Forecast(learning=20.0)) == "Forecast: under a minute of learning."
+    assert str(Forecast(learning=20.0)) == "Forecast: under a minute of training."
 
 
 def test_judging_takes_half_of_the_learning_or_a_minute() -> None:
@@ -88,10 +88,10 @@ def test_a_better_base_is_named(base: Path, tokenizer: PreTrainedTokenizerFast, 
     encoder = Encoder(tokenizer)
     said = better_base("tiny", model, encoder, HELD, {"missing": str(tmp_path / "missing"), "knowing": better})
     assert said.startswith(
-        "The base knowing, which is on this machine, predicts this talk better before any learning: "
+        "The base knowing, which is on this machine, predicts these dialogues better even without training: "
     )
     assert "against tiny's" in said
-    assert said.endswith("in 20 held-out dialogues. --base knowing learns on it.")
+    assert said.endswith("in 20 held-out dialogues. Use --base knowing to train on it.")
     knowing, _ = load_base(better)
     assert better_base("knowing", knowing, encoder, HELD, {"tiny": str(base)}) == ""
     assert better_base("tiny", model, encoder, HELD, {}) == ""

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from core.dialogue import Speaker, Turn, prompt, render
 from core.errors import TrainingError
 from core.generator import END_OF_TEXT
-from tests.training.pretended import CUDA, pretended_cuda
+from tests.training.fake_gpu import CUDA, pretended_cuda
 from tests.training.toys import TALK, TEXTS, dialogue
 from training.pretrain import (
     bpe,

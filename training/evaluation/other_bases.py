@@ -63,9 +63,9 @@ def better_base(
         if gap.high < 0 and gap.value < least:
             least = gap.value
             best = (
-                f"The base {name}, which is on this machine, predicts this talk better before any learning: "
+                f"The base {name}, which is on this machine, predicts these dialogues better even without training: "
                 f"{after:.2f} against {chosen}'s {before:.2f} bits per byte of replies in {count} held-out dialogues. "
-                f"--base {name} learns on it."
+                f"Use --base {name} to train on it."
             )
         del other
     return best

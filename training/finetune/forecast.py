@@ -33,9 +33,9 @@ class Forecast:
     """Bytes held at most so far, which the next steps hardly exceed; None where the system does not say."""
 
     def __str__(self) -> str:
-        parts = [f"{_minutes(self.learning)} of learning"]
+        parts = [f"{_minutes(self.learning)} of training"]
         if self.judging:
-            parts.append(f"at most {_minutes(self.judging)} of judging")
+            parts.append(f"at most {_minutes(self.judging)} of evaluation")
         if self.memory is not None:
             parts.append(f"{self.memory / 1e9:.1f} GB of memory")
         return f"Forecast: {', '.join(parts)}."

@@ -96,7 +96,7 @@ class PreferenceLoss:
         mine = drawn[part::parts]
         if not len(mine):
             return torch.zeros((), device=model.device)
-        batch, owners = self._batch(mine)
+        batch, owners = self._batch(mine, model.device)
         hidden, targets = model.predicting(batch["input_ids"], batch["position_ids"], batch["labels"])
         nats, gradients = nats_with_gradients(hidden.detach(), model.lm_head.weight, targets)
         margins = _by_pair(nats, owners, len(mine)) - self._reference[mine].to(nats.device)
@@ -120,16 +120,15 @@ class PreferenceLoss:
         found = []
         for at in range(0, len(self._rows), AT_ONCE):
             mine = np.arange(at, min(at + AT_ONCE, len(self._rows)))
-            batch, owners = self._batch(mine)
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            batch, owners = self._batch(mine, model.device)
             with casting(model.device, self._bf16):
                 hidden, targets = model.predicting(batch["input_ids"], batch["position_ids"], batch["labels"])
                 nats, _ = nats_with_gradients(hidden, model.lm_head.weight, targets)
-            found.append(_by_pair(nats, owners.to(nats.device), len(mine)).cpu())
+            found.append(_by_pair(nats, owners, len(mine)).cpu())
         model.train(learning)
         return torch.cat(found)
 
-    def _batch(self, pairs: NDArray[np.int64]) -> tuple[Batch, torch.Tensor]:
+    def _batch(self, pairs: NDArray[np.int64], where: torch.device) -> tuple[Batch, torch.Tensor]:
         """A row for each pair, and for each target in row order the answer it belongs to: 2 · pair, and + 1 for the
         other one."""
         width = max(sum(len(ids) for ids, _ in self._rows[pair]) for pair in pairs)
@@ -146,8 +145,9 @@ class PreferenceLoss:
                 owners[row, here] = 2 * row + number
                 at += len(tokens)
             positions[row, at:] = torch.arange(width - at)
+        owners = owners[:, 1:][labels[:, 1:] != IGNORE]
         batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
-        return batch, owners[:, 1:][labels[:, 1:] != IGNORE]
+        return {name: tensor.to(where) for name, tensor in batch.items()}, owners.to(where)
 
 
 def _encoded(encoder: Encoder, before: Dialogue, answer: str, block: int) -> tuple[list[int], int]:

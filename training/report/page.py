@@ -114,10 +114,10 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
     outcome, scores = report.outcome, report.comparison.scores[NEW]
     return [
         ("bits per byte of a reply", f"{outcome.before:.3f} → {outcome.after:.3f}", "held out; lower is better"),
-        ("true reply found of 20", _share(scores.hits_at_1_of_20), "chance is 5 %"),
+        ("true reply found among 20", _share(scores.hits_at_1_of_20), "chance is 5 %"),
         ("long replies copied", _share(scores.copied), "whole, from the training text"),
         ("empty or repeating", _share(scores.empty), f"of {len(report.comparison.results[NEW].replies)} replies"),
-        ("time", _duration(report.seconds), f"{outcome.targets_per_second:,.0f} target tokens a second"),
+        ("time", _duration(report.seconds), f"{outcome.targets_per_second:,.0f} target tokens per second"),
     ]
 
 
@@ -178,7 +178,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("rows", f"{outcome.rows:,} of up to {settings.block} tokens, {outcome.fill:.1%} full"),
         ("tokens", f"{outcome.tokens:,} in an epoch, {outcome.targets:,} of them targets"),
         ("LoRA", f"rank {settings.rank}, alpha {settings.alpha:g}, learning rate {settings.learning_rate or 0:g}"),
-        ("left out", f"{outcome.duplicates} dialogues that are also held out, {len(outcome.faults)} faults"),
+        ("left out", f"{outcome.duplicates} dialogues that are also held out, {len(outcome.faults)} faulty lines"),
         ("learned from", f"{len(outcome.people)} people" if outcome.people else "people not told apart (no manifest)"),
         ("data", f"sha256 {outcome.data_sha256}"),
         ("seed", str(settings.seed)),

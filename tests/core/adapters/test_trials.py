@@ -92,7 +92,7 @@ def test_a_trial_that_begins_is_read_by_everybody(registry: AdapterRegistry, tmp
     with pytest.raises(AdapterError, match="two is on trial already"):
         registry.begin_trial("zero", share=0.3, days=7)
     assert registry.trials.end(begun, "stopped")
-    with pytest.raises(AdapterError, match="'one' is the current voice"):
+    with pytest.raises(AdapterError, match="'one' is already the current adapter"):
         registry.begin_trial("one", share=0.3, days=7)
     with pytest.raises(AdapterError, match="no adapter called 'four'"):
         registry.begin_trial("four", share=0.3, days=7)
@@ -101,11 +101,11 @@ def test_a_trial_that_begins_is_read_by_everybody(registry: AdapterRegistry, tmp
 @pytest.mark.parametrize(
     ("event", "outcome", "current"),
     [
-        ("use two", "two was made the current voice", "two"),
+        ("use two", "two was made current", "two"),
         ("use one", "", "one"),
-        ("rollback", "zero was made the current voice", "zero"),
+        ("rollback", "zero was made current", "zero"),
         ("withdraw two", "it is out of service", "one"),
-        ("withdraw one", "zero was made the current voice", "zero"),
+        ("withdraw one", "zero was made current", "zero"),
         ("withdraw zero", "", "one"),
     ],
 )

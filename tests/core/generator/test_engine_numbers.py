@@ -341,7 +341,7 @@ def test_without_a_library_torch_computes(
     assert find_kernels("auto", tmp_path / "cache") is None
     assert "no C compiler" in caplog.text
     assert "install gcc, clang or the package ziglang" in caplog.text
-    with pytest.raises(ModelError, match="the c kernels cannot be had"):
+    with pytest.raises(ModelError, match="the c kernels are not available"):
         find_kernels("c", tmp_path / "cache")
     broken = tmp_path / "cc"
     broken.write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.messages import Message
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 from training.data import formats
 from training.data.formats import Fault, Named, Skipped
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import dialogue
-from tests.training.data import export_fuzz, exports_made
+from tests.training.data import export_fixtures, export_fuzz
 from training.data.import_job import Options, import_talk
 from training.data.projection import Previous
 
@@ -52,10 +52,10 @@ def test_mutated_exports_never_crash_the_import(tmp_path: Path) -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(sorted(exports_made.FILES)), words=st.text(max_size=60), data=st.data())
+@given(name=st.sampled_from(sorted(export_fixtures.FILES)), words=st.text(max_size=60), data=st.data())
 def test_any_words_go_through_every_format(name: str, words: str, data: st.DataObject, tmp_path: Path) -> None:
     """Odd characters in the middle of a well-formed file."""
-    text = exports_made.FILES[name]
+    text = export_fixtures.FILES[name]
     at = data.draw(st.integers(0, len(text)))
     scratch = tmp_path / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.messages import Kind, Message
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 from tests.training.data.reading import Read, read
 from training.data import formats
 from training.data.formats import markup

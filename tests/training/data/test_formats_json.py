@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.messages import Kind
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 from tests.training.data.reading import Read, folder, read
 
 Q, A = "where do the bees sleep?", "in the box by the oak"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 from tests.training.data.reading import Read, folder
 from training.data.formats import archive, unsupported
 from training.data.import_job import Options, import_talk, labels

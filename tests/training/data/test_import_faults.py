@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from core import dialogue
 from core.errors import ExportError
 from core.messages import Conversation, Kind, Message
-from tests.training.data import exports_made as made
+from tests.training.data import export_fixtures as made
 from training.data import manifest
 from training.data.import_job import Options, import_talk
 from training.data.projection import Previous
