@@ -36,8 +36,8 @@ LOOKS = (25, 50, 100)
 """Contexts after which it is looked whether more are needed."""
 AT_ONCE = 25
 """Contexts asked at a time: a full batch of the generator, one for each candidate."""
-FIRST = 5
-"""Contexts that are asked before anybody knows how long one takes."""
+FIRST = 10
+"""Contexts that are asked in any case; only then is it known how long one takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
