@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Adapter
-from training.evaluation.generation import ReplyGenerator, Request
+from training.evaluation.generation import ReplyGenerator, ReplyRequest
 
 COPY_WORDS = 8
 """A reply of fewer words is nobody's property."""
@@ -141,7 +141,7 @@ def extract(
         halves.append((" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])))
     said = generator.continuations(
         [
-            Request(before=dialogues[index][:at], adapter=adapter, begun=first)
+            ReplyRequest(before=dialogues[index][:at], adapter=adapter, begun=first)
             for (index, at), (first, _) in zip(chosen, halves, strict=True)
         ],
         [tuple(words_of(second)) for _, second in halves],
