@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from core.adapters.registry import NONE, AdapterRegistry
-from core.adapters.trials import Judged, Trial, Verdict, described
+from core.adapters.trials import Judged, Trial, TrialVerdict, described
 from core.errors import Person2Error
 
 log = logging.getLogger(__name__)
@@ -37,21 +37,21 @@ class TrialJudge:
         trial = self._registry.trials.read()
         return described(trial, *self._counts(trial)) if trial is not None else ""
 
-    def judge(self) -> Verdict | None:
+    def judge(self) -> TrialVerdict | None:
         """Count once, and end the trial where it is decided; None where none runs. Blocks, and raises as `standing`."""
         trial = self._registry.trials.read()
         if trial is None or not trial.running:
             return None
         counts = challenger, champion = self._counts(trial)
         verdict = trial.verdict(*counts, self._clock())
-        if verdict is Verdict.UNDECIDED:
+        if verdict is TrialVerdict.UNDECIDED:
             return verdict
-        stays = "" if verdict is Verdict.BETTER else f" and {trial.champion} stays active"
+        stays = "" if verdict is TrialVerdict.BETTER else f" and {trial.champion} stays active"
         outcome = (
             f"{trial.challenger} {verdict}{stays}: {challenger.liked} of its {challenger.total} judged answers were "
             f"liked, {champion.liked} of {champion.total} of {trial.champion}"
         )
-        if verdict is Verdict.BETTER:
+        if verdict is TrialVerdict.BETTER:
             self._registry.use(trial.challenger)
         self._registry.trials.end(trial, outcome)
         log.info("the trial is over: %s", outcome)

@@ -45,7 +45,7 @@ class Judged:
         return self.liked + self.disliked
 
 
-class Verdict(StrEnum):
+class TrialVerdict(StrEnum):
     """What becomes of the challenger."""
 
     UNDECIDED = "undecided"
@@ -79,15 +79,15 @@ class Trial:
         drawn = int.from_bytes(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
         return drawn < self.share
 
-    def verdict(self, challenger: Judged, champion: Judged, now: datetime) -> Verdict:
+    def verdict(self, challenger: Judged, champion: Judged, now: datetime) -> TrialVerdict:
         """What the judgements say so far."""
         if min(challenger.total, champion.total) >= MIN_JUDGED:
             low, high = difference(challenger, champion)
             if low > 0:
-                return Verdict.BETTER
+                return TrialVerdict.BETTER
             if high < 0:
-                return Verdict.WORSE
-        return Verdict.EXPIRED if now - self.started_at >= timedelta(days=self.days) else Verdict.UNDECIDED
+                return TrialVerdict.WORSE
+        return TrialVerdict.EXPIRED if now - self.started_at >= timedelta(days=self.days) else TrialVerdict.UNDECIDED
 
 
 def difference(one: Judged, other: Judged, *, z: float = Z) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def described(trial: Trial, challenger: Judged, champion: Judged) -> str:
     return (
         f"{trial.challenger} is on trial in {trial.share:.0%} of conversations since {trial.started_at:%Y-%m-%d}: "
         f"{challenger.liked} of its {challenger.total} judged answers liked, {champion.liked} of {champion.total} of "
-        f"{trial.champion}; {Verdict.UNDECIDED}"
+        f"{trial.champion}; {TrialVerdict.UNDECIDED}"
     )
 
 

@@ -14,7 +14,7 @@ from training.evaluation.gate import GateLimits, is_settled
 from training.evaluation.generation import ReplyGenerator, reply_generator
 from training.evaluation.intervals import paired, quantile, share
 from training.evaluation.known_scores import FILE, ScoreStore
-from training.evaluation.suite import FIRST, LOOKS, Answers, EvalSuite, Stage, ask, load_candidates
+from training.evaluation.suite import FIRST, LOOKS, CandidateAnswers, EvalSuite, Stage, ask, load_candidates
 from training.finetune.corpus import load
 
 MANY = [
@@ -83,8 +83,8 @@ def test_asking_ends_when_it_is_settled_or_time_is_over(base: Path, tmp_path: Pa
         looked.append(asked)
         return asked == 50
 
-    def asked(generator: ReplyGenerator, **more: object) -> tuple[int, Answers]:
-        answers = {"base": Answers()}
+    def asked(generator: ReplyGenerator, **more: object) -> tuple[int, CandidateAnswers]:
+        answers = {"base": CandidateAnswers()}
         count = ask(candidates, suite, generator, answers, sampling=SHORT, **more)  # type: ignore[arg-type]
         return count, answers["base"]
 

@@ -17,7 +17,7 @@ from training.evaluation.baselines import Markov, TfIdf
 from training.evaluation.contexts import CHOICES, Context, sample_contexts
 from training.evaluation.copying import Extraction, TrainingText, copied
 from training.evaluation.evaluate import evaluate
-from training.evaluation.generation import Request, distinct_2, is_empty, reply_generator
+from training.evaluation.generation import ReplyRequest, distinct_2, is_empty, reply_generator
 from training.evaluation.metrics import chain_of, run_baselines
 from training.evaluation.ranking import continuation_nats, hits, rank
 from training.evaluation.suite import EvalSuite, load_candidates
@@ -124,7 +124,7 @@ def test_a_chain_of_the_training_text_does_not_say_its_lines_twice(tmp_path: Pat
 def test_replies_are_the_engines_own_whoever_else_is_asked(base: Path, tmp_path: Path) -> None:
     """The same number is the same draw, alone and in a batch with an adapter's; another seed is another one."""
     voice = Adapter(id="voice", path=tiny_adapter(tmp_path / "voice", base, strength=2.0))
-    asked = [Request(before=dialogue(*talk[:1]), number=number) for number, talk in enumerate(TALK)]
+    asked = [ReplyRequest(before=dialogue(*talk[:1]), number=number) for number, talk in enumerate(TALK)]
     voiced = [replace(one, adapter=voice) for one in asked]
     with reply_generator(str(base)) as generator:
         together = generator.replies([*asked, *voiced], sampling=Sampling(), seed=1)
@@ -138,7 +138,7 @@ def test_replies_are_the_engines_own_whoever_else_is_asked(base: Path, tmp_path:
 def test_continuations_are_whole_where_they_are_as_wanted(base: Path) -> None:
     """The likeliest line is found word for word though it takes many tokens; where other words are wanted, no more than
     its first few tokens are made."""
-    request = Request(before=dialogue(*TALK[0][:1]), begun="I like")
+    request = ReplyRequest(before=dialogue(*TALK[0][:1]), begun="I like")
     greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=30)
     with reply_generator(str(base)) as generator:
         (whole,) = generator.replies([request], sampling=greedy, seed=0)
@@ -172,11 +172,13 @@ def test_distinct_2_counts_word_pairs() -> None:
     assert distinct_2(["a b c", "a b", "x b"]) == 3 / 4
 
 
-def test_copied_runs_end_at_turns() -> None:
-    """The longest shared run counts words in a row within one training turn, whatever case and commas."""
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_copied_runs_end_at_turns(part: int) -> None:
+    """The longest shared run counts words in a row within one training turn, whatever case, commas and how many words
+    of the text are looked at together."""
     text = TrainingText([dialogue("one two three four five", "six seven eight nine ten eleven twelve thirteen")])
     replies = ["Two, three FOUR!", "four five six seven", "zero", "", "six seven eight nine ten eleven twelve thirteen"]
-    runs = text.longest_runs(replies)
+    runs = text.longest_runs(replies, part=part)
     assert runs.tolist() == [3, 2, 0, 0, 8]
     assert copied(runs, replies).tolist() == [1.0]
     assert copied(text.longest_runs(["a b c d e f g h"]), ["a b c d e f g h"]).tolist() == [0.0]

@@ -22,7 +22,7 @@ from training.evaluation.metrics import Baselines, Scores, baselines, chain_of, 
 from training.evaluation.suite import (
     CONTEXTS,
     SEED,
-    Answers,
+    CandidateAnswers,
     EvalResult,
     EvalSuite,
     ModelCandidate,
@@ -92,7 +92,7 @@ def compare(
     new = candidates[-1]
     memory = _Remembered(store, candidates[:-1], suite)
     whole, replied = dict[str, Likelihood](), dict[str, Likelihood]()
-    answers = {one.name: Answers() for one in candidates}
+    answers = {one.name: CandidateAnswers() for one in candidates}
     for one in candidates:
         known = memory.known.get(one.name)
         if known is None:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Adapter
-from training.evaluation.generation import ReplyGenerator, Request
+from training.evaluation.generation import ReplyGenerator, ReplyRequest
 
 COPY_WORDS = 8
 """A reply of fewer words is nobody's property."""
 EXTRACT_WORDS = 12
 """Only turns of at least so many words are tried, so that half of one cannot be guessed."""
+PART = 1 << 20
+"""Words of the training text that are looked at together: some 40 MB."""
 LONGEST_RUN = 64
 """Runs are followed up to this many words."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing (2⁶⁴ / golden ratio)
@@ -36,17 +38,27 @@ class TrainingText:
             for turn in turns:
                 line.extend(self._numbers.setdefault(word, len(self._numbers) + 1) for word in words_of(turn.text))
                 line.append(0)
-        self._line = np.array(line, dtype=np.uint64)
+        self._line = np.frombuffer(line, dtype=np.uint32)
 
-    def longest_runs(self, replies: Sequence[str]) -> NDArray[np.int64]:
-        """For each reply the most words in a row that also stand in a row in one training turn, (replies,)."""
+    def longest_runs(self, replies: Sequence[str], *, part: int = PART) -> NDArray[np.int64]:
+        """For each reply the most words in a row that also stand in a row in one training turn, (replies,).
+
+        `part` words of the text are looked at together, and what a run that begins in them needs behind them.
+        """
         numbered = [self._number(reply) for reply in replies]
         longest = np.zeros(len(replies), dtype=np.int64)
-        text = np.zeros(len(self._line), dtype=np.uint64)
+        for start in range(0, len(self._line), part):
+            line = self._line[start : start + part + LONGEST_RUN - 1].astype(np.uint64)
+            longest = np.maximum(longest, self._longest_in(line, numbered))
+        return longest
+
+    def _longest_in(self, line: NDArray[np.uint64], numbered: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+        longest = np.zeros(len(numbered), dtype=np.int64)
+        text = np.zeros(len(line), dtype=np.uint64)
         hashes = [np.zeros(len(reply), dtype=np.uint64) for reply in numbered]
         alive = [index for index, reply in enumerate(numbered) if len(reply)]
         for length in range(1, LONGEST_RUN + 1):
-            text = _extend(text, self._line, length)
+            text = _extend(text, line, length)
             for index in alive:
                 hashes[index] = _extend(hashes[index], numbered[index], length)
             wanted = np.unique(np.concatenate([hashes[index] for index in alive])) if alive else text[:0]
@@ -115,21 +127,21 @@ def extract(
     generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], *, tries: int, seed: int
 ) -> list[Extraction]:
     """Try `tries` long turns of Person2's, drawn at random: context and first half in, greedily continued."""
-    found = [
-        (index, at)
-        for index, turns in enumerate(dialogues)
-        for at, turn in enumerate(turns)
-        if turn.speaker is Speaker.PERSON2 and len(turn.text.split()) >= EXTRACT_WORDS
-    ]
+    flat = array("I")
+    for index, turns in enumerate(dialogues):
+        for at, turn in enumerate(turns):
+            if turn.speaker is Speaker.PERSON2 and len(turn.text.split()) >= EXTRACT_WORDS:
+                flat.extend((index, at))
+    found = np.frombuffer(flat, dtype=np.uint32).reshape(-1, 2)
     random = np.random.default_rng(seed)
-    chosen = [found[number] for number in random.permutation(len(found))[:tries]]
+    chosen = found[random.permutation(len(found))[:tries]].tolist()
     halves = []
     for index, at in chosen:
         words = dialogues[index][at].text.split()
         halves.append((" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])))
     said = generator.continuations(
         [
-            Request(before=dialogues[index][:at], adapter=adapter, begun=first)
+            ReplyRequest(before=dialogues[index][:at], adapter=adapter, begun=first)
             for (index, at), (first, _) in zip(chosen, halves, strict=True)
         ],
         [tuple(words_of(second)) for _, second in halves],

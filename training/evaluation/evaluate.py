@@ -30,7 +30,7 @@ from training.evaluation.suite import (
     CONTEXTS,
     EXTRACTIONS,
     SEED,
-    Answers,
+    CandidateAnswers,
     EvalResult,
     EvalSuite,
     ModelCandidate,
@@ -202,7 +202,7 @@ def _result(
     """All that one model is asked over one suite."""
     on_stage(Stage(words=f"{candidate.name}: reading {suite.name}"))
     whole, replied = read(candidate, suite)
-    answers = {candidate.name: Answers()}
+    answers = {candidate.name: CandidateAnswers()}
     asked = ask([candidate], suite, generator, answers, sampling=sampling, on_stage=on_stage)
     return result(suite, answers[candidate.name], asked, whole=whole, replied=replied, text=text)
 

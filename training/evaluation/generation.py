@@ -28,7 +28,7 @@ _LETTERS = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReplyRequest:
     """One line of Person2's to make."""
 
     before: Dialogue
@@ -58,14 +58,14 @@ class ReplyGenerator:
         if "_generator" in self.__dict__:
             asyncio.run(self._generator.close())
 
-    def replies(self, requests: Sequence[Request], *, sampling: Sampling, seed: int) -> list[str]:
+    def replies(self, requests: Sequence[ReplyRequest], *, sampling: Sampling, seed: int) -> list[str]:
         """Person2's next line for each request, possibly empty. Same seed and request: same line, in any company."""
         drawn = [replace(sampling, seed=seed * SEEDS + one.number, best_of=1, stop="\n") for one in requests]
         found = asyncio.run(self._generate(requests, drawn))
         return [_first_line(one.text) for one in found]
 
     def continuations(
-        self, requests: Sequence[Request], wanted: Sequence[tuple[str, ...]], *, max_new_tokens: int
+        self, requests: Sequence[ReplyRequest], wanted: Sequence[tuple[str, ...]], *, max_new_tokens: int
     ) -> list[str]:
         """The likeliest continuation of each begun line, given up where it cannot begin with the `wanted` words any
         more; it is whole where it does."""
@@ -84,11 +84,11 @@ class ReplyGenerator:
                 said[number] = one.text
         return [_first_line(text) for text in said]
 
-    async def _generate(self, requests: Sequence[Request], drawn: Sequence[Sampling]) -> list[Completion]:
+    async def _generate(self, requests: Sequence[ReplyRequest], drawn: Sequence[Sampling]) -> list[Completion]:
         places = asyncio.Semaphore(IN_FLIGHT)
         half = self._generator.context_length // 2
 
-        async def one(request: Request, sampling: Sampling) -> Completion:
+        async def one(request: ReplyRequest, sampling: Sampling) -> Completion:
             sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, half))
             async with places:
                 return await self._generator.generate(
@@ -100,7 +100,7 @@ class ReplyGenerator:
         found = await asyncio.gather(*(one(requests[at], drawn[at]) for at in order))
         return [completion for _, completion in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
-    def _prompt(self, request: Request, sampling: Sampling) -> str:
+    def _prompt(self, request: ReplyRequest, sampling: Sampling) -> str:
         begun = f" {request.begun}" if request.begun else ""
         room = self._generator.context_length - sampling.max_new_tokens
         taken = self._generator.count_tokens(begun) if begun else 0

@@ -19,7 +19,7 @@ from core.dialogue import Dialogue, Speaker, words_of, words_with_places
 from core.errors import DialogueError, reason
 from core.generator import Adapter
 from training.evaluation.copying import runs_of
-from training.evaluation.generation import ReplyGenerator, Request
+from training.evaluation.generation import ReplyGenerator, ReplyRequest
 
 SHORTEST = 5
 """Words of a passage: half of a shorter one is guessed."""
@@ -163,7 +163,10 @@ def _come_out(
     rests = [one.passage.words[len(one.passage.words) // 2 :] for one in tries]
     longest = max((len(rest) for rest in rests), default=0)
     said = generator.continuations(
-        [Request(before=dialogues[one.before[0]][: one.before[1]], adapter=adapter, begun=one.given) for one in tries],
+        [
+            ReplyRequest(before=dialogues[one.before[0]][: one.before[1]], adapter=adapter, begun=one.given)
+            for one in tries
+        ],
         rests,
         max_new_tokens=min(60, 4 * longest + 2),
     )

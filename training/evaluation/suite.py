@@ -19,7 +19,7 @@ from core.dialogue import Dialogue
 from core.generator import Adapter, Sampling
 from training.evaluation.contexts import Context, sample_contexts
 from training.evaluation.copying import TrainingText
-from training.evaluation.generation import ReplyGenerator, Request, is_empty
+from training.evaluation.generation import ReplyGenerator, ReplyRequest, is_empty
 from training.evaluation.likelihood import Likelihood, whole_and_replied
 from training.evaluation.ranking import hits, rank
 from training.finetune.base import add_adapter, casting, inner, load_base, move, wants_bf16
@@ -159,7 +159,7 @@ class EvalResult:
 
 
 @dataclass(slots=True, kw_only=True)
-class Answers:
+class CandidateAnswers:
     """What a candidate answered to the contexts so far."""
 
     found: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -185,7 +185,7 @@ def ask(
     candidates: Sequence[ModelCandidate],
     suite: EvalSuite,
     generator: ReplyGenerator,
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, CandidateAnswers],
     *,
     sampling: Sampling,
     is_settled: Callable[[int], bool] = lambda asked: False,
@@ -230,7 +230,7 @@ def _ask(
     candidates: Sequence[ModelCandidate],
     suite: EvalSuite,
     generator: ReplyGenerator,
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, CandidateAnswers],
     *,
     sampling: Sampling,
     start: int,
@@ -247,7 +247,7 @@ def _ask(
                 scores = rank(model, one.encoder, missing, bare=mine.bare)
             mine.found = np.concatenate([mine.found, hits(scores)])
     requests = [
-        Request(before=context.before, adapter=one.adapter, number=number)
+        ReplyRequest(before=context.before, adapter=one.adapter, number=number)
         for one in candidates
         for number, context in enumerate(contexts, start)
     ]
@@ -257,7 +257,13 @@ def _ask(
 
 
 def result(
-    suite: EvalSuite, answers: Answers, asked: int, *, whole: Likelihood, replied: Likelihood, text: TrainingText | None
+    suite: EvalSuite,
+    answers: CandidateAnswers,
+    asked: int,
+    *,
+    whole: Likelihood,
+    replied: Likelihood,
+    text: TrainingText | None,
 ) -> EvalResult:
     """What a candidate answered to the first `asked` contexts."""
     contexts, replies = suite.contexts[:asked], tuple(answers.replies[:asked])

@@ -10,7 +10,7 @@ import pytest
 from core.adapters import AdapterRegistry
 from core.adapters.judge import TrialJudge
 from core.adapters.selection import AdapterSelection
-from core.adapters.trials import Judged, Trial, Verdict, difference
+from core.adapters.trials import Judged, Trial, TrialVerdict, difference
 from core.chat import ChatSettings
 from core.errors import AdapterError, NumericalError, StorageError
 from core.memory import open_memory
@@ -69,17 +69,17 @@ def test_the_interval_of_a_difference() -> None:
 @pytest.mark.parametrize(
     ("challenger", "champion", "days", "verdict"),
     [
-        (judged(19, 0), judged(0, 60), 1, Verdict.UNDECIDED),
-        (judged(60, 0), judged(0, 19), 1, Verdict.UNDECIDED),
-        (judged(20, 0), judged(10, 20), 1, Verdict.BETTER),
-        (judged(5, 15), judged(50, 10), 1, Verdict.WORSE),
-        (judged(16, 4), judged(40, 20), 1, Verdict.UNDECIDED),
-        (judged(16, 4), judged(40, 20), 14, Verdict.EXPIRED),
-        (judged(0, 0), judged(0, 0), 14, Verdict.EXPIRED),
-        (judged(20, 0), judged(10, 20), 14, Verdict.BETTER),
+        (judged(19, 0), judged(0, 60), 1, TrialVerdict.UNDECIDED),
+        (judged(60, 0), judged(0, 19), 1, TrialVerdict.UNDECIDED),
+        (judged(20, 0), judged(10, 20), 1, TrialVerdict.BETTER),
+        (judged(5, 15), judged(50, 10), 1, TrialVerdict.WORSE),
+        (judged(16, 4), judged(40, 20), 1, TrialVerdict.UNDECIDED),
+        (judged(16, 4), judged(40, 20), 14, TrialVerdict.EXPIRED),
+        (judged(0, 0), judged(0, 0), 14, TrialVerdict.EXPIRED),
+        (judged(20, 0), judged(10, 20), 14, TrialVerdict.BETTER),
     ],
 )
-def test_when_it_is_decided(challenger: Judged, champion: Judged, days: int, verdict: Verdict) -> None:
+def test_when_it_is_decided(challenger: Judged, champion: Judged, days: int, verdict: TrialVerdict) -> None:
     """Not before enough answers of both were judged, not within the interval, and not after the last day."""
     trial = Trial(challenger="two", champion="one", share=0.3, started_at=NOON, days=14)
     assert trial.verdict(challenger, champion, NOON + timedelta(days=days)) is verdict
@@ -221,8 +221,8 @@ async def test_members_decide(registry: AdapterRegistry, clock: Clock, url: str)
         verdicts.append(judge.judge())
         if number == 5:
             assert "two is on trial in 50% of conversations since 2026-11-22: " in judge.standing()
-    assert verdicts.count(Verdict.BETTER) == 1
-    assert verdicts.index(Verdict.BETTER) >= 39
+    assert verdicts.count(TrialVerdict.BETTER) == 1
+    assert verdicts.index(TrialVerdict.BETTER) >= 39
     assert judge.standing().startswith("two is now active: ")
     await selection.refresh()
     assert await speakers(selection) == {"two": 200}
@@ -251,7 +251,7 @@ async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> Non
         assert reply is not None
         await talk.posted(reply, question.conversation, [f"p{number}"])
         await talk.feedback(question.conversation, f"p{number}", "ann", own or reply.adapter == "one")
-    assert judge.judge() is Verdict.WORSE
+    assert judge.judge() is TrialVerdict.WORSE
     assert "two retired and one stays active: 0 of its " in judge.standing()
     assert judge.judge() is None
     speaks = registry.current()
