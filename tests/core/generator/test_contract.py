@@ -305,7 +305,7 @@ def test_a_base_that_cannot_be_had(kind: str, tmp_path: Path, monkeypatch: pytes
         (tmp_path / "mamba", "is a mamba model, and Person2 works with gpt2"),
         (cut, "cannot be loaded|are damaged"),
         ("no/such-model", "neither in the local cache nor"),
-        ("no such model", "neither in the local cache nor .* no name of the hub"),
+        ("no such model", "neither in the local cache nor .* not a valid hub name"),
     ]
     for name, says in table:
         with pytest.raises(ModelError, match=says) as caught:

@@ -299,7 +299,7 @@ async def test_answers_that_are_none(server: Server, text: str) -> None:
     """Whatever stands behind the URL, a person reads one sentence."""
     server.script = [says(text)]
     async with talking(server) as remote:
-        with pytest.raises(GeneratorError, match="not as a completions server does: check PERSON2_REMOTE_URL"):
+        with pytest.raises(GeneratorError, match="not like a completions server: check PERSON2_REMOTE_URL"):
             await remote.generate("hi", sampling=SAMPLING)
 
 
