@@ -357,7 +357,7 @@ def test_unknown_and_empty_files(content: bytes, said: str, tmp_path: Path) -> N
 
 
 def test_zip_traps(tmp_path: Path) -> None:
-    """Members that climb out, bombs, archives in archives and links are named; nothing lands outside."""
+    """Members that climb out, bombs, links and members without a name are told of; nothing lands outside."""
     path = tmp_path / "trap.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("../../evil.json", "{}")
@@ -367,12 +367,14 @@ def test_zip_traps(tmp_path: Path) -> None:
         link = zipfile.ZipInfo("link.txt")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
+        archive.writestr("@nameless", "{}")
         archive.writestr("talk.txt", made.whatsapp())
+    path.write_bytes(path.read_bytes().replace(b"@nameless", b"\0nameless"))
     before = set(tmp_path.parent.rglob("*"))
     found = Read(path, tmp_path / "scratch")
     assert found.talk == made.TALK
     told = "\n".join(found.faults)
-    assert [told.count(word) for word in ("leads out", "zip bombs", "a link")] == [3, 1, 1]
+    assert [told.count(word) for word in ("leads out", "zip bombs", "a link", "no name")] == [3, 1, 1, 1]
     outside = {child for child in tmp_path.parent.rglob("*") if (tmp_path / "scratch") not in child.parents} - before
     assert outside == {tmp_path / "scratch"}
 

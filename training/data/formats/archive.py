@@ -71,6 +71,9 @@ def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault
         if number >= MAX_MEMBERS:
             yield Fault(file=label, place="", reason=f"more than {MAX_MEMBERS:,} members; the rest is not read")
             return
+        if not member.filename:  # such as one that begins with a NUL byte
+            yield Fault(file=label, place="", reason="a member has no name; it is not unpacked")
+            continue
         if member.is_dir():
             continue
         target = _inside(into, member.filename)
