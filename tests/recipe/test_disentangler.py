@@ -17,7 +17,7 @@ from models.disentangler.recipe.metrics import best_pairing, conversations, eval
 from tests.training.data.talks import TWO_TALKS, channel
 from training.data.disentangle import Disentangler
 
-DATA = Path(os.environ.get("PERSON2_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+DATA = Path(os.environ.get("PERSON2_TEST_DATA") or "no test data")
 IRC = DATA / "channels" / "irc_ubuntu"
 PYSCRIPT = DATA / "channels" / "pyscript_discord_json"
 needs_irc = pytest.mark.skipif(not IRC.exists(), reason=f"the annotated IRC logs are not at {IRC}")
