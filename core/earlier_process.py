@@ -29,8 +29,9 @@ class EarlierProcess:
             return self._newest
 
     async def unanswered(self, platform: str) -> list[Unanswered]:
-        """Questions of the last minutes that an earlier process stored and never answered, oldest first. The first
-        call in a process gives them all, later ones (of a platform that connects again) give nothing."""
+        """Questions of the last minutes that an earlier process stored and never answered: those tried least
+        first, then the oldest. The first call in a process gives them all, later ones (of a platform that connects
+        again) give nothing."""
         if platform in self._told:
             return []
         self._told.add(platform)
