@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, CursorResult, Engine, select
@@ -163,15 +163,22 @@ class Store:
                 execute(f"VACUUM {', '.join(Table.metadata.tables)}")
         if self._engine.dialect.name != "sqlite":
             return
-        while True:
-            with self._autocommit() as execute:
-                if execute("PRAGMA auto_vacuum").scalar_one() != INCREMENTAL:
-                    return
-                if execute("PRAGMA freelist_count").scalar_one() == 0:
-                    break
-                execute(f"PRAGMA incremental_vacuum({COMPACT_PAGES})")
+        while self._give_back_pages():
             self._pause(PAUSE_SECONDS)
         self.scrub()
+
+    def _give_back_pages(self) -> bool:
+        """Whether there was anything to give back."""
+        with self._autocommit() as execute:
+            if execute("PRAGMA auto_vacuum").scalar_one() != INCREMENTAL:
+                return False
+            if execute("PRAGMA freelist_count").scalar_one() == 0:
+                return False
+        # The statement frees one page each time it is stepped, and `execute` steps it once: it returns no columns.
+        script = f"PRAGMA incremental_vacuum({COMPACT_PAGES})"
+        with self.borrowed() as engine, engine.connect() as connection, closing(connection.connection.cursor()) as one:
+            one.executescript(script)
+        return True
 
     @contextmanager
     def _autocommit(self) -> Iterator[Callable[[str], CursorResult[Any]]]:

@@ -150,6 +150,19 @@ def test_space_is_given_back(memory: Memory, file: Path) -> None:
     assert [item.message.text for item in memory.everything()] == ["stays"]
 
 
+def test_space_goes_many_pages_at_a_time(memory: Memory, file: Path) -> None:
+    """SQLite frees one page each time the statement is stepped; a million rows are 100,000 pages."""
+    for number in range(200):
+        hear(memory, said("xylophone " * 1000, id=f"ann-{number}"))
+    memory.forget("test", "ann")
+    pages, uses = file.stat().st_size // 4096, list[object]()
+    with memory.borrowed() as engine:
+        event.listen(engine, "checkout", lambda *about: uses.append(about))
+        memory.compact()
+    assert pages > 400
+    assert len(uses) < pages / 10
+
+
 def test_compacting_a_server_only_tidies_up(url: str) -> None:
     """On PostgreSQL too it may be called at any time."""
     memory = open_memory(url)
