@@ -88,6 +88,8 @@ def test_each_target_stands_in_exactly_one_window(
         seen = np.concatenate([window.ids[window.target] for window in cut])
         assert seen.tolist() == encoded.ids[encoded.target].tolist()
         assert all(window.target[-1] for window in cut)
+        if overlap:
+            assert not any(window.target[0] for window in cut)
 
 
 def test_a_long_dialogue_keeps_context_before_each_reply(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -69,10 +69,11 @@ def windows(encoded: EncodedDialogue, *, block: int, dialogue: int = 0, overlap:
     seams = [*encoded.turns.tolist(), total]
     done = 0
     while done < total:
-        start = _seam(seams, max(0, done - overlap), done)
+        latest = max(0, done - 1)  # a window's first token has nothing before it that could predict it
+        start = _seam(seams, max(0, done - overlap), latest)
         end = start + block
         if end >= total:
-            start = _seam(seams, max(0, total - block), done)
+            start = _seam(seams, max(0, total - block), latest)
             end = total
         else:
             before = seams[bisect_left(seams, end + 1) - 1]
