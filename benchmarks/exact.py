@@ -46,7 +46,7 @@ def main() -> None:
         found["int8"] = rounding(given.model, texts, given.threads)
     else:
         folder = small_model(given.work / "small", dialogues, tokenizer=given.tokenizer)
-        voices = [random_adapter(given.work / "adapters" / f"voice{n}", seed=n) for n in range(VOICES)]
+        voices = [random_adapter(folder, given.work / "adapters" / f"adapter{n}", seed=n) for n in range(VOICES)]
         found["fp32"] = differences(folder, voices, given.threads)
     print(json.dumps(found, indent=1))
 

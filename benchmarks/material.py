@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from core.dialogue import Dialogue, DialogueFault, read, render
 from core.generator import END_OF_TEXT, Adapter
+from core.generator.families import FAMILIES
 
 SMALL = {
     "model_type": "gpt2",
@@ -92,33 +93,20 @@ def _tokenizer(dialogues: Sequence[Dialogue], folder: Path | None) -> Tokenizer:
     return tokenizer
 
 
-def random_adapter(folder: Path, *, seed: int, rank: int = 8) -> Adapter:
-    """As peft saves one for c_attn, c_proj and c_fc of every layer."""
+def random_adapter(base: Path, folder: Path, *, seed: int, rank: int = 8) -> Adapter:
+    """As peft saves one for every linear layer of a block, with weights drawn at random."""
     adapter = Adapter(id=folder.name, path=folder)
     if (folder / "adapter_config.json").exists():
         return adapter
-    folder.mkdir(parents=True, exist_ok=True)
-    draw = torch.Generator().manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = {}
-    for layer in range(12):
-        for name, inputs, outputs in (
-            ("attn.c_attn", 768, 2304),
-            ("attn.c_proj", 768, 768),
-            ("mlp.c_fc", 768, 3072),
-            ("mlp.c_proj", 3072, 768),
-        ):
-            place = f"base_model.model.transformer.h.{layer}.{name}"
-            tensors[f"{place}.lora_A.weight"] = torch.randn(rank, inputs, generator=draw) / inputs**0.5
-            tensors[f"{place}.lora_B.weight"] = torch.randn(outputs, rank, generator=draw) * 0.02
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": 2 * rank,
-        "target_modules": ["c_attn", "c_proj", "c_fc"],
-        "fan_in_fan_out": True,
-        "bias": "none",
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    # Only here: a process whose memory is measured has nothing of them.
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    targets = list(FAMILIES[model.config.model_type].targets)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets, init_lora_weights=False
+    )
+    get_peft_model(model, config).save_pretrained(folder)
     return adapter

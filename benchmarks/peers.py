@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from core.generator.families import FAMILIES, context_of
+from training.publish.gguf_export import write_gguf
 
 
 class Peer(Protocol):
@@ -27,8 +31,6 @@ class Transformers:
     name = "transformers"
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM
-
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
@@ -86,9 +88,13 @@ class LlamaCpp:
 
         made = folder.with_name(folder.name + "-q8_0.gguf")
         if not made.exists():
-            write_gguf(folder, made)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            write_gguf(model, tokenizer, made, kind="Q8_0", name=folder.name)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        context = context_of(config, FAMILIES[config["model_type"]])
         self._model: Any = llama_cpp.Llama(
-            str(made), n_ctx=1024, n_threads=threads, n_threads_batch=threads, verbose=False
+            str(made), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False
         )
 
     def reply(self, prompts: Sequence[Sequence[int]], tokens: int) -> int:
@@ -98,62 +104,6 @@ class LlamaCpp:
             for _, _ in zip(range(tokens), stream, strict=False):
                 made += 1
         return made
-
-
-def write_gguf(folder: Path, path: Path) -> None:
-    """GPT-2 as llama.cpp wants it, matrices in Q8_0 (gguf's own quantiser)."""
-    import gguf
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    writer: Any = gguf.GGUFWriter(str(path), "gpt2")
-    writer.add_block_count(config["n_layer"])
-    writer.add_context_length(config["n_positions"])
-    writer.add_embedding_length(config["n_embd"])
-    writer.add_feed_forward_length(4 * config["n_embd"])
-    writer.add_head_count(config["n_head"])
-    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    words = {number: word for word, number in model["vocab"].items()}
-    count = config["vocab_size"]
-    writer.add_token_list([words.get(number, f"[{number}]") for number in range(count)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * count)
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
-    writer.add_eos_token_id(config["eos_token_id"])
-    writer.add_bos_token_id(config["bos_token_id"])
-    names = {
-        "wte": "token_embd",
-        "wpe": "position_embd",
-        "ln_f": "output_norm",
-        "ln_1": "attn_norm",
-        "attn.c_attn": "attn_qkv",
-        "attn.c_proj": "attn_output",
-        "ln_2": "ffn_norm",
-        "mlp.c_fc": "ffn_up",
-        "mlp.c_proj": "ffn_down",
-    }
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        place, kind = name.removeprefix("transformer.").rsplit(".", 1)
-        block = ""
-        if place.startswith("h."):
-            _, number, place = place.split(".", 2)
-            block = f"blk.{number}."
-        matrix = tensor.t() if place.startswith(("attn.", "mlp.")) and tensor.dim() == 2 else tensor
-        values = matrix.contiguous().numpy()
-        target = f"{block}{names[place]}.{kind}"
-        if tensor.dim() == 2 and place != "wpe":
-            packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-            writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-            if place == "wte":
-                writer.add_tensor("output.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-        else:
-            writer.add_tensor(target, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def installed(folder: Path, *, threads: int) -> tuple[list[Peer], list[str]]:

@@ -24,15 +24,16 @@ from typing import Any
 import torch
 
 from benchmarks.material import dialogues_of, random_adapter, small_model
-from benchmarks.peers import Peer, installed
 from core.generator import Adapter, Sampling, engine
-from core.generator.benchmark import REPLY_TOKENS, BenchResult, fitting, replay
+from core.generator.bases import fetch, locate
+from core.generator.benchmark import REPLY_TOKENS, BenchResult, fitting, prompts, replay
 from core.generator.engine import Engine
 
 MANY = 32
 ADAPTERS = 16
-FIRST_PROMPT = 200
-"""Tokenizer of the prompt of a first reply."""
+BURSTS = 6
+IDLE = 5.0
+"""Seconds after which the engine gives back what it keeps, in the measurement of memory after bursts."""
 TURNS = 3
 """Replies of each conversation."""
 GREEDY = Sampling(temperature=0, repetition_penalty=1, max_new_tokens=REPLY_TOKENS, stop="")
@@ -43,7 +44,7 @@ def main() -> None:
     options.add_argument("--dialogues", type=Path, required=True, help="a file of Person1/Person2 dialogues")
     options.add_argument("--tokenizer", type=Path, help="a folder with GPT-2's vocab.json and merges.txt")
     options.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="where models are made and kept")
-    options.add_argument("--model", type=Path, help="a GPT-2 small on disk, instead of a random one")
+    options.add_argument("--model", help="a model's folder, or a name such as smollm2, instead of a random GPT-2 small")
     options.add_argument("--starter", type=Path, default=Path("models/starter"), help="for the time to start")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument(
@@ -51,23 +52,34 @@ def main() -> None:
         default="auto",
         help="the engine's kernels: auto, avx512, avxvnni, avx2, neon, c or torch; build peers alike",
     )
+    options.add_argument("--prompt", type=int, default=200, help="tokens of a first reply's prompt")
+    options.add_argument("--replies-only", action="store_true", help="one conversation's replies and nothing else")
     options.add_argument("--rounds", type=int, default=3, help="times each comparison is repeated")
     options.add_argument("--json", type=Path, help="where the raw figures go as well")
-    options.add_argument("--only", choices=("memory", "start"), help=argparse.SUPPRESS)
+    options.add_argument("--only", choices=("memory", "bursts", "start"), help=argparse.SUPPRESS)
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    if given.only == "start":
-        _start(given.model, given.threads)
-        return
     dialogues = dialogues_of(given.dialogues)
-    folder = given.model or small_model(given.work / "small", dialogues, tokenizer=given.tokenizer)
-    adapters = [random_adapter(given.work / "adapters" / f"voice{n}", seed=n) for n in range(ADAPTERS)]
+    if given.model:
+        folder = fetch(locate(given.model, starter=given.starter))
+    else:
+        folder = small_model(given.work / "small", dialogues, tokenizer=given.tokenizer)
+    if given.only == "start":
+        _start(folder, given.threads)
+        return
+    if given.only == "bursts":
+        asyncio.run(_bursts(folder, dialogues, given))
+        return
+    adapters = [random_adapter(folder, given.work / "adapters" / f"{folder.name}-{n}", seed=n) for n in range(ADAPTERS)]
     if given.only == "memory":
         asyncio.run(_memory(folder, adapters, given.threads, given.isa))
         return
     began = time.perf_counter()
     figures = asyncio.run(_compare(folder, adapters, dialogues, given))
+    if given.replies_only:
+        return
     figures["memory"] = _child(given, "memory", folder)
+    figures["bursts"] = {name: _child(given, "bursts", path) for name, path in _startable(given, folder).items()}
     figures["start"] = {name: _child(given, "start", path) for name, path in _startable(given, folder).items()}
     figures["bounds"] = _bounds()
     figures["machine"] = _machine(given.threads)
@@ -83,29 +95,32 @@ def main() -> None:
 async def _compare(
     folder: Path, adapters: Sequence[Adapter], dialogues: Sequence[Any], given: argparse.Namespace
 ) -> dict[str, Any]:
-    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa)
+    from benchmarks.peers import Peer, installed  # transformers is large: the children's memory is measured without it
+
+    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa, templated=False)
     talks = fitting(
-        dialogues, count=made.count_tokens, first=FIRST_PROMPT, last=made.context_length - REPLY_TOKENS, turns=TURNS
+        dialogues, count=made.count_tokens, first=given.prompt, last=made.context_length - REPLY_TOKENS, turns=TURNS
     )
-    if len(talks) < MANY:
-        raise SystemExit(f"{given.dialogues} has {len(talks)} dialogues long enough, and {MANY} are needed")
+    least = 2 * given.rounds if given.replies_only else MANY
+    if len(talks) < least:
+        raise SystemExit(f"{given.dialogues} has {len(talks)} dialogues long enough, and {least} are needed")
     encode = made._tokenizer.encode
-    exactly = _exactly(made, talks[0][0])
+    exactly = _exactly(made, talks[0][0], given.prompt)
     peers, missing = installed(folder, threads=given.threads)
     figures: dict[str, Any] = {"engine": made.status().device, "missing": missing}
     label = iter(range(10_000))
 
-    async def ours(prompts: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
+    async def ours(texts: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
         name = f"{next(label)}"
-        return await replay(made, prompts, sampling=GREEDY, adapters=voices, label=name, clock=time.perf_counter)
+        return await replay(made, texts, sampling=GREEDY, adapters=voices, label=name, clock=time.perf_counter)
 
-    def theirs(peer: Peer, prompts: Sequence[str]) -> float:
-        ids = [encode(text) for text in prompts]
+    def theirs(peer: Peer, texts: Sequence[str]) -> float:
+        ids = [encode(text) for text in texts]
         began = time.perf_counter()
         count = peer.reply(ids, REPLY_TOKENS)
         seconds = time.perf_counter() - began
-        if count != REPLY_TOKENS * len(prompts):
-            raise SystemExit(f"{peer.name} made {count} tokens instead of {REPLY_TOKENS * len(prompts)}")
+        if count != REPLY_TOKENS * len(texts):
+            raise SystemExit(f"{peer.name} made {count} tokens instead of {REPLY_TOKENS * len(texts)}")
         return seconds
 
     _say("warming up")
@@ -140,6 +155,9 @@ async def _compare(
     )
 
     _say(_lines(figures, "later_reply"))
+    if given.replies_only:
+        await made.close()
+        return figures
     _say(f"{MANY} conversations, {TURNS} turns")
     many = talks[:MANY]
 
@@ -148,8 +166,8 @@ async def _compare(
 
     def crowd_peer(peer: Peer) -> float:
         # one turn is enough for those that read everything again: the others would be alike, with longer prompts
-        prompts = [talk[0] for talk in many]
-        return REPLY_TOKENS * MANY / theirs(peer, prompts)
+        texts = [talk[0] for talk in many]
+        return REPLY_TOKENS * MANY / theirs(peer, texts)
 
     async def crowd_first() -> float:
         return (await ours([talk[:1] for talk in many])).tokens_per_second
@@ -185,10 +203,10 @@ async def _alternate(
     return found
 
 
-def _exactly(made: Engine, text: str) -> str:
-    """A beginning of `text` that is FIRST_PROMPT tokens long, to a token or two: cut between words."""
+def _exactly(made: Engine, text: str, tokens: int) -> str:
+    """A beginning of `text` that is `tokens` long, to a token or two: cut between words."""
     words = text.split(" ")
-    while made.count_tokens(" ".join(words)) > FIRST_PROMPT:
+    while made.count_tokens(" ".join(words)) > tokens:
         words.pop()
     return " ".join(words)
 
@@ -220,6 +238,27 @@ async def _memory(folder: Path, adapters: Sequence[Adapter], threads: int, isa: 
     print(json.dumps(found))
 
 
+async def _bursts(folder: Path, dialogues: Sequence[Any], given: argparse.Namespace) -> None:
+    """Resident megabytes before, after and at most in six bursts of 32 conversations that nobody goes on with, four
+    candidates each, and when nothing was asked for a few seconds more than the engine keeps their caches."""
+    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa, idle_seconds=IDLE)
+    sampling = Sampling(max_new_tokens=REPLY_TOKENS, best_of=4)
+    asked = [text for talk in dialogues for text in prompts(talk)][: BURSTS * MANY]
+    await made.generate(asked[0], sampling=sampling)
+    ready = _resident("VmRSS")
+    for burst in range(BURSTS):
+        await asyncio.gather(
+            *(
+                made.generate(text, sampling=sampling, conversation=f"{burst}/{number}")
+                for number, text in enumerate(asked[burst * MANY : (burst + 1) * MANY])
+            )
+        )
+    found = {"ready_mb": ready, "resident_mb": _resident("VmRSS"), "peak_mb": _resident("VmHWM")}
+    await asyncio.sleep(2 * IDLE)
+    print(json.dumps({**found, "idle_mb": _resident("VmRSS")}))
+    await made.close()
+
+
 def _resident(name: str) -> float:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024 / 1e6
@@ -234,7 +273,7 @@ def _start(folder: Path, threads: int) -> None:
 
 def _startable(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
     starter = {"starter": given.starter} if (given.starter / "config.json").exists() else {}
-    return {**starter, "gpt2": folder}
+    return {**starter, folder.name: folder}
 
 
 def _child(given: argparse.Namespace, what: str, folder: Path) -> Any:
@@ -242,7 +281,7 @@ def _child(given: argparse.Namespace, what: str, folder: Path) -> Any:
     command = [sys.executable, "-m", "benchmarks.serve", "--only", what, "--dialogues", str(given.dialogues)]
     command += ["--work", str(given.work), "--model", str(folder), "--threads", str(given.threads), "--isa", given.isa]
     _say(f"{what}: {folder}")
-    if what == "memory":
+    if what != "start":
         return json.loads(_run(command))
     seconds = []
     for _ in range(3):
@@ -287,7 +326,7 @@ def _machine(threads: int) -> dict[str, Any]:
 
 
 TITLES = {
-    "first_reply": (f"one conversation, first reply ({FIRST_PROMPT}-token prompt)", "s"),
+    "first_reply": ("one conversation, first reply", "s"),
     "later_reply": ("one conversation, later replies", "s"),
     "crowd_first": (f"{MANY} conversations, first replies", "tokens/s"),
 }
@@ -327,6 +366,11 @@ def _table(figures: dict[str, Any]) -> str:
         f" {memory['tokens_each']} tokens and {ADAPTERS} adapters ({memory['ready_mb']:.0f} MB before them,"
         f" {memory['peak_mb']:.0f} MB at most)"
     )
+    for name, found in figures["bursts"].items():
+        lines.append(
+            f"resident, {name}: {found['ready_mb']:.0f} MB ready, {found['resident_mb']:.0f} MB after {BURSTS} bursts"
+            f" ({found['peak_mb']:.0f} MB at most), {found['idle_mb']:.0f} MB when idle"
+        )
     for name, seconds in figures["start"].items():
         lines.append(f"process start to first token, {name}: {statistics.median(seconds):.1f} s")
     lines.append(f"memory is read at {figures['bounds']['read_gb_per_second']:.1f} GB/s")
