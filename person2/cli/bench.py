@@ -59,7 +59,7 @@ def bench(
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     dialogues = _talk_of(file) if file else _remembered(settings)
-    voice = open_registry(settings).find(settings.adapter, base=settings.base_model)
+    selected = open_registry(settings).find(settings.adapter, base=settings.base_model)
 
     async def run() -> "list[BenchResult]":
         generator = await open_generator(settings)
@@ -68,7 +68,7 @@ def bench(
                 generator,
                 dialogues,
                 conversations=conversations or CONVERSATIONS,
-                adapter=voice,
+                adapter=selected,
                 clock=time.perf_counter,
             )
         finally:

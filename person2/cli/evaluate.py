@@ -57,9 +57,9 @@ def evaluate(
 
     settings = configured(**chosen(base_model=base, adapter=adapter))
     registry = open_registry(settings)
-    voice = registry.find(settings.adapter, base=settings.base_model)
+    selected = registry.find(settings.adapter, base=settings.base_model)
     check_files([*files, *(training or [])])
-    references = {} if alone else _references(voice, registry, settings.base_model)
+    references = {} if alone else _references(selected, registry, settings.base_model)
     for name in beside or []:
         if name in {BASE, CURRENT}:
             raise SettingsError(f"--beside {name} is a reserved name; write ./{name} if you mean a folder.")
@@ -68,7 +68,7 @@ def evaluate(
         result = score(
             files,
             base=base_path(settings.base_model),
-            adapter=voice.path if voice else None,
+            adapter=selected.path if selected else None,
             references=references,
             training=training or [],
             contexts=contexts,
@@ -80,7 +80,7 @@ def evaluate(
     if as_json:
         write_json(result)
         return
-    name = voice.id if voice else "none"
+    name = selected.id if selected else "none"
     out.print(_scores(result, title=f"{settings.base_model}, adapter {name}"))
     if result["against"]:
         out.print(_comparison(result, name=name))
@@ -95,11 +95,13 @@ def evaluate(
         out.print("Baselines: " + ", ".join(f"{name} {value:.2f}" for name, value in baselines.items()))
 
 
-def _references(voice: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
-    """What a voice is compared with: the bare base, unless that is judged; the current voice, unless that is."""
+def _references(adapter: Adapter | None, registry: AdapterRegistry, base: str) -> dict[str, tuple[str, Path | None]]:
+    """The bare base, unless that is what is evaluated, and the current adapter, unless that is."""
     current = registry.current(base=base)
-    references: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if voice else {}
-    if current and (voice is None or voice.path.resolve() != current.path.resolve()):  # a folder may be typed as well
+    references: dict[str, tuple[str, Path | None]] = {BASE: (base_path(base), None)} if adapter else {}
+    if current and (
+        adapter is None or adapter.path.resolve() != current.path.resolve()
+    ):  # which may be given as a folder
         references[CURRENT] = (base_path(base), current.path)
     return references
 
@@ -118,7 +120,7 @@ def _scores(result: dict[str, Any], *, title: str) -> Table:
 
 
 def _comparison(result: dict[str, Any], *, name: str) -> Table:
-    """The references' figures, and how far the voice's lie from them, with the interval of that difference."""
+    """The references' figures, and how far the adapter's lie from them, with the interval of that difference."""
     references = result["against"]
     heads = [head for reference in references for head in (reference, f"{name} − {reference}")]
     table = Table("score", *heads, title="against")
@@ -140,10 +142,10 @@ def _by_file(result: dict[str, Any], *, name: str) -> Table:
     """Which file each of them predicts better and finds more in: the adapter, its references and the baselines."""
     files = result["files"]
     table = Table("by file", *(Path(file).name for file in files))
-    voices = {name: files, **{reference: theirs["files"] for reference, theirs in result["against"].items()}}
+    scored = {name: files, **{reference: theirs["files"] for reference, theirs in result["against"].items()}}
     for label in ("bits_per_byte", "hits_at_1_of_20"):
-        for voice, scores in voices.items():
-            table.add_row(f"{label}, {voice}", *(_shown(scores[file][label], None) for file in files))
+        for who, scores in scored.items():
+            table.add_row(f"{label}, {who}", *(_shown(scores[file][label], None) for file in files))
     for label in ("tf_idf_hits", "markov_hits"):
         table.add_row(label, *(_shown(one["baselines"][label], None) for one in files.values()))
     return table

@@ -12,7 +12,7 @@ from typing import Protocol
 from core.messages import Kind, Message
 
 NEAR = 6
-"""Messages within which a third voice makes the talk a crowd."""
+"""Messages within which a third person makes the talk a crowd."""
 BEFORE = 3
 """Messages of quieter talk that the linker is shown in front of a crowd."""
 AT_ONCE = 300
@@ -109,18 +109,18 @@ def _batches(asked: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, 
 
 
 def _crowds(segment: Sequence[Message]) -> Iterator[tuple[int, int]]:
-    """Ranges in which a message has at least three voices among itself and the `NEAR` before, and those `NEAR`."""
-    voices: Counter[str] = Counter()
+    """Ranges in which a message has at least three authors among itself and the `NEAR` before, and those `NEAR`."""
+    authors: Counter[str] = Counter()
     begin: int | None = None
     last = 0
     for index, message in enumerate(segment):
-        voices[message.author] += 1
+        authors[message.author] += 1
         if index > NEAR:
             leaving = segment[index - NEAR - 1].author
-            voices[leaving] -= 1
-            if not voices[leaving]:
-                del voices[leaving]
-        if len(voices) > 2:
+            authors[leaving] -= 1
+            if not authors[leaving]:
+                del authors[leaving]
+        if len(authors) > 2:
             if begin is None:
                 begin = max(last, index - NEAR)
             last = index

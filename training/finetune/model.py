@@ -73,12 +73,12 @@ class FrozenHeadLoss(torch.autograd.Function):
 
 if TYPE_CHECKING:
 
-    class _Model(PreTrainedModel, GenerationMixin): ...
+    class _CausalLM(PreTrainedModel, GenerationMixin): ...
 else:  # a model's class comes from one of transformers' below, and this beside it
-    _Model = object
+    _CausalLM = object
 
 
-class MaskedLossModel(_Model):
+class MaskedLossModel(_CausalLM):
     """A model whose loss looks at targets only. Weights, names and folders are those of transformers' class."""
 
     accepts_loss_kwargs = True

@@ -124,13 +124,13 @@ def learn(
         "log_to": log_to,
         "preferences": preferences,
     }
-    voices = [voice for voice in (start_from, current) if voice is not None]
+    built_on = [adapter for adapter in (start_from, current) if adapter is not None]
     with ExitStack() as stack:
         stack.enter_context(_explaining_failures(name))
         # Of several processes (`accelerate launch`) the first alone writes into the folder.
         claim = stack.enter_context(claimed(run)) if os.environ.get("RANK", "0") == "0" else None
         stack.enter_context(
-            _undone_if_someone_is_forgotten([*files, *held_out], voices, registry=registry, name=name, claim=claim)
+            _undone_if_someone_is_forgotten([*files, *held_out], built_on, registry=registry, name=name, claim=claim)
         )
         learned_from = digest([*files, *held_out])
 
@@ -275,10 +275,10 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
 
 @contextmanager
 def _undone_if_someone_is_forgotten(
-    files: Sequence[Path], voices: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
+    files: Sequence[Path], built_on: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
     """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
-    Nor may they be heard through one of `voices`, from which training went on or which spoke into the report.
+    Nor may they be heard through one of `built_on`, from which training went on or which spoke into the report.
 
     Whoever is forgotten once the adapter is in the registry is found on its card, so at the end of the block nobody is
     missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
@@ -287,7 +287,7 @@ def _undone_if_someone_is_forgotten(
 
     def someone_left() -> TrainingError | None:
         taken_away = claim is not None and not claim.stands
-        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, registry) for one in voices):
+        if not taken_away and not known - set(people_of(files)) and all(_in_service(one, registry) for one in built_on):
             return None
         if claim is not None:
             undo(registry, name, claim)
@@ -304,8 +304,8 @@ def _undone_if_someone_is_forgotten(
         raise left
 
 
-def _in_service(voice: Adapter, registry: AdapterRegistry) -> bool:
-    return not any(card.id == voice.id and card.withdrawn for card in registry.cards())
+def _in_service(adapter: Adapter, registry: AdapterRegistry) -> bool:
+    return not any(card.id == adapter.id and card.withdrawn for card in registry.cards())
 
 
 def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:

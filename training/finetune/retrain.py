@@ -1,8 +1,8 @@
-"""From the bot's own log to a better voice in one go: log → dialogues → adapter → gate → promotion.
+"""From the bot's own log to a better adapter in one go: log → dialogues → adapter → gate → promotion.
 
 Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. Training
-goes on from the voice that speaks, or what that one learned from exports would be lost. A lock keeps two runs apart,
-and until the promotion nothing that speaks is touched, so it is safe to run from cron.
+goes on from the current adapter, or what that one learned from exports would be lost. A lock keeps two runs apart,
+and until the promotion no adapter in service is touched, so it is safe to run from cron.
 """
 
 import shutil
@@ -88,7 +88,7 @@ def retrain(
                 f"There are {stats.dialogues} dialogues to learn from and {MIN_DIALOGUES} are needed: wait until "
                 "members who said `consent yes` have written more. The current adapter stays active."
             )
-        speaks = registry.current(base=base)
+        current = registry.current(base=base)
         learned = learn(
             [folder / "log.txt"],
             registry=registry,
@@ -98,8 +98,8 @@ def retrain(
             base_folder=base_folder,
             command=command,
             clock=clock,
-            start_from=speaks,
-            current=speaks,
+            start_from=current,
+            current=current,
             settings=settings,
             contexts=contexts,
             drop_memorized=drop_memorized,

@@ -1,4 +1,4 @@
-"""Hand a member over what is stored of them: memory, the dialogues made from their words, the voices that learned them.
+"""Give members what is stored of them: memory, dialogues made from their words, adapters trained on those.
 
 Reads only. A dialogue is handed over whole: what was said to the member is what makes sense of what they said.
 """

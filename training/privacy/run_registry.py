@@ -19,7 +19,7 @@ from core.errors import TrainingError, reason
 PLAN = "plan.json"
 """In a run's folder: what it is made of, and whose words it may hold."""
 HEARD = "heard.json"
-"""In a run's folder: whose words the voice that it is compared with learned, and may repeat in the report."""
+"""In a run's folder: the people behind the adapter it is compared with, whose words the report may quote."""
 LOCK = "retrain.lock"
 IMPORTS = "import.lock"
 IMPORTED = "imported.txt"
@@ -27,7 +27,7 @@ IMPORTED = "imported.txt"
 
 
 def note_heard(run: Path, people: Collection[str]) -> None:
-    """Before a voice that learned from these people speaks into the run's report."""
+    """Call before an adapter that learned from these people generates replies for the run's report."""
     (run / HEARD).write_text(json.dumps({"people": sorted(people)}), encoding="utf-8")
 
 

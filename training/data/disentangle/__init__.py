@@ -60,18 +60,18 @@ class Disentangler:
             for index, answer in enumerate(block.answers, block.begin):
                 yield block.held[index], None if answer is None else block.held[answer]
 
-    def _blocks(self, messages: Iterable[Message]) -> Iterator["_Block"]:
+    def _blocks(self, messages: Iterable[Message]) -> Iterator["_DecidedBlock"]:
         held: list[Message] = []
         start = begin = 0
         for message in messages:
             held.append(message)
             if len(held) - begin == BLOCK + BEYOND:
-                yield _Block(held, start, begin, self._decide(held, begin, begin + BLOCK))
+                yield _DecidedBlock(held, start, begin, self._decide(held, begin, begin + BLOCK))
                 begin += BLOCK
                 cut = max(begin - BEHIND, 0)
                 held = held[cut:]
                 start, begin = start + cut, begin - cut
-        yield _Block(held, start, begin, self._decide(held, begin, len(held)))
+        yield _DecidedBlock(held, start, begin, self._decide(held, begin, len(held)))
 
     def _decide(self, held: list[Message], begin: int, end: int) -> list[int | None]:
         """For each of `held[begin:end]` the index in `held` of what it answers."""
@@ -97,7 +97,7 @@ class Disentangler:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _DecidedBlock:
     """Messages decided together, with those before and after that were read for it."""
 
     held: list[Message]

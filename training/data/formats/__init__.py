@@ -99,14 +99,14 @@ def pieces(path: Path, *, scratch: Path, label: str = "", mapping: str = "") -> 
     `mapping` says which columns of CSV files are what (`columns.parse`).
     """
     label = label or path.name
-    walk = _Walk(scratch, mapping)
+    walk = _SourceWalk(scratch, mapping)
     try:
         yield from walk.any(path, label, root=path.resolve(), named=True)
     except OSError as problem:
         yield Fault(file=label, place="", reason=f"cannot be opened ({problem.strerror or problem})")
 
 
-class _Walk:
+class _SourceWalk:
     """One source, with what is unpacked on the way."""
 
     def __init__(self, scratch: Path, mapping: str) -> None:

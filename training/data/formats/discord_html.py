@@ -60,7 +60,7 @@ MAX_DEPTH = 60
 
 
 @dataclass(slots=True)
-class _Author:
+class _GroupAuthor:
     """Whose group it is."""
 
     id: str = ""
@@ -174,7 +174,7 @@ def _group(
     style: timestamps.Style,
     known: set[str],
 ) -> Iterator[Item]:
-    author = _Author()
+    author = _GroupAuthor()
     written = next((node.text().strip() for node in group.css(_STAMPS)), "")
     messages = group.css(_MESSAGE)
     for message in messages or [group]:
@@ -183,7 +183,7 @@ def _group(
             named = next((node for node in group.css(_AUTHORS) if not _quoted(node)), None)
         if named is not None:
             given = named.attributes
-            author = _Author(given.get("data-user-id") or "", named.text().strip(), given.get("title") or "")
+            author = _GroupAuthor(given.get("data-user-id") or "", named.text().strip(), given.get("title") or "")
             author.bot = any(not _quoted(tag) for tag in (message.css(_BOTS) if messages else group.css(_BOTS)))
             if messages and message is messages[0]:
                 author.bot = author.bot or any(not _quoted(tag) for tag in group.css(_BOTS))
@@ -271,7 +271,7 @@ def _emoji(alt: str, title: str) -> str:
 
 def _said(
     text: str,
-    author: _Author,
+    author: _GroupAuthor,
     id_: str,
     sent_at: datetime | None,
     reply_to: str | None,

@@ -22,46 +22,46 @@ RAW_LIMIT = 2 * MAX_MESSAGE
 """Characters with markup; ids make a line longer than what is read."""
 
 
-class _Author(msgspec.Struct):
+class _DiscordAuthor(msgspec.Struct):
     id: str = ""
     name: str | None = ""
     nickname: str | None = None
     isBot: bool | None = False  # noqa: N815 - the exporter's spelling
 
 
-class _Reference(msgspec.Struct):
+class _DiscordReference(msgspec.Struct):
     messageId: str | None = None  # noqa: N815 - the exporter's spelling
     type: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _DiscordMessage(msgspec.Struct):
     id: str
     timestamp: str
     type: str | int = "Default"
     content: str | None = ""
-    author: _Author | None = None
-    mentions: list[_Author] | None = None
-    reference: _Reference | None = None
+    author: _DiscordAuthor | None = None
+    mentions: list[_DiscordAuthor] | None = None
+    reference: _DiscordReference | None = None
     forwardedMessage: Any = None  # noqa: N815 - the exporter's spelling
 
 
-class _Guild(msgspec.Struct):
+class _DiscordGuild(msgspec.Struct):
     id: str = ""
     name: str | None = ""
 
 
-class _Channel(msgspec.Struct):
+class _DiscordChannel(msgspec.Struct):
     id: str
     type: str = "GuildTextChat"
     name: str | None = ""
 
 
-class _Header(msgspec.Struct):
-    channel: _Channel
-    guild: _Guild | None = None
+class _DiscordHeader(msgspec.Struct):
+    channel: _DiscordChannel
+    guild: _DiscordGuild | None = None
 
 
-_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGES = msgspec.json.Decoder(list[_DiscordMessage])
 
 
 def recognises(path: Path, head: str) -> bool:
@@ -74,7 +74,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
     for piece in jsonfile.slices(path):
         if context is None:
             try:
-                header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_Header)
+                header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_DiscordHeader)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
                 yield Fault(
                     file=label,
@@ -97,7 +97,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         yield Fault(file=label, place="", reason="a Discord export without messages")
 
 
-def _context(header: _Header, label: str) -> dict[str, str]:
+def _context(header: _DiscordHeader, label: str) -> dict[str, str]:
     kind = (
         Kind.THREAD
         if "Thread" in header.channel.type

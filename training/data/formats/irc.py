@@ -172,7 +172,7 @@ def _relays(path: Path, label: str, pattern: re.Pattern[str]) -> set[str]:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Context:
     """What the lines so far say about the next ones."""
 
     part: Part
@@ -190,7 +190,7 @@ def read(part: Part) -> Iterator[Item]:
     in_name = identity.date_in_name(part.label)
     today = (_day(*in_name) if in_name else None) or UNDATED
     relays = frozenset(filter(None, part.context["relays"].split("\n")))
-    state = _Reading(part, timestamps.Style.parse(part.context["style"]), datetime.combine(today, time(), UTC), relays)
+    state = _Context(part, timestamps.Style.parse(part.context["style"]), datetime.combine(today, time(), UTC), relays)
     pattern = _FRAMES[part.context["frame"]]
     for entry in textfile.lines(part.path, part.label):
         if isinstance(entry, Fault):
@@ -202,7 +202,7 @@ def read(part: Part) -> Iterator[Item]:
 
 
 def _line(
-    number: int, line: str, pattern: re.Pattern[str], conversation: Conversation, state: _Reading
+    number: int, line: str, pattern: re.Pattern[str], conversation: Conversation, state: _Context
 ) -> Iterator[Item]:
     if len(line) > MAX_MESSAGE:
         yield Skipped.TOO_LONG
@@ -243,7 +243,7 @@ def _line(
         yield Message(conversation=conversation, id="", author=author, author_name=name, text=text, sent_at=moment)
 
 
-def _unsaid(number: int, line: str, state: _Reading) -> Iterator[Item]:
+def _unsaid(number: int, line: str, state: _Context) -> Iterator[Item]:
     """Lines that nobody says, and lines of no log."""
     if _CHANGE.match(line):
         day = _changed_day(line, state.style.language)
@@ -258,7 +258,7 @@ def _unsaid(number: int, line: str, state: _Reading) -> Iterator[Item]:
         yield Fault(file=state.part.label, place=f"line {number}", reason="not a line of an IRC log; it is left out")
 
 
-def _renamed(line: str, state: _Reading) -> Iterator[Named]:
+def _renamed(line: str, state: _Context) -> Iterator[Named]:
     """Whoever takes a nick under which nobody else spoke is still the same person."""
     found = _RENAMED.search(_COLOURS.sub("", line))
     if found is None:
@@ -290,7 +290,7 @@ def _day(year: int, month: int, day: int) -> date | None:
 
 
 def _moment(
-    said: tuple[tuple[int, int, int], tuple[str, int] | None, timestamps.Stamp | None], state: _Reading
+    said: tuple[tuple[int, int, int], tuple[str, int] | None, timestamps.Stamp | None], state: _Context
 ) -> datetime | None:
     """When the line was said, given the line before it."""
     (hour, minute, second), month_day, whole = said

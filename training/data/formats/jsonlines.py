@@ -72,7 +72,7 @@ def _objects(part: Part) -> Iterator[dict[str, Any] | Fault]:
 
 def read(part: Part) -> Iterator[Item]:
     take = _READERS[part.context["program"]]
-    state = _State(part)
+    state = _FileState(part)
     for found in _objects(part):
         if isinstance(found, Fault):
             yield found
@@ -83,7 +83,7 @@ def read(part: Part) -> Iterator[Item]:
             yield Fault(file=part.label, place="an entry", reason=f"lacks what a message needs ({problem!r})")
 
 
-class _State:
+class _FileState:
     """What one file's lines share."""
 
     def __init__(self, part: Part) -> None:
@@ -125,7 +125,7 @@ class _State:
         )
 
 
-def _mattermost(entry: dict[str, Any], state: _State) -> Iterator[Item]:
+def _mattermost(entry: dict[str, Any], state: _FileState) -> Iterator[Item]:
     kind = entry.get("type")
     if kind == "bot":
         state.bots.add(str(entry["bot"].get("username")))
@@ -147,7 +147,7 @@ def _mattermost(entry: dict[str, Any], state: _State) -> Iterator[Item]:
         yield from (_post(each, where, state) for each in (post, *replies))
 
 
-def _post(post: dict[str, Any], where: Conversation, state: _State) -> Item:
+def _post(post: dict[str, Any], where: Conversation, state: _FileState) -> Item:
     props = post.get("props") or {}
     if str(post.get("type") or "").startswith("system_"):
         return Skipped.SYSTEM
@@ -156,7 +156,7 @@ def _post(post: dict[str, Any], where: Conversation, state: _State) -> Item:
     return state.said(where, post["user"], None, post.get("message"), post["create_at"])
 
 
-def _gitter(entry: dict[str, Any], state: _State) -> Iterator[Item]:
+def _gitter(entry: dict[str, Any], state: _FileState) -> Iterator[Item]:
     user = entry.get("fromUser") or {}
     thread = entry.get("parentId")
     room = str(entry.get("roomId") or entry.get("toTroupeId") or state.channel)
@@ -171,7 +171,7 @@ def _gitter(entry: dict[str, Any], state: _State) -> Iterator[Item]:
     )
 
 
-def _signal_cli(entry: dict[str, Any], state: _State) -> Iterator[Item]:
+def _signal_cli(entry: dict[str, Any], state: _FileState) -> Iterator[Item]:
     holder = entry.get("params") or entry
     envelope = holder.get("envelope") or {}
     own = (envelope.get("syncMessage") or {}).get("sentMessage")
@@ -197,14 +197,14 @@ def _signal_cli(entry: dict[str, Any], state: _State) -> Iterator[Item]:
     )
 
 
-def _signal_export(entry: dict[str, Any], state: _State) -> Iterator[Item]:
+def _signal_export(entry: dict[str, Any], state: _FileState) -> Iterator[Item]:
     sent = datetime.fromisoformat(str(entry["date"]).replace("Z", "+00:00"))
     sent = sent if sent.tzinfo else sent.replace(tzinfo=UTC)
     sender = entry.get("sender")
     yield state.said(state.at("signal", state.channel), sender, sender, entry.get("body"), sent.timestamp() * 1000)
 
 
-_READERS: dict[str, Callable[[dict[str, Any], _State], Iterator[Item]]] = {
+_READERS: dict[str, Callable[[dict[str, Any], _FileState], Iterator[Item]]] = {
     "mattermost": _mattermost,
     "gitter": _gitter,
     "signal-cli": _signal_cli,

@@ -34,7 +34,7 @@ MAX_REACTION = 60
 """Characters of `Reacted ❤️ to your message `, in any language."""
 
 
-class _Message(msgspec.Struct):
+class _MetaMessage(msgspec.Struct):
     sender_name: str | None = None
     timestamp_ms: int = 0
     content: str | None = None
@@ -48,15 +48,15 @@ class _Message(msgspec.Struct):
     isUnsent: bool | None = False  # noqa: N815 - Meta's spelling
 
 
-class _Person(msgspec.Struct):
+class _Participant(msgspec.Struct):
     name: str | None = ""
 
 
-class _Header(msgspec.Struct):
-    participants: list[_Person | str] = []
+class _MetaHeader(msgspec.Struct):
+    participants: list[_Participant | str] = []
 
 
-_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGES = msgspec.json.Decoder(list[_MetaMessage])
 
 
 def recognises(path: Path, head: str) -> bool:
@@ -71,7 +71,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
     for piece in jsonfile.slices(path):
         found = True
         try:
-            header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_Header)
+            header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_MetaHeader)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             yield Fault(file=label, place="byte 0", reason=f"no participants in front of the messages ({problem})")
             return

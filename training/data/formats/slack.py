@@ -29,7 +29,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
 _ENTRY = re.compile(r'\[\s*\{[^\[\]]{0,4000}?"ts"\s*:', re.DOTALL)
 
 
-class _Channel(msgspec.Struct):
+class _ListedChannel(msgspec.Struct):
     id: str
     name: str | None = None
 
@@ -60,7 +60,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         if not (path / file_name).is_file():
             continue
         try:
-            entries = msgspec.json.decode((path / file_name).read_bytes(), type=list[_Channel])
+            entries = msgspec.json.decode((path / file_name).read_bytes(), type=list[_ListedChannel])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             yield Fault(
                 file=f"{label}/{file_name}", place="", reason=f"cannot be read ({problem}); folders count as channels"
@@ -102,7 +102,7 @@ def _names(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for file_name in LISTS:
         with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            for entry in msgspec.json.decode((folder / file_name).read_bytes(), type=list[_Channel]):
+            for entry in msgspec.json.decode((folder / file_name).read_bytes(), type=list[_ListedChannel]):
                 names[entry.id] = entry.name or ""
     return names
 

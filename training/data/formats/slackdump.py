@@ -21,7 +21,7 @@ NAME = "slackdump"
 _SQLITE = "SQLite format 3\0"
 
 
-class _Header(msgspec.Struct):
+class _DumpHeader(msgspec.Struct):
     channel_id: str
     name: str | None = ""
 
@@ -65,7 +65,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         return
     for piece in jsonfile.slices(path):
         try:
-            header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_Header)
+            header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_DumpHeader)
         except _BROKEN as problem:
             yield Fault(file=label, place="byte 0", reason=f"no channel id in front of the messages ({problem})")
             return

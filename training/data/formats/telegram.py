@@ -32,21 +32,21 @@ _BOT = re.compile(r".*(?:[_\s.-]bot|[a-z\d]Bot|BOT)\d*|Bot\d*")
 """Names of bots; exports do not say who is one. Talbot is none."""
 
 
-class _Entity(msgspec.Struct):
+class _TextEntity(msgspec.Struct):
     type: str | None = ""
     text: str | None = ""
     document_id: Any = None
 
 
-class _Message(msgspec.Struct):
+class _TelegramMessage(msgspec.Struct):
     id: int | str
     type: str = "message"
     date: str | None = ""
     date_unixtime: str | int | None = None
     from_name: str | None = msgspec.field(default=None, name="from")
     from_id: str | int | None = None
-    text: str | list[str | _Entity] | None = ""
-    text_entities: list[str | _Entity] | None = None
+    text: str | list[str | _TextEntity] | None = ""
+    text_entities: list[str | _TextEntity] | None = None
     """The same in pieces; some programs that shorten exports keep nothing else."""
     reply_to_message_id: int | str | None = None
     forwarded_from: Any = None
@@ -58,13 +58,13 @@ class _Message(msgspec.Struct):
     action: str | None = None
 
 
-class _Header(msgspec.Struct):
+class _TelegramHeader(msgspec.Struct):
     name: str | None = ""
     type: str | None = ""
     id: int | str | None = ""
 
 
-_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGES = msgspec.json.Decoder(list[_TelegramMessage])
 
 
 def recognises(path: Path, head: str) -> bool:
@@ -114,18 +114,18 @@ def _has_topics(path: Path, pieces: list[jsonfile.Slice]) -> bool:
     return False
 
 
-def _header(before: bytes) -> _Header | None:
+def _header(before: bytes) -> _TelegramHeader | None:
     """The chat's own fields: the object whose opening bracket is nearest in front of its messages."""
     for start in (before.find(b"{"), before.rfind(b"{")):
         try:
-            header = msgspec.json.decode(before[max(start, 0) :], type=_Header)
+            header = msgspec.json.decode(before[max(start, 0) :], type=_TelegramHeader)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         return header
     return None
 
 
-def _messages(part: Part) -> Iterator[_Message | Fault]:
+def _messages(part: Part) -> Iterator[_TelegramMessage | Fault]:
     cuts = [(part.start, part.end or 0)]
     if "cuts" in part.context:
         cuts = [(int(start), int(end)) for start, end in (cut.split("-") for cut in part.context["cuts"].split(" "))]
@@ -212,7 +212,7 @@ def read(part: Part) -> Iterator[Item]:
         )
 
 
-def _text(text: str | list[str | _Entity] | None, *, drop_code: bool) -> str:
+def _text(text: str | list[str | _TextEntity] | None, *, drop_code: bool) -> str:
     if isinstance(text, str) or text is None:
         return text or ""
     pieces = []
@@ -230,7 +230,7 @@ def _text(text: str | list[str | _Entity] | None, *, drop_code: bool) -> str:
     return "".join(pieces)
 
 
-def _moment(raw: _Message) -> datetime | None:
+def _moment(raw: _TelegramMessage) -> datetime | None:
     try:
         if raw.date_unixtime:
             return datetime.fromtimestamp(int(raw.date_unixtime), UTC)
