@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.town import Asked, Done, Town, kill
+from benchmarks.town import Done, Question, Town, kill
 from core.dialogue import Dialogue, DialogueFault, Speaker, read
 from core.messages import Message
 from models.starter.recipe.reading import LINES
@@ -124,23 +124,23 @@ class Cycle:
         calm = self._between(began, time.time())
         await self._switch(NAME, calm, "adapters", "use", NAME, *([] if self.passed else ["--force"]))
 
-    def _between(self, start: float, end: float) -> list[Asked]:
+    def _between(self, start: float, end: float) -> list[Question]:
         return [each for each in self.town.requests if each.answered and each.asked < end and each.answered > start]
 
-    async def _switch(self, voice: str, calm: Sequence[Asked], *command: str) -> None:
-        """A command that changes who speaks, and how the people who talk meanwhile fare."""
+    async def _switch(self, adapter: str, calm: Sequence[Question], *command: str) -> None:
+        """A command that makes another adapter active, and what that does to the answers people wait for meanwhile."""
         began = time.time()
         await self.must(*command)
-        noticed = await self.town.logged(f"{voice} is now active", since=began)
+        noticed = await self.town.logged(f"{adapter} is now active", since=began)
         if noticed is None:
-            self.promise("swap", False, f"the bot never noticed {voice}")
+            self.promise("swap", False, f"the bot never noticed {adapter}")
             return
         await asyncio.sleep(STEADY)
         promoted = max(began, (self.town.home / "adapters" / "current").stat().st_mtime)
         meanwhile = self._between(began, time.time())
-        spoken = self.town.voices()
-        first = min((each.answered for each in meanwhile if spoken.get(each.post) == voice), default=None)
-        late = [each for each in meanwhile if each.asked > noticed and spoken.get(each.post, voice) != voice]
+        spoken = self.town.adapters()
+        first = min((each.answered for each in meanwhile if spoken.get(each.post) == adapter), default=None)
+        late = [each for each in meanwhile if each.asked > noticed and spoken.get(each.post, adapter) != adapter]
         longest, usual = max(each.wait for each in meanwhile), max(each.wait for each in calm)
         self.promise(
             "swap",
@@ -212,9 +212,9 @@ class Cycle:
         no = await (await self.cat.uses("person2 voice", where=where, name="none")).answer()
         yes = await (await keeper.uses("person2 voice", where=where, name="none")).answer()
         answer = await town.ask(self.cat, "Hello there, how are you?", where=where)
-        await self._until(lambda: answer.post in town.voices())  # it is stored once it is said
-        voice = town.voices()[answer.post]
-        self.promise("voice", voice == "none" and "Only members" in no, f"“{no}” “{yes}” and `{voice}` answered there")
+        await self._until(lambda: answer.post in town.adapters())  # it is stored once it is said
+        used = town.adapters()[answer.post]
+        self.promise("voice", used == "none" and "Only members" in no, f"“{no}” “{yes}” and `{used}` answered there")
 
     async def retrain(self) -> None:
         """Dry, killed, twice at once, and for real."""
@@ -258,7 +258,7 @@ class Cycle:
             "than consent",
         )
 
-    def _told(self, answer: Asked, line: str) -> bool:
+    def _told(self, answer: Question, line: str) -> bool:
         return line == f"Person2: {' '.join(answer.text.split())}"
 
     async def _until(self, so: Callable[[], bool], process: asyncio.subprocess.Process | None = None) -> None:
@@ -314,7 +314,7 @@ class Cycle:
             f"{'; '.join(receipt['rebuild']) or 'nothing'}",
         )
         if receipt["adapters"]:
-            heard = await self.town.logged("speaks", since=began, within=10)
+            heard = await self.town.logged("is now active", since=began, within=10)
             self.promise("forget", heard is not None, f"the bot changed its voice {(heard or 0) - began:.1f} s later")
         left = json.loads((await self.must("export", member)).out)[0]
         kept = {name: value for name, value in left.items() if value and isinstance(value, list)}

@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.town import WallClock
 from bots.discord import DiscordBot
 from core.chat import ChatSettings
 from core.commands import Commands
@@ -43,16 +44,6 @@ LAST = 300.0
 
 NOISE = 10**9
 """A question's number that nobody counts."""
-
-
-class Now:
-    """The server's clock: the real one."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def advance(self, seconds: float) -> None:
-        """Time goes by itself."""
 
 
 def now() -> datetime:
@@ -74,7 +65,7 @@ async def run_bot(api: str, home: Path) -> None:
 
 
 @dataclass
-class Town:
+class LoadTest:
     """The server, the bot's process, and who asked what."""
 
     server: DiscordServer = field(default_factory=DiscordServer)
@@ -127,10 +118,10 @@ async def within(seconds: float, condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def town() -> AsyncIterator[Town]:
-    it = Town()
+async def town() -> AsyncIterator[LoadTest]:
+    it = LoadTest()
     server = it.server
-    server.backend.clock = Now()  # type: ignore[assignment]  # simcord's own stands still
+    server.backend.clock = WallClock()  # type: ignore[assignment]  # simcord's own stands still
     server.backend.subscribers.append(it.heard)
     server.limits = Limits(clock=time.monotonic)
     await server.start()
@@ -280,7 +271,7 @@ def nonsense(rng: random.Random) -> Any:
     return rng.choice([*flat, [], {}, [None], deep])
 
 
-def report(it: Town) -> dict[str, object]:
+def report(it: LoadTest) -> dict[str, object]:
     waits = sorted(it.waits) or [0.0]
     limits = it.server.limits or Limits(clock=time.monotonic)
     return {

@@ -8,6 +8,7 @@ shows whether ten times the input takes ten times the time and no more memory.
 
 import argparse
 import json
+import random
 import resource
 import tempfile
 import threading
@@ -24,7 +25,7 @@ EVERY = 0.05
 """Seconds between looks at the memory."""
 
 
-class Memory(threading.Thread):
+class PeakMemory(threading.Thread):
     """Highest sum of resident memory of this process and its children. Shared pages count once a process."""
 
     def __init__(self) -> None:
@@ -57,10 +58,10 @@ def cpu() -> float:
 def measure(messages: int, *, busy: bool, previous: bool, workers: int | None) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="person2-import-") as name:
         export = Path(name) / "export.json"
-        chance = make_export.random.Random(1)
+        chance = random.Random(1)
         make_export.write(export, make_export.talk(messages, chance, busy=busy), 0, flat=False)
         options = Options(linker=Previous() if previous else None, workers=workers)
-        memory, before, started = Memory(), cpu(), time.monotonic()
+        memory, before, started = PeakMemory(), cpu(), time.monotonic()
         memory.start()
         out = Path(name) / "out.txt"
         stats = import_talk([export], out=out, home=Path(name), attest="made up", options=options)

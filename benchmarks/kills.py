@@ -143,7 +143,10 @@ class Platform:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.kills", "--bot", self.url, stdin=-1, stdout=-1, limit=1 << 20
         )
-        await process.stdout.readline()
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin
+        assert stdout
+        await stdout.readline()
         for event in self.said.values():
             if event["id"] not in self.acknowledged:
                 self._send(process, event)
@@ -162,7 +165,7 @@ class Platform:
             process.kill()
         else:
             self.deleted = dict.fromkeys(self.deleted, True)
-            process.stdin.close()
+            stdin.close()
         await process.wait()
         await reading
 
@@ -181,11 +184,13 @@ class Platform:
             self._send(process, {"delete": f"m{number}", "channel": event["channel"]})
 
     def _send(self, process: asyncio.subprocess.Process, event: dict[str, Any]) -> None:
+        assert process.stdin
         with contextlib.suppress(ConnectionError):
             process.stdin.write(json.dumps(event).encode() + b"\n")
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """What the bot says. A post takes a moment to be confirmed, and may stand though the bot never hears of it."""
+        assert process.stdout
         async for line in process.stdout:
             try:
                 told = json.loads(line)

@@ -98,7 +98,7 @@ def random_adapter(base: Path, folder: Path, *, seed: int, rank: int = 8) -> Ada
     adapter = Adapter(id=folder.name, path=folder)
     if (folder / "adapter_config.json").exists():
         return adapter
-    # Only here: a process whose memory is measured has nothing of them.
+    # Imported here so that a process whose memory is measured does not load them.
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -108,5 +108,5 @@ def random_adapter(base: Path, folder: Path, *, seed: int, rank: int = 8) -> Ada
     config = LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets, init_lora_weights=False
     )
-    get_peft_model(model, config).save_pretrained(folder)
+    get_peft_model(model, config).save_pretrained(str(folder))
     return adapter

@@ -54,7 +54,8 @@ def fill(engine: Engine, rows: int, rng: random.Random) -> None:
             ],
         )
     for chunk in _chunks(rows, CHUNK):
-        messages, posts = [], []
+        messages: list[dict[str, Any]] = []
+        posts: list[dict[str, Any]] = []
         for number in chunk:
             answer = number % 3 == 0 and number > 1
             where = messages[-1]["conversation_id"] if answer and messages else rng.randrange(len(places)) + 1

@@ -37,7 +37,7 @@ LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Answered:
     """An answer with what stood before it, and what its asker said before with the answers to that."""
 
     window: list[Message]
@@ -81,7 +81,7 @@ def irc(log: Path) -> Iterator[Message]:
             )
 
 
-def asked_in(talk: Sequence[Message], window_size: int) -> Iterator[Asked]:
+def asked_in(talk: Sequence[Message], window_size: int) -> Iterator[Answered]:
     at = {said.id: index for index, said in enumerate(talk)}
     answered: dict[str, str] = {}
     by_author: dict[str, list[Message]] = defaultdict(list)
@@ -96,7 +96,7 @@ def asked_in(talk: Sequence[Message], window_size: int) -> Iterator[Asked]:
                 for each in by_author[asker.author]
                 if each.id != asker.id
             ]
-            yield Asked(window=window, reply=said, old=old)
+            yield Answered(window=window, reply=said, old=old)
             answered.setdefault(asker.id, said.text)
         by_author[said.author].append(said)
 

@@ -27,7 +27,7 @@ MOST = 300
 """Characters of a line that is asked."""
 
 
-class Now:
+class WallClock:
     """The server's clock: the real one, so that messages and consents stand on one line of time."""
 
     def now(self) -> datetime:
@@ -38,7 +38,7 @@ class Now:
 
 
 @dataclass(slots=True, kw_only=True)
-class Asked:
+class Question:
     """One question and what came of it; times are seconds since 1970."""
 
     asked: float
@@ -72,12 +72,12 @@ class Town:
     home: Path
     base: str
     server: DiscordServer = field(default_factory=DiscordServer)
-    requests: list[Asked] = field(default_factory=list)
+    requests: list[Question] = field(default_factory=list)
     lines: list[tuple[float, str]] = field(default_factory=list)
     """What the bot wrote to its log, and when."""
 
     def __post_init__(self) -> None:
-        self.server.backend.clock = Now()  # type: ignore[assignment]  # simcord's own stands still
+        self.server.backend.clock = WallClock()  # type: ignore[assignment]  # simcord's own stands still
         self.server.backend.subscribers.append(self._heard)
         self._waiting: dict[str, asyncio.Future[tuple[float, str, str]]] = {}
         self._quiet = asyncio.Event()
@@ -132,7 +132,7 @@ class Town:
         return status
 
     async def _read(self, bot: asyncio.subprocess.Process) -> None:
-        assert bot.stderr is not None  # noqa: S101 - it was opened above
+        assert bot.stderr is not None
         async for line in bot.stderr:
             self.lines.append((time.time(), line.decode(errors="replace").rstrip()))
 
@@ -172,10 +172,10 @@ class Town:
     def channel(self, name: str) -> int:
         return int(self.server.backend.create_channel(self.server.guild.id, name).id)
 
-    async def ask(self, person: Person, text: str, *, where: int) -> Asked:
+    async def ask(self, person: Person, text: str, *, where: int) -> Question:
         """Mention the bot and wait for its answer."""
         said = person.says(f"{person.bot} {text[:MOST]}", where=where)
-        request = Asked(asked=time.time())
+        request = Question(asked=time.time())
         self.requests.append(request)
         answer = self._waiting[str(said.id)] = asyncio.get_running_loop().create_future()
         with contextlib.suppress(TimeoutError):
@@ -210,8 +210,8 @@ class Town:
 
     # What is stored
 
-    def voices(self) -> dict[str, str]:
-        """Post → the adapter that spoke it, `none` for the bare base."""
+    def adapters(self) -> dict[str, str]:
+        """Post → the adapter that generated it, `none` for the bare base."""
         database = sqlite3.connect(f"file:{self.home / 'person2.db'}?mode=ro", uri=True, timeout=10)
         with contextlib.closing(database):
             rows = database.execute(

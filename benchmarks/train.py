@@ -175,7 +175,7 @@ def ours(
     return outcome.seconds, round(outcome.targets_per_second * outcome.seconds), outcome.before, outcome.after
 
 
-def bits(model: Any, base: str, held: tuple[Dialogue, ...]) -> float:
+def bits(model: Any, base: str, held: Sequence[Dialogue]) -> float:
     """Held-out reply bits per byte of a peft model, computed by our own scorer on the same weights."""
     learner, tokenizer = load_base(base)
     merged = model.merge_and_unload().state_dict()
@@ -199,7 +199,8 @@ def work(model: MaskedLossModel, tokens: int, targets: int, rank: int) -> float:
     and back to what lies below), 6 a LoRA weight and token, 4 a weight of the head and target."""
     width, layers = model.config.hidden_size, model.config.num_hidden_layers
     lora = layers * rank * (width + 3 * width + 2 * width + 2 * 5 * width)
-    return tokens * (4 * 12 * layers * width**2 + 6 * lora) + targets * 4 * width * model.config.vocab_size
+    frozen, head = 12 * layers * width**2, width * model.config.vocab_size
+    return float(tokens * (4 * frozen + 6 * lora) + targets * 4 * head)
 
 
 KINDS = {
