@@ -126,7 +126,8 @@ def test_a_killed_run_goes_on_to_the_same_adapter(base: Path, talk: Path, tmp_pa
 def test_a_run_killed_after_its_last_step_trains_no_further(
     base: Path, talk: Path, tmp_path: Path, rate: float, early: bool
 ) -> None:
-    """Killed while it was judged, at its last step or stopped early before that: the same adapter and figures."""
+    """Killed while it was judged, at its last step or stopped early before that: the same adapter and figures, and the
+    time that its training took, by which the time of judging goes."""
     run, settings = tmp_path / "run", replace(QUICK, epochs=4.0, learning_rate=rate, patience=9)
     if early:  # at such a rate each processor's rounding decides when it is first worse; within twelve epochs it is
         settings = replace(settings, epochs=12.0, patience=1)
@@ -136,6 +137,7 @@ def test_a_run_killed_after_its_last_step_trains_no_further(
     assert before.stopped_early is after.stopped_early is early
     assert after.resumed_from == after.steps == before.steps
     assert (after.after, after.held_out) == (before.after, before.held_out)
+    assert after.seconds > before.seconds / 2
     assert all(torch.equal(learned[name], weights(after)[name]) for name in learned)
 
 

@@ -71,7 +71,7 @@ class Outcome:
     best_step: int
     """The step whose adapter was kept; 0 where none was better than the beginning, which is kept then."""
     seconds: float
-    """Of training in this process, held-out looks included."""
+    """Of training, held-out looks included; of a resumed run in all its processes."""
     tokens_per_second: float
     targets_per_second: float
     stopped_early: bool

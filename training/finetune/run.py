@@ -144,8 +144,8 @@ def finetune(
         )
     began = time.perf_counter()
     with quiet(), tracked(log_to, run):
-        trainer.go_on(checkpoint)
-    seconds = time.perf_counter() - began
+        seconds = trainer.go_on(checkpoint)
+    here = time.perf_counter() - began
     after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     best_step = trainer.state.best_global_step or trainer.state.global_step
     if not after.bits_per_byte < before.bits_per_byte:  # the other way round NaN would count as better
@@ -182,8 +182,8 @@ def finetune(
         steps=state.global_step,
         best_step=best_step,
         seconds=seconds,
-        tokens_per_second=rows.tokens * epochs / seconds,
-        targets_per_second=rows.targets * epochs / seconds,
+        tokens_per_second=rows.tokens * epochs / here,
+        targets_per_second=rows.targets * epochs / here,
         stopped_early=state.global_step < state.max_steps,
         resumed_from=first if checkpoint else None,
         data_sha256=train.sha256,

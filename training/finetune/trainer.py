@@ -22,6 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 
 from training.evaluation.likelihood import byte_counts, sum_by_dialogue
 from training.finetune import checkpoints, forecast
@@ -108,8 +109,8 @@ class ReplyTrainer(Trainer):
             parts=self.args.gradient_accumulation_steps,
         )
 
-    def go_on(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a checkpoint where there is one.
+    def go_on(self, checkpoint: Path | None) -> float:
+        """Train to the end, from a checkpoint where there is one; gives the seconds of it in all processes of the run.
 
         Where training had stopped early by then (killed later, while its adapter was judged), nothing is trained any
         more: left to itself the trainer would forget that it had stopped, and end elsewhere.
@@ -120,8 +121,9 @@ class ReplyTrainer(Trainer):
         if looks and looks["attributes"]["early_stopping_patience_counter"] >= self.patience:
             self.state = state
             self._load_best_model()
-        else:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return float(saved[_Stopwatch.__name__]["args"]["before"]) if _Stopwatch.__name__ in saved else 0.0
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return next(one.seconds for one in self.callback_handler.callbacks if isinstance(one, _Stopwatch))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The trainer's own checkpoint, then its checksums, by the first process once all have written."""
@@ -197,6 +199,7 @@ def make_trainer(
         patience=settings.patience,
         preferences=preferences,
         callbacks=[
+            _Stopwatch(),
             _Checkpoints(60 * settings.checkpoint_minutes),
             *(
                 [_Reporter(on_progress, step_tokens=rows.tokens / steps_in_epoch, held_tokens=held_rows.tokens)]
@@ -217,6 +220,22 @@ def _filled(rows: Sequence[Row], *, end: int) -> Batch:
     wider = {name: torch.nn.functional.pad(batch[name], (0, more), value=value) for name, value in filling.items()}
     places = torch.arange(more).expand(len(rows), more)
     return {**wider, "position_ids": torch.cat([batch["position_ids"], places], dim=1)}
+
+
+class _Stopwatch(TrainerCallback, ExportableState):
+    """Seconds of training, those of the processes before this one included: a checkpoint holds them."""
+
+    def __init__(self, before: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock() - before
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._began
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer writes into a checkpoint, and makes another one of where it goes on from there."""
+        return {"args": {"before": self.seconds}, "attributes": {}}
 
 
 class _Checkpoints(TrainerCallback):
