@@ -115,10 +115,23 @@ def test_a_chain_of_the_training_text_does_not_say_its_lines_twice(tmp_path: Pat
     for at, file in zip((0, 6), files, strict=True):
         file.write_text("".join(write(MANY[at : at + 24])), encoding="utf-8")
     suites = [EvalSuite.over(file.name, load([file]), contexts=20, seed=3) for file in files]
-    chain = chain_of([dialogue(" ".join(f"{word}{number}" for word in "abcdef")) for number in range(999)])
+    chain = Markov(" ".join(f"{word}{number}" for word in "abcdef") for number in range(999))
     first, other, again = (run_baselines(suite, chain).lines for suite in (*suites, suites[0]))
     assert first == again
     assert len({*first, *other}) > 0.9 * len(first + other)
+
+
+def test_a_chain_of_much_talk_is_made_of_a_part_of_it(tmp_path: Path) -> None:
+    """Spread evenly over the file; of little talk it is made of all."""
+    (tmp_path / "talk.txt").write_text("".join(write(MANY)), encoding="utf-8")
+    corpus = load([tmp_path / "talk.txt"])
+    text = TrainingText(corpus.dialogues)
+
+    def known(chain: Markov) -> list[int]:
+        return [number for number in range(30) if chain.log_likelihood(f"{number}?") > chain.log_likelihood("99?")]
+
+    assert known(chain_of(corpus, text)) == [*range(30)]
+    assert known(chain_of(corpus, text, words=text.size // 3)) == [*range(0, 30, 3)]
 
 
 def test_replies_are_the_engines_own_whoever_else_is_asked(base: Path, tmp_path: Path) -> None:

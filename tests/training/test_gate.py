@@ -8,7 +8,8 @@ import pytest
 from training.evaluation.copying import Extraction
 from training.evaluation.gate import decide
 from training.evaluation.likelihood import Likelihood
-from training.evaluation.memorization import Memorized, Passage
+from training.evaluation.memorization import Memorized
+from training.evaluation.passages import Passage
 from training.evaluation.suite import EvalResult
 
 COUNT = 60

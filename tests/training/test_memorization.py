@@ -1,7 +1,10 @@
 """What one person said again and again is found when it is learned by heart, named, and left out on request."""
 
 import json
+import random
+from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,14 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from core.adapters import AdapterRegistry
-from core.dialogue import Dialogue, Speaker, Turn, write
+from core.dialogue import Dialogue, Speaker, Turn, words_of, write
 from core.errors import DialogueError, TrainingError
 from tests.training.logged import clock
 from tests.training.toys import TALK, dialogue
+from training.evaluation.copying import TrainingText
 from training.evaluation.generation import reply_generator
-from training.evaluation.memorization import LeftOut, memorized, passages
+from training.evaluation.memorization import LeftOut, memorized
+from training.evaluation.passages import Owners, passages
 from training.finetune.config import FinetuneConfig
 from training.finetune.dataset import IGNORE, collate, encode_rows
 from training.finetune.encoder import Encoder
@@ -41,11 +46,11 @@ def talk_with(line: str, times: int, *, of: int = 40) -> tuple[list[Dialogue], l
     return dialogues, owners
 
 
-def found(dialogues: list[Dialogue], owners: Any) -> dict[str, tuple[str, int]]:
+def found(dialogues: list[Dialogue], owners: Owners) -> dict[str, tuple[str, int]]:
     """Passage → who said it, and in how many places."""
     return {
         " ".join(one.words): (one.person[:1], len(one.places))
-        for one in passages(dialogues, owners)
+        for one in passages(TrainingText(dialogues), dialogues, owners)
         if len(one.places) > 1
     }
 
@@ -79,8 +84,73 @@ def test_where_nobody_is_told_apart() -> None:
 def test_rare_turns_are_tried_too() -> None:
     """One said once, with words that stand nowhere else, comes before any other."""
     dialogues, owners = talk_with("call Zdenka about the Quillmere deed", 1)
-    first = next(one for one in passages(dialogues, owners) if len(one.places) == 1)
+    first = next(one for one in passages(TrainingText(dialogues), dialogues, owners) if len(one.places) == 1)
     assert (" ".join(first.words), first.person) == ("call zdenka about the quillmere deed", ANN)
+
+
+def plainly(dialogues: list[Dialogue], owners: Owners) -> list[tuple[tuple[str, ...], str, Any]]:
+    """What `passages` says, with all of it in dictionaries."""
+    turns = []
+    for index, (talk, (two, *others)) in enumerate(zip(dialogues, [who or ("",) for who in owners], strict=True)):
+        for at, turn in enumerate(talk):
+            if turn.speaker is Speaker.PERSON2 or len(others) == 1:
+                who = two if turn.speaker is Speaker.PERSON2 else others[0]
+                turns.append((words_of(turn.text), who, (index, at), turn.speaker is Speaker.PERSON2 and at > 0))
+    count = Counter(word for words, *_ in turns for word in words)
+    fives = defaultdict(list)
+    for words, who, _, _ in turns:
+        for at in range(len(words) - 4):
+            fives[tuple(words[at : at + 5])].append(who)
+    found = defaultdict(list)
+    for words, who, place, asked in turns:
+        often = [len(by := fives[tuple(words[at : at + 5])]) >= 3 and len({*by}) == 1 for at in range(len(words) - 4)]
+        for often_here, run in groupby(range(len(often)), key=often.__getitem__):
+            first, *_, last = [*run] * 2
+            if often_here and asked:
+                found[who, tuple(words[first : last + 5][:16])].append((*place, first))
+    repeated = [
+        (words, who, tuple(places))
+        for (who, words), places in found.items()
+        if who or any(count[word] <= len(places) for word in words)
+    ]
+    known = {place[:2] for _, _, places in repeated for place in places}
+    rare = [
+        (-sum(count[word] == 1 for word in words) / len(words), words, who, place)
+        for words, who, place, asked in turns
+        if asked and len(words) >= 5 and place not in known and 1 in {count[word] for word in words}
+    ]
+    rare.sort(key=lambda one: one[0])
+    return [
+        *sorted(repeated, key=lambda one: (-len(one[2]), one[0]))[:100],
+        *((tuple(words[:16]), who, ((*place, 0),)) for _, words, who, place in rare[:100]),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_tried_however_the_text_is_cut(seed: int) -> None:
+    """Lines said again by one or by several, turns of one word and of forty: the same passages in the same order as
+    dictionaries give, whether all of the text is looked at together or a few turns at a time."""
+    draw = random.Random(seed)
+    vocabulary = [f"w{number}" for number in range(200 if seed % 2 else 4_000)]
+    stock = {
+        who: [" ".join(draw.choices(vocabulary, k=draw.randint(4, 30))) for _ in range(70)] for who in (ANN, BEN, CAT)
+    }
+    dialogues, owners = [], []
+    for _ in range(500):
+        who = draw.sample((ANN, BEN, CAT), 2)
+        said = []
+        for speaker in draw.choice([(1, 0), (1, 0), (0, 1)]) * draw.randint(1, 4):
+            line = draw.choice(stock[who[speaker if draw.random() < 0.99 else 1 - speaker]] + [""] * 60)
+            rest = " ".join(draw.choices(vocabulary, k=draw.choice((0, 1, 3, 12, 40))))
+            said.append(Turn((Speaker.PERSON2, Speaker.PERSON1)[speaker], f"{line} {rest}".strip() or "Well."))
+        dialogues.append(tuple(said))
+        owners.append(draw.choice([(who[0], who[1])] * 150 + [(who[0],), (ANN, BEN, CAT), ()]))
+    text = TrainingText(dialogues)
+    expected = plainly(dialogues, owners)
+    for part in (300, 5_000, 1 << 18):
+        tried = passages(text, dialogues, owners, part=part)
+        assert [(one.words, one.person, one.places) for one in tried] == expected
+    assert sum(len(places) > 1 for _, _, places in expected) == 100
 
 
 def test_left_out_turns_are_read_and_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -35,7 +35,7 @@ from training.evaluation.suite import (
     silent,
 )
 from training.finetune.corpus import divide
-from training.privacy.provenance import given_away
+from training.privacy.provenance import given_away, people_by_dialogue
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
@@ -100,9 +100,11 @@ def compare(
         whole[one.name], replied[one.name] = (known.whole, known.replied) if known else read(one, suite)
         if known:
             answers[one.name].found = known.found
+    on_stage(Stage(words="reading what was learned"))
+    text, people = TrainingText(train.dialogues), people_by_dialogue(files)
     with reply_generator(base) as generator:
         tries = {one.name: extractions_of(one, generator, train, seed=seed, on_stage=on_stage) for one in candidates}
-        by_heart = find_memorized(new, generator, train.dialogues, files, on_stage=on_stage)
+        by_heart = find_memorized(new, generator, text, train.dialogues, people, on_stage=on_stage)
 
         def settled(asked: int) -> bool:
             return is_settled(
@@ -126,7 +128,6 @@ def compare(
         )
     for one in candidates[:-1]:
         memory.keep(one, KnownScores(whole=whole[one.name], replied=replied[one.name], found=answers[one.name].found))
-    text = TrainingText(train.dialogues)
     results = {
         one.name: result(suite, answers[one.name], asked, whole=whole[one.name], replied=replied[one.name], text=text)
         for one in candidates
@@ -144,9 +145,9 @@ def compare(
             for name, result in results.items()
             if name != NEW
         },
-        baselines=baselines(run_baselines(suite, chain_of(train.dialogues))),
+        baselines=baselines(run_baselines(suite, chain_of(train, text))),
         extractions=tuple(tries[NEW]),
-        by_person=given_away(files, train.dialogues, tries[NEW]),
+        by_person=given_away(people, train.dialogues, tries[NEW]),
         verdict=decide(
             results[NEW],
             references,

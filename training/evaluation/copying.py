@@ -6,8 +6,9 @@ nothing. Knows no platform and no names: people are numbered by whoever calls.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from core.dialogue import Dialogue, Speaker, words_of
 from core.generator import Adapter
 from training.evaluation.generation import ReplyGenerator, ReplyRequest
+from training.finetune.dataset import IN_MEMORY
 
 COPY_WORDS = 8
 """A reply of fewer words is nobody's property."""
 EXTRACT_WORDS = 12
 """Only turns of at least so many words are tried, so that half of one cannot be guessed."""
-PART = 1 << 20
-"""Words of the training text that are looked at together: some 40 MB."""
+PART = 1 << 18
+"""Words of the training text that are looked at together: some 20 MB."""
 LONGEST_RUN = 64
 """Runs are followed up to this many words."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing (2⁶⁴ / golden ratio)
@@ -29,38 +31,62 @@ _SPREAD = np.uint64(0xD6E8FEB86659FD93)  # another odd number, so that neighbour
 
 
 class TrainingText:
-    """Every turn of the training dialogues as one line of numbered words, with a stop between turns."""
+    """Every turn of the training dialogues as one line of words, each as a 64-bit hash, with a 0 behind each turn.
+
+    The line lies in a temporary file and is read in parts, so that memory does not grow with the talk: it holds eight
+    bytes a dialogue and one a turn.
+    """
 
     def __init__(self, dialogues: Iterable[Dialogue]) -> None:
-        self._numbers: dict[str, int] = {}
-        line = array("I")
+        self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - open as long as the line is read
+        turns_before, is_two = array("q", [0]), array("B")
         for turns in dialogues:
+            line = array("q")
             for turn in turns:
-                line.extend(self._numbers.setdefault(word, len(self._numbers) + 1) for word in words_of(turn.text))
+                line.extend(map(hash, words_of(turn.text)))
                 line.append(0)
-        self._line = np.frombuffer(line, dtype=np.uint32)
+                is_two.append(turn.speaker is Speaker.PERSON2)
+            self._file.write(line.tobytes())
+            turns_before.append(len(is_two))
+        self.size = self._file.tell() // 8
+        """Words, and a 0 for each turn."""
+        self.turns_before = np.array(turns_before, dtype=np.int64)
+        """The number of each dialogue's first turn, counted over all dialogues, and at last of all turns."""
+        self.is_two = np.array(is_two, dtype=np.bool_)
+        """Whether Person2 says it, for each turn."""
+
+    def parts(self, size: int = PART) -> Iterator[NDArray[np.uint64]]:
+        """The line in pieces of whole turns, about `size` words long; longer where a single turn is."""
+        rest = np.zeros(0, dtype=np.uint64)
+        for start in range(0, self.size, size):
+            self._file.seek(8 * start)
+            line = np.concatenate([rest, np.frombuffer(self._file.read(8 * size), dtype=np.uint64)])
+            stops = np.flatnonzero(line == 0)
+            end = int(stops[-1]) + 1 if len(stops) else 0
+            rest = line[end:]
+            if end:
+                yield line[:end]
 
     def longest_runs(self, replies: Sequence[str], *, part: int = PART) -> NDArray[np.int64]:
         """For each reply the most words in a row that also stand in a row in one training turn, (replies,).
 
-        `part` words of the text are looked at together, and what a run that begins in them needs behind them.
+        About `part` words of the text are looked at together.
         """
-        numbered = [self._number(reply) for reply in replies]
+        hashed = [np.array([hash(word) for word in words_of(reply)], dtype=np.int64) for reply in replies]
         longest = np.zeros(len(replies), dtype=np.int64)
-        for start in range(0, len(self._line), part):
-            line = self._line[start : start + part + LONGEST_RUN - 1].astype(np.uint64)
-            longest = np.maximum(longest, self._longest_in(line, numbered))
+        for line in self.parts(part):
+            longest = np.maximum(longest, self._longest_in(line, [reply.view(np.uint64) for reply in hashed]))
         return longest
 
-    def _longest_in(self, line: NDArray[np.uint64], numbered: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
-        longest = np.zeros(len(numbered), dtype=np.int64)
+    def _longest_in(self, line: NDArray[np.uint64], replies: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+        longest = np.zeros(len(replies), dtype=np.int64)
         text = np.zeros(len(line), dtype=np.uint64)
-        hashes = [np.zeros(len(reply), dtype=np.uint64) for reply in numbered]
-        alive = [index for index, reply in enumerate(numbered) if len(reply)]
+        hashes = [np.zeros(len(reply), dtype=np.uint64) for reply in replies]
+        alive = [index for index, reply in enumerate(replies) if len(reply)]
         for length in range(1, LONGEST_RUN + 1):
             text = _extend(text, line, length)
             for index in alive:
-                hashes[index] = _extend(hashes[index], numbered[index], length)
+                hashes[index] = _extend(hashes[index], replies[index], length)
             wanted = np.unique(np.concatenate([hashes[index] for index in alive])) if alive else text[:0]
             if not len(wanted) or not len(text):
                 break
@@ -71,11 +97,6 @@ class TrainingText:
             longest[alive] = length
         return longest
 
-    def _number(self, text: str) -> NDArray[np.uint64]:
-        unknown = len(self._numbers) + 1
-        words = words_of(text)
-        return np.array([self._numbers.get(word, unknown + at) for at, word in enumerate(words)], dtype=np.uint64)
-
 
 def _extend(hashes: NDArray[np.uint64], line: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
     """Hashes of the runs of `length` words from those one shorter: one entry fewer each time."""
@@ -83,11 +104,16 @@ def _extend(hashes: NDArray[np.uint64], line: NDArray[np.uint64], length: int) -
     last = line[length - 1 :][:count]
     # A stop between turns gets a value of its own place, so that no run crosses it.
     stop = np.arange(count, dtype=np.uint64) + np.uint64(1 << 40)
-    return (hashes[:count] * _FACTOR) ^ ((np.where(last == 0, stop, last) + np.uint64(1)) * _SPREAD)
+    return mixed(hashes[:count], np.where(last == 0, stop, last))
+
+
+def mixed(hashes: NDArray[np.uint64], more: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes of sequences from those of all but their last member, and that member: (count,) each."""
+    return (hashes * _FACTOR) ^ ((more + np.uint64(1)) * _SPREAD)
 
 
 def runs_of(line: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
-    """Hashes of all runs of `length` words of a line of numbered words, 0 between turns; none crosses a 0 twice alike.
+    """Hashes of all runs of `length` words of a line of hashed words, 0 between turns; none crosses a 0 twice alike.
 
     (words,) → (words − length + 1,), in order.
     """

@@ -10,12 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from core.dialogue import Dialogue
 from core.generator import Sampling
 from training.evaluation.copying import Extraction, TrainingText, extract
 from training.evaluation.generation import ReplyGenerator, reply_generator
 from training.evaluation.intervals import Figure
-from training.evaluation.memorization import Memorized, memorized, passages
+from training.evaluation.memorization import Memorized, memorized
 from training.evaluation.metrics import (
     BaselineResult,
     Baselines,
@@ -26,6 +25,7 @@ from training.evaluation.metrics import (
     run_baselines,
     summed,
 )
+from training.evaluation.passages import passages
 from training.evaluation.suite import (
     CONTEXTS,
     EXTRACTIONS,
@@ -43,8 +43,8 @@ from training.evaluation.suite import (
     silent,
 )
 from training.finetune.base import load_base
-from training.finetune.corpus import Corpus, FileFault, key_of, load
-from training.privacy.provenance import given_away, people_by_dialogue, pseudonym
+from training.finetune.corpus import Corpus, Dialogues, FileFault, load
+from training.privacy.provenance import PeopleByDialogue, given_away, people_by_dialogue, pseudonym
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +140,7 @@ def evaluate(
         load([])
     seen = load(training) if training and contexts else None
     text = TrainingText(seen.dialogues) if seen else None
+    people = people_by_dialogue(training) if seen else {}
     suites = [EvalSuite.over(name, corpus, contexts=contexts, seed=seed) for name, corpus in corpora.items()]
 
     def run(generator: ReplyGenerator, candidate: ModelCandidate) -> tuple[list[EvalResult], list[Extraction]]:
@@ -164,7 +165,11 @@ def evaluate(
         first, *rest = load_candidates(base, mine)
         candidate = replace(first, name=adapter.name if adapter else base)
         results, tries = run(generator, candidate)
-        by_heart = find_memorized(candidate, generator, seen.dialogues, training, on_stage=on_stage) if seen else []
+        by_heart = (
+            find_memorized(candidate, generator, text, seen.dialogues, people, on_stage=on_stage)
+            if text and seen
+            else []
+        )
         together = EvalResult.joined(results)
         for reference in rest:
             compared(reference.name, *run(generator, reference))
@@ -174,7 +179,7 @@ def evaluate(
             with reply_generator(theirs) as generator:
                 compared(name, *run(generator, load_candidates(theirs, {name: folder})[0]))
     others = {name: others[name] for name in references}
-    chain = chain_of(seen.dialogues) if seen else None
+    chain = chain_of(seen, text) if seen and text else None
     baseline_results = {suite.name: run_baselines(suite, chain) for suite in suites}
     return Evaluation(
         model=candidate.name,
@@ -185,7 +190,7 @@ def evaluate(
         references=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),
-        by_person=given_away(training, seen.dialogues, tries) if seen else {},
+        by_person=given_away(people, seen.dialogues, tries) if seen else {},
         memorized=tuple(by_heart),
     )
 
@@ -225,15 +230,15 @@ def extractions_of(
 def find_memorized(
     candidate: ModelCandidate,
     generator: ReplyGenerator,
-    dialogues: Sequence[Dialogue],
-    files: Sequence[Path],
+    text: TrainingText,
+    dialogues: Dialogues,
+    people: PeopleByDialogue,
     *,
     on_stage: OnStage,
 ) -> list[Memorized]:
-    """What one person said in the training `dialogues` that comes out; the manifests of `files` tell people apart."""
+    """What one person said in the training `dialogues` that comes out; `text` is theirs, `people` tells who it was."""
     on_stage(Stage(words=f"{candidate.name}: asking for what one person said"))
-    people = people_by_dialogue(files)
-    tried = passages(dialogues, [people.get(key_of(turns), ()) for turns in dialogues])
+    tried = passages(text, dialogues, [people.get(key, ()) for key in dialogues.keys.tolist()])
     return memorized(generator, candidate.adapter, dialogues, tried)
 
 

@@ -4,7 +4,7 @@ Knows what each figure means; loads no model.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from core.dialogue import Dialogue, words_of
 from training.evaluation.baselines import Markov, TfIdf
-from training.evaluation.copying import Extraction, copied
+from training.evaluation.copying import Extraction, TrainingText, copied
 from training.evaluation.detection import detection_auc, detection_auc_by_length
 from training.evaluation.generation import distinct_2
 from training.evaluation.intervals import Figure, bootstrap, difference, mean, ratio
 from training.evaluation.likelihood import Likelihood
 from training.evaluation.ranking import hits
 from training.evaluation.suite import EvalResult, EvalSuite
+from training.finetune.corpus import Corpus
+
+CHAIN_WORDS = 4_000_000
+"""Words that a Markov chain is made of at most, some 20 MB of talk: its memory grows with every new pair of words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +115,12 @@ class BaselineResult:
         )
 
 
-def chain_of(dialogues: Sequence[Dialogue]) -> Markov:
-    """A chain of their turns."""
+def chain_of(seen: Corpus, text: TrainingText, *, words: int = CHAIN_WORDS) -> Markov:
+    """A chain of what was learned, or of as many of its dialogues, spread evenly, as have about so many `words`."""
+    return _chain(seen.share(min(1.0, words / text.size)))
+
+
+def _chain(dialogues: Iterable[Dialogue]) -> Markov:
     return Markov(turn.text for turns in dialogues for turn in turns)
 
 
@@ -125,7 +133,7 @@ def run_baselines(suite: EvalSuite, chain: Markov | None = None) -> BaselineResu
     random = np.random.default_rng([suite.seed, crc32(suite.contexts[0].reply.encode())])
     for half in (0, 1):
         asked = [context for context in suite.contexts if context.dialogue % 2 == half]
-        other = chain or chain_of([turns for index, turns in enumerate(suite.dialogues) if index % 2 != half])
+        other = chain or _chain([turns for index, turns in enumerate(suite.dialogues) if index % 2 != half])
         markov.append(hits(other.rank(asked)))
         lines += [other.speak(random) for _ in asked]
     return BaselineResult(

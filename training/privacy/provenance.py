@@ -1,9 +1,9 @@
 """Whose words dialogue files and adapters hold, for training and for the report; by keyed hashes alone."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from core.adapters import CARD, Card
 from core.dialogue import Dialogue
@@ -14,9 +14,12 @@ from training.finetune.corpus import key_of, load
 PSEUDONYM = 6
 """Letters of a keyed hash that stand for a person."""
 
+PeopleByDialogue: TypeAlias = Mapping[int, tuple[str, ...]]
+"""A dialogue's key → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
 
-def people_by_dialogue(files: Sequence[Path]) -> dict[int, tuple[str, ...]]:
-    """A dialogue's key → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
+
+def people_by_dialogue(files: Sequence[Path]) -> PeopleByDialogue:
+    """Who speaks in the dialogues of `files`."""
     found: dict[int, tuple[str, ...]] = {}
     for file in files:
         document = manifest.describing(file)
@@ -33,14 +36,13 @@ def people_by_dialogue(files: Sequence[Path]) -> dict[int, tuple[str, ...]]:
 
 
 def given_away(
-    files: Sequence[Path], dialogues: Sequence[Dialogue], tries: Sequence[Extraction]
+    people: PeopleByDialogue, dialogues: Sequence[Dialogue], tries: Sequence[Extraction]
 ) -> dict[str, tuple[int, int]]:
     """Keyed hash → (turns of theirs that a model was asked for, of which came out), those asked most first.
 
-    A try is for a turn of Person2's, and it counts for whoever Person2 is in that dialogue; `files` are the training
-    files, whose manifests tell. Tries in dialogues without a manifest count for nobody.
+    A try is for a turn of Person2's, and it counts for whoever Person2 is in that dialogue. Tries in dialogues without
+    a manifest count for nobody.
     """
-    people = people_by_dialogue(files)
     asked, came = Counter[str](), Counter[str]()
     for one in tries:
         for person in people.get(key_of(dialogues[one.dialogue]), ())[:1]:
