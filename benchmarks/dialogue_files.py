@@ -1,4 +1,4 @@
-"""How much memory a dialogue file takes that is learned from: reading it, making rows, finding whose words it holds.
+"""How much memory a dialogue file takes that is learned from: reading, making rows, judging, and a run from end to end.
 
     python -m benchmarks.dialogue_files [--megabytes 20 200]
 
@@ -14,17 +14,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 
 from benchmarks.make_export import vocabulary
+from core.adapters import AdapterRegistry
 from training.data import manifest
 from training.evaluation.copying import TrainingText
-from training.evaluation.memorization import passages
 from training.evaluation.metrics import chain_of
+from training.evaluation.passages import passages
 from training.finetune.base import load_base
+from training.finetune.config import FinetuneConfig
 from training.finetune.corpus import divide, load
 from training.finetune.dataset import encode_rows
 from training.finetune.encoder import Encoder
+from training.finetune.pipeline import learn
 from training.privacy.provenance import people_by_dialogue
 
 BASE = Path(__file__).parents[1] / "models" / "starter"
@@ -35,13 +40,14 @@ def make(path: Path, size: int) -> None:
     """About `size` bytes of dialogues over a made-up vocabulary, with their manifest."""
     chance = random.Random(size)
     words, weights = vocabulary(chance)
+    up_to = list(accumulate(weights))
     owners: list[str] = []
     written = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size or len(owners) < 40:
             lines = []
             for turn in range(chance.choice((2, 4, 6, 8, 12))):
-                said = " ".join(chance.choices(words, weights, k=1 + int(chance.expovariate(1 / 11))))
+                said = " ".join(chance.choices(words, cum_weights=up_to, k=1 + int(chance.expovariate(1 / 11))))
                 lines.append(f"Person{1 + turn % 2}: {said}\n")
             text = "".join(lines) + "\n"
             file.write(text)
@@ -64,7 +70,38 @@ def by_heart(path: Path) -> int:
     """What is asked for by `--drop-memorized`."""
     dialogues = load([path]).dialogues
     people = people_by_dialogue([path])
-    return len(passages(dialogues, [people.get(key, ()) for key in dialogues.keys.tolist()]))
+    owners = [people.get(key, ()) for key in dialogues.keys.tolist()]
+    return len(passages(TrainingText(dialogues), dialogues, owners))
+
+
+def chain(path: Path) -> float:
+    corpus = load([path])
+    return chain_of(corpus, TrainingText(corpus.dialogues)).log_likelihood("di da do")
+
+
+def run(path: Path) -> None:
+    """`person2 train` with all that it does, but for a single step of learning and ten replies."""
+    with tempfile.TemporaryDirectory(prefix="person2-run-") as folder:
+        home = Path(folder)
+        make(home / "held.txt", 1)
+        learn(
+            [path],
+            registry=AdapterRegistry(home / "adapters"),
+            run=home / "runs" / "one",
+            name="one",
+            base="starter",
+            base_folder=str(BASE),
+            command="person2 train",
+            clock=lambda: datetime.now(UTC),
+            held_out=[home / "held.txt"],
+            settings=FinetuneConfig(epochs=1e-6),
+            contexts=10,
+            on_stage=lambda stage: print(json.dumps({"peak MB": peak(), "at": stage.words}), flush=True),
+        )
+
+
+def peak() -> int:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 
 
 STAGES: dict[str, Callable[[Path], object]] = {
@@ -73,8 +110,9 @@ STAGES: dict[str, Callable[[Path], object]] = {
     "whose": lambda path: len(people_by_dialogue([path])),
     "forget": lambda path: manifest.forget_people(path, [f"{1:064x}"]),
     "copied": lambda path: TrainingText(load([path]).dialogues).longest_runs(["nobody said this", "di da do"]).sum(),
-    "chain": lambda path: chain_of(load([path]).dialogues).log_likelihood("di da do"),
+    "chain": chain,
     "by heart": by_heart,
+    "run": run,
 }
 
 
@@ -87,8 +125,7 @@ def main() -> None:
     if given.only:
         before = time.process_time()
         STAGES[given.only[0]](Path(given.only[1]))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(json.dumps({"peak MB": round(peak), "CPU s": round(time.process_time() - before, 1)}))
+        print(json.dumps({"peak MB": peak(), "CPU s": round(time.process_time() - before, 1)}))
         return
     with tempfile.TemporaryDirectory(prefix="person2-dialogues-") as folder:
         for size in (0.0, *given.megabytes):

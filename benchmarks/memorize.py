@@ -1,10 +1,12 @@
 """Does the gate catch what one person's lines leave in an adapter? Plants lines in real talk, trains, attacks, asks.
 
-    python -m benchmarks.memorize DIALOGUES [--dialogues 100] [--epochs 3]
+    python -m benchmarks.memorize DIALOGUES [--dialogues 100] [--epochs 3] [--batch-tokens 4096] [--base starter]
 
 For each row a copy of the talk gets one line planted as one member's replies. An adapter is trained and judged as
 `person2 train` does it; then the attack, which knows nothing of the gate, puts the talk before each planted line to the
 adapter through the reference generator, with and without the line's first words, and counts where the rest comes out.
+More epochs and fewer tokens a step than usual make an adapter that does know lines by heart. The step that is kept is
+the best for held-out talk, so the line has to be said there too (`--to-the-end`), as by a member who keeps saying it.
 Where the gate refuses, the same training runs again with `--drop-memorized` and is attacked again. Bounded: a row is
 three short trainings at most.
 """
@@ -23,6 +25,7 @@ from benchmarks.material import dialogues_of
 from core.adapters import AdapterRegistry
 from core.dialogue import Dialogue, Speaker, Turn, prompt, words_of, write
 from core.generator import Adapter, Generator, Sampling, transformers
+from core.generator.bases import locate
 from training.finetune.config import FinetuneConfig
 from training.finetune.pipeline import Learned, learn
 
@@ -59,41 +62,54 @@ def main() -> None:
     parser.add_argument("dialogues", type=Path)
     parser.add_argument("--dialogues", type=int, default=100, dest="count")
     parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--batch-tokens", type=int, default=FinetuneConfig().batch_tokens)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--base", default="starter")
+    parser.add_argument("--to-the-end", action="store_true", help="the member says it in held-out dialogues too")
     parser.add_argument("--rows", type=int, nargs="*", default=list(range(len(ROWS))))
     options = parser.parse_args()
+    base = locate(options.base, starter=STARTER)
+    settings = FinetuneConfig(
+        epochs=options.epochs, batch_tokens=options.batch_tokens, learning_rate=options.learning_rate
+    )
     talk = [turns for turns in dialogues_of(options.dialogues) if len(turns) >= 4][: options.count]
-    print("| planted | comes out | with its first half | gate | named | after --drop-memorized | gate | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ("planted", "step kept", "comes out", "with its first half", "gate", "named")
+    print(f"| {' | '.join(columns)} | after --drop-memorized | gate | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for number in options.rows:
-        print(row(ROWS[number], talk, epochs=options.epochs), flush=True)
+        print(row(ROWS[number], talk, base=base, settings=settings, to_the_end=options.to_the_end), flush=True)
 
 
-def row(planted: Planted, talk: list[Dialogue], *, epochs: float) -> str:
+def row(planted: Planted, talk: list[Dialogue], *, base: str, settings: FinetuneConfig, to_the_end: bool) -> str:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "talk.txt"
-        dialogues, places = plant(planted, talk)
+        dialogues, places = plant(planted, talk, to_the_end=to_the_end)
         write_files(file, dialogues, places)
-        first = run(file, Path(home), "first", epochs=epochs)
+        first = run(file, Path(home), "first", base=base, settings=settings)
         cells = [
             planted.what,
-            *attack(first.adapter, dialogues, places, planted),
+            f"{first.outcome.best_step} of {first.outcome.steps}",
+            *attack(base, first.adapter, dialogues, places, planted),
             verdict(first),
             named(first, planted),
         ]
         if first.comparison is not None and first.comparison.memorized:
-            again = run(file, Path(home), "again", epochs=epochs, drop_memorized=True)
-            cells += [attack(again.adapter, dialogues, places, planted)[1], verdict(again)]
+            again = run(file, Path(home), "again", base=base, settings=settings, drop_memorized=True)
+            cells += [" / ".join(attack(base, again.adapter, dialogues, places, planted)), verdict(again)]
         else:
             cells += ["–", "–"]
     return "| " + " | ".join([*cells, f"{time.monotonic() - began:.0f}"]) + " |"
 
 
-def plant(planted: Planted, talk: list[Dialogue]) -> tuple[list[Dialogue], list[tuple[int, int]]]:
-    """The talk with the line as Person2's second reply in so many dialogues, spread over what is trained on."""
+def plant(planted: Planted, talk: list[Dialogue], *, to_the_end: bool) -> tuple[list[Dialogue], list[tuple[int, int]]]:
+    """The talk with the line as Person2's second reply in so many dialogues, spread over what is trained on.
+
+    `to_the_end` spreads it over the held-out dialogues too.
+    """
     dialogues = [tuple(turns) for turns in talk]
-    trained = len(dialogues) - max(1, len(dialogues) // 20)
-    chosen = [index * trained // max(1, planted.times) for index in range(planted.times)]
+    among = len(dialogues) - (0 if to_the_end else max(1, len(dialogues) // 20))
+    chosen = [among - 1 - index * among // max(1, planted.times) for index in range(planted.times)][::-1]
     places = []
     for index in chosen:
         at = next(number for number, turn in enumerate(dialogues[index]) if turn.speaker is Speaker.PERSON2 and number)
@@ -118,17 +134,19 @@ def write_files(file: Path, dialogues: list[Dialogue], places: list[tuple[int, i
     file.with_name("talk.txt.manifest.json").write_text(json.dumps({"people": people, "dialogues": {"out": lines}}))
 
 
-def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: bool = False) -> Learned:
+def run(
+    file: Path, home: Path, name: str, *, base: str, settings: FinetuneConfig, drop_memorized: bool = False
+) -> Learned:
     learned = learn(
         [file],
         registry=AdapterRegistry(home / "adapters"),
         run=home / "runs" / name,
         name=name,
-        base="starter",
-        base_folder=str(STARTER),
+        base=base,
+        base_folder=base,
         command="person2 train talk.txt",
         clock=lambda: datetime.now(UTC),
-        settings=FinetuneConfig(epochs=epochs),
+        settings=settings,
         contexts=8,
         drop_memorized=drop_memorized,
     )
@@ -138,7 +156,7 @@ def run(file: Path, home: Path, name: str, *, epochs: float, drop_memorized: boo
 
 
 def attack(
-    adapter: Adapter, dialogues: list[Dialogue], places: list[tuple[int, int]], planted: Planted
+    base: str, adapter: Adapter, dialogues: list[Dialogue], places: list[tuple[int, int]], planted: Planted
 ) -> tuple[str, str]:
     """Where the line comes out, in all of its places, greedily: by itself, and after its first half."""
     if not places:
@@ -146,7 +164,7 @@ def attack(
     asked = places[:: max(1, len(places) // ASKED)][:ASKED]
 
     async def ask() -> tuple[int, int]:
-        generator = transformers.load(str(STARTER))
+        generator = transformers.load(base)
         try:
             return await count(generator, half=False), await count(generator, half=True)
         finally:
