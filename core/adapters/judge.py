@@ -52,7 +52,7 @@ class TrialJudge:
             f"liked, {champion.liked} of {champion.total} of {trial.champion}"
         )
         if verdict is TrialVerdict.BETTER:
-            self._registry.use(trial.challenger)
+            self._registry.use(trial.challenger, by_force=True)  # its card says so if it did not pass the gate
         self._registry.trials.end(trial, outcome)
         log.info("the trial is over: %s", outcome)
         return verdict

@@ -90,13 +90,19 @@ def use_adapter(
     """Make an adapter current (`none` for the bare base); a running bot switches to it within seconds."""
     settings = configured()
     registry = open_registry(settings)
-    if adapter_id != "none" and registry.card(adapter_id).passed is False and not force:
-        raise AdapterError(
-            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
-            "and --force promotes it anyway."
-        )
+    if adapter_id != "none":
+        _check_gate(registry, adapter_id, force=force, instead="promotes")
     registry.use(adapter_id, by_force=force, test=speech_test(settings))
     out.print(f"Current adapter: {adapter_id}.")
+
+
+def _check_gate(registry: AdapterRegistry, adapter_id: str, *, force: bool, instead: str) -> None:
+    """Raises AdapterError for an adapter that did not pass, unless forced; `instead` says what --force does with it."""
+    if registry.card(adapter_id).passed is False and not force:
+        raise AdapterError(
+            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why, "
+            f"and --force {instead} it anyway."
+        )
 
 
 @cli.command("rollback", epilog="Example: `person2 adapters rollback`")
@@ -114,6 +120,7 @@ def try_adapter(
     ] = 0.3,
     days: Annotated[int, typer.Option(min=1, help="Days after which an undecided trial ends.")] = 14,
     stop: Annotated[bool, typer.Option("--stop", help="End the trial; the current adapter stays active.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Try it even though it did not pass the gate.")] = False,
 ) -> None:
     """Let an adapter answer beside the current one until members' 👍, 👎 and `again` decide; without an ID, show the
     trial that is running."""
@@ -134,11 +141,7 @@ def try_adapter(
         raise AdapterError(
             f"PERSON2_ADAPTER is {settings.adapter}, which is used everywhere: a trial needs PERSON2_ADAPTER=current."
         )
-    if registry.card(adapter_id).passed is False:
-        raise AdapterError(
-            f"{adapter_id} did not pass the gate; `person2 adapters show {adapter_id}` says why. It cannot be tried on"
-            " members."
-        )
+    _check_gate(registry, adapter_id, force=force, instead="tries")
     trial = registry.begin_trial(
         adapter_id, share=share, days=days, base=settings.base_model, test=speech_test(settings)
     )

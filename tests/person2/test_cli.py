@@ -324,7 +324,7 @@ def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
     assert adapters("trial") == (0, "No adapter is on trial.")
     assert adapters("trial", "--stop")[0] == 1
     for name, variables, says in (
-        ("poor", {}, "did not pass the gate"),
+        ("poor", {}, "`person2 adapters show poor` says why, and --force tries it anyway."),
         ("old", {}, "is already the current adapter"),
         ("new", {"PERSON2_ADAPTER": "old"}, "a trial needs PERSON2_ADAPTER=current"),
     ):
@@ -345,3 +345,5 @@ def test_an_adapter_is_tried_beside_the_current_one(tmp_path: Path) -> None:
     assert standing in " ".join(person2("doctor", home=tmp_path, PERSON2_BASE_MODEL=str(base)).stdout.split())
     assert adapters("trial", "--stop") == (0, "The trial of new is over; current adapter: old.")
     assert "was stopped" in adapters("trial")[1]
+    assert adapters("trial", "poor", "--force")[0] == 0
+    assert "poor is on trial in 30% of conversations" in adapters("trial")[1]

@@ -259,6 +259,15 @@ async def test_the_loser_retires(registry: AdapterRegistry, clock: Clock) -> Non
     assert speaks.id == "one"
 
 
+def test_a_winner_that_had_failed_the_gate(registry: AdapterRegistry, tmp_path: Path, clock: Clock) -> None:
+    """Its card says that it was promoted all the same."""
+    registry.add(tmp_path / "made", card("poor", passed=False))
+    registry.begin_trial("poor", share=0.3, days=7)
+    judge = TrialJudge(registry, lambda adapter, since: (30, 0) if adapter == "poor" else (0, 30), clock=clock)
+    assert judge.judge() is TrialVerdict.BETTER
+    assert registry.card("poor").promoted_by_force
+
+
 async def test_a_trial_on_discord(registry: AdapterRegistry, clock: Clock) -> None:
     """Threads are answered by either voice, members' reactions are counted, and `status` says how it stands."""
     registry.begin_trial("two", share=0.5, days=7)
