@@ -121,7 +121,8 @@ def test_the_loss_is_that_of_the_paper(base: Path) -> None:
     model, tokenizer = load_base(str(base))
     encoder = Encoder(tokenizer)
     beginning, _ = load_base(str(base))
-    some = pairs(3)
+    long = replace(pairs(1)[0], before=dialogue("soup " * 36), liked="soup " * 36, other="rain " * 36)
+    some = [*pairs(3), long]  # whose row is longer than the context, so that another is filled up beyond it
     loss = PreferenceLoss(some, model, encoder, block=96, seed=0, bf16=False, beta=0.5, weight=2.0)
     changed = next(weight for name, weight in model.named_parameters() if name.endswith("h.0.mlp.c_fc.weight"))
     with torch.no_grad():

@@ -85,6 +85,7 @@ class PreferenceLoss:
     ) -> None:
         """`block` is the most tokens of a conversation with an answer."""
         self._rows = [[_encoded(encoder, one.before, text, block) for text in (one.liked, one.other)] for one in pairs]
+        self._block = block
         self._seed, self._beta, self._weight, self._bf16 = seed, beta, weight, bf16
         self._end = encoder.end
         self._reference = self._margins(model)
@@ -144,7 +145,7 @@ class PreferenceLoss:
                 labels[row, here.stop - answer : here.stop] = ids[row, here.stop - answer : here.stop]
                 owners[row, here] = 2 * row + number
                 at += len(tokens)
-            positions[row, at:] = torch.arange(width - at)
+            positions[row, at:] = torch.arange(width - at) % self._block  # two answers may be longer than a context
         owners = owners[:, 1:][labels[:, 1:] != IGNORE]
         batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
         return {name: tensor.to(where) for name, tensor in batch.items()}, owners.to(where)
