@@ -2,7 +2,8 @@
 
     python examples/irc.py irc.libera.chat --port 6697 --tls --nick person2 --channel '#my-channel'
 
-It answers to its nick, to private messages and to `!ask`, `!help` … A member is a nick, and nobody is an admin.
+It answers to its nick, to private messages and to `!ask`, `!help` … A member is a nick; a channel's admins are its
+operators.
 """
 
 import argparse
@@ -33,16 +34,20 @@ LIMIT = 400
 """Bytes of a line's text: the 512 of RFC 2812, section 2.3, less the prefix that the server adds for its readers."""
 MAX_LINES = 5  # of one answer: who sends many at once is thrown out for flooding
 SILENCE = 300.0  # seconds until the server is taken for gone; servers ask idle clients every few minutes
+NAMES_SECONDS = 5.0  # longest wait for the server to say who operates a channel
 WAITS = (2.0, 5.0, 15.0, 60.0, 300.0)  # seconds before connecting again, longer the more often it failed
 
 _LINE = re.compile(r"(?::(?P<who>[^\s!]+)\S* )?(?P<verb>\w+)(?P<middle>(?: [^:\s]\S*)*)(?: :(?P<last>.*))?")
 
 
-def to_message(who: str, target: str, text: str, *, nick: str, server: str, at: datetime) -> Message:
+def to_message(
+    who: str, target: str, text: str, *, nick: str, server: str, at: datetime, nicks: Iterable[str] = ()
+) -> Message:
     """A PRIVMSG as the core knows it. IRC gives messages no ids, so none is ever delivered twice."""
     public = target.startswith(("#", "&", "+", "!"))
     channel, kind = (target.casefold(), Kind.CHANNEL) if public else (who.casefold(), Kind.DIRECT)
     called = rf"(?<![\w\[\]-]){re.escape(nick)}(?![\w\[\]-])"
+    others = "|".join(re.escape(other) for other in nicks if other.casefold() != nick.casefold()) or r"(?!)"
     return Message(
         conversation=Conversation(platform="irc", space=server, channel=channel, kind=kind),
         id=secrets.token_hex(8),
@@ -51,6 +56,7 @@ def to_message(who: str, target: str, text: str, *, nick: str, server: str, at: 
         text=re.sub(rf"^\s*{called}\s*[:,]?\s*", "", text, flags=re.I),
         sent_at=at,
         mentions_bot=re.search(called, text, re.I) is not None,
+        mentions_others=re.search(rf"^\s*(?:{others})[:,]|@(?:{others})(?![\w\[\]-])", text, re.I) is not None,
     )
 
 
@@ -77,6 +83,8 @@ class IrcBot:
     waits: tuple[float, ...] = WAITS
     _writer: asyncio.StreamWriter = field(init=False, repr=False)
     _nicks: set[str] = field(default_factory=set)
+    _operators: set[str] = field(default_factory=set)  # of the channel that the server lists just now
+    _listings: dict[str, asyncio.Future[set[str]]] = field(default_factory=dict)  # that somebody waits for
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -109,9 +117,15 @@ class IrcBot:
                         self._send(f"NICK {nick}")
                     case ("353", _, names):  # who is in a channel
                         self._nicks.update(name.lstrip("@+%&~") for name in names.split())
+                        self._operators.update(name.lstrip("@+%&~") for name in names.split() if name[0] in "@&~")
+                    case ("366", [_, channel, *_], _):  # and that is all
+                        if listing := self._listings.pop(channel.casefold(), None):
+                            listing.set_result({name.casefold() for name in self._operators})
+                        self._operators.clear()
                     case ("PRIVMSG", [target, *_], text) if found and found["who"] and text[:1] != "\x01":
                         self._nicks.add(who := found["who"])
-                        said = to_message(who, target, text, nick=nick, server=self.server, at=self.commands.clock())
+                        at, others = self.commands.clock(), self._nicks
+                        said = to_message(who, target, text, nick=nick, server=self.server, at=at, nicks=others)
                         self._start(self._heard(said))
             return welcome
 
@@ -120,13 +134,24 @@ class IrcBot:
         try:
             if name:
                 said = replace(said, text=argument)
-                answer = await self.commands.run(Invocation(name=name, argument=argument, message=said))
+                admin = said.conversation.kind is Kind.CHANNEL and await self._is_operator(said)
+                answer = await self.commands.run(Invocation(name=name, argument=argument, message=said, admin=admin))
             else:
                 answer = Answer(reply=await self.chat.hear(said), private=False)
         except StorageError as error:
             log_failure(log, error, "no answer in %s", said.conversation.key)
             answer = Answer(text=BROKEN if said.mentions_bot or said.conversation.kind is Kind.DIRECT else "")
         await self._say(answer, said)
+
+    async def _is_operator(self, said: Message) -> bool:
+        """Asked of the server each time: rights and nicks change."""
+        channel = said.conversation.channel
+        listing = self._listings.setdefault(channel, asyncio.get_running_loop().create_future())
+        self._send(f"NAMES {channel}")
+        try:
+            return said.author in await asyncio.wait_for(asyncio.shield(listing), NAMES_SECONDS)
+        except TimeoutError:
+            return False
 
     async def _catch_up(self) -> None:
         for question in await self.chat.unanswered("irc"):
