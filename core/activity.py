@@ -34,10 +34,10 @@ class ActivityTracker:
         """What members of a platform see as the bot's name."""
         self._names[platform] = name
 
-    def allowed(self, message: Message, chosen: ChannelSettings, *, roles_known: bool = True) -> bool:
+    def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
         """Whether the bot may listen and answer there, and to whoever says it."""
         rules = self._rules(message.conversation, chosen)
-        return policy.allowed(message, rules) and not policy.ignored(message, rules, roles_known=roles_known)
+        return policy.allowed(message, rules) and not policy.ignored(message, rules)
 
     def decide(self, message: Message, chosen: ChannelSettings) -> Decision:
         """Whether to answer a message of which `heard` was told."""

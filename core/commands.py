@@ -298,7 +298,7 @@ class Commands:
             return Answer(text="Mention the member or role, or give their id.")
         one = f"@{found['role']}" if found["role"] else (found["member"] or found["id"])
         others = [each for each in (chosen.ignored or "").split() if each.casefold() != one]
-        listed = " ".join([*others, one.upper() if found["member"] and one[0] in "uw" else one] if ignore else others)
+        listed = " ".join([*others, one] if ignore else others)
         await self._change(invocation, ignored=listed or None)
         return Answer(text=f"I {'no longer listen to' if ignore else 'listen again to'} {who} here.")
 
@@ -345,7 +345,7 @@ class Commands:
         return Answer(text=self.help_text())
 
 
-_MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>\w+)")
+_MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>[^\s<>@]+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""
 
 RECALLED_LETTERS = 80

@@ -62,8 +62,9 @@ class Message:
     mentions_bot: bool = False
     mentions_others: bool = False
     """It names, or answers, a member other than the bot: in a thread that is not for the bot."""
-    author_roles: frozenset[str] = frozenset()
-    """Ids of the roles that the platform says the author has; not stored."""
+    author_roles: frozenset[str] | None = frozenset()
+    """Ids of the roles that the author has, none on platforms without roles; None where the platform has roles and does
+    not say which. Not stored."""
     replies_to_bot: bool = False
     """It answers a post of the bot, as far as the platform says so; `Chat.hear` looks up the rest by `reply_to`."""
     joined_thread: bool = False

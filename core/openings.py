@@ -80,6 +80,6 @@ class Openings:
     def _may_store(self, opening: Message, chosen: ChannelSettings) -> bool:
         days = chosen.retention_days or self._retention_days
         kept = days is None or self._clock() - opening.sent_at <= timedelta(days=days)
-        if not kept or not self._activity.allowed(opening, chosen, roles_known=bool(opening.author_roles)):
+        if not kept or not self._activity.allowed(opening, chosen):
             return False
         return self._forgotten is None or not self._forgotten.wrote_before(opening)

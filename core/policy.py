@@ -100,7 +100,7 @@ class Rules:
     direct_messages: bool = True
     """Whether direct messages are answered."""
     ignored: frozenset[str] = frozenset()
-    """Members (id or `platform:id`) and roles (`@` in front of the id) that are neither heard nor answered."""
+    """Members (id or `platform:id`) and roles (`@` in front of the id), in any case, neither heard nor answered."""
     answers: Answers = Answers.MENTION
     names: frozenset[str] = frozenset()
     """What the bot is called, in any case."""
@@ -147,16 +147,16 @@ def allowed(message: Message, rules: Rules) -> bool:
     )
 
 
-def ignored(message: Message, rules: Rules, *, roles_known: bool = True) -> bool:
+def ignored(message: Message, rules: Rules) -> bool:
     """Whether the operator or the channel's admins want this member left out. One whose roles are not known is, where
     any role is."""
     if not rules.ignored:
         return False
-    if not roles_known and any(each.startswith("@") for each in rules.ignored):
+    if message.author_roles is None and any(each.startswith("@") for each in rules.ignored):
         return True
     platform = message.conversation.platform
-    who = {message.author, f"{platform}:{message.author}", *(f"@{role}" for role in message.author_roles)}
-    return not who.isdisjoint(rules.ignored)
+    who = {message.author, f"{platform}:{message.author}", *(f"@{role}" for role in message.author_roles or ())}
+    return not {each.casefold() for each in who}.isdisjoint(each.casefold() for each in rules.ignored)
 
 
 def decide(message: Message, rules: Rules, activity: Activity, *, roll: float, local_time: time) -> Decision:
@@ -193,7 +193,8 @@ def _addressed(message: Message, rules: Rules) -> Why | None:
         return Why.DIRECT
     if message.mentions_bot:
         return Why.MENTION
-    if message.replies_to_bot:
+    # In a thread on a post of ours every message answers that post.
+    if message.replies_to_bot and not (message.mentions_others and message.conversation.kind is Kind.THREAD):
         return Why.REPLY
     if message.mentions_others:
         return None

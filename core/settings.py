@@ -157,7 +157,8 @@ class Settings(BaseSettings):
     )
     direct_messages: bool = Field(default=True, description="Answer direct messages")
     ignored: frozenset[str] = Field(
-        default=frozenset(), description="Ids of members to ignore, or of roles with @ in front, comma-separated"
+        default=frozenset(),
+        description="Ids of members to ignore, or @ and ids of Discord roles, comma-separated",
     )
     burst_seconds: float = Field(
         default=1.5,

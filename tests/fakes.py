@@ -134,7 +134,7 @@ def said(
     channel: str = "c1",
     thread: str | None = None,
     id: str | None = None,  # noqa: A002 - the field's own name
-    **more: bool | str | frozenset[str],
+    **more: bool | str | frozenset[str] | None,
 ) -> Message:
     """A message of Ann's, in a direct message with the bot unless the test says otherwise."""
     return Message(

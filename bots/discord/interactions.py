@@ -124,7 +124,7 @@ class Interactions:
                 id=str(interaction.id),
                 author=str(interaction.user.id),
                 author_name=interaction.user.display_name,
-                author_roles=roles_of(interaction.user),
+                author_roles=roles_of(interaction.user, interaction.guild),
                 text=text,
                 sent_at=interaction.created_at,
             ),

@@ -49,6 +49,7 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         resolved = reference.resolved
         answers_us = isinstance(resolved, discord.Message) and resolved.author.id == me.id
     named = {user.id for user in message.mentions} - {me.id}
+    named |= {role.id for role in message.role_mentions} - set(_our_roles(message, me))
     if reference is not None and isinstance(reference.resolved, discord.Message):
         named |= {reference.resolved.author.id} - {me.id, message.author.id}
     text = "\n".join(said for said in (message.content, pasted, *_forwarded(message)) if said)
@@ -57,7 +58,7 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
         id=str(message.id),
         author=str(message.author.id),
         author_name=message.author.display_name,
-        author_roles=roles_of(message.author),
+        author_roles=roles_of(message.author, message.guild),
         text=_readable(message, text, me),
         sent_at=message.created_at,
         reply_to=None if answers is None else str(answers),
@@ -67,9 +68,12 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
     )
 
 
-def roles_of(author: discord.User | discord.Member) -> frozenset[str]:
-    """Ids of the roles that a member has in the server; of the one that everybody has nothing is said."""
-    return frozenset(str(role.id) for role in getattr(author, "roles", ()) if not role.is_default())
+def roles_of(author: discord.User | discord.Member, guild: discord.Guild | None) -> frozenset[str] | None:
+    """Ids of the roles that a member has in the server, the one that everybody has aside; none in a direct message, and
+    None where Discord told of the user alone."""
+    if isinstance(author, discord.Member):
+        return frozenset(str(role.id) for role in author.roles if not role.is_default())
+    return None if guild is not None else frozenset()
 
 
 def pasted_file(message: discord.Message) -> discord.Attachment | None:

@@ -68,6 +68,7 @@ class RepostTracker:
         return replace(
             post,
             author=said.author,
+            author_roles=said.author_roles,
             reply_to=post.reply_to or said.reply_to,
             mentions_bot=(post.mentions_bot or said.mentions_bot) and not original.answered,
             replies_to_bot=(post.replies_to_bot or said.replies_to_bot) and not original.answered,

@@ -227,11 +227,16 @@ class Sender:
         return found.content.startswith(line.rstrip())
 
     async def fetch(self, channel: int, message: int) -> discord.Message | None:
-        """A message of a channel; None where there is none, or where we may not read it."""
+        """A message of a channel, with its author's roles unless they have left; None where there is none, or where we
+        may not read it."""
 
         async def look(client: discord.Client) -> discord.Message:
             place = client.get_channel(channel) or client.get_partial_messageable(channel)
-            return await place.fetch_message(message)  # type: ignore[union-attr]  # the caller names one that has messages
+            found: discord.Message = await place.fetch_message(message)  # type: ignore[union-attr]  # the caller names one that has messages
+            if found.guild is not None and not (isinstance(found.author, discord.Member) or found.author.bot):
+                with contextlib.suppress(discord.NotFound):
+                    found.author = await found.guild.fetch_member(found.author.id)
+            return found
 
         try:
             return await self.deliver(look, within=self._timeouts.first_response)

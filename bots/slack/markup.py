@@ -38,6 +38,11 @@ def mentions(text: str, user: str) -> bool:
     return bool(user) and user in mentioned_users(text)
 
 
+def mentions_others(text: str, user: str) -> bool:
+    """Whether a text names a member other than this one, or a user group."""
+    return not {user}.issuperset(mentioned_users(text)) or "<!subteam^" in text
+
+
 def plain_text(
     text: str, *, names: Mapping[str, str] | None = None, bot_user: str = "", bot_name: str = "Person2"
 ) -> str:

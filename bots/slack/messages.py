@@ -126,6 +126,7 @@ def to_message(
         sent_at=sent_at(ts),
         reply_to=thread if thread and thread != ts else None,
         mentions_bot=addressed(event, bot_user=bot_user),
+        mentions_others=markup.mentions_others(own_text(event), bot_user),
         replies_to_bot=bool(bot_user) and event.get("parent_user_id") == bot_user,
     )
 

@@ -5,7 +5,9 @@ from datetime import datetime
 
 import pytest
 
+from core.chat import ChatSettings
 from core.memory import open_memory
+from core.policy import Rules
 from tests.bots.discord_talk import talking
 from tests.discord_server import DiscordServer, Person
 from tests.fakes import Clock, FakeGenerator, chat
@@ -66,6 +68,21 @@ async def test_a_message_posted_again_by_a_proxy(server: DiscordServer, ann: Per
     assert answered[0] == str(repost.id)
     assert len(answered) == 2
     assert stored == [(str(ann.id), "how are you?"), (str(ann.id), "and now?")]
+
+
+async def test_what_a_proxy_says_for_an_ignored_member(server: DiscordServer) -> None:
+    """A webhook has no roles; the member it speaks for has."""
+    role = server.backend.create_role(server.guild.id, "muted")
+    muted, ann = server.person("Mo", roles=[role.id]), server.person("Amy")
+    memory, generator = open_memory("sqlite://"), FakeGenerator()
+    rules = ChatSettings(rules=Rules(ignored=frozenset({f"@{role.id}"})))
+    async with talking(server, talk=chat(generator, memory=memory, settings=rules)):
+        for member, words in ((muted, "how are you?"), (ann, "and now?")):
+            original = member.says(f"[{member.bot} {words}]")
+            server.webhook_says("Rose", f"{member.bot} {words}")
+            member.deletes(original)
+        await server.until(lambda: any(post.reference for post in server.messages()))
+    assert {said.message.author for said in memory.everything() if not said.message.from_bot} == {str(ann.id)}
 
 
 async def test_a_message_answered_before_it_is_posted_again(server: DiscordServer, ann: Person) -> None:

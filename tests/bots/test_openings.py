@@ -94,7 +94,10 @@ async def test_openings_that_are_not_read(server: DiscordServer, ann: Person, au
     """An opening is stored where its author's message would be, while it is within its retention, and stands."""
     ben = server.person("Ben", bot=author == "a bot")
     memory, generator = open_memory("sqlite://"), FakeGenerator()
-    ignored = {"ignored": frozenset({str(ben.id)}), "of an ignored role": frozenset({"@77"})}.get(author, frozenset())
+    role = server.backend.create_role(server.guild.id, "muted")
+    if author == "of an ignored role":
+        ben = server.person("Bo", roles=[role.id])
+    ignored = frozenset({f"@{role.id}", *([str(ben.id)] if author == "ignored" else ())})
     clock = Clock()
     opening = ben.says("my roses droop", broadcast=False)
     thread = ann.opens_thread("My roses", on=opening)
@@ -108,6 +111,19 @@ async def test_openings_that_are_not_read(server: DiscordServer, ann: Person, au
         await server.posted(1, thread)
     assert generator.prompts == ["Person1: what to do?\nPerson2:"]
     assert "my roses droop" not in str(stored(memory))
+
+
+async def test_where_roles_are_ignored_others_are_read(server: DiscordServer, ann: Person) -> None:
+    """Discord's history does not tell an author's roles: they are asked for."""
+    roles = [server.backend.create_role(server.guild.id, name).id for name in ("muted", "gardener")]
+    generator = FakeGenerator()
+    rules = ChatSettings(rules=Rules(ignored=frozenset({f"@{roles[0]}"})))
+    opening = server.person("Ben", roles=roles[1:]).says("my roses droop", broadcast=False)
+    thread = ann.opens_thread("My roses", on=opening)
+    async with talking(server, talk=chat(generator, settings=rules)):
+        ann.says(f"{ann.bot} what to do?", where=thread)
+        await server.posted(1, thread)
+    assert generator.prompts == ["Person1: my roses droop what to do?\nPerson2:"]
 
 
 async def test_an_opening_is_edited_deleted_and_forgotten_like_any_message(server: DiscordServer, ann: Person) -> None:
@@ -130,8 +146,10 @@ async def test_an_opening_is_edited_deleted_and_forgotten_like_any_message(serve
 
 
 async def test_what_opened_a_thread_on_slack(transport: str) -> None:
-    """The message that a thread hangs from is read with the first mention in it, with the names in it."""
-    async with talk(transport, "blue", "sky blue") as t:
+    """The message that a thread hangs from is read with the first mention in it, with the names in it; a role that is
+    ignored is Discord's, and nobody here has it."""
+    a_role_elsewhere = ChatSettings(rules=Rules(ignored=frozenset({"@77"})))
+    async with talk(transport, "blue", "sky blue", settings=a_role_elsewhere) as t:
         root = await t.slack.says("<@UANN> which colour for the door?", user="UBEN", told=False)
         await t.slack.says(f"{ME} and you?", thread_ts=root)
         await t.slack.post(1)

@@ -77,6 +77,20 @@ async def test_a_mention_is_said_into_the_channels_talk(transport: str) -> None:
         assert t.prompts == ["Person1: what shall we eat? no idea what do you think?\nPerson2:"]
 
 
+@pytest.mark.parametrize("whom", ["<@UBEN>", "<!subteam^S1|@gardeners>"])
+async def test_a_question_to_somebody_else_in_its_threads(transport: str, whom: str) -> None:
+    """Neither in a thread it takes part in nor in one on its own post; with a mention of the bot it is."""
+    async with talk(transport, "roses", "tulips", "both") as t:
+        ts = await t.slack.says(f"{ME} what to plant?")
+        await t.slack.post(1)
+        await t.slack.says(f"{whom} can you buy some?", thread_ts=ts)
+        await t.slack.says(f"{whom} and lilies?", thread_ts="1600000000.000100", parent_user_id=BOT_USER)
+        await t.slack.says(f"{ME} {whom} or lilies?", thread_ts=ts)
+        await t.slack.post(2)
+        await t.quiet()
+        assert [prompt.splitlines()[-2].endswith("or lilies?") for prompt in t.prompts] == [False, True]
+
+
 async def test_a_thread_others_began_has_its_first_message_as_context(transport: str) -> None:
     """A mention inside a thread knows the channel message that the thread hangs from."""
     async with talk(transport, "blue") as t:
