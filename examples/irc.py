@@ -65,7 +65,10 @@ def to_lines(text: str, *, nicks: Iterable[str] = ()) -> list[str]:
     for nick in nicks:
         text = re.sub(rf"(?<!\w){re.escape(nick[:1])}(?={re.escape(nick[1:])}(?!\w))", "\\g<0>\u200b", text, flags=re.I)
     text = re.sub(r"[\x00-\x1f\x7f`]+", " ", " | ".join(text.splitlines()))
-    return replies.split(text, limit=LIMIT if text.isascii() else LIMIT // 4)[:MAX_LINES]
+    lines = replies.split(text, limit=(characters := LIMIT))
+    while any(len(line.encode()) > LIMIT for line in lines):
+        lines = replies.split(text, limit=(characters := characters * 3 // 4))
+    return lines[:MAX_LINES]
 
 
 @dataclass
@@ -134,7 +137,7 @@ class IrcBot:
         try:
             if name:
                 said = replace(said, text=argument)
-                admin = said.conversation.kind is Kind.CHANNEL and await self._is_operator(said)
+                admin = said.conversation.kind is Kind.DIRECT or await self._is_operator(said)
                 answer = await self.commands.run(Invocation(name=name, argument=argument, message=said, admin=admin))
             else:
                 answer = Answer(reply=await self.chat.hear(said), private=False)

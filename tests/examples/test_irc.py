@@ -149,6 +149,7 @@ async def talk(
         ("#room", "!ask how are you?", "PRIVMSG #room :fine"),
         ("person2", "!ask how are you?", "PRIVMSG ann :fine"),
         ("#room", "!reset", "PRIVMSG #room :A fresh start: I will answer without what was said before."),
+        ("person2", "!settings answers loud", "PRIVMSG ann :answers is mention, name, all, off or default."),
         ("#room", "person2:", "PRIVMSG ann :I read text only: write me something and I'll answer."),
     ],
 )
@@ -308,10 +309,11 @@ async def test_nobody_is_pinged_and_nothing_is_injected() -> None:
     assert to_lines("a\r\nQUIT :x\x01\x00") == ["a | QUIT :x"]
 
 
-@pytest.mark.parametrize("text", ["word " * 300, "ü" * 700, "🎉" * 300, "x" * 5000])
+@pytest.mark.parametrize("text", ["word " * 300, "ü" * 700, "🎉" * 300, "x" * 5000, "“word” " * 200])
 def test_long_replies_fit(text: str) -> None:
-    """No line has more than 400 bytes, and no answer more than a few lines."""
+    """No line has more than 400 bytes or is much shorter, and no answer has more than a few lines."""
     lines = to_lines(text)
+    assert all(len(line.encode()) > 200 for line in lines[:-1])
     assert 1 < len(lines) <= 5
     assert all(0 < len(line.encode()) <= LIMIT for line in lines)
 
@@ -367,6 +369,6 @@ async def test_it_comes_back() -> None:
         assert "first" in model.prompts[1]
 
 
-def test_a_platform_costs_at_most_190_lines() -> None:
+def test_a_platform_costs_at_most_195_lines() -> None:
     """The promise of the architecture, kept by the whole file with its command line."""
-    assert len((ROOT / "examples" / "irc.py").read_text(encoding="utf-8").splitlines()) <= 190
+    assert len((ROOT / "examples" / "irc.py").read_text(encoding="utf-8").splitlines()) <= 195
