@@ -106,9 +106,9 @@ class LlamaCpp:
         return made
 
 
-def installed(folder: Path, *, threads: int) -> tuple[list[Peer], list[str]]:
-    """The peers there are, and the names of those that are not."""
-    peers: list[Peer] = [Transformers(folder)]
+def installed(folder: Path, *, threads: int, slow: bool = True) -> tuple[list[Peer], list[str]]:
+    """The peers there are, transformers among them if `slow`, and the names of those that are not."""
+    peers: list[Peer] = [Transformers(folder)] if slow else []
     missing: list[str] = []
     if find_spec("ctranslate2"):
         peers.append(CTranslate2(folder, threads=threads))

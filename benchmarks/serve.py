@@ -16,18 +16,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks.material import dialogues_of, random_adapter, small_model
 from core.generator import Adapter, Sampling, engine
 from core.generator.bases import fetch, locate
-from core.generator.benchmark import REPLY_TOKENS, BenchResult, fitting, prompts, replay
+from core.generator.benchmark import MARK_TOKENS, REPLY_TOKENS, BenchResult, fitting, marked, prompts, replay
 from core.generator.engine import Engine
+
+if TYPE_CHECKING:
+    from benchmarks.peers import Peer
 
 MANY = 32
 ADAPTERS = 16
@@ -53,7 +56,12 @@ def main() -> None:
         help="the engine's kernels: auto, avx512, avxvnni, avx2, neon, c or torch; build peers alike",
     )
     options.add_argument("--prompt", type=int, default=200, help="tokens of a first reply's prompt")
-    options.add_argument("--replies-only", action="store_true", help="one conversation's replies and nothing else")
+    options.add_argument(
+        "--part",
+        choices=("all", "replies", "crowd"),
+        default="all",
+        help=f"one conversation (without transformers), or {MANY} at once",
+    )
     options.add_argument("--rounds", type=int, default=3, help="times each comparison is repeated")
     options.add_argument("--json", type=Path, help="where the raw figures go as well")
     options.add_argument("--only", choices=("memory", "bursts", "start"), help=argparse.SUPPRESS)
@@ -76,7 +84,7 @@ def main() -> None:
         return
     began = time.perf_counter()
     figures = asyncio.run(_compare(folder, adapters, dialogues, given))
-    if given.replies_only:
+    if given.part != "all":
         return
     figures["memory"] = _child(given, "memory", folder)
     figures["bursts"] = {name: _child(given, "bursts", path) for name, path in _startable(given, folder).items()}
@@ -92,30 +100,33 @@ def main() -> None:
         print(text)
 
 
-async def _compare(
-    folder: Path, adapters: Sequence[Adapter], dialogues: Sequence[Any], given: argparse.Namespace
-) -> dict[str, Any]:
-    from benchmarks.peers import Peer, installed  # transformers is large: the children's memory is measured without it
+class _Contest:
+    """The engine and its peers on the same prompts, each behind a line of its own, so that all are read anew."""
 
-    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa, templated=False)
-    talks = fitting(
-        dialogues, count=made.count_tokens, first=given.prompt, last=made.context_length - REPLY_TOKENS, turns=TURNS
-    )
-    least = 2 * given.rounds if given.replies_only else MANY
-    if len(talks) < least:
-        raise SystemExit(f"{given.dialogues} has {len(talks)} dialogues long enough, and {least} are needed")
-    encode = made._tokenizer.encode
-    exactly = _exactly(made, talks[0][0], given.prompt)
-    peers, missing = installed(folder, threads=given.threads)
-    figures: dict[str, Any] = {"engine": made.status().device, "missing": missing}
-    label = iter(range(10_000))
+    def __init__(self, made: Engine, folder: Path, dialogues: Sequence[Any], given: argparse.Namespace) -> None:
+        from benchmarks.peers import installed  # transformers is large: children's memory is measured without it
 
-    async def ours(texts: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
-        name = f"{next(label)}"
-        return await replay(made, texts, sampling=GREEDY, adapters=voices, label=name, clock=time.perf_counter)
+        self.made, self.rounds = made, given.rounds
+        longest = made.context_length - REPLY_TOKENS - MARK_TOKENS
+        self.talks = fitting(dialogues, count=made.count_tokens, first=given.prompt, last=longest, turns=TURNS)
+        least = 2 * given.rounds if given.part == "replies" else MANY
+        if len(self.talks) < least:
+            raise SystemExit(f"{given.dialogues} has {len(self.talks)} dialogues long enough, and {least} are needed")
+        self.exactly = [_exactly(made, talk[0], given.prompt) for talk in self.talks]
+        self.peers, self.missing = installed(folder, threads=given.threads, slow=given.part != "replies")
+        self._label = iter(range(10_000))
 
-    def theirs(peer: Peer, texts: Sequence[str]) -> float:
-        ids = [encode(text) for text in texts]
+    async def ours(self, talks: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
+        return await replay(
+            self.made, talks, sampling=GREEDY, adapters=voices, label=f"{next(self._label)}", clock=time.perf_counter
+        )
+
+    def marked(self, talk: Sequence[str]) -> list[str]:
+        return marked(talk, f"{next(self._label)}/0")
+
+    def theirs(self, peer: "Peer", texts: Sequence[str]) -> float:
+        """Seconds."""
+        ids = [self.made._tokenizer.encode(text) for text in texts]
         began = time.perf_counter()
         count = peer.reply(ids, REPLY_TOKENS)
         seconds = time.perf_counter() - began
@@ -123,76 +134,87 @@ async def _compare(
             raise SystemExit(f"{peer.name} made {count} tokens instead of {REPLY_TOKENS * len(texts)}")
         return seconds
 
+
+async def _compare(
+    folder: Path, adapters: Sequence[Adapter], dialogues: Sequence[Any], given: argparse.Namespace
+) -> dict[str, Any]:
+    made = engine.load(folder, threads=given.threads, max_batch=MANY, kernels=given.isa, templated=False)
+    contest = _Contest(made, folder, dialogues, given)
+    figures: dict[str, Any] = {"engine": made.status().device, "missing": contest.missing}
     _say("warming up")
-    await ours([[exactly]])
-    for peer in peers:
-        theirs(peer, [exactly])
-
-    _say("one conversation, first reply")
-
-    async def first() -> float:
-        return (await ours([[exactly]])).first[0]
-
-    figures["first_reply"] = await _alternate(
-        2 * given.rounds, first, {peer.name: partial(theirs, peer, [exactly]) for peer in peers}
-    )
-
-    _say(_lines(figures, "first_reply"))
-    _say("one conversation, later replies")
-    turn = iter(range(10_000))
-
-    async def later() -> float:
-        played = await ours([talks[next(turn) % len(talks)]])
-        return statistics.mean(played.later)
-
-    def later_peer(peer: Peer, turns: Iterator[int]) -> float:
-        talk = talks[next(turns) % len(talks)]
-        theirs(peer, talk[:1])  # what a peer keeps of it, it may use
-        return statistics.mean(theirs(peer, [text]) for text in talk[1:])
-
-    figures["later_reply"] = await _alternate(
-        2 * given.rounds, later, {peer.name: partial(later_peer, peer, iter(range(10_000))) for peer in peers}
-    )
-
-    _say(_lines(figures, "later_reply"))
-    if given.replies_only:
-        await made.close()
-        return figures
-    _say(f"{MANY} conversations, {TURNS} turns")
-    many = talks[:MANY]
-
-    async def crowd() -> float:
-        return (await ours(many)).tokens_per_second
-
-    def crowd_peer(peer: Peer) -> float:
-        # one turn is enough for those that read everything again: the others would be alike, with longer prompts
-        texts = [talk[0] for talk in many]
-        return REPLY_TOKENS * MANY / theirs(peer, texts)
-
-    async def crowd_first() -> float:
-        return (await ours([talk[:1] for talk in many])).tokens_per_second
-
-    batching = [peer for peer in peers if peer.name != "llama.cpp Q8_0"]
-    figures["crowd_first"] = await _alternate(
-        given.rounds, crowd_first, {peer.name: partial(crowd_peer, peer) for peer in batching}
-    )
-    figures["crowd"] = {"engine": [await crowd() for _ in range(given.rounds)]}
-
-    _say(_lines(figures, "crowd_first"))
-    _say(f"{MANY} conversations on {ADAPTERS} adapters, on one, on none")
-    for adapter in adapters:
-        await made.load(adapter)
-    mixed: dict[str, list[float]] = {"none": [], "one": [], "sixteen": []}
-    for _ in range(given.rounds):
-        for name, voices in (("none", [None]), ("one", adapters[:1]), ("sixteen", adapters)):
-            mixed[name].append((await ours(many, voices)).seconds)
-    figures["adapters_seconds"] = mixed
+    await contest.ours([contest.exactly[:1]])
+    for peer in contest.peers:
+        contest.theirs(peer, contest.exactly[:1])
+    if given.part != "crowd":
+        figures |= await _replies(contest)
+    if given.part != "replies":
+        figures |= await _crowd(contest)
+    if given.part == "all":
+        figures["adapters_seconds"] = await _mixed(contest, adapters)
     await made.close()
     return figures
 
 
+async def _replies(contest: _Contest) -> dict[str, Any]:
+    """One conversation."""
+    talks = contest.talks
+    turn = iter(range(10_000))
+
+    async def first() -> float:
+        return (await contest.ours([[contest.exactly[next(turn) % len(talks)]]])).first[0]
+
+    def first_peer(peer: "Peer", turns: Iterator[int]) -> float:
+        return contest.theirs(peer, contest.marked([contest.exactly[next(turns) % len(talks)]]))
+
+    async def later() -> float:
+        return statistics.mean((await contest.ours([talks[next(turn) % len(talks)]])).later)
+
+    def later_peer(peer: "Peer", turns: Iterator[int]) -> float:
+        talk = contest.marked(talks[next(turns) % len(talks)])
+        contest.theirs(peer, talk[:1])  # what a peer keeps of it, it may use
+        return statistics.mean(contest.theirs(peer, [text]) for text in talk[1:])
+
+    figures: dict[str, Any] = {}
+    for name, ours, theirs in (("first_reply", first, first_peer), ("later_reply", later, later_peer)):
+        peers = {peer.name: partial(theirs, peer, iter(range(10_000))) for peer in contest.peers}
+        figures[name] = await _alternate(2 * contest.rounds, ours, peers)
+        _say(_lines(figures, name))
+    return figures
+
+
+async def _crowd(contest: _Contest) -> dict[str, Any]:
+    many = contest.talks[:MANY]
+
+    async def crowd() -> float:
+        return (await contest.ours(many)).tokens_per_second
+
+    async def first() -> float:
+        return (await contest.ours([talk[:1] for talk in many])).tokens_per_second
+
+    def first_peer(peer: "Peer") -> float:
+        # one turn is enough for those that read everything again: the others would be alike, with longer prompts
+        return REPLY_TOKENS * MANY / contest.theirs(peer, [contest.marked(talk)[0] for talk in many])
+
+    batching = {peer.name: partial(first_peer, peer) for peer in contest.peers if peer.name != "llama.cpp Q8_0"}
+    figures: dict[str, Any] = {"crowd_first": await _alternate(contest.rounds, first, batching)}
+    _say(_lines(figures, "crowd_first"))
+    figures["crowd"] = {"engine": [await crowd() for _ in range(contest.rounds)]}
+    return figures
+
+
+async def _mixed(contest: _Contest, adapters: Sequence[Adapter]) -> dict[str, list[float]]:
+    """Seconds of 32 conversations on 16 adapters, on one, on none."""
+    for adapter in adapters:
+        await contest.made.load(adapter)
+    mixed: dict[str, list[float]] = {"none": [], "one": [], "sixteen": []}
+    for _ in range(contest.rounds):
+        for name, voices in (("none", [None]), ("one", adapters[:1]), ("sixteen", adapters)):
+            mixed[name].append((await contest.ours(contest.talks[:MANY], voices)).seconds)
+    return mixed
+
+
 async def _alternate(
-    rounds: int, ours: Callable[[], Awaitable[float]], peers: dict[str, Callable[[], float]]
+    rounds: int, ours: Callable[[], Awaitable[float]], peers: Mapping[str, Callable[[], float]]
 ) -> dict[str, list[float]]:
     """Everybody in turn, `rounds` times."""
     found: dict[str, list[float]] = {"engine": [], **{name: [] for name in peers}}

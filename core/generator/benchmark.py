@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.dialogue import Dialogue, Speaker, prompt
+from core.dialogue import Dialogue, Speaker, Turn, prompt
 from core.generator import Adapter, Completion, Generator, Sampling
 
 REPLY_TOKENS = 40
+MARK_TOKENS = 16
+"""Tokens at most of the line that makes a conversation's prompts unlike any other's."""
 CONVERSATIONS = (1, 8, 32)
 """How many at once `measure` tries unless told otherwise."""
 
@@ -72,6 +74,12 @@ def fitting(
     return found
 
 
+def marked(talk: Sequence[str], mark: str) -> list[str]:
+    """The prompts of one dialogue behind a line that no other has, or a generator that keeps what several conversations
+    begin with would not read them anew."""
+    return [f"{Turn(speaker=Speaker.PERSON1, text=mark)}\n{text}" for text in talk]
+
+
 async def replay(
     generator: Generator,
     talks: Sequence[Sequence[str]],
@@ -83,7 +91,8 @@ async def replay(
 ) -> BenchResult:
     """All `talks` (prompts, a turn each) at once, every talk going on as soon as it is answered.
 
-    Talk i speaks with adapter i modulo their number. `label` makes its conversations unlike those of other replays.
+    Talk i speaks with adapter i modulo their number. `label` makes its conversations unlike those of other replays, and
+    each begins with a line of its own.
     """
     before = generator.status().cached_tokens
     first: list[float] = []
@@ -91,7 +100,7 @@ async def replay(
 
     async def talk(number: int) -> int:
         tokens = 0
-        for turn, text in enumerate(talks[number]):
+        for turn, text in enumerate(marked(talks[number], f"{label}/{number}")):
             asked = clock()
             made: Completion = await generator.generate(
                 text,
@@ -128,7 +137,7 @@ async def measure(
 
     Few dialogues are used again as if others had said the same. Raises ValueError when none is long enough.
     """
-    longest = generator.context_length - REPLY_TOKENS
+    longest = generator.context_length - REPLY_TOKENS - MARK_TOKENS
     found = fitting(dialogues, count=generator.count_tokens, first=longest // 10, last=longest, turns=turns)
     if not found:
         raise ValueError(f"no dialogue has {turns} replies")
