@@ -10,7 +10,7 @@ from pathlib import Path
 
 from badwords import Options, ProfanityFilter
 
-from core.errors import SettingsError
+from core.errors import SettingsError, reason
 
 LANGUAGE = re.compile(r"@([a-z]{2}(?:_[a-z0-9]+)?|all)")
 """A line of the file that stands for the list of a language that comes with `badwords`, or for all of them."""
@@ -52,7 +52,8 @@ def read(path: Path) -> BlockedWords:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The list of blocked words {path} cannot be read ({error}); give a UTF-8 file.") from None
+        why = reason(error)
+        raise SettingsError(f"The list of blocked words {path} cannot be read ({why}); give a UTF-8 file.") from None
     entries = [line for line in lines if line and not line.startswith("#")]
     languages = [found[1] for line in entries if (found := LANGUAGE.fullmatch(line))]
     return BlockedWords((line for line in entries if not LANGUAGE.fullmatch(line)), languages=languages)

@@ -100,8 +100,8 @@ def chat(
     """Talk with Person2 in the terminal; lines may come from a pipe."""
     from bots.terminal import DEFAULT_CONVERSATION, Terminal, new_conversation
 
-    # no limit per minute: nobody else waits for the model here
-    settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0)
+    # No limit per minute, and no closed direct messages: whoever types here is the operator, alone.
+    settings = configured(**chosen(adapter=adapter, base_model=base), user_rate=0, direct_messages=True)
     set_up_logging(settings, level=logging.ERROR)
     interactive = once is None and sys.stdin.isatty() and sys.stdout.isatty()
     with asyncio.Runner() as runner:

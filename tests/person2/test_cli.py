@@ -265,7 +265,8 @@ def test_nobody_else_reads_what_it_keeps(tmp_path: Path) -> None:
 
 def test_in_the_terminal_nobody_is_too_fast(tmp_path: Path) -> None:
     """Elsewhere a member may ask so many questions a minute, because others wait; here lines may come from a script."""
-    done = person2("chat", "--seed", "1", home=tmp_path, typed="Hello!\n" * 4, PERSON2_USER_RATE="2")
+    limits = {"PERSON2_USER_RATE": "2", "PERSON2_DIRECT_MESSAGES": "false"}
+    done = person2("chat", "--seed", "1", home=tmp_path, typed="Hello!\n" * 4, **limits)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 4
     assert "a lot at once" not in done.stdout + done.stderr
