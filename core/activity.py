@@ -22,7 +22,7 @@ class ActivityTracker:
     def __init__(
         self, rules: policy.Rules, *, user_rate: int, rng: random.Random, clock: Callable[[], datetime]
     ) -> None:
-        self._usual = rules
+        self._defaults = rules
         self._user_rate = user_rate
         self._rng = rng
         self._clock = clock
@@ -79,7 +79,7 @@ class ActivityTracker:
         return self._activity.get(conversation.key) or Activity()
 
     def _rules(self, where: Conversation, chosen: ChannelSettings) -> policy.Rules:
-        rules = self._usual
+        rules = self._defaults
         if where.platform in self._names:
             rules = replace(rules, names=rules.names | {self._names[where.platform]})
         if chosen.answers is not None:

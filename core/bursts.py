@@ -20,7 +20,7 @@ _OF_ALL = frozenset({Why.EVERYTHING, Why.AMBIENT})
 """Answers that are to the talk rather than to one member."""
 _AT_ONCE = frozenset({Why.COMMAND, Why.RESUMED})
 
-Key = tuple[str, str | None]
+BurstKey = tuple[str, str | None]
 
 
 class Burst:
@@ -65,7 +65,7 @@ class Bursts:
         self._pause = min(pause, LONGEST)
         self._sleep = sleep
         self._clock = clock
-        self._open: dict[Key, Burst] = {}
+        self._open: dict[BurstKey, Burst] = {}
 
     def take(self, message: Message, decision: Decision) -> Burst | None:
         """The burst that a stored message belongs to; None where it is answered at once, or not at all."""
@@ -93,6 +93,6 @@ class Bursts:
                 burst.extend(TYPING)
 
     @staticmethod
-    def _keys(message: Message) -> tuple[Key, Key]:
+    def _keys(message: Message) -> tuple[BurstKey, BurstKey]:
         key = message.conversation.key
         return (key, message.author), (key, None)

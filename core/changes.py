@@ -29,7 +29,7 @@ class Changes:
     def ingest(self, conversation: Conversation) -> asyncio.Lock:
         """Held while something is taken in. A channel's messages are stored in the order they arrived in, its threads'
         among them: a thread's first message is said into the channel's talk."""
-        return self._locks.of("ingest", conversation.platform, conversation.space, conversation.channel)
+        return self._locks.of("ingest", *conversation.channel_key)
 
     def was_removed(self, message: Message) -> bool:
         where = message.conversation

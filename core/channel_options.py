@@ -37,7 +37,7 @@ _SWITCHES = {"allowed": ("yes", "no"), "recall": ("on", "off")}
 """Settings that are either of two words, the first of which means True."""
 
 SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, **_SWITCHES}
-"""What a platform may offer as values of a setting; numbers, members and voices are not among them."""
+"""What a platform may offer as values of a setting; numbers, members and adapters are not among them."""
 
 
 def value_of(name: str, value: str) -> float | int | bool | str | None:
@@ -84,7 +84,7 @@ def _number(value: str, low: float, high: float, meaning: str) -> float:
     return number
 
 
-def described(chosen: ChannelSettings, *names: str) -> str:
+def describe_settings(chosen: ChannelSettings, *names: str) -> str:
     def shown(name: str) -> str:
         value = getattr(chosen, FIELDS[name])
         if value is None:

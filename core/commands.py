@@ -15,7 +15,7 @@ from typing import Any
 from core import notices
 from core.attachments import Attachment as Attachment  # for the bots, which know commands only
 from core.attachments import attachment_of
-from core.channel_options import FIELDS, described, value_of
+from core.channel_options import FIELDS, describe_settings, value_of
 from core.channel_options import SETTING_VALUES as SETTING_VALUES  # for the bots, which know commands only
 from core.chat import Chat
 from core.composer import RECALLED
@@ -215,14 +215,14 @@ class Commands:
     async def _voice(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
-        voices = ("current", "none", *await asyncio.to_thread(self.adapters))
+        adapters = ("current", "none", *await asyncio.to_thread(self.adapters))
         wanted = one_line(invocation.argument)
         if not wanted:
-            return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(voices)}.")
+            return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(adapters)}.")
         if where.kind is not Kind.DIRECT and not invocation.admin:
             return Answer(text="Only members who may manage this channel can choose its voice.")
-        if wanted not in voices:
-            return Answer(text=f"There is no voice “{wanted[:40]}”; choose one of {', '.join(voices)}.")
+        if wanted not in adapters:
+            return Answer(text=f"There is no voice “{wanted[:40]}”; choose one of {', '.join(adapters)}.")
         await self._change(invocation, voice=None if wanted == "current" else wanted)
         return Answer(text=f"From now on I speak here with the voice “{wanted}”.", private=False)
 
@@ -274,7 +274,7 @@ class Commands:
         name, value, *_ = (*invocation.argument.split(maxsplit=1), "", "")
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
         if not name:
-            return Answer(text=f"Settings here: {described(chosen)}.")
+            return Answer(text=f"Settings here: {describe_settings(chosen)}.")
         name = name.casefold()
         value = value.strip() if name == "persona" else value.strip().casefold()
         if name in {"ignore", "unignore"} and value not in {"", "default"}:
@@ -282,7 +282,7 @@ class Commands:
         if name not in FIELDS:
             return Answer(text=f"There is no setting “{name[:40]}”; choose one of {', '.join(FIELDS)}.")
         if not value:
-            return Answer(text=f"Here, {described(chosen, name)}.")
+            return Answer(text=f"Here, {describe_settings(chosen, name)}.")
         try:
             setting = value_of(name, value)
         except ValueError as error:
@@ -290,7 +290,7 @@ class Commands:
         if name == "voice" and setting not in (None, "none", *await asyncio.to_thread(self.adapters)):
             return Answer(text=f"There is no voice “{value[:40]}”; `{self.prefix}voice` lists them.")
         chosen = await self._change(invocation, **{FIELDS[name]: setting})
-        return Answer(text=f"Changed. Settings here: {described(chosen)}.")
+        return Answer(text=f"Changed. Settings here: {describe_settings(chosen)}.")
 
     async def _ignore(self, invocation: Invocation, chosen: ChannelSettings, who: str, *, ignore: bool) -> Answer:
         found = _MEMBER.fullmatch(who)

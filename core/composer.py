@@ -99,7 +99,7 @@ class Composer:
         request = _DrawRequest(
             prompt=dialogue.prompt([*(turn for each in front for turn in _turns(each)), *kept]),
             conversation=message.conversation,
-            voice=chosen.voice,
+            adapter_override=chosen.voice,
             sampling=sampling,
             persona=self._persona if chosen.persona is None else chosen.persona,
             # Of the answers given before, only the one replaced may not come back where nothing else comes.
@@ -175,7 +175,7 @@ class Composer:
                 continue
             found = reranking.scored(request.prompt, completion.candidates)
             for candidate, _ in found:
-                text = replies.clean(replies.addressed(candidate.text, request.asker), said=request.said)
+                text = replies.clean(replies.with_asker_name(candidate.text, request.asker), said=request.said)
                 if text and await self._is_blocked(text, request.conversation.platform):
                     was_blocked = True
                     continue
@@ -184,7 +184,8 @@ class Composer:
                     not reranking.is_sentiment_mismatch(request.prompt, text),
                 )
                 if text and fits > best:
-                    kept, best = _Drawn(text, completion, sampling.temperature, reranking.described(found)), fits
+                    shown = reranking.describe_candidates(found)
+                    kept, best = _Drawn(text, completion, sampling.temperature, shown), fits
             if best and all(best):
                 break
             if request.given or kept is not None or was_blocked:
@@ -201,7 +202,7 @@ class Composer:
 
     async def _generate(self, request: "_DrawRequest", sampling: Sampling) -> Completion | None:
         """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""
-        adapter = await self._select_adapter(request.conversation, request.voice)
+        adapter = await self._select_adapter(request.conversation, request.adapter_override)
         try:
             return await self._generator.generate(
                 request.prompt,
@@ -253,8 +254,8 @@ class _DrawRequest:
 
     prompt: str
     conversation: Conversation
-    voice: str | None
-    """The channel's own choice."""
+    adapter_override: str | None
+    """The adapter that the channel chose for itself (an id, `none` or `current`); None where it chose none."""
     sampling: Sampling
     persona: str
     said: list[str]

@@ -16,6 +16,8 @@ Person2Error
     └── PermanentPlatformError   for good (bad token, missing intent or scope): retrying will not help
 """
 
+from collections.abc import Sequence
+
 
 class Person2Error(Exception):
     """Root of every error that is shown to a person as a sentence instead of a traceback."""
@@ -71,6 +73,11 @@ class PlatformError(Person2Error):
 
 class PermanentPlatformError(PlatformError):
     pass
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def reason(error: BaseException) -> str:

@@ -18,7 +18,7 @@ WAIT_SECONDS = 5.0
 class Lookups:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._under_way: dict[str, set[asyncio.Task[Message]]] = {}
+        self._under_way: dict[tuple[str, str, str], set[asyncio.Task[Message]]] = {}
 
     async def complete(self, message: Message, row: int, look_up: Callable[[], Awaitable[Message]]) -> Message:
         """The stored message with the names in it, as memory has it from now on; as it was where that fails."""
@@ -30,7 +30,7 @@ class Lookups:
             return replace(message, text=whole.text, author_name=whole.author_name)
 
         task = asyncio.create_task(work())
-        here = self._under_way.setdefault(_channel(message.conversation), set())
+        here = self._under_way.setdefault(message.conversation.channel_key, set())
         here.add(task)
         try:
             return await task
@@ -41,13 +41,9 @@ class Lookups:
             task.cancel()
             here.discard(task)
             if not here:
-                self._under_way.pop(_channel(message.conversation), None)
+                self._under_way.pop(message.conversation.channel_key, None)
 
     async def done(self, conversation: Conversation) -> None:
-        tasks = self._under_way.get(_channel(conversation))
+        tasks = self._under_way.get(conversation.channel_key)
         if tasks:
             await asyncio.wait(tasks, timeout=WAIT_SECONDS)
-
-
-def _channel(conversation: Conversation) -> str:
-    return replace(conversation, thread=None).key

@@ -41,6 +41,11 @@ class Conversation:
         """A stable name: `platform/space/channel/thread`. The kind is not part of it."""
         return "/".join((self.platform, self.space, self.channel, self.thread or ""))
 
+    @property
+    def channel_key(self) -> tuple[str, str, str]:
+        """Names the channel, whose threads have the same one."""
+        return self.platform, self.space, self.channel
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:

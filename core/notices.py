@@ -52,12 +52,11 @@ class Notices:
         """Whether this notice may be posted now, in answer to a message; if so it counts as posted."""
         where = to.conversation
         member = (where.platform, to.author)
-        channel = (where.platform, where.space, where.channel)
-        if self._paused(member, MEMBER_PAUSE) or (text == CROWDED and self._paused(channel, CROWD_PAUSE)):
+        if self._paused(member, MEMBER_PAUSE) or (text == CROWDED and self._paused(where.channel_key, CROWD_PAUSE)):
             return False
         self._told.put(member, self._clock())
         if text == CROWDED:
-            self._told.put(channel, self._clock())
+            self._told.put(where.channel_key, self._clock())
         return True
 
     def _paused(self, key: tuple[str, ...], pause: timedelta) -> bool:

@@ -40,7 +40,7 @@ class PendingReplies:
 
     def begin(self, conversation: Conversation, question: int) -> PendingReply:
         pending = PendingReply(conversation, question)
-        self._by_channel.setdefault(_channel(conversation), {})[pending] = None
+        self._by_channel.setdefault(conversation.channel_key, {})[pending] = None
         self._idle.clear()
         return pending
 
@@ -63,7 +63,7 @@ class PendingReplies:
         pending.over.set()
         if pending.row is not None:
             self._by_row.pop(pending.row, None)
-        channel = _channel(pending.conversation)
+        channel = pending.conversation.channel_key
         others = self._by_channel.get(channel, {})
         others.pop(pending, None)
         if not others:
@@ -92,17 +92,13 @@ class PendingReplies:
         return await _within(seconds, self._idle)
 
     def _in(self, conversation: Conversation) -> tuple[PendingReply, ...]:
-        return tuple(self._by_channel.get(_channel(conversation), ()))
+        return tuple(self._by_channel.get(conversation.channel_key, ()))
 
     async def _wait(self, replies: Iterable[PendingReply]) -> None:
         for pending in replies:
             if pending.row is not None:
                 left = pending.handed_over_at + SETTLE_SECONDS - asyncio.get_running_loop().time()
                 await _within(left, pending.over)
-
-
-def _channel(conversation: Conversation) -> tuple[str, str, str]:
-    return conversation.platform, conversation.space, conversation.channel
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

@@ -70,7 +70,7 @@ def _is_visible(character: str) -> bool:
     return category in {"So", "Sm", "Sc"} and not character.isascii() and character not in _BLANK
 
 
-def addressed(generated: str, asker: str) -> str:
+def with_asker_name(generated: str, asker: str) -> str:
     """What was generated, with the asker's name where the model calls them by their tag.
 
     Talk that was learned from has tags for names (`training.data.names`). A tag with a colon opens another turn.

@@ -81,7 +81,7 @@ def scored(prompt: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate
     return sorted(found, key=lambda one: one[1], reverse=True)
 
 
-def described(found: Sequence[tuple[Candidate, float]]) -> str:
+def describe_candidates(found: Sequence[tuple[Candidate, float]]) -> str:
     """What was drawn, as people read it: the best few, each with how often it came and its score in nats."""
     times = Counter(candidate.text for candidate, _ in found)
     scores = {candidate.text: score for candidate, score in reversed(found)}

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from core.errors import SettingsError
+from core.errors import SettingsError, listed
 from core.generator import MAX_BEST_OF, Sampling
 from core.policy import Rules
 
@@ -229,16 +229,16 @@ class Settings(BaseSettings):
         """Where adapters are kept."""
         return self.home / "adapters"
 
-    def sampling(self, usual: Sampling) -> Sampling:
-        """What is set, else what is usual with the model (`core.generator.defaults`)."""
-        told: dict[str, Any] = {
+    def sampling(self, defaults: Sampling) -> Sampling:
+        """What is set, else the model's defaults (`core.generator.defaults`)."""
+        chosen: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "repetition_penalty": self.repetition_penalty,
             "best_of": self.best_of,
             "max_new_tokens": self.max_new_tokens,
         }
-        return replace(usual, **{name: value for name, value in told.items() if value is not None})
+        return replace(defaults, **{name: value for name, value in chosen.items() if value is not None})
 
     @property
     def rules(self) -> Rules:
@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         missing = [variable(name) for name in names if not getattr(self, name)]
         if missing:
             raise SettingsError(
-                f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
+                f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not set: "
                 "put each into the environment or into .env (see .env.example)."
             )
 
@@ -346,7 +346,3 @@ def _plain(message: str) -> str:
     """pydantic's words, without its prefixes and final stop."""
     text = message.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return text[:1].lower() + text[1:]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

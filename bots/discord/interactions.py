@@ -22,7 +22,7 @@ from bots.discord.timeouts import DiscordTimeouts
 from core.commands import SETTING_VALUES, Answer, Commands, Invocation
 from core.failures import log_failure
 from core.messages import Kind, Message, Reply
-from core.notices import apology
+from core.notices import NOT_MINE, apology
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,8 @@ ANSWERED_ALREADY = 40060
 (https://discord.com/developers/docs/topics/opcodes-and-status-codes#json)."""
 
 THANKS = "Thank you, noted."
-NOT_MINE = "That is not one of my answers."
 REPLACED = "Done: I replaced it with another answer."
-DELETED = "That answer was deleted in the meantime."
+ANSWER_DELETED = "That answer was deleted in the meantime."
 
 
 @dataclass(slots=True)
@@ -96,12 +95,12 @@ class Interactions:
         await self._answer(interaction, note, public=False)
 
     async def suggest(self, interaction: Interaction, command: str, option: str, typed: str) -> list[str]:
-        voices = ["current", "none", *await asyncio.to_thread(self.commands.adapters)]
+        adapters = ["current", "none", *await asyncio.to_thread(self.commands.adapters)]
         if command == "voice":
-            return voices
+            return adapters
         match getattr(interaction.namespace, "name", ""):
             case "voice":
-                return voices
+                return adapters
             case setting:
                 return [*SETTING_VALUES.get(setting, ()), "default"]
 
@@ -219,7 +218,7 @@ class Interactions:
             raise
         await self.commands.chat.posted(reply, conversation, ids, stands=bool(ids or made))
         if replaced and not ids:
-            await self._deliver(pending, [DELETED], private=True)
+            await self._deliver(pending, [ANSWER_DELETED], private=True)
         elif not replaced and not made:
             await self.sender.tell(pending.interaction.user.id, [CANNOT_POST.format(channel=channel)])
         elif replaced and by_command:

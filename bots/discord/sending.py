@@ -56,7 +56,7 @@ restart closed; `TimeoutError` is an `OSError`."""
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 """What discord.py raises where a server took a call and said of it less than Discord does."""
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class Sender:
@@ -311,7 +311,7 @@ class Sender:
                 async with asyncio.timeout(self._timeouts.typing_interval if shown else BUSY_SECONDS):
                     await over.wait()
 
-    async def deliver(self, call: Callable[[discord.Client], Awaitable[Made]], *, within: float | None = None) -> Made:
+    async def deliver(self, call: Callable[[discord.Client], Awaitable[T]], *, within: float | None = None) -> T:
         """Make a call, and again after rate limits, faults of the server and restarts of the connection.
 
         `within` is in seconds. Raises what Discord refused for good, and what it said last when the time is over; a
@@ -328,11 +328,11 @@ class Sender:
             raise TimeoutError(f"Discord did not accept a post within {limit:.0f} s")
         return task.result()
 
-    async def _persist(self, call: Callable[[discord.Client], Awaitable[Made]], deadline: float) -> Made:
+    async def _persist(self, call: Callable[[discord.Client], Awaitable[T]], deadline: float) -> T:
         with self._health.attempt(refusals=(discord.Forbidden, discord.NotFound)):
             return await self._repeat(call, deadline)
 
-    async def _repeat(self, call: Callable[[discord.Client], Awaitable[Made]], deadline: float) -> Made:
+    async def _repeat(self, call: Callable[[discord.Client], Awaitable[T]], deadline: float) -> T:
         for attempt in itertools.count():
             async with asyncio.timeout_at(deadline):
                 client = await self._online()

@@ -16,7 +16,7 @@ from slack_sdk.errors import SlackClientError
 from bots.slack import home, markup, messages, sending
 from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, acknowledged
-from bots.slack.payloads import Payload, identifier, part, parts, string
+from bots.slack.payloads import Payload, identifier, mapping, mappings, string
 from bots.slack.people import People
 from bots.slack.sending import POST_ERRORS, Question, ResponseUrl, Status
 from bots.slack.workspace import Workspace
@@ -98,7 +98,7 @@ class CommandHandlers:
     def take_interaction(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
         """A message shortcut or a button; None for what is none of ours."""
         user = identifier(body, "user", "id")
-        action = next(iter(parts(body, "actions")), {})
+        action = next(iter(mappings(body, "actions")), {})
         match body.get("type"), action.get("action_id"):
             case "message_action", _ if user and identifier(body, "channel", "id"):
                 url = self._response_url(body)
@@ -147,7 +147,7 @@ class CommandHandlers:
         await self._deliver(workspace, invocation, await self._commands.run(invocation), url)
 
     async def _again(self, workspace: Workspace, body: Payload, url: ResponseUrl, stored: Stored) -> None:
-        user, said = identifier(body, "user", "id"), part(body, "message")
+        user, said = identifier(body, "user", "id"), mapping(body, "message")
         thread = identifier(said, "thread_ts") or None
         where = messages.conversation_at(identifier(body, "channel", "id"), space=workspace.team, thread=thread)
         status = Status(workspace, where.channel, where.thread)
@@ -339,7 +339,7 @@ class CommandHandlers:
         channel, ts = identifier(event, "channel"), identifier(event, "ts")
         if not (channel and ts) or (channel, ts) in workspace.posts:
             return
-        keys = [(workspace.team, channel, string(block, "block_id")) for block in parts(event, "blocks")]
+        keys = [(workspace.team, channel, string(block, "block_id")) for block in mappings(event, "blocks")]
         found = next((self._echoes.pop(key) for key in keys if key in self._echoes), None)
         if found is None and not keys:
             text = markup.comparable(string(event, "text"))

@@ -12,7 +12,7 @@ from bots.slack import home, markup, messages, sending, threads
 from bots.slack.commands import CommandHandlers
 from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, Work, acknowledged
-from bots.slack.payloads import Payload, identifier, part, string
+from bots.slack.payloads import Payload, identifier, mapping, string
 from bots.slack.people import People
 from bots.slack.sending import POST_ERRORS, Status
 from bots.slack.workspace import Workspace
@@ -64,7 +64,7 @@ class SlackEventHandlers:
 
     def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
         """An Events API payload; the future is done once it may be acknowledged, None where it asks for nothing."""
-        event = part(body, "event")
+        event = mapping(body, "event")
         keys: list[Hashable] = []
         if event_id := identifier(body, "event_id"):
             keys.append(("event", event_id))
@@ -80,7 +80,7 @@ class SlackEventHandlers:
         return None if work is None else self._intake.take(keys, work, tell)
 
     def _message_work(self, workspace: Workspace, event: Payload) -> Work | None:
-        said = part(event, "message")
+        said = mapping(event, "message")
         match event.get("subtype"):
             case "message_changed" if said.get("subtype") == "tombstone":  # the deleted first message of a thread
                 return lambda _: self._on_delete(workspace, event, identifier(said, "ts"))
@@ -228,12 +228,12 @@ class SlackEventHandlers:
 
     async def _on_edit(self, workspace: Workspace, event: Payload, stored: Stored) -> None:
         said = {
-            **part(event, "message"),
+            **mapping(event, "message"),
             "type": "message",
             "channel": event.get("channel"),
             "channel_type": event.get("channel_type"),
         }
-        previous = part(event, "previous_message")
+        previous = mapping(event, "previous_message")
         if previous and messages.text_of(said) == messages.text_of(previous):
             return  # an unfurled link, a new reply: not the words
         message = self._read(workspace, said)
@@ -280,7 +280,7 @@ class SlackEventHandlers:
 
     async def _on_reaction(self, workspace: Workspace, event: Payload) -> None:
         liked, user = messages.vote_of(string(event, "reaction")), identifier(event, "user")
-        item = part(event, "item")
+        item = mapping(event, "item")
         channel, ts = identifier(item, "channel"), identifier(item, "ts")
         if liked is None or not (user and channel and ts) or user == workspace.bot_user:
             return
@@ -298,7 +298,7 @@ class SlackEventHandlers:
 
     async def _suggest_prompts(self, workspace: Workspace, event: Payload) -> None:
         """Suggested prompts for a conversation that a member opened beside their work."""
-        thread = part(event, "assistant_thread")
+        thread = mapping(event, "assistant_thread")
         channel, ts = identifier(thread, "channel_id"), identifier(thread, "thread_ts")
         if channel and ts:
             client = await workspace.api()

@@ -6,8 +6,7 @@ https://docs.slack.dev/messaging/formatting-message-text
 import re
 from collections.abc import Iterable, Mapping
 
-from bots.slack import payloads
-from bots.slack.payloads import Payload, part, string
+from bots.slack.payloads import Payload, mapping, mappings, string
 from core import replies
 
 MESSAGE_LIMIT = 4_000
@@ -100,7 +99,7 @@ def text_of_blocks(blocks: Iterable[Payload]) -> str:
 def _block(block: Payload, *, depth: int) -> str:
     if depth > NESTING:
         return ""
-    inner = [_block(each, depth=depth + 1) for each in payloads.parts(block, "elements")]
+    inner = [_block(each, depth=depth + 1) for each in mappings(block, "elements")]
     match block.get("type"):
         case "rich_text" | "rich_text_list":
             return "\n".join(filter(None, inner))
@@ -109,8 +108,8 @@ def _block(block: Payload, *, depth: int) -> str:
         case "context":
             return " ".join(filter(None, inner))
         case "section" | "header":
-            fields = [_block(each, depth=depth + 1) for each in payloads.parts(block, "fields")]
-            return "\n".join(filter(None, (_block(part(block, "text"), depth=depth + 1), *fields)))
+            fields = [_block(each, depth=depth + 1) for each in mappings(block, "fields")]
+            return "\n".join(filter(None, (_block(mapping(block, "text"), depth=depth + 1), *fields)))
         case "mrkdwn":
             return string(block, "text")
         case "text" | "plain_text":

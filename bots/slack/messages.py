@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bots.slack import markup
-from bots.slack.payloads import Payload, identifier, part, parts, string
+from bots.slack.payloads import Payload, identifier, mapping, mappings, string
 from core.messages import Conversation, Kind, Message
 
 PLATFORM = "slack"
@@ -78,17 +78,17 @@ def addressed(event: Payload, *, bot_user: str) -> bool:
 
 def own_text(event: Payload) -> str:
     """What the author wrote, in Slack's markup: `text`, or the blocks where a client sends only those."""
-    return string(event, "text") or markup.text_of_blocks(parts(event, "blocks"))
+    return string(event, "text") or markup.text_of_blocks(mappings(event, "blocks"))
 
 
 def text_of(event: Payload) -> str:
     """What a message says, in Slack's markup: the author's words, then those of messages they forward and of text
     snippets they send."""
-    shares = [each for each in parts(event, "attachments") if each.get("is_share")][:SHARES]
+    shares = [each for each in mappings(event, "attachments") if each.get("is_share")][:SHARES]
     forwarded = [string(each, "text") or _blocks_of(each) or string(each, "fallback") for each in shares]
     snippets = [
         markup.escape(string(each, "preview"))
-        for each in parts(event, "files")
+        for each in mappings(event, "files")
         if each.get("mode") in ("snippet", "post") and not each.get("is_external")
     ]
     return "\n".join(filter(None, (own_text(event), *forwarded, *snippets)))
@@ -96,8 +96,8 @@ def text_of(event: Payload) -> str:
 
 def _blocks_of(share: Payload) -> str:
     """The words of a forwarded message, which carries them in blocks as it was posted."""
-    said = [markup.text_of_blocks(parts(each, "message", "blocks")) for each in parts(share, "message_blocks")]
-    return "\n".join(filter(None, said)) or markup.text_of_blocks(parts(share, "blocks"))
+    said = [markup.text_of_blocks(mappings(each, "message", "blocks")) for each in mappings(share, "message_blocks")]
+    return "\n".join(filter(None, said)) or markup.text_of_blocks(mappings(share, "blocks"))
 
 
 def to_message(
@@ -121,7 +121,7 @@ def to_message(
         conversation=conversation(event, space=space, bot_user=bot_user),
         id=ts,
         author=author,
-        author_name=(names or {}).get(author) or profile_name(part(event, "user_profile")) or markup.SOMEONE,
+        author_name=(names or {}).get(author) or profile_name(mapping(event, "user_profile")) or markup.SOMEONE,
         text=markup.plain_text(text_of(event), names=names, bot_user=bot_user, bot_name=bot_name),
         sent_at=sent_at(ts),
         reply_to=thread if thread and thread != ts else None,

@@ -33,7 +33,7 @@ from bots.slack.compat import library_log, web_client
 from bots.slack.errors import NETWORK, redact
 from bots.slack.manifest import NEEDED, REDIRECT_PATH, WANTED
 from bots.slack.outbox import Outbox
-from bots.slack.payloads import Payload, identifier, part, parts, team_of
+from bots.slack.payloads import Payload, identifier, mapping, mappings, team_of
 from bots.slack.workspace import Workspace
 from core.errors import Person2Error, StorageError
 from core.memory import Memory
@@ -214,8 +214,8 @@ class Installations:
 
     async def uninstalled(self, body: Payload) -> bool:
         """Whether this event takes the bot out of a workspace; its token is deleted then."""
-        event = part(body, "event")
-        tokens = part(event, "tokens").get("bot")
+        event = mapping(body, "event")
+        tokens = mapping(event, "tokens").get("bot")
         match event.get("type"):
             case "app_uninstalled":
                 pass
@@ -236,7 +236,7 @@ def _sender(body: Payload) -> tuple[str, str, bool]:
     In channels that workspaces share, the first authorization says so, and the ids beside it say who spoke
     (https://docs.slack.dev/apis/events-api, “Authorizations”).
     """
-    authorization = next(iter(parts(body, "authorizations")), {})
+    authorization = next(iter(mappings(body, "authorizations")), {})
     enterprise = (
         identifier(authorization, "enterprise_id")
         or identifier(body, "enterprise_id")

@@ -13,22 +13,22 @@ ID_LIMIT = 100
 """Characters of an id; Slack's own have about eleven, and the database's columns hold this many."""
 
 
-def part(payload: object, *path: str) -> Payload:
+def mapping(payload: object, *path: str) -> Payload:
     """The object at `path`; empty where there is none."""
     for name in path:
         payload = payload.get(name) if isinstance(payload, Mapping) else None
     return payload if isinstance(payload, Mapping) else {}
 
 
-def parts(payload: object, *path: str) -> list[Payload]:
+def mappings(payload: object, *path: str) -> list[Payload]:
     """The objects in the list at `path`."""
-    found = part(payload, *path[:-1]).get(path[-1])
+    found = mapping(payload, *path[:-1]).get(path[-1])
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
 def string(payload: object, *path: str) -> str:
     """The text at `path`; empty where there is none."""
-    found = part(payload, *path[:-1]).get(path[-1])
+    found = mapping(payload, *path[:-1]).get(path[-1])
     return found if isinstance(found, str) else ""
 
 
@@ -44,11 +44,11 @@ def team_of(body: Payload) -> str:
         identifier(body, "team_id")
         or identifier(body, "team", "id")
         or identifier(body, "team")
-        or next(filter(None, (identifier(each, "team_id") for each in parts(body, "authorizations"))), "")
+        or next(filter(None, (identifier(each, "team_id") for each in mappings(body, "authorizations"))), "")
     )
 
 
 def bot_of(body: Payload) -> str:
     """The bot's member id, where a payload says for whom it was delivered."""
-    known = (identifier(each, "user_id") for each in parts(body, "authorizations") if each.get("is_bot"))
+    known = (identifier(each, "user_id") for each in mappings(body, "authorizations") if each.get("is_bot"))
     return next(filter(None, known), "")

@@ -12,7 +12,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from bots.slack.errors import NETWORK, reason
 from bots.slack.messages import profile_name
 from bots.slack.outbox import NotPosted
-from bots.slack.payloads import Payload, part, string
+from bots.slack.payloads import Payload, mapping, string
 from bots.slack.workspace import Workspace
 from core.bounded_dict import BoundedDict
 
@@ -101,7 +101,7 @@ class People:
             log.info("no name for a member: users.info said %s", reason(error))
             person, seconds = Member(), FAILED_SECONDS
         else:
-            person, seconds = _person(part(response.data, "user")), FRESH_SECONDS
+            person, seconds = _person(mapping(response.data, "user")), FRESH_SECONDS
         before = self._known.get((workspace.team, user))
         if not person.name and before is not None:
             person = before[1]  # a name that is a little old is better than none
@@ -116,5 +116,5 @@ class People:
 
 
 def _person(member: Payload) -> Member:
-    name = profile_name(part(member, "profile")) or string(member, "real_name") or string(member, "name")
+    name = profile_name(mapping(member, "profile")) or string(member, "real_name") or string(member, "name")
     return Member(name, any(member.get(rank) is True for rank in ("is_admin", "is_owner", "is_primary_owner")))

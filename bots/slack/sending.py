@@ -24,7 +24,7 @@ from bots.slack import markup, messages
 from bots.slack.compat import library_log, proxy_for
 from bots.slack.errors import NETWORK, reason
 from bots.slack.outbox import NotPosted, is_passing
-from bots.slack.payloads import identifier, parts, string
+from bots.slack.payloads import identifier, mappings, string
 from bots.slack.workspace import Workspace
 from core.commands import Attachment
 
@@ -199,7 +199,7 @@ async def _find_posted(
             raise
         log.info("whether a post exists cannot be checked: %s", reason(error))
         return None
-    for said in parts(found.data, "messages"):
+    for said in mappings(found.data, "messages"):
         ts = identifier(said, "ts")
         if not ts or not messages.is_own_post(said, bot_user=workspace.bot_user, bot_id=workspace.bot_id):
             continue
@@ -221,8 +221,8 @@ async def find_posts(workspace: Workspace, channel: str, block_ids: Sequence[str
     response = await client.conversations_history(channel=channel, limit=LOOK_BACK)
     found = {
         string(block, "block_id"): identifier(said, "ts")
-        for said in parts(response.data, "messages")
-        for block in parts(said, "blocks")
+        for said in mappings(response.data, "messages")
+        for block in mappings(said, "blocks")
     }
     return [found[each] for each in block_ids if found.get(each)]
 

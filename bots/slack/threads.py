@@ -5,7 +5,7 @@ import logging
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.errors import reason
-from bots.slack.payloads import Payload, identifier, parts
+from bots.slack.payloads import Payload, identifier, mappings
 from bots.slack.sending import POST_ERRORS
 from bots.slack.workspace import Workspace
 
@@ -28,5 +28,5 @@ async def first_of_thread(workspace: Workspace, channel: str, thread: str) -> Pa
     except POST_ERRORS as error:
         log.info("the first message of a thread cannot be read: %s", reason(error))
         return None
-    found = [said for said in parts(response.data, "messages") if identifier(said, "ts") == thread]
+    found = [said for said in mappings(response.data, "messages") if identifier(said, "ts") == thread]
     return {**found[0], "type": "message", "channel": channel} if found else None

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from core.adapters.registry import NONE, AdapterRegistry
-from core.adapters.trials import Judged, Trial, TrialVerdict, described
+from core.adapters.trials import Judged, Trial, TrialVerdict, describe_trial
 from core.errors import Person2Error
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class TrialJudge:
         """How the trial stands, or how the last one ended, in a sentence; empty where there was none. Blocks. Raises
         AdapterError and StorageError."""
         trial = self._registry.trials.read()
-        return described(trial, *self._counts(trial)) if trial is not None else ""
+        return describe_trial(trial, *self._counts(trial)) if trial is not None else ""
 
     def judge(self) -> TrialVerdict | None:
         """Count once, and end the trial where it is decided; None where none runs. Blocks, and raises as `standing`."""

@@ -313,7 +313,7 @@ class AdapterRegistry:
         return read_text(self.pointer).strip() or None
 
     def _made_for_another(self, adapter_id: str, base: str | None) -> bool:
-        """Whether an adapter was made for another base than this one, which has a voice of its own."""
+        """Whether an adapter was made for another base than this one, which ships with an adapter of its own."""
         try:
             return self.card(adapter_id).base != base
         except AdapterError:

@@ -66,7 +66,7 @@ class AdapterSelection:
 
     @property
     def active(self) -> Adapter | None:
-        """What speaks where a conversation has no voice of its own; None for the bare base."""
+        """The adapter of every conversation that has none of its own; None for the bare base."""
         return self._active.adapter if self._active else None
 
     async def start(self) -> None:
@@ -103,8 +103,9 @@ class AdapterSelection:
     async def adapter_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
         """The adapter that speaks in a conversation; None for the bare base.
 
-        `override` is the channel's own choice: an id in the registry, `none` or `current`. One that cannot be used any
-        more is logged once, and the channel speaks with everybody's voice. Never raises, never a path: members type it.
+        `override` is the channel's own choice: an id in the registry, `none` or `current`. When it cannot be used any
+        more, that is logged once and the channel gets the active adapter. Never raises, and never takes a path:
+        members type it.
         """
         if override is None or override == CURRENT:
             if self._challenger is not None and self._trial is not None and self._trial.takes(conversation):

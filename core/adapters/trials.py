@@ -106,7 +106,7 @@ def _score(judged: Judged, z: float) -> tuple[float, float, float]:
     return share, middle - half, middle + half
 
 
-def described(trial: Trial, challenger: Judged, champion: Judged) -> str:
+def describe_trial(trial: Trial, challenger: Judged, champion: Judged) -> str:
     """How a trial stands, as people read it."""
     if not trial.running:
         return trial.outcome

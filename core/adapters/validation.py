@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from core.errors import AdapterError, ModelError, reason
+from core.errors import AdapterError, ModelError, listed, reason
 from core.generator.families import FAMILIES, LINEAR, family_of, layer_of
 
 CONFIG = "adapter_config.json"
@@ -104,7 +104,7 @@ def check(folder: Path) -> None:
     if foreign or not targets:
         raise AdapterError(
             f"the adapter {name!r} changes {', '.join(foreign) or 'no named modules'}, and only"
-            f" {_listed(LINEAR)} can be changed: train it on those"
+            f" {listed(LINEAR)} can be changed: train it on those"
         )
     _check_tensors(name, folder / WEIGHTS)
 
@@ -137,7 +137,7 @@ def _check_tensors(name: str, weights: Path) -> None:
         shape = tuple(entry["shape"])
         if layer_of(tensor) is None and not is_norm(tensor):
             raise AdapterError(
-                f"the adapter {name!r} holds {tensor}, which belongs to none of {_listed(LINEAR)}: train it on those"
+                f"the adapter {name!r} holds {tensor}, which belongs to none of {listed(LINEAR)}: train it on those"
             )
         side = next((side for side in ("lora_A", "lora_B") if tensor.endswith(f".{side}.weight")), None)
         if side is None:
@@ -207,10 +207,6 @@ def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
 def shapes(weights: Path) -> dict[str, tuple[int, ...]]:
     """Every tensor's name and shape, from a safetensors header. Raises AdapterError for a damaged or cut file."""
     return {name: tuple(entry["shape"]) for name, entry in _header(weights)[0].items()}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def is_norm(tensor: str) -> bool:

@@ -27,6 +27,9 @@ SEED_STEP = 0x9E3779B9
 STOPPED = "the generator is stopped: start the program again"
 """What Unavailable says after `close`."""
 
+NOT_FINITE = "the model's numbers are not finite: its weights or the adapter's are damaged"
+"""What NumericalError says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:

@@ -59,7 +59,7 @@ _RETRIED = frozenset({408, 409})
 """What the client has tried again before it raises an error, beside 429 and every status from 500 on."""
 _UNFIT = frozenset({400, 413, 422})
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class OpenAIGenerator:
@@ -307,7 +307,7 @@ class OpenAIGenerator:
         finish: Literal["stop", "length"] = "length" if getattr(choice, "finish_reason", "") == "length" else "stop"
         return text, finish, usage if isinstance(usage, CompletionUsage) else None
 
-    async def _reach(self, asked: Awaitable[Answer]) -> Answer | openai.APIStatusError:
+    async def _reach(self, asked: Awaitable[T]) -> T | openai.APIStatusError:
         """What the server answers, or what it says is wrong with the request. Raises Unavailable when it is down, keeps
         failing or lets nobody in, Overloaded when it is too busy."""
         fault: GeneratorError  # raised outside of the handlers, since the client's errors repeat what the server said

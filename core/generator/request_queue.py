@@ -102,7 +102,7 @@ async def tokenized(prompt: str, encode: Callable[[], list[int]]) -> list[int]:
     return encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
 
 
-def scored(
+def candidates_of(
     replies: Sequence[tuple[str, Literal["stop", "length"]]], information: Callable[[list[int]], list[float]]
 ) -> tuple[Candidate, ...]:
     """Replies as candidates. `information` scores those at the places it is given: the ones that say anything, where

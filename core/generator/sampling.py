@@ -45,7 +45,7 @@ class TopTokens:
     values: NDArray[np.float64]
     """(N,): logits over temperature, falling."""
     tokens: NDArray[np.integer[Any]]
-    whole: float
+    logsumexp: float
     """Logarithm of the sum of e^value over the whole vocabulary."""
 
 
@@ -58,7 +58,7 @@ def choose(logits: Tensor, rows: Sequence[RowSampling], search: Search | None = 
     """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
     _penalise(logits, rows)
     greedy = any(row.sampling.temperature < GREEDY_BELOW for row in rows)
-    best = logits.amax(dim=1)  # a tenth of what `max` takes, which finds the place as well
+    best = logits.amax(dim=1)  # a tenth of the time of `max`, which finds the index as well
     tokens = logits.argmax(dim=1).tolist() if greedy else [0] * len(rows)
     chosen: list[int | None] = [
         token if finite else None for token, finite in zip(tokens, torch.isfinite(best).tolist(), strict=True)
@@ -105,17 +105,19 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], search: Search) -> list[i
     chosen: list[int] = []
     for index, (row, found) in enumerate(zip(rows, search(logits, temperatures), strict=True)):
         number = row.rng.random()
-        place = _place(found.values, row.sampling, number, whole=found.whole, complete=False)
-        if place is not None:
-            chosen.append(int(found.tokens[place]))
+        rank = _rank_of_choice(found.values, row.sampling, number, logsumexp=found.logsumexp, complete=False)
+        if rank is not None:
+            chosen.append(int(found.tokens[rank]))
             continue
         scaled = logits[index] / row.sampling.temperature
         for size in (min(WIDE_HEAD, len(scaled)), len(scaled)):
             more, order = scaled.topk(size)
             complete = size == len(scaled)
-            place = _place(more.double().cpu().numpy(), row.sampling, number, whole=found.whole, complete=complete)
-            if place is not None:
-                chosen.append(int(order[place]))
+            rank = _rank_of_choice(
+                more.double().cpu().numpy(), row.sampling, number, logsumexp=found.logsumexp, complete=complete
+            )
+            if rank is not None:
+                chosen.append(int(order[rank]))
                 break
     return chosen
 
@@ -123,26 +125,26 @@ def _draw(logits: Tensor, rows: Sequence[RowSampling], search: Search) -> list[i
 def top_tokens(logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTokens]:
     """The HEAD likeliest tokens of each row; (M, V) float32 and (M,)."""
     scaled = logits / torch.from_numpy(temperatures).to(logits.device)[:, None]
-    whole = scaled.logsumexp(dim=1).tolist()
+    totals = scaled.logsumexp(dim=1).tolist()
     top, ids = scaled.topk(min(HEAD, scaled.shape[1]), dim=1)
     values, tokens = top.double().cpu().numpy(), ids.cpu().numpy()
-    return [TopTokens(values=values[row], tokens=tokens[row], whole=whole[row]) for row in range(len(whole))]
+    return [TopTokens(values=values[row], tokens=tokens[row], logsumexp=total) for row, total in enumerate(totals)]
 
 
-def _place(
-    values: NDArray[np.float64], sampling: Sampling, number: float, *, whole: float, complete: bool
+def _rank_of_choice(
+    values: NDArray[np.float64], sampling: Sampling, number: float, *, logsumexp: float, complete: bool
 ) -> int | None:
     """Where in the sorted logits `values` the choice falls; None when they may not hold the whole nucleus."""
     if 0 < sampling.top_k <= len(values):
         values = values[: sampling.top_k]
-        whole = float(np.logaddexp.reduce(values))
+        logsumexp = float(np.logaddexp.reduce(values))
         complete = True
     elif sampling.top_k and not complete:
         return None
-    reach = np.cumsum(np.exp(values - whole))
-    last = int(np.searchsorted(reach, sampling.top_p, side="left"))
-    if last >= len(reach):
+    cumulative = np.cumsum(np.exp(values - logsumexp))
+    last = int(np.searchsorted(cumulative, sampling.top_p, side="left"))
+    if last >= len(cumulative):
         if not complete:
             return None
-        last = len(reach) - 1
-    return min(int(np.searchsorted(reach[: last + 1], number * reach[last], side="right")), last)
+        last = len(cumulative) - 1
+    return min(int(np.searchsorted(cumulative[: last + 1], number * cumulative[last], side="right")), last)

@@ -106,9 +106,9 @@ class Channels:
             query = select(ChannelRow.retention_days).where(ChannelRow.retention_days.is_not(None)).distinct()
             return {days for days in session.scalars(query) if days is not None}
 
-    def _purge(self, places: ColumnElement[bool], before: datetime) -> Removed:
+    def _purge(self, conversations: ColumnElement[bool], before: datetime) -> Removed:
         removed = Removed()
-        for some in self._store.places(places):
+        for some in self._store.conversation_ids(conversations):
             removed += self._store.delete(MessageRow.conversation_id.in_(some), MessageRow.sent_at < before)
         if removed != Removed():
             self._store.scrub()

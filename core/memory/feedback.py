@@ -7,7 +7,7 @@ from itertools import groupby
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from core.memory.rows import CHUNK, JudgedQuestion, place_of, post_row, remembered
+from core.memory.rows import CHUNK, JudgedQuestion, conversation_of_message, post_row, remembered
 from core.memory.store import Store
 from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, MessageRow
 from core.messages import Conversation
@@ -78,14 +78,14 @@ class Feedback:
     def judgements(self, adapter: str | None, since: datetime) -> tuple[int, int]:
         """How many answers that an adapter (None for the bare base) gave since then were liked, and how many disliked.
 
-        A dislike outweighs likes, and a replaced answer counts as disliked. Channels with a voice of their own do not
-        count: their admins chose it.
+        A dislike outweighs likes, and a replaced answer counts as disliked. Channels with an adapter of their own do
+        not count: their admins chose it.
         """
         liked, disliked = (
             select(FeedbackRow.id).where(FeedbackRow.message_id == MessageRow.id, FeedbackRow.liked.is_(good)).exists()
             for good in (True, False)
         )
-        own_voice = select(ChannelRow.id).where(
+        own_adapter = select(ChannelRow.id).where(
             ChannelRow.platform == ConversationRow.platform,
             ChannelRow.space == ConversationRow.space,
             ChannelRow.channel == ConversationRow.channel,
@@ -100,7 +100,7 @@ class Feedback:
                 MessageRow.from_bot.is_(True),
                 MessageRow.sent_at >= since,
                 MessageRow.adapter.is_(None) if adapter is None else MessageRow.adapter == adapter,
-                ~own_voice.exists(),
+                ~own_adapter.exists(),
             )
         )
         with self._store.session() as session:
@@ -153,7 +153,7 @@ class Feedback:
                         others.append(text)
                 asked = session.get(MessageRow, question) if liked and others else None
                 if asked is not None:
-                    where = place_of(session, asked)
+                    where = conversation_of_message(session, asked)
                     before = session.scalars(
                         select(MessageRow)
                         .where(

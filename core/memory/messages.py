@@ -12,9 +12,9 @@ from core.memory.rows import (
     PERSON2,
     Removed,
     channel_row,
+    conversation_of_message,
     conversation_row,
     matching,
-    place_of,
     post_row,
 )
 from core.memory.store import Store
@@ -203,7 +203,7 @@ class Messages:
                 return None
             row.text = message.text
             asked = session.get(QuestionRow, row.id) is not None
-            if not asked and place_of(session, row).key != where.key:
+            if not asked and conversation_of_message(session, row).key != where.key:
                 conversation = conversation_row(session, where)
                 row.conversation_id, row.epoch = conversation.id, conversation.epoch
             return row.id, asked
@@ -231,7 +231,7 @@ class Messages:
         """Delete all that was said in a thread, or in a channel with its threads, and the channel's settings."""
         thread = conversation.thread is not None
         removed = Removed()
-        for some in self._store.places(*matching(conversation, whole_channel=not thread)):
+        for some in self._store.conversation_ids(*matching(conversation, whole_channel=not thread)):
             removed += self._store.delete(MessageRow.conversation_id.in_(some))
             with self._store.session() as session:
                 left = select(MessageRow.id).where(MessageRow.conversation_id == ConversationRow.id).exists()

@@ -10,7 +10,7 @@ from core.memory.rows import (
     Exchange,
     Remembered,
     conversation_of,
-    place_of,
+    conversation_of_message,
     post_row,
     remembered,
 )
@@ -58,7 +58,7 @@ class Queries:
             while current is not None and len(found) < limit and current.epoch == epoch and current not in found:
                 found.append(current)
                 current = self._answered(session, current)
-            return [remembered(each, place_of(session, each)) for each in reversed(found)]
+            return [remembered(each, conversation_of_message(session, each)) for each in reversed(found)]
 
     def _answered(self, session: Session, row: MessageRow) -> MessageRow | None:
         if row.answers is not None:
@@ -85,7 +85,7 @@ class Queries:
             if thread is None or thread.epoch > 0:
                 return None
             found = self._opening(session, conversation)
-            return remembered(found, place_of(session, found)) if found else None
+            return remembered(found, conversation_of_message(session, found)) if found else None
 
     def knows_opening(self, conversation: Conversation) -> bool:
         """Whether what a thread hangs from is stored, or is no context any more because the thread was reset."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
-from core.memory.rows import Remembered, Unanswered, delete_messages, matching, place_of, remembered
+from core.memory.rows import Remembered, Unanswered, conversation_of_message, delete_messages, matching, remembered
 from core.memory.store import Store
 from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation
@@ -58,7 +58,7 @@ class Questions:
             found: list[Unanswered] = []
             for said, question in rows:
                 if question.owed <= MOST_TRIES and said.sent_at >= since:
-                    message = remembered(said, place_of(session, said)).message
+                    message = remembered(said, conversation_of_message(session, said)).message
                     found.append(Unanswered(row=said.id, message=message, by_command=question.why == command))
                 else:
                     question.owed = 0
@@ -95,7 +95,7 @@ class Questions:
                     PostRow.post_id == post,
                 )
             )
-            return remembered(found, place_of(session, found)) if found else None
+            return remembered(found, conversation_of_message(session, found)) if found else None
 
     def newest_question(
         self, conversation: Conversation, *, author: str | None = None, whole_channel: bool = False
@@ -114,7 +114,7 @@ class Questions:
             if author is not None:
                 query = query.where(MessageRow.author == author)
             found = session.scalar(query)
-            return remembered(found, place_of(session, found)) if found else None
+            return remembered(found, conversation_of_message(session, found)) if found else None
 
     def live_reply(self, question: int) -> tuple[Remembered, tuple[str, ...]] | None:
         """The reply that stands for a question and the ids of its posts; None where there is none."""
@@ -128,7 +128,7 @@ class Questions:
             if reply is None:
                 return None
             posts = session.scalars(select(PostRow.post_id).where(PostRow.message_id == reply.id).order_by(PostRow.id))
-            return remembered(reply, place_of(session, reply)), tuple(posts)
+            return remembered(reply, conversation_of_message(session, reply)), tuple(posts)
 
     def withdraw(self, reply: int, *, restored: int | None = None) -> None:
         """Delete a reply that nobody saw, and owe it no more; the one whose place it took (`restored`) stands again."""

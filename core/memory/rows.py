@@ -132,7 +132,7 @@ def conversation_of(row: ConversationRow) -> Conversation:
     )
 
 
-def place_of(session: Session, row: MessageRow) -> Conversation:
+def conversation_of_message(session: Session, row: MessageRow) -> Conversation:
     found = session.get_one(ConversationRow, row.conversation_id)
     return conversation_of(found)
 

@@ -116,7 +116,7 @@ class Store:
 
         return self.batches(some)
 
-    def places(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
+    def conversation_ids(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
         """The rows of conversations, in lists short enough for one statement."""
         last = 0
         while True:
@@ -142,8 +142,8 @@ class Store:
 
     def _checkpoint(self) -> bool:
         with self._autocommit() as execute:
-            usual = execute("PRAGMA busy_timeout").scalar_one()
-            execute(f"PRAGMA busy_timeout={min(usual, int(SCRUB_SECONDS * 1000))}")
+            default = execute("PRAGMA busy_timeout").scalar_one()
+            execute(f"PRAGMA busy_timeout={min(default, int(SCRUB_SECONDS * 1000))}")
             try:
                 # https://sqlite.org/pragma.html#pragma_wal_checkpoint: the first column says whether it was blocked.
                 row = execute("PRAGMA wal_checkpoint(TRUNCATE)").first()
@@ -152,7 +152,7 @@ class Store:
                     raise
                 return False
             finally:
-                execute(f"PRAGMA busy_timeout={usual}")
+                execute(f"PRAGMA busy_timeout={default}")
         return row is None or row[0] == 0
 
     def compact(self) -> None:

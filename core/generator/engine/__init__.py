@@ -96,8 +96,8 @@ def load(
     give_back()
     least = -(-model.cache_bytes(config.context) // 1_000_000)
     if cache_mb is None:
-        usual = -(-model.cache_bytes(CACHE_TOKENS) // 1_000_000)
-        cache_mb = max(min(default_cache_mb(), usual), least)
+        default = -(-model.cache_bytes(CACHE_TOKENS) // 1_000_000)
+        cache_mb = max(min(default_cache_mb(), default), least)
     elif cache_mb < least:
         raise ModelError(
             f"PERSON2_CACHE_MB is {cache_mb}, but one whole conversation of this model takes {least}: allow that much"

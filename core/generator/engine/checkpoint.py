@@ -78,13 +78,13 @@ def read_config(folder: Path) -> ModelConfig:
     """What `config.json` says. Raises ModelError for what the engine does not compute."""
     config = read_json(folder / "config.json")
     family = family_of(config, str(folder))
-    for key, usual in (
+    for key, expected in (
         ("scale_attn_weights", True),
         ("scale_attn_by_inverse_layer_idx", False),
         ("add_cross_attention", False),
         ("use_sliding_window", False),
     ):
-        if config.get(key, usual) != usual:
+        if config.get(key, expected) != expected:
             raise _lacking(folder, f"sets {key}={config[key]}")
     if family.gated:
         activation = str(config.get("hidden_act", "silu"))

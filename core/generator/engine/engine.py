@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from core.errors import NumericalError
-from core.generator import Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
+from core.generator import NOT_FINITE, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.chat_template import ChatTemplate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
@@ -25,7 +25,7 @@ from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
 from core.generator.persona import with_persona
-from core.generator.request_queue import Request, RequestQueue, scored, tokenized
+from core.generator.request_queue import Request, RequestQueue, candidates_of, tokenized
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class EngineLimits:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Request(Request):
+class _EngineRequest(Request):
     lora: Lora | None
     conversation: str | None
     sequences: list[Sequence] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Engine:
         self._fresh_seed, self._clock = fresh_seed, clock
         self._pool = pool
         self._scheduler = Scheduler(model=model, pool=pool, tokenizer=tokenizer, chunk=limits.prefill_chunk)
-        self._requests: RequestQueue[_Request] = RequestQueue(limit=limits.queue_limit)
+        self._requests: RequestQueue[_EngineRequest] = RequestQueue(limit=limits.queue_limit)
         self._changed = self._requests.changed
         self._loras: OrderedDict[str, Lora] = OrderedDict()
         self._gone: deque[Lora] = deque()
@@ -134,7 +134,7 @@ class Engine:
             framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
             return self._tokenizer.prompt(framed, limit)
 
-        request = _Request(
+        request = _EngineRequest(
             prompt=await tokenized(prompt, encode),
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
@@ -257,7 +257,7 @@ class Engine:
                 if request in waiting:  # nobody has cancelled it
                     waiting.remove(request)
 
-    def _join(self, request: _Request) -> bool:
+    def _join(self, request: _EngineRequest) -> bool:
         """Begin a request's sequences; False while there is no memory for all of them."""
         leader = self._scheduler.join(
             request.prompt,
@@ -279,7 +279,7 @@ class Engine:
             request.sequences.append(candidate)
         return True
 
-    def _release(self, request: _Request) -> None:
+    def _release(self, request: _EngineRequest) -> None:
         """End a request's sequences; the first one's keys and values are kept for the conversation's next turn."""
         for sequence in request.sequences:
             sequence.conversation = request.conversation if sequence is request.sequences[0] else None
@@ -298,9 +298,7 @@ class Engine:
             if cancelled:
                 continue
             if not candidates:
-                request.fail(
-                    NumericalError("the model's numbers are not finite: its weights or the adapter's are damaged")
-                )
+                request.fail(NumericalError(NOT_FINITE))
                 continue
             self._completed += 1
             self._cached += first.reused
@@ -318,7 +316,7 @@ class Engine:
     def _candidates(self, sequences: abc.Sequence[Sequence]) -> tuple[Candidate, ...]:
         """What was drawn, less what came of damaged numbers."""
         whole = [one for one in sequences if one.finish != "damaged"]
-        return scored(
+        return candidates_of(
             [(self._scheduler.text(one), "length" if one.finish == "length" else "stop") for one in whole],
             lambda places: self._scheduler.information([whole[place] for place in places]),
         )

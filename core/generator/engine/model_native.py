@@ -22,7 +22,7 @@ from core.generator.engine.model import Chunk, KVCache, rounded
 from core.generator.sampling import WIDE_HEAD, TopTokens, top_tokens
 
 BLOCK = 64
-"""Widths are filled up to whole ones with zeros, so that every kind of kernels finds whole blocks and vectors."""
+"""Widths are padded with zeros to a multiple of this, so that every kind of kernels finds whole blocks and vectors."""
 KEYS = 16
 """Keys that lie together: what `kernels.h` calls KEYS."""
 MAX_HEAD_WIDTH = 256
@@ -38,7 +38,10 @@ _ACTIVATIONS = {"gelu_new": 0, "relu": 1, "gelu": 2, "silu": 3}
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
 
 
-class _Linear(ctypes.Structure):
+# The structures of `kernels.h`, field by field.
+
+
+class _CLinear(ctypes.Structure):
     _fields_ = [
         *((name, _Pointer) for name in ("weight", "scale", "bias")),
         *((name, _Long) for name in ("inputs", "outputs", "slot", "parts")),
@@ -47,19 +50,19 @@ class _Linear(ctypes.Structure):
     ]
 
 
-class _Layer(ctypes.Structure):
+class _CLayer(ctypes.Structure):
     _fields_ = [
-        ("linear", _Linear * 4),
+        ("linear", _CLinear * 4),
         ("norm", _Pointer * 2),
         ("shift", _Pointer * 2),
         ("head_norms", _Pointer * 2),
     ]
 
 
-class _Model(ctypes.Structure):
+class _CModel(ctypes.Structure):
     _fields_ = [
         *((name, _Pointer) for name in ("kernels", "layers")),
-        ("head", _Linear),
+        ("head", _CLinear),
         *((name, _Pointer) for name in ("words", "positions", "rotary", "last_norm", "last_shift")),
         *(
             (name, _Long)
@@ -70,19 +73,19 @@ class _Model(ctypes.Structure):
     ]
 
 
-class _Delta(ctypes.Structure):
+class _CDelta(ctypes.Structure):
     _fields_ = [*((name, _Pointer) for name in ("down", "up", "bias")), ("rank", _Long), ("outputs", _Long)]
 
 
-class _Lora(ctypes.Structure):
+class _CLora(ctypes.Structure):
     _fields_ = [("deltas", _Pointer), ("last", _Pointer)]
 
 
-class _KVCache(ctypes.Structure):
+class _CKVCache(ctypes.Structure):
     _fields_ = [*((name, _Pointer) for name in ("keys", "values", "key_scale", "value_scale")), ("capacity", _Long)]
 
 
-class _Call(ctypes.Structure):
+class _CCall(ctypes.Structure):
     _fields_ = [
         ("model", _Pointer),
         ("rows", _Pointer),
@@ -105,7 +108,7 @@ class NativeKVCache:
         self._keys = torch.empty((*heads, capacity // KEYS, width * KEYS), dtype=torch.int8)
         self._values = torch.empty((*heads, capacity, width), dtype=torch.int8)
         self._scales = torch.empty((2, *heads, capacity))
-        self._view = _KVCache(
+        self._view = _CKVCache(
             keys=self._keys.data_ptr(),
             values=self._values.data_ptr(),
             key_scale=self._scales[0].data_ptr(),
@@ -152,7 +155,7 @@ class NativeModel:
         self._top_tokens.argtypes = [
             _Pointer, _Pointer, _Long, _Long, _Long, _Pointer, ctypes.c_float, _Long, *[_Pointer] * 4
         ]  # fmt: skip
-        layers = (_Layer * config.layers)()
+        layers = (_CLayer * config.layers)()
         for number, layer in enumerate(layers):
             self._fill(layer, checkpoint, number)
         table, head = checkpoint.words(), checkpoint.head()
@@ -163,7 +166,7 @@ class NativeModel:
         ends = layers[0].linear[0].ends
         queries = config.heads * config.head_width
         apart = len(config.groups[0]) > 1
-        self._model = _Model(
+        self._model = _CModel(
             kernels=kernels.address,
             layers=ctypes.addressof(layers),
             head=self._linear([table if head is None else head], [None], slot=-1),
@@ -190,7 +193,7 @@ class NativeModel:
         self._scratch = torch.empty(0)
         self._logits = torch.empty(0, self._padded)
 
-    def _fill(self, layer: _Layer, checkpoint: Checkpoint, number: int) -> None:
+    def _fill(self, layer: _CLayer, checkpoint: Checkpoint, number: int) -> None:
         config, slot = self.config, 0
         for index, group in enumerate(config.groups):
             weights = [checkpoint.weight(number, module) for module in group]
@@ -235,7 +238,7 @@ class NativeModel:
         if len(self._logits) < len(wanted):
             self._logits = torch.empty((len(wanted), self._padded))
         logits = self._logits[: len(wanted)]
-        call = _Call(
+        call = _CCall(
             model=ctypes.addressof(self._model),
             rows=rows.ctypes.data,
             row_count=count,
@@ -261,7 +264,7 @@ class NativeModel:
         inverse = 1 / temperatures
         tokens = np.empty((rows, WIDE_HEAD), dtype=np.int32)
         values = np.empty((rows, WIDE_HEAD), dtype=np.float32)
-        counts, whole = np.empty(rows, dtype=np.int64), np.empty(rows)
+        counts, totals = np.empty(rows, dtype=np.int64), np.empty(rows)
         self._top_tokens(
             self._chosen.address,
             logits.data_ptr(),
@@ -271,7 +274,7 @@ class NativeModel:
             inverse.ctypes.data,
             NEAR,
             WIDE_HEAD,
-            *(array.ctypes.data for array in (tokens, values, counts, whole)),
+            *(array.ctypes.data for array in (tokens, values, counts, totals)),
         )
         found = []
         for row, count in enumerate(counts.tolist()):
@@ -279,7 +282,9 @@ class NativeModel:
             order = np.argsort(-values[row, :kept], kind="stable")
             found.append(
                 TopTokens(
-                    values=values[row][order].astype(np.float64), tokens=tokens[row][order], whole=float(whole[row])
+                    values=values[row][order].astype(np.float64),
+                    tokens=tokens[row][order],
+                    logsumexp=float(totals[row]),
                 )
             )
         return found
@@ -291,10 +296,10 @@ class NativeModel:
 
     def _linear(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, slot: int, outliers: bool = False
-    ) -> _Linear:
+    ) -> _CLinear:
         """Layers (N, K) float32 side by side → int8 in blocks of the kernels' layout, N and K filled up with zeros."""
         parts = [quantize(F.pad(weight, (0, -weight.shape[1] % BLOCK))) for weight in weights]
-        whole = torch.cat([F.pad(part, (0, 0, 0, -len(part) % BLOCK)) for part, _ in parts])
+        quantized = torch.cat([F.pad(part, (0, 0, 0, -len(part) % BLOCK)) for part, _ in parts])
         scale = torch.cat([F.pad(scale, (0, -len(scale) % BLOCK)) for _, scale in parts])
         bias = torch.cat(
             [
@@ -302,13 +307,13 @@ class NativeModel:
                 for weight, bias in zip(weights, biases, strict=True)
             ]
         )
-        outputs, inputs = whole.shape
+        outputs, inputs = quantized.shape
         columns, group = self._chosen.columns, self._chosen.group or inputs
         if self._chosen.around:
-            whole = (whole.view(torch.uint8) ^ 128).view(torch.int8)
-        packed = whole.view(-1, columns, inputs // group, group).transpose(1, 2)
+            quantized = (quantized.view(torch.uint8) ^ 128).view(torch.int8)
+        packed = quantized.view(-1, columns, inputs // group, group).transpose(1, 2)
         ends = np.cumsum([_filled(len(weight)) for weight in weights]).tolist()
-        return _Linear(
+        return _CLinear(
             weight=self._keep(packed),
             scale=self._keep(scale),
             bias=self._keep(bias),
@@ -332,9 +337,9 @@ class NativeModel:
                 return kept[-1].data_ptr()
 
             modules = self.config.family.linear
-            deltas = (_Delta * (self.config.layers * len(modules)))()
+            deltas = (_CDelta * (self.config.layers * len(modules)))()
             for (layer, module), delta in lora.deltas.items():
-                deltas[layer * len(modules) + modules.index(module)] = _Delta(
+                deltas[layer * len(modules) + modules.index(module)] = _CDelta(
                     down=keep(delta.down),
                     up=keep(delta.up),
                     bias=None if delta.bias is None else keep(delta.bias),
@@ -344,7 +349,7 @@ class NativeModel:
             last = lora.last_norm.data_ptr() if lora.last_norm is not None else None
             lora.native["kept"] = (deltas, kept)
             lora.native["rank"] = max((len(delta.down) for delta in lora.deltas.values()), default=0)
-            lora.native["view"] = _Lora(deltas=ctypes.addressof(deltas), last=last)
+            lora.native["view"] = _CLora(deltas=ctypes.addressof(deltas), last=last)
         return ctypes.addressof(lora.native["view"]), lora.native["rank"]
 
 

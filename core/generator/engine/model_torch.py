@@ -61,7 +61,7 @@ class _Norm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Block:
+class _TransformerBlock:
     norms: tuple[_Norm, _Norm]
     linear: tuple[Linear, ...]
     """One for each group of layers that read the same (`ModelConfig.groups`), their outputs side by side."""
@@ -88,10 +88,10 @@ class TorchModel:
         head = checkpoint.head()
         self._head = linear(table if head is None else head, None, precision=precision)
 
-    def _block(self, checkpoint: Checkpoint, layer: int, precision: Precision) -> _Block:
+    def _block(self, checkpoint: Checkpoint, layer: int, precision: Precision) -> _TransformerBlock:
         family = self.config.family
         first, second = (self._norm(*checkpoint.norm(layer, name)) for name in family.norms[:2])
-        return _Block(
+        return _TransformerBlock(
             norms=(first, second),
             linear=tuple(
                 linear(*joined(checkpoint, layer, group), precision=precision) for group in self.config.groups

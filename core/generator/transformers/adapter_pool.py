@@ -1,8 +1,8 @@
 """LoRA adapters inside one base model, side by side, through peft.
 
 `prepare` judges an adapter and reads it (any thread); `AdapterPool` holds those in the model (the worker alone) and
-computes with one adapter a row. peft's mixed batches (`adapter_names`) make a batch of sixteen voices one pass. Knows
-nothing of queues, text or sampling.
+computes with one adapter per row: peft's mixed batches (`adapter_names`) take one forward pass, however many adapters
+the rows use. Knows nothing of queues, text or sampling.
 """
 
 import logging
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 BARE = "__base__"
 """peft's own name for a row without an adapter."""
 
-Key: TypeAlias = tuple[str, str, int]
+AdapterKey: TypeAlias = tuple[str, str, int]
 """An adapter's id, folder and version: weights written anew are another adapter."""
 
 
-def key_of(adapter: Adapter) -> Key:
+def key_of(adapter: Adapter) -> AdapterKey:
     return adapter.id, str(adapter.path), stamp(adapter.path)
 
 
@@ -44,7 +44,7 @@ def key_of(adapter: Adapter) -> Key:
 class Prepared:
     """An adapter that fits the base, read into memory but not yet in the model."""
 
-    key: Key
+    key: AdapterKey
     folder: Path
     """Where its files lie, fetched or not."""
     config: LoraConfig
@@ -77,7 +77,8 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
         biases[name.removeprefix("base_model.model.").split(".base_layer.")[0]] = weights.pop(name)
     config.inference_mode = True
     if biases:
-        # peft would write these over the base's own, for every voice. As a bias of the low-rank part they are its own.
+        # peft would overwrite the base's own biases with these, for every adapter. As biases of the low-rank part they
+        # belong to this adapter alone.
         config.bias = "none"
         config.lora_bias = True
     return Prepared(key=key_of(adapter), folder=folder, config=config, weights=weights, biases=biases)
@@ -131,14 +132,14 @@ class AdapterPool:
     def __init__(self, base: Base, *, limit: int) -> None:
         self._base = base
         self._limit = limit
-        self._names: OrderedDict[Key, str] = OrderedDict()
+        self._names: OrderedDict[AdapterKey, str] = OrderedDict()
         self._count = 0
         self._peft: PeftModel | None = None
 
-    def has(self, key: Key) -> bool:
+    def has(self, key: AdapterKey) -> bool:
         return key in self._names
 
-    def known(self, key: Key) -> Key:
+    def known(self, key: AdapterKey) -> AdapterKey:
         """The same key; where the files are gone or were fetched from the hub, that of what was loaded from there."""
         if key[2] == 0:
             return next((loaded for loaded in list(self._names) if loaded[:2] == key[:2]), key)
@@ -147,22 +148,22 @@ class AdapterPool:
     def ids(self) -> tuple[str, ...]:
         return tuple(sorted({key[0] for key in list(self._names)}))
 
-    def keys(self, adapter_id: str) -> list[Key]:
+    def keys(self, adapter_id: str) -> list[AdapterKey]:
         return [key for key in self._names if key[0] == adapter_id]
 
-    def name(self, key: Key | None) -> str:
-        """The name a row's voice has in the model, and note its use. Raises KeyError when it is not here."""
+    def name(self, key: AdapterKey | None) -> str:
+        """The name under which peft knows the adapter; marks it as used. Raises KeyError when it is not loaded."""
         if key is None:
             return BARE
         self._names.move_to_end(key)
         return self._names[key]
 
-    def put(self, prepared: Prepared, *, in_use: Collection[Key]) -> None:
+    def put(self, prepared: Prepared, *, in_use: Collection[AdapterKey]) -> None:
         """Add an adapter beside the others; one not `in_use` gives way. Raises AdapterError, and all is as before."""
         if self.has(prepared.key):
             return
         self._count += 1
-        name = f"voice{self._count}"  # peft's names may hold no dots, and an id may come back with other weights
+        name = f"adapter{self._count}"  # peft's names may hold no dots, and an id may come back with other weights
         try:
             self._inject(name, prepared)
         except Exception as error:
@@ -179,7 +180,7 @@ class AdapterPool:
                 break
             self.remove(key)
 
-    def remove(self, key: Key) -> None:
+    def remove(self, key: AdapterKey) -> None:
         name = self._names.pop(key, None)
         if name is not None and self._peft is not None:
             self._activate()
@@ -192,13 +193,13 @@ class AdapterPool:
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
         cache: DynamicCache,
-        voices: Sequence[str],
+        adapter_names: Sequence[str],
     ) -> torch.Tensor:
-        """`(B, T) int64` and a voice a row → the last column's logits, `(B, V) float32`; `cache` grows by T."""
+        """`(B, T) int64` and an adapter per row → the last column's logits, `(B, V) float32`; `cache` grows by T."""
         model: PreTrainedModel | PeftModel = self._base.model
         extra: dict[str, Any] = {}
         if self._peft is not None and self._names:
-            model, extra = self._peft, {"adapter_names": list(voices)}
+            model, extra = self._peft, {"adapter_names": list(adapter_names)}
         with torch.inference_mode():
             output = model(
                 input_ids,
@@ -220,7 +221,7 @@ class AdapterPool:
             last = self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]
             fronts += [prompt, [*self._base.start, *last]]
         replies = [row.ids[row.prompt_tokens :] for row in rows for _ in range(2)]
-        voices = [row.voice for row in rows for _ in range(2)]
+        adapter_names = [row.adapter_name for row in rows for _ in range(2)]
         width = max(len(front) + len(reply) for front, reply in zip(fronts, replies, strict=True)) - 1
         ids = torch.full((len(fronts), width), self._base.end)
         mask = torch.zeros_like(ids)
@@ -231,7 +232,7 @@ class AdapterPool:
         model: PreTrainedModel | PeftModel = self._base.model
         extra: dict[str, Any] = {}
         if self._peft is not None and self._names:
-            model, extra = self._peft, {"adapter_names": voices}
+            model, extra = self._peft, {"adapter_names": adapter_names}
         device = self._base.model.device
         with torch.inference_mode():
             logits = model(

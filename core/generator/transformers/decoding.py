@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from core.errors import NumericalError
-from core.generator import Sampling
+from core.generator import NOT_FINITE, Sampling
 from core.generator.sampling import RowSampling, choose
 from core.generator.transformers.loader import Base
 
@@ -28,9 +28,9 @@ class Forward(Protocol):
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
         cache: DynamicCache,
-        voices: Sequence[str],
+        adapter_names: Sequence[str],
     ) -> torch.Tensor:
-        """The last column's logits, `(B, V) float32`; `(B, T) int64` in, an adapter's name a row."""
+        """The last column's logits, `(B, V) float32`; `(B, T) int64` in, an adapter's name per row."""
         ...
 
 
@@ -45,8 +45,8 @@ class Row:
     """Most tokens the reply may have."""
     sampling: Sampling
     rng: Random
-    voice: str
-    """The adapter's name in the model."""
+    adapter_name: str
+    """The name under which peft knows the adapter (`AdapterPool.name`)."""
     text: str = ""
     finish: Literal["stop", "length"] | None = None
     """None while it runs."""
@@ -57,13 +57,13 @@ class Row:
         return len(self.ids) - self.prompt_tokens
 
 
-def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int, voice: str) -> Row:
+def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int, adapter_name: str) -> Row:
     """Drop the oldest tokens of a prompt that leaves too little room for the reply; at least one token stays."""
     context = base.context_length - len(base.start)
     room = min(sampling.max_new_tokens, context - 1)
     ids = [*base.start, *prompt[-(context - room) :]] or [base.end]
     rng = Random(seed)  # noqa: S311 - which word comes next is no secret
-    return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, rng=rng, voice=voice)
+    return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, rng=rng, adapter_name=adapter_name)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class Batch:
             attention_mask=self._mask,
             position_ids=torch.tensor([[len(row.ids) - 1] for row in self.rows], device=device),
             cache=self._cache,
-            voices=[row.voice for row in self.rows],
+            adapter_names=[row.adapter_name for row in self.rows],
         )
         self._append(self.rows, logits)
 
@@ -141,7 +141,7 @@ class Batch:
             attention_mask=mask,
             position_ids=torch.tensor(positions, device=device),
             cache=cache,
-            voices=[row.voice for row in rows],
+            adapter_names=[row.adapter_name for row in rows],
         )
         self._append(rows, logits)
         self._join(rows, cache, mask)
@@ -162,7 +162,7 @@ class Batch:
         choosers = [RowSampling(sampling=row.sampling, rng=row.rng, seen=np.array(row.ids)) for row in rows]
         for row, token in zip(rows, choose(logits, choosers), strict=True):
             if token is None:
-                row.error = NumericalError("the voice's numbers are not finite, its weights are damaged: use another")
+                row.error = NumericalError(NOT_FINITE)
                 row.ids.append(self.base.end)  # keeps the columns in step until it is dropped
             else:
                 row.ids.append(token)
@@ -183,15 +183,15 @@ class Batch:
             row.text = row.text.rstrip("\ufffd")  # a character whose last bytes never came
 
 
-class _Layer(Protocol):
+class _CacheLayer(Protocol):
     """What this file uses of a layer of transformers' DynamicCache: `(B, H, T, D)` each."""
 
     keys: torch.Tensor
     values: torch.Tensor
 
 
-def _layers(cache: DynamicCache) -> list[_Layer]:
-    return cast(list[_Layer], cache.layers)
+def _layers(cache: DynamicCache) -> list[_CacheLayer]:
+    return cast(list[_CacheLayer], cache.layers)
 
 
 def _widen(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:

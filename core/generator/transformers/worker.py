@@ -1,7 +1,7 @@
-"""The thread that owns the model, and the port everybody else sees.
+"""The worker thread, which alone touches the model, and the port in front of it.
 
-Requests join the running batch and leave it between two tokens. Loading an adapter happens between tokens too, after
-it was read and judged elsewhere. Nothing but the owner thread touches the model; nothing here touches a tensor.
+Requests join and leave the running batch between two tokens. Adapters are read and checked on other threads and put
+into the model between two tokens as well. Nothing here touches a tensor.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ import torch
 from core.errors import GeneratorError, ModelError, Person2Error, Unavailable
 from core.generator import STOPPED, Adapter, Candidate, Completion, GeneratorStatus, Sampling, validate
 from core.generator.persona import with_persona
-from core.generator.request_queue import Request, RequestQueue, scored, tokenized
-from core.generator.transformers.adapter_pool import AdapterPool, Key, Prepared, key_of, prepare
+from core.generator.request_queue import Request, RequestQueue, candidates_of, tokenized
+from core.generator.transformers.adapter_pool import AdapterKey, AdapterPool, Prepared, key_of, prepare
 from core.generator.transformers.decoding import Batch, Row, make_row
 from core.generator.transformers.loader import Base, load_base
 
@@ -48,7 +48,7 @@ def load(
 ) -> "TransformersGenerator":
     """A generator ready to use. Blocks while it reads the model. Raises ModelError.
 
-    `base` is a folder or a hub name, the network is touched only for a name that is not in the local cache.
+    `base` is a folder or a hub name; the network is used only for a name that is not in the local cache.
     Without `templated` a base with a chat template is prompted as one that has none. `fresh_seed` seeds requests that
     bring no seed; `clock` counts seconds.
     """
@@ -64,16 +64,16 @@ def load(
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Request(Request):
+class _TransformersRequest(Request):
     adapter: Adapter | None
-    key: Key | None
+    key: AdapterKey | None
     rows: list[Row] = field(default_factory=list)
     """Those that run for it: one, or `Sampling.best_of` of them."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Order:
-    """Something for the owner to do between two tokens."""
+class _Job:
+    """Something for the worker thread to do between two tokens."""
 
     do: Callable[[], None]
     future: "Future[None]" = field(default_factory=Future)
@@ -102,10 +102,10 @@ class TransformersGenerator:
         self._max_batch = max_batch
         self._fresh_seed = fresh_seed
         self._clock = clock
-        self._requests: RequestQueue[_Request] = RequestQueue(limit=queue_limit)
+        self._requests: RequestQueue[_TransformersRequest] = RequestQueue(limit=queue_limit)
         self._changed = self._requests.changed
-        self._orders: deque[_Order] = deque()
-        self._doomed: set[Key] = set()
+        self._jobs: deque[_Job] = deque()
+        self._unloading: set[AdapterKey] = set()
         self._completed = 0
         self._tokens = 0
         self._thread = threading.Thread(target=self._run, name="transformers", daemon=True)
@@ -150,7 +150,7 @@ class TransformersGenerator:
             framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
             return self._base.encode(framed)
 
-        request = _Request(
+        request = _TransformersRequest(
             prompt=await tokenized(prompt, encode),
             sampling=sampling,
             seed=self._fresh_seed() if sampling.seed is None else sampling.seed,
@@ -163,12 +163,12 @@ class TransformersGenerator:
     async def load(self, adapter: Adapter) -> None:
         self._requests.check_open()
         key = self._adapters.known(key_of(adapter))
-        if not self._adapters.has(key) or key in self._doomed:
+        if not self._adapters.has(key) or key in self._unloading:
             await self._fetch(adapter)
 
     async def unload(self, adapter_id: str) -> None:
         if not self._requests.closing:
-            await self._order(lambda: self._doomed.update(self._adapters.keys(adapter_id)))
+            await self._run_between_steps(lambda: self._unloading.update(self._adapters.keys(adapter_id)))
 
     def status(self) -> GeneratorStatus:
         return GeneratorStatus(
@@ -186,20 +186,20 @@ class TransformersGenerator:
 
     # on the callers' side
 
-    async def _fetch(self, adapter: Adapter) -> Key:
+    async def _fetch(self, adapter: Adapter) -> AdapterKey:
         prepared = await asyncio.to_thread(prepare, adapter, self._base)
-        await self._order(lambda: self._put(prepared))
+        await self._run_between_steps(lambda: self._put(prepared))
         return prepared.key
 
-    async def _order(self, do: Callable[[], None]) -> None:
-        order = _Order(do=do)
+    async def _run_between_steps(self, do: Callable[[], None]) -> None:
+        job = _Job(do=do)
         with self._changed:
             self._requests.check_open()
-            self._orders.append(order)
+            self._jobs.append(job)
             self._changed.notify()
-        await asyncio.wrap_future(order.future)
+        await asyncio.wrap_future(job.future)
 
-    # on the owner's thread
+    # on the worker thread
 
     def _run(self) -> None:
         while self._await_work():
@@ -213,54 +213,54 @@ class TransformersGenerator:
             except Exception as error:
                 log.exception("generation failed; %d requests fail with it", len(self._requests.running))
                 self._fail_running(error)
-        for order in self._orders:
+        for job in self._jobs:
             with suppress(InvalidStateError):  # who asked is gone
-                order.future.set_exception(Unavailable(STOPPED))
+                job.future.set_exception(Unavailable(STOPPED))
 
     def _await_work(self) -> bool:
         """Sleep until there is something to do; False when it is time to go."""
         requests = self._requests
         with self._changed:
-            while not (requests.waiting or requests.running or self._orders or self._doomed_free()):
+            while not (requests.waiting or requests.running or self._jobs or self._ready_to_unload()):
                 if requests.closing:
                     return False
                 self._changed.wait()
             return True
 
     def _handle(self) -> None:
-        while self._orders:
-            order = self._orders.popleft()
+        while self._jobs:
+            job = self._jobs.popleft()
             with suppress(InvalidStateError):  # who asked is gone
                 try:
-                    order.do()
+                    job.do()
                 except Person2Error as error:
-                    order.future.set_exception(error)
+                    job.future.set_exception(error)
                 except Exception as error:
-                    log.exception("an order to the generator failed")
+                    log.exception("a job of the generator failed")
                     failed = GeneratorError("the generator could not do that: see the log")
                     failed.__cause__ = error
-                    order.future.set_exception(failed)
+                    job.future.set_exception(failed)
                 else:
-                    order.future.set_result(None)
-        for key in self._doomed_free():
-            self._doomed.discard(key)
+                    job.future.set_result(None)
+        for key in self._ready_to_unload():
+            self._unloading.discard(key)
             self._adapters.remove(key)
 
     def _put(self, prepared: Prepared) -> None:
-        self._doomed.discard(prepared.key)
+        self._unloading.discard(prepared.key)
         self._adapters.put(prepared, in_use=self._in_use())
 
-    def _in_use(self) -> set[Key]:
+    def _in_use(self) -> set[AdapterKey]:
         with self._changed:
             requests = (*self._requests.running, *self._requests.waiting)
             return {request.key for request in requests if request.key is not None}
 
-    def _doomed_free(self) -> list[Key]:
-        return [key for key in self._doomed if key not in self._in_use()] if self._doomed else []
+    def _ready_to_unload(self) -> list[AdapterKey]:
+        return [key for key in self._unloading if key not in self._in_use()] if self._unloading else []
 
     def _admit(self) -> None:
         """Take as many waiting requests as there is room for into the batch."""
-        taken: list[_Request] = []
+        taken: list[_TransformersRequest] = []
         with self._changed:
             while self._requests.waiting and len(self._requests.running) < self._max_batch:
                 taken.append(self._requests.waiting.popleft())
@@ -275,15 +275,15 @@ class TransformersGenerator:
         self._requests.running = [request for request in self._requests.running if request.rows]
         self._batch.admit([row for request in taken if not request.future.done() for row in request.rows])
 
-    def _rows(self, request: _Request) -> list[Row]:
+    def _rows(self, request: _TransformersRequest) -> list[Row]:
         if request.key is not None and request.adapter is not None and not self._adapters.has(request.key):
             # It gave way to others while this request waited.
             prepared = prepare(request.adapter, self._base)
             self._adapters.put(prepared, in_use=self._in_use())
             request.key = prepared.key
-        voice = self._adapters.name(request.key)
+        adapter_name = self._adapters.name(request.key)
         return [
-            make_row(self._base, request.prompt, sampling=request.sampling, seed=seed, voice=voice)
+            make_row(self._base, request.prompt, sampling=request.sampling, seed=seed, adapter_name=adapter_name)
             for seed in request.seeds
         ]
 
@@ -308,7 +308,7 @@ class TransformersGenerator:
                 self._tokens += sum(each.new_tokens for each in request.rows)
                 request.answer(self._completion(request))
 
-    def _completion(self, request: _Request) -> Completion:
+    def _completion(self, request: _TransformersRequest) -> Completion:
         return Completion(
             candidates=self._candidates([row for row in request.rows if row.error is None]),
             prompt_tokens=request.rows[0].prompt_tokens,
@@ -320,7 +320,7 @@ class TransformersGenerator:
 
     def _candidates(self, rows: list[Row]) -> tuple[Candidate, ...]:
         """What was drawn, less what failed."""
-        return scored(
+        return candidates_of(
             [(row.text, row.finish or "length") for row in rows],
             lambda places: self._adapters.information([rows[place] for place in places]),
         )

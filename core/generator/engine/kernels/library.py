@@ -31,7 +31,7 @@ class Kernels:
     """What is added to a weight or key."""
 
 
-class _Head(ctypes.Structure):
+class _KernelsHeader(ctypes.Structure):
     """The beginning of `struct Kernels` in `kernels.h`."""
 
     _fields_ = [("name", ctypes.c_char_p), *((name, ctypes.c_int64) for name in ("columns", "group", "around"))]
@@ -55,7 +55,7 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
     address = next((found for name in names if (found := library.person2_kernels(name.encode()))), None)
     if address is None:
         raise ModelError(f"this processor cannot run the {wanted} kernels: set PERSON2_KERNELS to auto")
-    head = _Head.from_address(address)
+    head = _KernelsHeader.from_address(address)
     return Kernels(
         library=library,
         address=address,
