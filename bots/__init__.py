@@ -1,1 +1,1 @@
-"""Ways to talk: each module turns one platform's events into `core` messages and replies into posts."""
+"""Platforms: each package or module turns a platform's events into `core` messages, and replies into posts."""

@@ -1,7 +1,7 @@
 """A channel in your terminal: lines in, replies out, remembered like any channel.
 
-Knows readable and writable text streams; the same commands as everywhere, typed with a slash. Lines may come from a
-pipe: then nothing but Person2's replies goes to standard output.
+Knows text streams; the commands are the same as on other platforms, typed with a slash. Lines may come from a pipe:
+then only Person2's replies go to standard output.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ DEFAULT_CONVERSATION = Conversation(platform="terminal", channel="terminal", kin
 
 
 def new_conversation() -> Conversation:
-    """A conversation in which nothing was said yet: what comes of a seed must not depend on earlier talk."""
+    """A conversation without messages: with a fixed seed, replies must not depend on earlier ones."""
     return replace(DEFAULT_CONVERSATION, channel=f"terminal-{secrets.token_hex(8)}")
 
 
 LINE_LIMIT = 100_000
-"""Characters of a line that are read; a pasted book is cut here and the person is told."""
+"""Characters of a line that are read; of a longer one, the last, and the person is told."""
 
 
 class Terminal:
@@ -68,7 +68,7 @@ class Terminal:
             yield line
 
     async def say(self, line: str) -> None:
-        """One line of the person: print what comes back. Errors a person can see are one line each."""
+        """Handle one line of the person and print the answer; an error is printed as one line."""
         try:
             await self._say(line)
         except Person2Error as error:
@@ -137,7 +137,7 @@ class Terminal:
 
     @asynccontextmanager
     async def _thinking(self) -> AsyncIterator[None]:
-        """Three dots while the model thinks, wiped afterwards."""
+        """Three dots while the model thinks, erased afterwards."""
         if self._interactive:
             self._notes.write("…\r")
             self._notes.flush()

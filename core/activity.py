@@ -1,6 +1,7 @@
-"""The policy with a memory of the last minutes: who spoke, when we did, who asks how much. Bounded, and lost on exit.
+"""What the policy needs to know of the last minutes: who spoke, when the bot did, how often each member asked.
 
-Holds what `core.policy` is told: the rules that apply in a channel, the activity in a conversation, chance and time.
+Gives `core.policy` its arguments: the rules of a channel, the activity in a conversation, chance and time. Bounded, and
+lost on exit.
 """
 
 import random
@@ -31,7 +32,7 @@ class ActivityTracker:
         self._asked: BoundedDict[deque[datetime]] = BoundedDict()
 
     def known_as(self, platform: str, name: str) -> None:
-        """What members of a platform see as the bot's name."""
+        """Set the name under which members of a platform see the bot."""
         self._names[platform] = name
 
     def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
@@ -40,9 +41,9 @@ class ActivityTracker:
         return policy.allowed(message, rules) and not policy.ignored(message, rules)
 
     def decide(self, message: Message, chosen: ChannelSettings) -> Decision:
-        """Whether to answer a message of which `heard` was told."""
+        """Whether to answer a message that `heard` has counted."""
         activity = self._of(message.conversation)
-        if self._user_rate <= 0:  # without a limit, a bot that talks to us may talk without one
+        if self._user_rate <= 0:  # an operator who sets no limit wants none for other bots either
             activity = replace(activity, rapid=0)
         local: time = self._clock().astimezone().time()
         return policy.decide(

@@ -1,6 +1,6 @@
-"""Files that other processes read while they are written: whole or not at all.
+"""Files that other processes may read meanwhile: written as a whole or not at all.
 
-Knows the operating system's way of replacing, flushing and locking; nothing of what the files hold.
+Knows how operating systems replace, flush and lock files; nothing of what the files hold.
 """
 
 import os
@@ -69,7 +69,7 @@ if os.name == "nt":  # pragma: no cover - the locks of Windows
         return True
 
     def lock_shared(descriptor: int) -> None:
-        """Windows' own lock of this kind is not in Python's library: the first holder keeps the others' turn too."""
+        """Python's library has no shared lock for Windows: the process that comes first holds the lock for all."""
         try_lock(descriptor)
 
     def lock_of(folder: Path) -> Path:
@@ -96,7 +96,7 @@ else:
         return True
 
     def lock_shared(descriptor: int) -> None:
-        """A lock that several hold at once, and nobody beside a holder of the other kind."""
+        """A shared lock: several processes may hold it, but not while one holds the exclusive lock."""
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def lock_of(folder: Path) -> Path:
@@ -107,7 +107,7 @@ else:
         return os.open(lock_of(folder), os.O_RDONLY)
 
     def flush_folder(folder: Path) -> None:
-        """A rename lasts only once its folder is on the disk."""
+        """A rename survives a crash only once its folder is flushed."""
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""What is stored of a member → a file that every platform takes: readable where it is small, packed where it is large.
+"""A member's stored data → a file that every platform accepts: JSON, or a zip archive of it where that is too large.
 
-Knows JSON and zip; no platform but the smallest limit among them.
+Knows no platform, but the smallest limit among them.
 """
 
 import io
@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGEST_FILE = 9_000_000
-"""Bytes of a file that both platforms take: Discord allows 10 MiB without a boost
+"""Largest file, in bytes, that both platforms accept: Discord allows 10 MiB without a boost
 (https://docs.discord.com/developers/reference#uploading-files), Slack a gigabyte."""
 
 NAME = "person2-my-data"
 
-TOO_LARGE = (
-    "That is too large to be sent here ({size} MB, packed): ask whoever runs me, who can export it and give it to you."
-)
+TOO_LARGE = "Your data is too large to send here ({size} MB, compressed). Ask my operator, who can export it for you."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +25,7 @@ class Attachment:
 
     @property
     def text(self) -> str:
-        """The JSON in it, unpacked where it is packed: for a place that shows text and takes no files."""
+        """The JSON in it, unpacked: for platforms that show text and take no files."""
         if self.name.endswith(".json"):
             return self.data.decode()
         with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
@@ -35,7 +33,7 @@ class Attachment:
 
 
 def attachment_of(stored: dict[str, Any], *, largest: int = LARGEST_FILE) -> tuple[Attachment | None, str]:
-    """The file, and a sentence about it where there is something to say; no file where even packed it is too large."""
+    """The file, and a sentence about it or an empty string; no file where even the archive exceeds `largest` bytes."""
     data = json.dumps(stored, ensure_ascii=False, indent=2).encode("utf-8", "replace")
     if len(data) <= largest:
         return Attachment(name=f"{NAME}.json", data=data), ""
@@ -43,5 +41,5 @@ def attachment_of(stored: dict[str, Any], *, largest: int = LARGEST_FILE) -> tup
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{NAME}.json", data)
     if packed.tell() <= largest:
-        return Attachment(name=f"{NAME}.zip", data=packed.getvalue()), "It is packed, because it is large."
+        return Attachment(name=f"{NAME}.zip", data=packed.getvalue()), "It is a zip archive, because it is large."
     return None, TOO_LARGE.format(size=f"{packed.tell() / 1e6:.0f}")

@@ -1,7 +1,7 @@
-"""Words that the bot must not say, in whatever disguise: the operator's list, and lists of slurs by language.
+"""Words that the bot must not say, however they are disguised: the operator's list, and lists of slurs by language.
 
-Knows text and a file. How a word is found in spite of look-alike letters, digits for letters and drawn-out spelling is
-the business of `badwords`; a word with signs or blanks between its letters is put together again here.
+The `badwords` library sees through look-alike letters, digits for letters and repeated letters; words spelt with
+punctuation or spaces between the letters are joined here.
 """
 
 import re
@@ -13,14 +13,14 @@ from badwords import Options, ProfanityFilter
 from core.errors import SettingsError, reason
 
 LANGUAGE = re.compile(r"@([a-z]{2}(?:_[a-z0-9]+)?|all)")
-"""A line of the file that stands for the list of a language that comes with `badwords`, or for all of them."""
+"""A line of the file that stands for the list that `badwords` has for a language, or for all of its lists."""
 
 _STRICT = Options(split_on_punctuation=True, collapse_repeats=True, leetspeak=True)
 _SPELT_OUT = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_](?![^\W_])){2,}")
-"""Single letters with signs or blanks between them: “f.o.o”, “f o o”."""
+"""Single letters with punctuation or spaces between them: “f.o.o”, “f o o”."""
 _BETWEEN = re.compile(r"[\W_]+")
 _HIDDEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]|(?<=[^\W_])[*_~`|]+(?=[^\W_])")
-"""What shows nothing, or is markup inside a word."""
+"""Invisible characters, and markup inside a word."""
 
 
 class BlockedWords:
@@ -32,12 +32,14 @@ class BlockedWords:
         known = self._filter.available_languages()
         for language in languages:
             if language != "all" and language not in known:
-                raise SettingsError(f"There is no list of slurs for @{language}; there are {', '.join(sorted(known))}.")
+                raise SettingsError(
+                    f"There is no list of slurs for @{language}; the available ones are {', '.join(sorted(known))}."
+                )
             self._filter.load_languages(known if language == "all" else [language])
         self._filter.add_words(list(words))
 
     def find(self, text: str) -> str | None:
-        """The first word of the list that a text says, as it is in the list; None where it says none."""
+        """The first blocked word in a text, as the list spells it; None where there is none."""
         shown = _HIDDEN.sub("", text)
         together = _SPELT_OUT.sub(lambda found: _BETWEEN.sub("", found[0]), shown)
         for each in dict.fromkeys((shown, together)):

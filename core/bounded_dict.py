@@ -1,4 +1,4 @@
-"""A bounded table: the newest entries stay, the oldest go. Knows nothing of what it holds."""
+"""A dict of bounded size: new entries push out the oldest."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -22,7 +22,7 @@ class BoundedDict(Generic[V]):
         return len(self._table)
 
     def put(self, key: Hashable, value: V) -> bool:
-        """Note an entry; True if its key is new."""
+        """Store an entry as the newest; True if its key is new."""
         new = key not in self._table
         self._table[key] = value
         self._table.move_to_end(key)

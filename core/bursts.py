@@ -12,19 +12,19 @@ from core.messages import Conversation, Message
 from core.policy import Decision, Why
 
 LONGEST = 8.0
-"""Seconds after which a burst is answered though it goes on: who waits longer thinks that the bot is broken."""
+"""Seconds after which a burst is answered even if it goes on: people who wait longer think that the bot is broken."""
 TYPING = 3.0
-"""Seconds for which a sign of typing counts; Discord repeats it about every eight, and sends none when it ends."""
+"""Seconds for which a typing event counts; Discord repeats it about every eight, and sends none when typing ends."""
 
 _OF_ALL = frozenset({Why.EVERYTHING, Why.AMBIENT})
-"""Answers that are to the talk rather than to one member."""
+"""Reasons to answer the channel's talk rather than one member."""
 _AT_ONCE = frozenset({Why.COMMAND, Why.RESUMED})
 
 BurstKey = tuple[str, str | None]
 
 
 class Burst:
-    """What one member says in one go, or a channel where everything is answered."""
+    """Messages in quick succession: of one member, or of everybody in a channel where everything is answered."""
 
     def __init__(self, why: Why, pause: float, sleep: Callable[[float], Awaitable[None]], clock: Callable[[], float]):
         self.why = why
@@ -44,7 +44,7 @@ class Burst:
         self._ends = min(max(self._ends, self._clock() + seconds), self._begun + LONGEST)
 
     async def ends_with(self, message: Message) -> bool:
-        """Waits for the pause; whether nothing came after `message`, so that it is the one to answer."""
+        """Wait for the pause that ends the burst; True if `message` was its last one, which is the one to answer."""
         while self._last == message.id and (left := self._ends - self._clock()) > 0:
             await self._sleep(left)
         if self._last != message.id:
@@ -61,7 +61,7 @@ class Bursts:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`pause`, in seconds, ends a burst; 0 for no bursts at all."""
+        """A pause of so many seconds ends a burst; with 0 every message is answered by itself."""
         self._pause = min(pause, LONGEST)
         self._sleep = sleep
         self._clock = clock

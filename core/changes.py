@@ -1,8 +1,8 @@
-"""What becomes of messages and posts afterwards: edits, deletions, channels that close or move, thumbs; and the replies
-that members mean by a post.
+"""What happens to messages and posts later: edits, deletions, channels that are deleted or get a new id, feedback; and
+which reply a post belongs to.
 
-Keeps a channel's order (`ingest`) and waits for replies on their way, so that what members change is found. Knows
-memory and the pending replies; composes nothing.
+Keeps a channel's order (`ingest`) and waits for replies on their way, so that the message or reply that a member means
+is stored by then. Knows memory and the pending replies; composes nothing.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ class Changes:
         """Messages deleted on the platform, in case the deletion overtakes the message."""
 
     def ingest(self, conversation: Conversation) -> asyncio.Lock:
-        """Held while something is taken in. A channel's messages are stored in the order they arrived in, its threads'
-        among them: a thread's first message is said into the channel's talk."""
+        """The lock that is held while an event is stored, so that messages are stored in the order they arrived. A
+        channel shares it with its threads, because a thread's first message is one of the channel's."""
         return self._locks.of("ingest", *conversation.channel_key)
 
     def was_removed(self, message: Message) -> bool:
@@ -37,28 +37,28 @@ class Changes:
 
     async def reset(self, conversation: Conversation, *, whole_channel: bool = False) -> None:
         """Begin a new conversation here, with `whole_channel` in the channel's threads too: what was said stays stored
-        but is no longer context, and threads are left. A message being stored belongs to the old one."""
+        but is no longer context, and the bot leaves the threads. A message being stored belongs to the old one."""
         async with self.ingest(conversation):
             await asyncio.to_thread(self._memory.reset, conversation, whole_channel=whole_channel)
 
     async def reworded(self, conversation: Conversation, message: str, text: str) -> bool:
-        """Take over an edit of which only the new text is known; False if the message is not stored. One being stored
-        is waited for."""
+        """Store an edit of which only the new text is known, after waiting for a message that is being stored; False if
+        the message is not stored."""
         if not dialogue.one_line(text):
             return (await self.remove(conversation, [message])).messages > 0
         async with self.ingest(conversation):
             return await asyncio.to_thread(self._memory.edit, conversation, message, text)
 
     async def removed(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
-        """Forget messages deleted on the platform; a post of ours takes the stored reply with it, once it stands."""
+        """Forget messages deleted on the platform; a deleted post of ours takes the stored reply with it."""
         for message in messages:
             self._removed.put((conversation.platform, conversation.channel, message), None)
         return await self.remove(conversation, messages)
 
     async def remove(self, conversation: Conversation, messages: Sequence[str]) -> Removed:
-        """The same of messages that still stand, such as one that was edited to nothing."""
+        """The same for messages that still exist on the platform, such as one whose text was removed by an edit."""
         async with self.ingest(conversation):
-            pass  # one being stored gets to be stored, but an answer being posted must not hold up the channel
+            pass  # wait for a message that is being stored, but do not block the channel while an answer is posted
         await self._pending.settled(conversation)
         return await asyncio.to_thread(self._memory.remove, conversation, messages)
 
@@ -79,9 +79,9 @@ class Changes:
     async def feedback(
         self, conversation: Conversation, post: str, member: str | None, liked: bool | None, *, was: bool | None = None
     ) -> bool:
-        """A member's 👍 (True), 👎 (False) or their taking it back (None; with `was` only that one) on a post of ours;
-        False if it is none. Without a member everybody's are taken back. A post may be judged before the platform
-        confirmed it to us; what is thought of one post is kept in the order of the calls."""
+        """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None; with `was` only that one).
+        False if it is no post of ours. Without a member everybody's are taken back. Waits for a post that the platform
+        has not confirmed yet; calls for one post are applied in their order."""
         async with self._locks.of("feedback", conversation.platform, conversation.channel, post):
             await self._pending.settled(conversation)
             return await asyncio.to_thread(

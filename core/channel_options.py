@@ -31,44 +31,46 @@ _WORDS = {
     "again": ("own", "anyone"),
     "reset": ("anyone", "admins"),
 }
-"""Settings that are one of a few words."""
+"""Settings whose value is one of a few words."""
 
 _SWITCHES = {"allowed": ("yes", "no"), "recall": ("on", "off")}
-"""Settings that are either of two words, the first of which means True."""
+"""Settings whose value is one of two words; the first means True."""
 
 SETTING_VALUES: Mapping[str, tuple[str, ...]] = {**_WORDS, **_SWITCHES}
 """What a platform may offer as values of a setting; numbers, members and adapters are not among them."""
 
+WHOM = "Mention the member or role, or give their id."
+
 
 def value_of(name: str, value: str) -> float | int | bool | str | None:
-    """A channel setting's value from words; None for `default`. Raises ValueError with a sentence."""
+    """A channel setting's value from what an admin typed; None for `default`. Raises ValueError with a sentence."""
     if value.casefold() == "default" or (name == "voice" and value == "current"):
         return None
     if name in _WORDS:
         if value not in _WORDS[name]:
-            raise ValueError(f"{name} is {', '.join(_WORDS[name])} or default.")
+            raise ValueError(f"{name} can be {', '.join(_WORDS[name])} or default.")
         return value
     if name in _SWITCHES:
         if value not in _SWITCHES[name]:
-            raise ValueError(f"{name} is {', '.join(_SWITCHES[name])} or default.")
+            raise ValueError(f"{name} can be {', '.join(_SWITCHES[name])} or default.")
         return value == _SWITCHES[name][0]
     match name:
         case "ignore":
-            raise ValueError("Mention the member or role, or give their id.")
+            raise ValueError(WHOM)
         case "cool-down":
-            return _number(value, 0, 10_000, "cool-down is a number of minutes, 0 or more.")
+            return _number(value, 0, 10_000, "cool-down must be a number of minutes, 0 or more.")
         case "ambient":
-            return _number(value, 0, 1, "ambient is a chance from 0 to 1.")
+            return _number(value, 0, 1, "ambient must be a number from 0 to 1.")
         case "temperature":
-            return _number(value, 0, 2, "temperature is a number from 0 to 2.")
+            return _number(value, 0, 2, "temperature must be a number from 0 to 2.")
         case "retention":
-            days = _number(value, 1, 36500, meaning := "retention is a whole number of days, 1 or more.")
+            days = _number(value, 1, 36500, meaning := "retention must be a whole number of days, 1 or more.")
             if days != int(days):
                 raise ValueError(meaning)
             return int(days)
         case "persona":
             if len(value) > LONGEST:
-                raise ValueError(f"a persona has at most {LONGEST} characters.")
+                raise ValueError(f"A persona can have at most {LONGEST} characters.")
             return "" if value.casefold() == "none" else value
         case _:
             return value

@@ -1,22 +1,23 @@
-"""Hear a message → remember → decide → compose → post → note what stands.
+"""A message is heard → stored → decided on → answered → posted → the ids of its posts are stored.
 
-The one door through which every platform, command and button enters. Knows memory by its face and no platform; what a
-platform shows while the bot thinks is passed in.
+Every platform, command and button enters here. Knows the interface of memory and no platform; what a platform shows
+while the bot thinks is passed in.
 
 What a platform does, and all it has to do:
 
 - `hear(message)` for what is said, `edited(message)` for an edit, in the order in which they happened: a call takes its
-  place in the channel's order at once, so that nothing a platform looks up meanwhile may stand before the call (names
-  are looked up by `complete`, after the message is stored). `reworded`, `removed`, `closed`, `feedback` and `reset`
+  place in the channel's order at once, so a platform looks nothing up before the call (names are looked up by
+  `complete`, after the message is stored). `reworded`, `removed`, `closed`, `feedback` and `reset`
   keep the same order. No platform needs a lock of its own, nor to know which threads we are in.
 - A `Reply` is posted and ends in `posted(reply, conversation, ids)`. No ids means that it could not be posted: it is
-  forgotten, and the asker is to be told by whatever way is left. One that stands under ids the platform keeps to
-  itself says `stands=True`. None means that nothing is to be posted, also after a sign of thinking was shown.
-- Once it can post, it asks for `unanswered(platform)` and gives each of them to `resume`, whose reply is posted and
-  noted as any other. With `reply.resumed` the platform sees first whether it stands already.
-- When the process is told to stop, `drain` is awaited first, while the platform still posts. `hear` then stores and
-  answers nothing; what is left is answered after the next start.
-- What goes wrong is logged by `core.failures.log_failure`, and `core.notices.apology` is what a member reads of it.
+  forgotten, and the platform tells the asker in whatever way is left. Where it was posted but the platform does not
+  tell the ids, pass `stands=True`. None in place of a Reply means that nothing is to be posted, even after a typing
+  indicator was shown.
+- Once it can post, it asks for `unanswered(platform)` and passes each question to `resume`, whose reply is posted and
+  noted like any other. Where `reply.resumed` is set, the platform first checks whether it was posted already.
+- When the process is told to stop, `drain` is awaited first, while the platform still posts. `hear` then stores
+  messages but answers none; they are answered after the next start.
+- Failures are logged by `core.failures.log_failure`; `core.notices.apology` is what the member reads.
 """
 
 import asyncio
@@ -54,23 +55,23 @@ class ChatSettings:
     sampling: Sampling = field(default_factory=Sampling)
     rules: policy.Rules = field(default_factory=policy.Rules)
     blocked: BlockedWords | None = None
-    """What must not be said."""
+    """Words that the bot must not say."""
     recall: bool = False
-    """Whether old exchanges that a member's words recall stand in view, where a channel does not say it otherwise."""
+    """Whether related earlier exchanges are put before the prompt, unless the channel sets it otherwise."""
     people_hash: Hash | None = None
     """The keyed hash by which members who were forgotten, and their names, are recognised."""
     user_rate: int = 12
     """Answers a member may ask for per minute; 0 for no limit."""
     persona: str = ""
-    """Who the bot is, where a channel does not say it otherwise (`core.generator.persona`)."""
+    """Who the bot is (`core.generator.persona`), unless the channel sets another."""
     retention_days: int | None = None
-    """Days after which messages are purged, where a channel does not say it otherwise."""
+    """Days after which messages are purged, unless the channel sets another number."""
     burst: float = 0.0
-    """Seconds without another message of theirs after which somebody is answered; 0 answers each message at once."""
+    """Seconds without another message after which somebody is answered; 0 answers each message at once."""
 
 
 class Chat:
-    """A running conversation partner over one memory and one generator; shared by every bot of a process."""
+    """The bot itself, over one memory and one generator; shared by every platform of a process."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Chat:
         self._earlier = EarlierProcess(memory, clock)
         self.unanswered = self._earlier.unanswered
         self.draining = False
-        """No answers are begun any more."""
+        """The process is about to stop: no answer is begun any more."""
 
     # What is said
 
@@ -183,7 +184,7 @@ class Chat:
     async def edited(
         self, message: Message, *, thinking: Thinking = nullcontext, opening: LookUp | None = None
     ) -> Reply | None:
-        """Take over a message edited on the platform, as it reads now; `opening` is that of `hear`.
+        """Store a message as it reads after an edit on the platform; `opening` is that of `hear`.
 
         An edit to nothing deletes it. One that makes a message of the last minutes address the bot is answered, once;
         what was answered, or is being answered, is not answered again.
@@ -294,14 +295,14 @@ class Chat:
         self._activity.known_as(platform, name)
 
     def typing(self, conversation: Conversation, member: str) -> None:
-        """A member is typing: what they said a moment ago waits for the rest."""
+        """A member is typing: their last messages are not answered until they have finished."""
         self._bursts.typing(conversation, member)
 
     # After a restart, and before one
 
     async def resume(self, question: Unanswered, *, thinking: Thinking = nullcontext) -> Reply | None:
-        """The reply to a question that an earlier process left: the one it composed, else a new one, else a sentence
-        that says sorry. None where nothing is to be said any more."""
+        """The reply to a question that an earlier process left: the one it composed, else a new one, else an apology.
+        None where nothing is to be posted any more."""
 
         async def chosen() -> ChannelSettings | None:
             here = await asyncio.to_thread(self.memory.channel_settings, question.message.conversation)
@@ -314,7 +315,7 @@ class Chat:
         self.draining = True
         return await self._pending.drained(seconds)
 
-    # What becomes of it
+    # After posting
 
     async def posted(
         self, reply: Reply, conversation: Conversation, posts: Sequence[str], *, stands: bool | None = None
@@ -322,8 +323,8 @@ class Chat:
         """Remember under which message ids a platform posted a reply: replies, reactions and `again` name them.
 
         Every reply must end here: until then whoever asks for the channel's posts is made to wait. `stands` says
-        whether people can read it, by default whether it has ids: a reply that nobody saw is no context for others,
-        nothing is learned from it, and the one whose place it was to take stands again.
+        whether people can read it, by default whether it has ids: a reply that nobody saw is neither context nor
+        training data, and the reply that it was to replace is restored.
         """
         if reply.row is None:
             return
@@ -332,7 +333,7 @@ class Chat:
         if seen:
             self._activity.posted(reply.question.conversation if reply.question else conversation)
 
-    # Inside
+    # Private
 
     async def _looked_up(self, message: Message) -> tuple[ChannelSettings, Message]:
         """What the channel chose, and the message with what only memory knows of it."""

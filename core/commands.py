@@ -1,6 +1,6 @@
 """One table of commands, run the same on every platform: a bot only carries the words in and the answer out.
 
-Knows chat, memory and the registry by their faces; knows no slash-command payload, no button, no markup.
+Knows the interfaces of chat, memory and registry; knows no slash-command payload, no button, no markup.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 from core import notices
 from core.attachments import Attachment as Attachment  # for the bots, which know commands only
 from core.attachments import attachment_of
-from core.channel_options import FIELDS, describe_settings, value_of
+from core.channel_options import FIELDS, WHOM, describe_settings, value_of
 from core.channel_options import SETTING_VALUES as SETTING_VALUES  # for the bots, which know commands only
 from core.chat import Chat
 from core.composer import RECALLED
@@ -44,7 +44,7 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(name="ask", summary="Ask Person2 something", argument="QUESTION"),
-    Command(name="again", summary="Another answer to your last question here, in place of the first"),
+    Command(name="again", summary="Replace my answer to your last question here with another one"),
     Command(name="why", summary="How my last answer to you was made"),
     Command(name="reset", summary="Start a new conversation here; in a thread, also leave it"),
     Command(name="voice", summary="Show the voices, or choose this channel's voice", argument="[NAME]"),
@@ -96,7 +96,7 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What to show. Exactly one of `text` and `reply` is the main thing said."""
+    """What to show: either `text` or `reply`."""
 
     text: str = ""
     private: bool = True
@@ -129,13 +129,13 @@ class Commands:
     adapters: Callable[[], tuple[str, ...]] = tuple
     """Ids of the adapters in the registry."""
     forget: Callable[[str, str], str] | None = None
-    """Forgets (platform, member) everywhere, adapters included, and gives a receipt; memory alone where None."""
+    """Forgets (platform, member) everywhere, adapters included, and returns a receipt; None forgets in memory alone."""
     stored: Callable[[str, str], dict[str, Any]] | None = None
-    """All that is stored of (platform, member), training files included; what memory knows alone where None."""
+    """All that is stored of (platform, member), training files included; None exports what memory has alone."""
     learned_from: Callable[[str], int | None] = lambda adapter: None
     """How many people's words an adapter learned from; None where nothing is known of it."""
     trial: Callable[[], str] = str
-    """How the adapter on trial stands, in a sentence; empty where there was none."""
+    """The state of the trial in a sentence; empty where there was none."""
     prefix: str = "/person2 "
     """How a member types a command here, for help texts."""
     _table: dict[str, Callable[[Invocation], Awaitable[Answer]]] = field(init=False)
@@ -169,7 +169,7 @@ class Commands:
     ) -> Answer:
         try:
             return await run(invocation)
-        except Exception as error:  # the boundary: the log has what happened, a member a sentence
+        except Exception as error:  # the boundary: the log gets the error, the member a sentence
             log_failure(log, error, "the command %s failed", name)
             return Answer(text=notices.apology(error))
 
@@ -210,7 +210,7 @@ class Commands:
         await self.chat.reset(where, whole_channel=invocation.whole_channel)
         if where.kind is Kind.THREAD:
             return Answer(text=notices.LEFT, private=False)
-        return Answer(text="A fresh start: I will answer without what was said before.", private=False)
+        return Answer(text="A fresh start: from now on I ignore what was said before.", private=False)
 
     async def _voice(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
@@ -224,7 +224,7 @@ class Commands:
         if wanted not in adapters:
             return Answer(text=f"There is no voice “{wanted[:40]}”; choose one of {', '.join(adapters)}.")
         await self._change(invocation, voice=None if wanted == "current" else wanted)
-        return Answer(text=f"From now on I speak here with the voice “{wanted}”.", private=False)
+        return Answer(text=f"From now on I use the voice “{wanted}” here.", private=False)
 
     async def _consent(self, invocation: Invocation) -> Answer:
         who = (invocation.message.conversation.platform, invocation.message.author)
@@ -233,12 +233,12 @@ class Commands:
                 await asyncio.to_thread(self.chat.memory.set_consent, *who, word == "yes", self.clock())
                 if word == "yes":
                     undo = f"`{self.prefix}consent no`"
-                    return Answer(text=f"Thank you: from now on I may learn from what you write. To undo it: {undo}")
+                    return Answer(text=f"Thank you: from now on I may learn from what you write. To undo this: {undo}")
                 return Answer(text="Understood: I won't learn from what you write.")
             case "" | "show":
                 given = await asyncio.to_thread(self.chat.memory.consent, *who)
                 state = {None: "You haven't said yes or no", True: "You said yes", False: "You said no"}[given]
-                return Answer(text=f"{state}. I learn only from people who said yes: {self._yes_or_no}")
+                return Answer(text=f"{state}. I learn only from people who said yes. To choose: {self._yes_or_no}")
             case _:
                 return Answer(text=f"Please say {self._yes_or_no}")
 
@@ -256,9 +256,7 @@ class Commands:
         if self.forget is not None:
             return Answer(text=await asyncio.to_thread(self.forget, platform, member))
         removed = await asyncio.to_thread(self.chat.memory.forget, platform, member)
-        return Answer(
-            text=f"Done: {removed.messages} of your messages and {removed.replies} of my answers are deleted."
-        )
+        return Answer(text=f"Done: I deleted {removed.messages} of your messages and {removed.replies} of my answers.")
 
     async def _my_data(self, invocation: Invocation) -> Answer:
         platform, member = invocation.message.conversation.platform, invocation.message.author
@@ -295,12 +293,12 @@ class Commands:
     async def _ignore(self, invocation: Invocation, chosen: ChannelSettings, who: str, *, ignore: bool) -> Answer:
         found = _MEMBER.fullmatch(who)
         if found is None:
-            return Answer(text="Mention the member or role, or give their id.")
+            return Answer(text=WHOM)
         one = f"@{found['role']}" if found["role"] else (found["member"] or found["id"])
         others = [each for each in (chosen.ignored or "").split() if each.casefold() != one]
         listed = " ".join([*others, one] if ignore else others)
         await self._change(invocation, ignored=listed or None)
-        return Answer(text=f"I {'no longer listen to' if ignore else 'listen again to'} {who} here.")
+        return Answer(text=f"From now on I {'ignore' if ignore else 'listen to'} {who} here.")
 
     async def _change(self, invocation: Invocation, **change: object) -> ChannelSettings:
         where = invocation.message.conversation
@@ -336,7 +334,7 @@ class Commands:
         if RECALLED in details:
             rows = [int(each) for each in str(details[RECALLED]).split()]
             said = await asyncio.to_thread(self.chat.memory.said, rows)
-            told = "; ".join(f"“{one_line(text)[:RECALLED_LETTERS]}” ({at:%Y-%m-%d})" for text, at in said)
+            told = "; ".join(f"“{one_line(text)[:RECALLED_CHARACTERS]}” ({at:%Y-%m-%d})" for text, at in said)
             details = {**details, RECALLED: told or "what has been deleted since"}
         shown = {name: _model_name(str(value)) if name in _PATHS else value for name, value in details.items()}
         return Answer(text="\n".join(f"{name}: {value}" for name, value in shown.items()))
@@ -348,11 +346,11 @@ class Commands:
 _MEMBER = re.compile(r"<@&(?P<role>\w+)>|<@!?(?P<member>\w+)(?:\|[^>]*)?>|(?P<id>[^\s<>@]+)")
 """A mention of a role or a member as Discord and Slack write them, or an id."""
 
-RECALLED_LETTERS = 80
-"""Letters of each old message in view that “why?” shows."""
+RECALLED_CHARACTERS = 80
+"""Characters of each recalled message that “why?” shows."""
 
 _PATHS = frozenset({"model", "adapter"})
-"""Details of a reply that may hold a path of the operator's."""
+"""Details of a reply that may be a path on the operator's machine."""
 
 
 def _model_name(name: str) -> str:

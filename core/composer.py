@@ -1,6 +1,6 @@
-"""What was said → a reply: the context, the prompt, the draws, the one that is kept and stored.
+"""A stored message → a reply: context, prompt, candidates, and the one that is chosen and stored.
 
-Knows memory and the generator by their faces; whether to answer at all, and in what order, is decided by `core.chat`.
+Knows the interfaces of memory and generator; whether to answer at all, and in what order, is decided by `core.chat`.
 """
 
 import asyncio
@@ -21,30 +21,28 @@ from core.messages import Conversation, Kind, Message, Reply
 from core.recall import recalled
 
 SelectAdapter: TypeAlias = Callable[[Conversation, str | None], Awaitable[Adapter | None]]
-"""Which adapter speaks in a conversation; the text is the channel's own choice, None where it made none."""
+"""Which adapter answers in a conversation; the text is the channel's own choice, None where it made none."""
 
 AdapterFailed: TypeAlias = Callable[[Adapter, Exception], Awaitable[None]]
-"""Told of an adapter whose numbers overflow, so that another one speaks."""
+"""Called with an adapter whose numbers overflow, so that another one is used."""
 
 WINDOW = 40
 """Messages read back for a prompt; more than a 1,024-token context holds of real chat (about 15 tokens a turn)."""
 
 RECALL_AMONG = 2_000
-"""Newest exchanges with a member that are looked through for what their words recall; 13 ms of processor time among
-100,000 rows."""
+"""Newest exchanges with a member that are searched for related ones; 13 ms of processor time among 100,000 rows."""
 
 RECALL_SHARE = 4
-"""A prompt's budget is divided by this for what is recalled."""
+"""Recalled exchanges may take up to one part in so many of the prompt's tokens."""
 
 RECALLED = "recalled"
-"""Under this name a reply's details have the rows of the old exchanges that were in view."""
+"""Key in a reply's details of the rows of the exchanges that were recalled for it."""
 
 ATTEMPTS = 3
-"""Generations before a plain sentence takes the place of empty or copied replies, and before one that mismatches the
-feeling of what was said is posted all the same."""
+"""Generations before a fixed sentence is posted in place of empty or copied replies, and before a reply with the wrong
+sentiment is posted anyway."""
 TEMPERATURE_STEP = 0.3
-"""Added to the temperature with each further try at a better or another answer: a model drawn at 0.4 has few first
-choices."""
+"""Added to the temperature with each further attempt: at 0.4 a model draws much the same again."""
 
 
 class Composer:
@@ -102,7 +100,7 @@ class Composer:
             adapter_override=chosen.voice,
             sampling=sampling,
             persona=self._persona if chosen.persona is None else chosen.persona,
-            # Of the answers given before, only the one replaced may not come back where nothing else comes.
+            # Earlier answers may be given again where nothing else comes, but not the one that is being replaced.
             said=[*(each.answer for each in front), *(each.message.text for each in context), *given[-1:]],
             given=given,
             asker=message.author_name,
@@ -150,7 +148,7 @@ class Composer:
         )
 
     def _recalled(self, message: Message, row: int, context: Sequence[Remembered], budget: int) -> list[Exchange]:
-        """Old exchanges with the asker that what they say now recalls, none of which is in view, within a budget of
+        """Earlier exchanges with the asker that are related to this message and not in its context, within a budget of
         tokens. Blocks."""
         in_view = {said.row for said in context}
         old = self._memory.exchanges_before(message, row, limit=RECALL_AMONG)
@@ -164,11 +162,13 @@ class Composer:
         return self._generator.count_tokens(dialogue.render(turn for each in exchanges for turn in _turns(each)))
 
     async def _draw(self, request: "_DrawRequest") -> "_Drawn | _Fallback":
-        """The best candidate that may be posted; drawn again, warmer, where the best was given before, takes a feeling
-        for its opposite or says what is blocked, and kept where nothing better comes but for the last. What is said
-        instead where nothing may be posted."""
+        """The best candidate that may be posted, or a fixed sentence where none may.
+
+        Where the best one was given before, has the wrong sentiment or says a blocked word, candidates are drawn again
+        at a higher temperature. Where nothing better comes, it is kept unless it says a blocked word.
+        """
         sampling, kept, was_blocked = request.sampling, None, False
-        best: tuple[bool, ...] = ()  # whether what is kept is new, and whether it shares the feeling
+        best: tuple[bool, ...] = ()  # of what is kept: whether it is new, and whether its sentiment fits
         for _ in range(ATTEMPTS):
             completion = await self._generate(request, sampling)
             if completion is None:
@@ -201,7 +201,7 @@ class Composer:
         return self._forgotten is not None and await asyncio.to_thread(self._forgotten.names_somebody, text, platform)
 
     async def _generate(self, request: "_DrawRequest", sampling: Sampling) -> Completion | None:
-        """None where the adapter's numbers overflowed: it was told on, and another speaks from now on."""
+        """None where the adapter's numbers overflowed: that was reported, and another one is used from now on."""
         adapter = await self._select_adapter(request.conversation, request.adapter_override)
         try:
             return await self._generator.generate(
@@ -218,10 +218,10 @@ class Composer:
             return None
 
     async def _context(self, message: Message, row: int) -> list[Remembered]:
-        """The reply chain or thread where there is one, else the conversation's recent talk since the last reset.
+        """The reply chain or thread where there is one, else the conversation's recent messages since the last reset.
 
-        A message that opens a thread is said into the channel's talk, so that is its context; later ones have the
-        thread, with the message of the channel it hangs from. One said before the last reset stands alone.
+        A message that opens a thread belongs to the channel, so the channel is its context; later ones have the thread
+        and the channel message that it started from. A message from before the last reset has no context.
         """
         where = message.conversation
         if message.reply_to is not None and where.kind is Kind.CHANNEL:
@@ -250,7 +250,7 @@ def _turns(exchange: Exchange) -> list[dialogue.Turn]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DrawRequest:
-    """What is asked of the generator, and what its answer may not be."""
+    """What is asked of the generator, and what the reply must not repeat."""
 
     prompt: str
     conversation: Conversation
@@ -261,7 +261,7 @@ class _DrawRequest:
     said: list[str]
     given: list[str]
     asker: str
-    """The asker's name, for a model that has learned to call people by their tag."""
+    """The asker's name, for a model that calls people by their tag (`core.replies.with_asker_name`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class _Drawn:
 
 
 class _Fallback(StrEnum):
-    """What is said where nothing that was drawn may be."""
+    """What is posted where no candidate may be."""
 
     WORDLESS = replies.LOST_FOR_WORDS
     BLOCKED = notices.UNSAYABLE

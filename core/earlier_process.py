@@ -1,4 +1,7 @@
-"""What an earlier process stored and never answered: told once to each platform. Knows memory and a clock."""
+"""Questions that an earlier process stored and never answered: each platform gets its own, once.
+
+Knows memory and a clock.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -15,15 +18,15 @@ class EarlierProcess:
     def __init__(self, memory: Memory, clock: Callable[[], datetime]) -> None:
         self._memory = memory
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._newest: int | None = None
         self._told: set[str] = set()
-        """Platforms that were given what they left unanswered."""
+        """Platforms that have asked for theirs."""
 
     async def newest_row(self) -> int:
-        """The newest row when this process began: questions up to it are an earlier one's. To be asked for before this
-        process stores anything."""
-        async with self._asking:
+        """The newest row when this process began: questions up to it belong to an earlier one. The first call must come
+        before this process stores anything."""
+        async with self._lock:
             if self._newest is None:
                 self._newest = await asyncio.to_thread(self._memory.newest_row)
             return self._newest

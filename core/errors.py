@@ -1,4 +1,4 @@
-"""The errors a person can see. Each message is one sentence that says what was wrong and what to do.
+"""The errors that people see. Each message is one sentence that says what was wrong and what to do.
 
 Person2Error
 ├── SettingsError          a variable is missing or malformed (names every one of them)
@@ -12,8 +12,8 @@ Person2Error
 ├── DialogueError          a dialogue file cannot be used at all
 ├── ExportError            an export cannot be read at all
 ├── TrainingError          a training run cannot start or go on
-└── PlatformError          Discord or Slack refused us
-    └── PermanentPlatformError   for good (bad token, missing intent or scope): retrying will not help
+└── PlatformError          Discord or Slack refused the bot, or cannot be reached
+    └── PermanentPlatformError   retrying will not help: bad token, missing intent or scope
 """
 
 from collections.abc import Sequence
@@ -81,6 +81,6 @@ def listed(names: Sequence[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why the operating system refused, in a few words: an OSError without `strerror` still has something to say."""
+    """The cause of an error in a few words: what the operating system says, else the error's own text or type."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())[:200]

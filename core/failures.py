@@ -9,14 +9,14 @@ _seen: BoundedDict[None] = BoundedDict(1000)
 
 
 def log_failure(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
-    """Log `message` and what `error` says of itself in one line; its traceback where it is news.
+    """Log `message` and the error in one line, with the traceback the first time.
 
-    The same kind of error raised at the same line is news once a process: a server that is down for an hour fills no
-    log. At debug level every traceback is shown.
+    First means per process, kind of error and line that raised it: a server that is down for an hour does not fill the
+    log. At debug level every traceback is logged.
     """
     frames = traceback.extract_tb(error.__traceback__)
     at = (frames[-1].filename, frames[-1].lineno) if frames else None
-    news = _seen.put((type(error), at), None)
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    traceback_too = news or log.isEnabledFor(logging.DEBUG)
-    log.error(f"{message}: %s", *args, told, exc_info=error if traceback_too else None)
+    first = _seen.put((type(error), at), None)
+    described = " ".join(f"{type(error).__name__}: {error}".split())
+    traceback_too = first or log.isEnabledFor(logging.DEBUG)
+    log.error(f"{message}: %s", *args, described, exc_info=error if traceback_too else None)

@@ -1,8 +1,8 @@
 """Members who were forgotten: their names are not said, and their old words are not read again.
 
 What is kept of them are keyed hashes (the key lies in `PERSON2_HOME` and never in the database) of who they are and of
-the names they bore. Knows text, memory by its face, and how to hash by what is passed in; no list of names or words:
-whether a name is also an everyday word ("will", "mark") is told by how people here use it.
+the names they bore. Knows text and the interface of memory; the hash function is passed in. Has no list of names or
+words: whether a name is also an everyday word ("will", "mark") follows from how people here use it.
 """
 
 import logging
@@ -22,25 +22,25 @@ log = logging.getLogger(__name__)
 Hash: TypeAlias = Callable[[str], str]
 """A keyed hash, as hex digits. May raise a Person2Error where the key cannot be read."""
 
-MOST_WORDS = 4
-"""Words of a name that are looked for; a longer one is known by so many of its first."""
+MAX_WORDS = 4
+"""Words of a name that are compared; of a longer name, the first ones."""
 
-SHORTEST = 2
-"""Letters of a name; a single one is no name that could be told from a word."""
+MIN_LETTERS = 2
+"""Letters that a name must have: a single one cannot be told from a word."""
 
 EVERYDAY_USES = 3
-"""Uses of a word from which on it may be an everyday one."""
+"""Uses that a word needs to count as an everyday one."""
 EVERYDAY_SHARE = 0.25
-"""Where fewer of its uses than this are an address, or capitalised inside a sentence, it is."""
+"""It counts as one where a smaller share of its uses is as a name: addressed, or capitalised inside a sentence."""
 
 _SENTENCE_END = re.compile(r"[.!?…:][\"'”’)]*\s*\Z|\A\W*\Z")
 
 
 def name_words(name: str) -> str:
-    """A name as it is looked for: its first words in lower case, without signs; empty where it has no letters."""
-    found = words_of(name)[:MOST_WORDS]
+    """A name as it is compared: its first words in lower case, without punctuation; empty where it has no letters."""
+    found = words_of(name)[:MAX_WORDS]
     text = " ".join(found)
-    return text if sum(map(str.isalpha, text)) >= SHORTEST else ""
+    return text if sum(map(str.isalpha, text)) >= MIN_LETTERS else ""
 
 
 def digest_of(hashed: Hash, platform: str, words: str) -> str:
@@ -48,7 +48,7 @@ def digest_of(hashed: Hash, platform: str, words: str) -> str:
 
 
 def is_everyday(words: str, texts: Iterable[str]) -> bool:
-    """Whether people use a name as a word, by what they write."""
+    """Whether the name is an ordinary word in these texts."""
     if " " in words:
         return False
     used = named = 0
@@ -69,11 +69,11 @@ def _written_as_name(text: str, start: int, end: int) -> bool:
 
 
 def names_in(text: str, names: Mapping[str, bool], digest: Hash) -> Iterator[str]:
-    """The names that stand in a text, in lower case; `names` says of each digest whether it is an everyday word, and
+    """The known names in a text, in lower case; `names` says of each digest whether it is an everyday word, and
     `digest` gives the digest of a name's words."""
     found = words_with_places(text)
     for at in range(len(found)):
-        for count in range(1, MOST_WORDS + 1):
+        for count in range(1, MAX_WORDS + 1):
             run = found[at : at + count]
             if len(run) < count:
                 break
@@ -84,14 +84,14 @@ def names_in(text: str, names: Mapping[str, bool], digest: Hash) -> Iterator[str
 
 
 class Forgotten:
-    """Blocks: to be asked on a thread. Where the key cannot be read that is logged, and nothing is found."""
+    """Blocks: call it on a thread. Where the key cannot be read, that is logged and nothing is found."""
 
     def __init__(self, memory: Memory, hashed: Hash) -> None:
         self._memory = memory
         self._hash = hashed
 
     def names_somebody(self, text: str, platform: str) -> bool:
-        """Whether a text says the name of a forgotten member that no member of whom something is stored bears."""
+        """Whether a text says a forgotten member's name, unless somebody with stored messages has the same name."""
         names = self._memory.forgotten_names(platform)
         if not names:
             return False
@@ -117,7 +117,8 @@ class Forgotten:
 
 
 def keep(memory: Memory, hashed: Hash, platform: str, member: str, at: datetime) -> None:
-    """Keep what is to be known of a member who is forgotten now, before their words go. Raises Person2Error."""
+    """Store the hashes of a member who is about to be forgotten, while their messages are still there. Raises
+    Person2Error."""
     names = {words for name in memory.names_of(platform, member) if (words := name_words(name))}
     digests = {
         digest_of(hashed, platform, words): is_everyday(words, memory.texts_with(words, without=member))

@@ -1,6 +1,7 @@
-"""Whether what a bot says gets through: it reports each attempt to post, and the health check asks.
+"""Whether a bot's posts get through: the bot reports each attempt, and the health check asks.
 
-Knows no platform. A bot hears by one connection and posts by another, so it may look connected and yet be mute.
+Knows no platform. A bot receives over one connection and posts over another, so it may look connected and yet be unable
+to post.
 """
 
 import time
@@ -12,10 +13,10 @@ STUCK_SECONDS = 120.0
 channel are waited out in less, or while other channels are served."""
 
 FAILURES = 3
-"""So many posts must fail in a row before a bot counts as mute."""
+"""Failures in a row after which a bot counts as unable to post."""
 
 RECENT_SECONDS = 600.0
-"""Failures older than this say nothing about now: a bot that nobody asks anything posts nothing."""
+"""Failures older than this do not count: a bot that nobody talks to posts nothing that could succeed."""
 
 
 class PostHealth:
@@ -33,8 +34,8 @@ class PostHealth:
         """Put this around one post, its waits and retries included: `with health.attempt(): await send(...)`.
 
         An exception counts as a failure and goes on to the caller. With one of `refusals` the platform refused just
-        this post (no permission in a channel, a deleted thread): it answered, so the way to it is open. Being
-        cancelled counts as nothing.
+        this post (no permission in a channel, a deleted thread): it answered, so it can be reached. A cancelled attempt
+        does not count.
         """
         mark = object()
         self._under_way[mark] = self._clock()

@@ -1,4 +1,4 @@
-"""One lock a key, first come first served; it is gone when nobody holds or awaits it."""
+"""One lock per key, first come, first served; a lock that nobody holds or awaits is dropped."""
 
 import asyncio
 from weakref import WeakValueDictionary

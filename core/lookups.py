@@ -1,4 +1,4 @@
-"""Names that are being looked up for messages already stored: whoever reads a channel waits for them, but not long."""
+"""Names that are being looked up for messages already stored: answers in the channel wait for them, but not long."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ class Lookups:
         self._under_way: dict[tuple[str, str, str], set[asyncio.Task[Message]]] = {}
 
     async def complete(self, message: Message, row: int, look_up: Callable[[], Awaitable[Message]]) -> Message:
-        """The stored message with the names in it, as memory has it from now on; as it was where that fails."""
+        """The message with the names in it, which is stored too; the message as it was where the lookup fails."""
 
         async def work() -> Message:
             whole = await look_up()
@@ -34,7 +34,7 @@ class Lookups:
         here.add(task)
         try:
             return await task
-        except Exception as error:  # names are not worth a message
+        except Exception as error:  # a message is answered without the names rather than not at all
             log_failure(log, error, "names in %s could not be looked up", message.conversation.key)
             return message
         finally:

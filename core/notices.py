@@ -19,7 +19,7 @@ RESTARTING = "I'm being restarted. Please ask me again in a minute."
 MISSED = "Sorry, I was restarted before I could answer this. Ask me again if you still want to know."
 NOT_ALLOWED = "I'm not allowed to talk in this channel. Its admins can change that."
 NO_DIRECT = "I don't answer direct messages here. Ask me in a channel."
-UNSAYABLE = "What came to my mind I'd better not say. Could you put it another way?"
+UNSAYABLE = "I'd better not say what came to mind. Could you put it another way?"
 NO_QUESTION = "Ask me something: the question was empty."
 NOTHING_ASKED = "You haven't asked me anything here yet."
 NOT_MINE = "That isn't an answer of mine."
@@ -31,7 +31,7 @@ MEMBER_PAUSE = timedelta(minutes=1)
 """Least time between two notices to one member."""
 
 CROWD_PAUSE = timedelta(seconds=10)
-"""Least time between two notices in one channel that it is crowded."""
+"""Least time between two notices in one channel that many are waiting."""
 
 
 def apology(error: BaseException) -> str:
@@ -42,7 +42,7 @@ def apology(error: BaseException) -> str:
 
 
 class Notices:
-    """Remembers who was told what a moment ago."""
+    """Remembers who was shown a notice a moment ago."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

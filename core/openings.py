@@ -1,6 +1,6 @@
-"""The opening post of a thread that the bot is mentioned in late: looked up once, stored, so that it is context.
+"""The first post of a thread in which the bot is mentioned later: looked up once and stored, so that it is context.
 
-Knows memory and who may be heard; how a platform looks a post up is passed in.
+Knows memory and whose messages may be stored; how a platform looks a post up is passed in.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from core.messages import Kind, Message
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
-"""Longest wait for an opening post; who asks something in a thread is answered without it then."""
+"""Longest wait for an opening post; after that the question is answered without it."""
 
 LookUp: TypeAlias = Callable[[], Awaitable[Message | None]]
-"""Asks the platform for the first message of a thread; None where it is no member's, is gone, or may not be read."""
+"""Asks the platform for the first message of a thread; None where it is not a member's, is gone, or may not be read."""
 
 
 class Openings:
-    """One look for each thread; `retention_days` is the operator's."""
+    """Looks once for each thread; `retention_days` is the operator's."""
 
     def __init__(
         self,
@@ -50,11 +50,10 @@ class Openings:
         self._asked: BoundedDict[None] = BoundedDict()
 
     async def learn(self, message: Message, chosen: ChannelSettings, look_up: LookUp) -> None:
-        """Store what opened the thread that `message` was said in, where the bot is new to it and does not know that.
+        """Store the first post of the thread of `message`, where the bot is new to the thread and has not stored it.
 
-        It is stored as any heard message is: never where its author, their being forgotten or its
-        age forbids that. Whatever fails, the
-        message is answered without it.
+        It is stored like any message that is heard: not where its author is ignored or was forgotten, nor where it is
+        older than the retention allows. Whatever fails is logged.
         """
         where = message.conversation
         if where.kind is not Kind.THREAD or message.joined_thread or message.id == where.thread:
@@ -74,7 +73,7 @@ class Openings:
                     await asyncio.to_thread(self._memory.remember_opening, opening)
         except TimeoutError:
             log.info("the opening post of %s did not arrive in time", where.key)
-        except Exception as error:  # an opening post is not worth an answer
+        except Exception as error:  # the question is answered without the opening post rather than not at all
             log_failure(log, error, "the opening post of %s could not be looked up", where.key)
 
     def _may_store(self, opening: Message, chosen: ChannelSettings) -> bool:

@@ -1,7 +1,7 @@
 """Replies on their way: being composed, or handed over to be posted and not yet confirmed by the platform.
 
-A member may react to a post, delete it or ask for another as soon as they see it, and a platform may tell of that
-before it has confirmed the post to us. Whoever looks a post up waits here first, for a moment. Knows no platform and no
+A member may react to a post, delete it or ask for another as soon as they see it, and that event may arrive before the
+platform has confirmed the post. Whoever looks a post up waits here first, for a moment. Knows no platform and no
 memory.
 """
 
@@ -45,7 +45,7 @@ class PendingReplies:
         return pending
 
     def composed(self, pending: PendingReply, row: int | None) -> None:
-        """From now on it is being posted. One without a row is never looked up, so it is over."""
+        """It is being posted from now on. One without a row is never looked up, so it ends here."""
         if row is None:
             self.end(pending)
             return
@@ -53,7 +53,7 @@ class PendingReplies:
         self._by_row[row] = pending
 
     def posted(self, row: int) -> PendingReply | None:
-        """The reply of that row stands, or never will; gives what was known of it, None where it was over already."""
+        """The reply of that row was posted, or never will be; returns it, None where it had ended already."""
         pending = self._by_row.get(row)
         if pending is not None:
             self.end(pending)
@@ -80,11 +80,11 @@ class PendingReplies:
         return any(pending.row is not None for pending in self._in(conversation))
 
     async def settled(self, conversation: Conversation) -> None:
-        """Wait until what is being posted in this channel is known by the ids of its posts."""
+        """Wait until the ids of everything that is being posted in this channel are stored."""
         await self._wait(self._in(conversation))
 
     async def answered(self, question: int) -> None:
-        """Wait until the reply to that memory row, where one is being posted, is known by the ids of its posts."""
+        """Wait until the ids of the reply to that memory row, where one is being posted, are stored."""
         await self._wait([each for each in self._by_row.values() if each.question == question])
 
     async def drained(self, seconds: float) -> bool:

@@ -15,11 +15,11 @@ from core.dialogue import one_line
 from core.messages import Kind, Message
 
 MAX_AMBIENT = 3
-"""Ambient answers to one member while nobody else speaks: on some platforms a member is a bot that answers us."""
+"""Ambient answers to one member while nobody else speaks: that member may be a bot that answers us."""
 
 MAX_RAPID = 12
-"""Answers to one member whose every message comes faster after ours than anybody types: that is a bot too, and two of
-them would talk for ever. The rate a minute bounds only the quick ones of these loops."""
+"""Answers in a row to a member whose messages each follow ours faster than anybody types: that is another bot, and the
+two would talk forever. The limit per minute stops only fast loops."""
 
 TYPED_PER_SECOND = 15
 """Characters; nobody types 180 words a minute for long."""
@@ -85,7 +85,7 @@ class Decision:
 
     @property
     def remember(self) -> bool:
-        """Words of a channel the bot was not let into, and of members it ignores, are not even stored."""
+        """False in channels where the bot is not allowed and for members it ignores: their messages are not stored."""
         return self.why not in {Why.NOT_ALLOWED, Why.NO_DIRECT, Why.IGNORED, Why.EMPTY}
 
 
@@ -148,8 +148,8 @@ def allowed(message: Message, rules: Rules) -> bool:
 
 
 def ignored(message: Message, rules: Rules) -> bool:
-    """Whether the operator or the channel's admins want this member left out. One whose roles are not known is, where
-    any role is."""
+    """Whether the operator or the channel's admins want this member ignored. A member whose roles are not known is
+    ignored where any role is."""
     if not rules.ignored:
         return False
     if message.author_roles is None and any(each.startswith("@") for each in rules.ignored):

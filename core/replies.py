@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from core.dialogue import Speaker, one_line
 
 LOST_FOR_WORDS = "I'm lost for words. Could you say that another way?"
-"""Posted when the model stays silent; never remembered as something Person2 said."""
+"""Posted when the model says nothing usable; not stored as something Person2 said."""
 
 COPY_WORDS = 6
 """A reply of at least this many words that someone in the conversation already said is a copy, not an answer."""
@@ -71,9 +71,9 @@ def _is_visible(character: str) -> bool:
 
 
 def with_asker_name(generated: str, asker: str) -> str:
-    """What was generated, with the asker's name where the model calls them by their tag.
+    """What was generated, with the asker's name where the model calls them `Person1`.
 
-    Talk that was learned from has tags for names (`training.data.names`). A tag with a colon opens another turn.
+    Training data has tags in place of names (`training.data.names`). A tag with a colon opens another turn and stays.
     """
     return _CALLED_BY_TAG.sub(lambda _: one_line(asker), generated) if Speaker.PERSON1 in generated else generated
 

@@ -1,7 +1,7 @@
-"""Which of several drawn replies is said: what the prompt says about each, what the draws agree on, less what a reply
-loses by repeating, by calling somebody a name that nobody said, or by being glad of bad news or sorry for good ones.
+"""Which of several candidates is posted: its mutual information with the prompt, plus agreement between the candidates,
+minus penalties for repetition, for a made-up name and for the wrong sentiment.
 
-Pure text and numbers, the same for every generator: one that cannot score its candidates leaves the rest to decide.
+Pure text and numbers, the same for every generator; where one does not score its candidates, the rest decides.
 """
 
 import math
@@ -14,28 +14,28 @@ from core.generator import Candidate
 from core.sentiment import mismatch
 
 REPETITION = 6.0
-"""Nats that a repeating reply loses: one reply is seldom that much better informed than the next, so a repeating one is
-said where all repeat, and hardly anywhere else."""
+"""Penalty for a reply that repeats something, in nats: information seldom differs by so much, so such a reply is hardly
+ever chosen unless all repeat."""
 
 UNKNOWN_NAME = 6.0
-"""Nats that a reply loses in which somebody is called by a name that nobody said: the model made it up."""
+"""Penalty for calling somebody by a name that nobody has said, in nats: the model made it up."""
 
 SENTIMENT_MISMATCH = 6.0
-"""Nats that a reply loses that takes a feeling for its opposite (`feelings`)."""
+"""Penalty for the opposite sentiment of what was said (`core.sentiment`), in nats."""
 
 AGREEMENT = 1.0
-"""Nats for each natural logarithm of how many draws said the same: what six of eight say is seldom absurd, while one
-odd draw may score high ("That's simply wonderful!" to somebody lonely)."""
+"""Nats per natural logarithm of how many candidates have the same text: what six of eight say is seldom absurd, while a
+single odd one may score high ("That's simply wonderful!" to somebody lonely)."""
 
-SHOWN, SHOWN_LETTERS = 4, 80
-"""Candidates, and letters of each, that “why?” shows."""
+SHOWN, SHOWN_CHARACTERS = 4, 80
+"""Candidates, and characters of each, that “why?” shows."""
 
 LONG_WORD = 5
-"""Letters of a word that is not said twice in one sentence; shorter ones (“that”, “have”, “like”) well may be."""
+"""Letters from which on a word must not be said twice in a sentence; shorter ones (“that”, “have”, “like”) may be."""
 SAME_SENTENCE = 4
-"""Words of a reply or a sentence from which on it is not said again; “You are welcome.” may be."""
+"""Words from which on a reply or sentence must not be repeated; “You are welcome.” may be."""
 IN_A_ROW = 3
-"""Words that a reply does not say twice in a row."""
+"""Words in a row that a reply must not say twice."""
 
 _CALLED = re.compile(
     r"\b(you|too|hi|hello|hey|thanks|(?:good)?bye|morning|evening|night),? ((?-i:[A-Z])[a-z]+)(?=[.,!?])",
@@ -49,7 +49,7 @@ _ANYBODY = frozenset(
         "all again buddy bye dear everybody everyone folks friend friends goodbye guys madam mate sir team there world"
     )
 )
-"""What stands where a name does and is nobody's."""
+"""Words that stand where a name would and name nobody."""
 _SENTENCE_END = re.compile(r"[.!?…]+")
 _TWICE = re.compile(r"\b([^\W\d_]+(?: [^\W\d_]+)?)(?:,? (?:and|or)|,)? \1\b")
 """“cook and cook”, “I do, I do”"""
@@ -59,7 +59,7 @@ _FULL = {"m": " am", "re": " are", "s": " is", "ve": " have", "ll": " will"}
 
 
 def ranked(prompt: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that say something, the best first; of equally good ones the one that was drawn first."""
+    """The candidates that have a text, the best first; of equally good ones, the one that was drawn first."""
     return [candidate for candidate, _ in scored(prompt, candidates)]
 
 
@@ -82,30 +82,31 @@ def scored(prompt: str, candidates: Sequence[Candidate]) -> list[tuple[Candidate
 
 
 def describe_candidates(found: Sequence[tuple[Candidate, float]]) -> str:
-    """What was drawn, as people read it: the best few, each with how often it came and its score in nats."""
+    """The best few candidates for people to read, each with how often it was drawn and its score in nats."""
     times = Counter(candidate.text for candidate, _ in found)
     scores = {candidate.text: score for candidate, score in reversed(found)}
     shown = sorted(scores.items(), key=lambda one: one[1], reverse=True)[:SHOWN]
     return "; ".join(
-        f"“{text.strip()[:SHOWN_LETTERS]}” ({times[text]} of {len(found)}, {score:.1f})" for text, score in shown
+        f"“{text.strip()[:SHOWN_CHARACTERS]}” ({times[text]} of {len(found)}, {score:.1f})" for text, score in shown
     )
 
 
 def repeats(prompt: str, reply: str) -> bool:
-    """Whether a reply says something twice, or what somebody said in the prompt already, in all or in one sentence."""
+    """Whether a reply says something twice, or repeats a line of the prompt as a whole or in one of its sentences."""
     words = _full(reply)
     sentences = _SENTENCE_END.split(reply.casefold())
     again = [part for part in (words, *map(_full, sentences)) if len(part) >= SAME_SENTENCE]
-    if any(_stands_in(line, part) for line in _said(prompt) for part in again):
+    if any(_contains(line, part) for line in _said(prompt) for part in again):
         return True
     rows = [tuple(words[at : at + IN_A_ROW]) for at in range(len(words) - IN_A_ROW + 1)]
     return len(set(rows)) < len(rows) or any(map(_stutters, sentences))
 
 
 def uses_unknown_name(told: str, reply: str) -> bool:
-    """Whether somebody is called by a name that stands nowhere in what was `told`.
+    """Whether a reply calls somebody by a name that is not in what was `told`.
 
-    Looked for after a greeting and its like only ("You too, John."): elsewhere it may be anything's.
+    Names are looked for only after a greeting and the like ("You too, John."): elsewhere a capitalised word may be
+    anything.
     """
     known = _ANYBODY | set(words_of(told))
     called = [*_CALLED.finditer(reply), *_MET.finditer(reply)]
@@ -113,7 +114,7 @@ def uses_unknown_name(told: str, reply: str) -> bool:
 
 
 def is_sentiment_mismatch(prompt: str, reply: str) -> bool:
-    """Whether a reply is glad of what the last line is sad about, or sorry for what it is glad of."""
+    """Whether a reply has the opposite sentiment of the prompt's last line."""
     turns = turns_of(prompt)
     return bool(turns) and mismatch(turns[-1].text, reply)
 
@@ -123,8 +124,8 @@ def _told(prompt: str) -> str:
     return " ".join(turn.text for turn in turns_of(prompt) if turn.speaker is Speaker.PERSON1)
 
 
-def _stands_in(line: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether the words stand in a line, one after the other: “I have a dog.” in “I have a dog too.”"""
+def _contains(line: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a line has these words in a row: “I have a dog.” in “I have a dog too.”"""
     return any(line[at : at + len(words)] == words for at in range(len(line) - len(words) + 1))
 
 

@@ -1,7 +1,7 @@
-"""A stored question → its reply: in its turn, under a sign of thinking, or a sentence in its place where it fails.
+"""A stored question → its reply, in order and with a typing indicator meanwhile; an apology where it fails.
 
-Owns the replies on their way, and with them what a question is still owed. Knows memory and the composer; whether a
-message is a question at all was decided before.
+Owns the replies on their way, and notes when a question is owed no answer any more. Knows memory and the composer;
+whether a message is a question at all was decided before.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ class Responder:
         ready: Callable[[], Awaitable[object]],
         thinking: Thinking,
     ) -> Reply | None:
-        """Answer it once `ready`. What fails is said to the asker, at most once a minute; an ambient answer that fails
-        is nobody's matter, and a command is always answered."""
+        """Answer it once `ready` returns. The asker is told of a failure at most once a minute, but always after a
+        command and never after an ambient answer."""
         message = question.message
         pending = self.pending.begin(message.conversation, question.row)
 
@@ -67,8 +67,8 @@ class Responder:
     async def again(
         self, question: Remembered, chosen: ChannelSettings, *, thinking: Thinking
     ) -> tuple[Reply | None, tuple[str, ...]]:
-        """Another answer in place of the one that stands once all before it do, and the ids of the posts it replaces;
-        None where the question was deleted meanwhile."""
+        """Another answer in place of the current one, once no other is on its way, and the ids of the posts it
+        replaces; None where the question was deleted meanwhile."""
         pending = self.pending.begin(question.message.conversation, question.row)
         replaced: tuple[str, ...] = ()
 
@@ -93,8 +93,8 @@ class Responder:
         *,
         thinking: Thinking,
     ) -> Reply | None:
-        """The reply that an earlier process composed, else a new one, else a sentence that says sorry; None where
-        `chosen` gives none: the channel was closed."""
+        """The reply that an earlier process composed, else a new one, else an apology; None where `chosen` gives none,
+        because the bot is not allowed there any more."""
         message, row = question.message, question.row
         pending = self.pending.begin(message.conversation, row)
 
@@ -113,7 +113,7 @@ class Responder:
         return replace(reply, text=notices.MISSED) if reply is not None and reply.notice else reply
 
     async def posted(self, row: int, conversation: Conversation, posts: Sequence[str], *, stands: bool) -> None:
-        """A reply was posted, or never will be: then the one whose place it was to take stands again."""
+        """A reply was posted, or (`stands` is False) never will be: then the one that it was to replace is restored."""
         pending = None
         try:
             if stands:
@@ -125,11 +125,11 @@ class Responder:
             self.pending.posted(row)
 
     def notice(self, text: str, to: Message) -> Reply | None:
-        """A sentence for the member alone, unless they had one a moment ago."""
+        """A sentence for the member alone, unless they were shown one a moment ago."""
         return Reply(text=text, answers=to.id, notice=True) if self._notices.may_say(text, to) else None
 
     async def give_up(self, question: int, reply: Reply | None) -> Reply | None:
-        """Owe the question no answer: its asker reads `reply`."""
+        """Note that the question is owed no answer; returns `reply`, which the asker is shown instead."""
         await asyncio.to_thread(self._memory.settle, question)
         return reply
 
@@ -142,13 +142,13 @@ class Responder:
         may_say: Callable[[Reply], bool] = lambda reply: True,
         thinking: Thinking,
     ) -> Reply | None:
-        """What is composed in its turn, or a sentence in its place where `may_say` lets it be said."""
+        """The reply that `compose` makes in its turn, or an apology where `may_say` allows one."""
         conversation, row = pending.conversation, None
         try:
             try:
                 async with thinking(), self._turns.of(conversation.key):
                     reply = await compose()
-            except Exception as error:  # the boundary: the log has what happened, a member a sentence
+            except Exception as error:  # the boundary: the log gets the error, the member a sentence
                 if isinstance(error, Overloaded):
                     log.info("no room for a reply in %s", conversation.key)
                 else:

@@ -1,12 +1,11 @@
-"""Whether a reply takes the feeling of what was said for its opposite: glad of a terrible day, sorry for a won race.
+"""Whether a reply has the opposite sentiment of what was said: glad about a terrible day, sorry about a won race.
 
-A small model has read of few feelings and meets the others with whatever stands nearest. What somebody feels is told by
-VADER (Hutto and Gilbert 2014), a lexicon with rules for negation and degree, from their words alone: "I passed!" says
-nothing there, and of what says nothing, or is a question, any reply will do. English only; elsewhere it says nothing.
+Small models often confuse the two. The sentiment of a line comes from VADER (Hutto and Gilbert 2014), a lexicon with
+rules for negation and degree; "I passed!" is neutral there. Any reply fits a neutral line or a question. English only:
+lines in other languages are neutral.
 
-Worth its dependency: of eighty first lines of good and bad news the starter met 13 and 12 (two seeds, eight candidates)
-with the wrong feeling where candidates were chosen without it, 4 and 6 with it
-(`python -m models.starter.recipe.news`).
+Worth its dependency: of eighty opening lines with good or bad news, the starter answered 13 and 12 (two seeds, eight
+candidates) with the wrong sentiment without it, 4 and 6 with it (`python -m models.starter.recipe.news`).
 """
 
 import re
@@ -15,12 +14,12 @@ from functools import cache
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 MIN_SENTIMENT = 0.1
-"""VADER's sum of a line, from -1 to 1, from which on it is a feeling. VADER's own bound is 0.05; "I can't pay my rent."
-has 0.08."""
+"""VADER's score of a line, from -1 to 1, from which on it is not neutral. VADER's own bound is 0.05; "I can't pay my
+rent." has 0.08."""
 MAX_WORDS = 20
-"""Words of a reply that is judged, at most: a longer one may well be sorry for one thing and glad of another."""
+"""Longest reply that is judged: a longer one may be sorry about one thing and glad about another."""
 NEUTRAL_WORDS = ("friend", "friends", "help", "helps", "hope", "hopes")
-"""Good in the lexicon, and said in sorrow as often as in joy: "I miss my friends.", "I hope she comes back."."""
+"""Positive in the lexicon, but said in sorrow as often as in joy: "I miss my friends.", "I hope she comes back."."""
 
 _GLAD = re.compile(
     r"\b(?:happy|glad) (?:to hear|you)|\bcongrat|\bwonderful\b|\byay\b"
@@ -36,7 +35,7 @@ _SORRY = re.compile(
 
 
 def mismatch(line: str, reply: str) -> bool:
-    """Whether a reply is glad of what somebody is sad about, or sorry for what they are glad of."""
+    """Whether a reply is glad about what somebody is sad about, or sorry about what they are glad about."""
     glad, sorry = _GLAD.search(reply), _SORRY.search(reply)
     if "?" in line or len(reply.split()) > MAX_WORDS or not (glad or sorry):
         return False
@@ -45,7 +44,7 @@ def mismatch(line: str, reply: str) -> bool:
 
 
 def sentiment(line: str) -> float:
-    """How somebody feels who says a line, by its words: from -1, miserable, to 1, overjoyed."""
+    """The sentiment of a line: from -1, negative, to 1, positive."""
     felt: float = _analyzer().polarity_scores(line)["compound"]
     return felt
 

@@ -1,4 +1,4 @@
-"""Every knob, typed, from the environment and `.env`. Every bad or missing variable is named in one message.
+"""Every setting, typed, from the environment and `.env`. One message names every bad or missing variable.
 
 Nothing is read at import. `.env.example` lists the same names; a test holds the two together.
 """
@@ -48,7 +48,7 @@ UNPREFIXED = frozenset(
         "log_format",
     }
 )
-"""Settings that had no prefix once and are still read without it."""
+"""Settings that once had no prefix and are still read without it."""
 
 ENV_FILE_ONLY = frozenset({"DATABASE_URL"})
 """Old names that are read from `.env` only: in the environment they may belong to another program, whose database must
@@ -149,12 +149,11 @@ class Settings(BaseSettings):
         default=frozenset(), description="Channel ids, comma-separated; all when empty"
     )
     names: frozenset[str] = Field(
-        default=frozenset(), description="Other names of the bot, comma-separated; a channel may have them answered"
+        default=frozenset(),
+        description="Other names of the bot, comma-separated; it answers to them where a channel sets so",
     )
     cool_down: float = Field(default=2.0, ge=0, description="Minutes between two ambient answers in a channel")
-    recall: bool = Field(
-        default=False, description="Put up to two earlier exchanges that resemble what was said in front of the prompt"
-    )
+    recall: bool = Field(default=False, description="Put up to two related earlier exchanges in front of the prompt")
     direct_messages: bool = Field(default=True, description="Answer direct messages")
     ignored: frozenset[str] = Field(
         default=frozenset(),
@@ -164,7 +163,7 @@ class Settings(BaseSettings):
         default=1.5,
         ge=0,
         le=8,
-        description="Messages at most so many seconds apart are one turn; 0 switches this off",
+        description="Messages at most this many seconds apart are one turn; 0 switches this off",
     )
     blocked_words: Path | None = Field(
         default=None,
@@ -186,7 +185,7 @@ class Settings(BaseSettings):
         default="off", description="off, or consented: train on members who consented"
     )
     retention_days: int | None = Field(
-        default=None, ge=1, description="Older messages are purged; kept for ever when empty"
+        default=None, ge=1, description="Older messages are purged; kept forever when empty"
     )
 
     log_format: Literal["text", "json"] = Field(
@@ -226,7 +225,7 @@ class Settings(BaseSettings):
 
     @property
     def adapters_folder(self) -> Path:
-        """Where adapters are kept."""
+        """The folder of the adapters."""
         return self.home / "adapters"
 
     def sampling(self, defaults: Sampling) -> Sampling:

@@ -1,6 +1,6 @@
 """The Discord bot: one login at a time, and a new one whenever it ends. What happens on each event is `events`.
 
-Knows no prompt, no table, no model. One DiscordBot is one process's only one: the API base is process-global.
+Knows no prompt, no database, no model. A process can have only one DiscordBot: the API base is process-global.
 """
 
 import asyncio
@@ -45,23 +45,23 @@ NO_INTENT = (
 
 
 def intents(*, message_content: bool) -> discord.Intents:
-    """What we listen to; only the message content is privileged."""
+    """The events we receive; only the message content is privileged."""
     chosen = discord.Intents.none()
     chosen.guilds = True
     chosen.messages = True
     chosen.reactions = True
-    chosen.typing = True  # who is typing has not finished: what they said a moment ago waits for the rest
+    chosen.typing = True  # a member who is typing has not finished: they are answered after the rest
     chosen.message_content = message_content
     return chosen
 
 
 def invite_url(application: int) -> str:
-    """Where an admin adds the bot to a server, with the least permissions."""
+    """The address where an admin adds the bot to a server, with the least permissions."""
     return discord.utils.oauth_url(application, permissions=PERMISSIONS, scopes=("bot", "applications.commands"))
 
 
 class DiscordBot:
-    """Carries words between Discord and one chat; `run` until cancelled."""
+    """Connects Discord to one chat; `run` until cancelled."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class DiscordBot:
         refused that we cannot do without.
         """
         point_at(self._api_base)
-        if not valid(self._token):
+        if not is_sendable(self._token):
             raise PermanentPlatformError(BAD_TOKEN)
         attempt = 0
         loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ class DiscordBot:
                     if error.code == 4004:
                         raise PermanentPlatformError(BAD_TOKEN) from error
                     why, at_least = error, 0.0
-                except Exception as error:  # discord.py ends by AttributeError, KeyError …: whatever it is, start anew
+                except Exception as error:  # discord.py may raise AttributeError, KeyError …: always start again
                     log.debug("the connection to Discord ended", exc_info=True)
                     why = f"{type(error).__name__}: {error}"
                     limited = isinstance(error, discord.HTTPException) and error.status == 429
@@ -199,7 +199,7 @@ class DiscordBot:
         self.sender.spawn(self._sync(client.tree))
 
     async def _on_ready(self, client: Client) -> None:
-        """One line at start, and again when it is no longer true."""
+        """Log one line at the start, and again when it has changed."""
         line = f"Discord: logged in as {client.user}, in {len(client.guilds)} server{'s'[: len(client.guilds) != 1]}"
         if line != self._introduced:
             self._introduced = line
@@ -207,13 +207,13 @@ class DiscordBot:
         await self.handlers.resume()
 
     async def _sync(self, tree: "app_commands.CommandTree[Any]") -> None:
-        """Tell Discord our commands, once a process unless they change."""
+        """Register our commands with Discord, once per process unless they change."""
         payload = [command.to_dict(tree) for command in tree.get_commands()]
         digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
         if digest == self._synced:
             return
         try:
-            # Not tree.sync(): it reads from the answer what not every server says, and we need none of it.
+            # Not tree.sync(): it needs fields in the answer that not every server sends, and we need none of them.
             await tree.client.http.bulk_upsert_global_commands(tree.client.application_id or 0, payload=payload)
         except discord.HTTPException as error:
             log.warning("Discord did not accept the slash commands (HTTP %s); they are unchanged", error.status)
@@ -223,8 +223,8 @@ class DiscordBot:
             self._synced = digest
 
 
-def valid(token: str) -> bool:
-    """Whether it can be sent at all: a token has no spaces, no control characters and no letters but ASCII ones."""
+def is_sendable(token: str) -> bool:
+    """Whether a token can be sent at all: it has printable ASCII characters only, and no spaces."""
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
 
 
@@ -239,13 +239,13 @@ class DiscordCredentials:
 
 
 async def check_credentials(token: str, *, api_base: str | None = None, proxy: str | None = None) -> DiscordCredentials:
-    """Log in, look and leave; no gateway.
+    """Log in and read the application; no gateway.
 
-    Raises PermanentPlatformError for a bad token, PlatformError when Discord is not reached.
+    Raises PermanentPlatformError for a bad token, PlatformError when Discord cannot be reached.
     """
     point_at(api_base)
     read_leniently()
-    if not valid(token.strip()):
+    if not is_sendable(token.strip()):
         raise PermanentPlatformError(BAD_TOKEN)
     async with discord.Client(intents=discord.Intents.none(), proxy=proxy) as client:
         login_leniently(client)

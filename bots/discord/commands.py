@@ -1,6 +1,6 @@
 """What members click and type: the `/person2` group, context menus and buttons, built from the table of commands.
 
-Knows discord.py's command tree; runs nothing itself: every use is carried to a `CommandTarget`.
+Knows discord.py's command tree; runs nothing itself: every use is passed to a `CommandTarget`.
 """
 
 import inspect
@@ -15,8 +15,8 @@ from discord import app_commands
 from core.commands import COMMANDS, Command
 
 GROUP = "person2"
-ADMIN_SUFFIX = "person2-"
-"""Discord knows permissions of whole commands only, not of subcommands: each admin command also stands on its own
+ADMIN_PREFIX = "person2-"
+"""Discord has permissions for whole commands only, not for subcommands: each admin command is also one of its own
 (`/person2-settings`), hidden from members who may not manage channels; the subcommand checks when it is run."""
 
 LONGEST_QUESTION = 4000
@@ -28,7 +28,7 @@ WHY = "Person2: why?"
 
 
 class Button(StrEnum):
-    """Custom ids: all a button needs to know, so that it works after a restart."""
+    """Custom ids of buttons: they contain all that is needed, so that buttons work after a restart."""
 
     LIKE = "person2:like"
     DISLIKE = "person2:dislike"
@@ -49,7 +49,7 @@ Interaction = discord.Interaction[Any]
 
 
 class CommandTarget(Protocol):
-    """Where uses are carried to."""
+    """What runs the commands."""
 
     async def command(self, interaction: Interaction, name: str, argument: str) -> None: ...
 
@@ -90,7 +90,7 @@ def build(tree: "app_commands.CommandTree[Any]", target: CommandTarget) -> None:
     for command in COMMANDS:
         group.add_command(_slash(command, target))
         if command.admin:
-            alone = _slash(command, target, name=f"{ADMIN_SUFFIX}{command.name}")
+            alone = _slash(command, target, name=f"{ADMIN_PREFIX}{command.name}")
             alone.default_permissions = discord.Permissions(manage_channels=True)
             alone.allowed_contexts = app_commands.AppCommandContext(guild=True)
             alone.allowed_installs = app_commands.AppInstallationType(guild=True)
@@ -114,14 +114,14 @@ def build(tree: "app_commands.CommandTree[Any]", target: CommandTarget) -> None:
 def _slash(
     command: Command, target: CommandTarget, *, name: str | None = None
 ) -> "app_commands.Command[Any, ..., None]":
-    """discord.py reads a command's options from its callback's signature; this one is written from the table."""
+    """discord.py reads a command's options from its callback's signature; this one is made from the table."""
     wanted = options(command)
 
     async def use(interaction: Interaction, **given: str) -> None:
         words = (given.get(option.name, "") for option in wanted)
         await target.command(interaction, command.name, " ".join(word for word in words if word))
 
-    use.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it, typeshed does not say so
+    use.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # functions have it, though typeshed does not
         [
             inspect.Parameter("interaction", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Interaction),
             *(
@@ -164,7 +164,7 @@ def buttons() -> discord.ui.View:
 
 
 def confirm() -> discord.ui.View:
-    """Under the question whether to forget a member."""
+    """The button under the question whether to forget a member."""
     return _row((Button.FORGET, None, "Delete everything"), style=discord.ButtonStyle.danger)
 
 
@@ -178,7 +178,7 @@ def _row(
 
 
 async def pressed(interaction: Interaction, target: CommandTarget) -> None:
-    """A button of ours, told by its id; anything else is somebody else's."""
+    """Handle a click on one of our buttons, by its id; ignore others."""
     post = str(interaction.message.id) if interaction.message is not None else ""
     data: Mapping[str, Any] = interaction.data or {}
     match data.get("custom_id"):

@@ -1,5 +1,5 @@
-"""Discord's REST API through discord.py 2.7.1: where it is, how its answers are read, and how a login does without what
-compatible servers leave out. A later discord.py can break only this file, `payloads` and `gateway`.
+"""Discord's REST API through discord.py 2.7.1: its address, how its answers are read, and a login that does without
+what compatible servers leave out. A later discord.py can break only this file, `payloads` and `gateway`.
 """
 
 import json
@@ -35,8 +35,8 @@ def point_at(api_base: str | None) -> None:
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> Any:
-    """The body of an answer. discord.py takes for JSON only what is labelled `application/json` and nothing more;
-    many servers add their character set."""
+    """The body of an answer. discord.py parses JSON only where the content type is exactly `application/json`; many
+    servers add a character set."""
     text = await response.text(encoding="utf-8")
     if response.content_type == "application/json":
         try:
@@ -50,14 +50,14 @@ def read_leniently() -> None:
     """Make discord.py read REST answers as `_read_body` does, in the whole process."""
     for module in (discord.http, discord.webhook.async_):
         module.json_or_text = _read_body  # type: ignore[attr-defined]
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we never speak aloud
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # we use no voice channels
     for name in ("discord.client", "discord.shard"):
         if _without_traceback not in (filters := logging.getLogger(name).filters):
             filters.append(_without_traceback)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """A refused connect is one line; discord.py logs it with its traceback each time."""
+    """Log a refused connection as one line; discord.py logs it with its traceback each time."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, (OSError, aiohttp.ClientError, discord.DiscordException)) and not log.isEnabledFor(
         logging.DEBUG
@@ -68,7 +68,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 
 def login_leniently(client: discord.Client) -> None:
-    """Log in where a server does not tell of applications."""
+    """Log in to servers that have no endpoint for applications, too."""
     ask = client.http.application_info
 
     async def application_info() -> Any:
@@ -85,7 +85,7 @@ def login_leniently(client: discord.Client) -> None:
 
 
 def paced(pacer: Pacer) -> aiohttp.TraceConfig:
-    """Lets each REST call wait for its turn just before it is sent, discord.py's own repetitions too."""
+    """Make each REST call, including discord.py's retries, wait for its turn just before it is sent."""
     trace = aiohttp.TraceConfig()
 
     async def started(_: aiohttp.ClientSession, __: SimpleNamespace, call: aiohttp.TraceRequestStartParams) -> None:
@@ -112,7 +112,7 @@ def _counted(url: URL) -> bool:
 
 
 def seconds_of(headers: Mapping[str, str]) -> float:
-    """Seconds that a 429 asks to wait; one where it does not say."""
+    """Seconds that a 429 asks to wait; 1 where it does not say."""
     try:
         seconds = float(headers.get("Retry-After", 1.0))
     except ValueError:

@@ -1,6 +1,6 @@
-"""What happens on each event of Discord: words go to `core.chat`, its replies are posted.
+"""What happens on each event of Discord: messages go to `core.chat`, and its replies are posted.
 
-Knows no prompt, no table, no model; how a call to Discord is made is `sending`.
+Knows no prompt, no database, no model; calls to Discord are made by `sending`.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 THUMBS = {"👍": True, "👎": False}
 
 PASTED_SECONDS = 5.0
-"""Longest wait for the file that Discord made of a long message; what came without it is heard without it."""
+"""Longest wait for the file that Discord made of a long message; after that the message is handled without it."""
 
 
 class DiscordEventHandlers:
@@ -66,20 +66,20 @@ class DiscordEventHandlers:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """End what is being answered; to be called when no client is connected any more."""
+        """Cancel the answers in progress; call it when no client is connected any more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _track(self) -> None:
-        """Let the current task end with the bot."""
+        """Have `close` cancel the current task."""
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def said(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
-        """A message of a channel: hear it, and answer if chat says so."""
+        """Handle a message of a channel, and answer it if chat says so."""
         self._track()
         original = None
         if message.webhook_id is not None:
@@ -98,7 +98,7 @@ class DiscordEventHandlers:
 
     async def _answer(self, heard: Message, message: discord.Message, original: Original | None) -> None:
         channel = message.channel.id
-        reply = await self._thought(
+        reply = await self._reply_or_apology(
             heard,
             lambda: self.chat.hear(
                 heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
@@ -109,8 +109,8 @@ class DiscordEventHandlers:
             if original is not None:
                 original.answered = bool(posts) and not reply.notice
 
-    async def _thought(self, heard: Message, think: Callable[[], Awaitable[Reply | None]]) -> Reply | None:
-        """What chat has to say to a message; where it fails a member gets a sentence and the operator the log."""
+    async def _reply_or_apology(self, heard: Message, think: Callable[[], Awaitable[Reply | None]]) -> Reply | None:
+        """Chat's reply to a message; where it fails, a sentence for the member, and the error in the log."""
         try:
             return await think()
         except Exception as error:  # the boundary
@@ -133,13 +133,13 @@ class DiscordEventHandlers:
             return ""
 
     def _opening(self, thread: object) -> Callable[[], Awaitable[Message | None]] | None:
-        """What looks up the message that a thread began with; None where there is none that we may read."""
+        """A function that looks up the first message of a thread; None where there is none that we may read."""
         if not isinstance(thread, discord.Thread) or thread.parent is None:
             return None
         me = thread.guild.me
         if me is None or not thread.permissions_for(me).read_message_history:
             return None
-        # Both have the thread's id: a forum post lies in it, what a thread was made from in the channel above.
+        # It has the thread's id: in a forum it is in the thread, else in the channel that the thread belongs to.
         place = thread.id if isinstance(thread.parent, discord.ForumChannel) else thread.parent.id
 
         async def look_up() -> Message | None:
@@ -155,7 +155,7 @@ class DiscordEventHandlers:
             return await self._sender.say(channel, parts(reply.text), answers=int(heard.id), delete_after=fleeting)
         view = commands.buttons() if self._buttons else None
         texts = reply_parts(reply, show_question=show_question)
-        # A bot that is stopped meanwhile leaves the reply open: it is looked for and said after the next start.
+        # If the bot is stopped meanwhile the reply stays owed: after the next start it is looked for, or posted.
         posts = await self._sender.say(channel, texts, answers=int(heard.id), view=view)
         with self._storing():
             await self.chat.posted(reply, where, [post for post in posts if post], stands=bool(posts))
@@ -164,7 +164,8 @@ class DiscordEventHandlers:
         return posts
 
     async def edited(self, message: discord.Message, me: discord.abc.Snowflake) -> None:
-        """A message that reads otherwise now, or mentions us at last; a webhook's is known where it was a member's."""
+        """Handle an edited message, which may mention us only now. A webhook's is stored only where a member wrote
+        it."""
         if message.webhook_id is not None:
             post = spoken(message, me)
             if post is not None:
@@ -172,11 +173,11 @@ class DiscordEventHandlers:
                     await self.chat.reworded(post.conversation, post.id, post.text)
             return
         heard = to_message(message, me, pasted=await self._pasted(message))
-        if heard is None or not (heard.text or self._reads(heard)):
+        if heard is None or not (heard.text or self._knows_text(heard)):
             return
         self._track()
         channel = message.channel.id
-        reply = await self._thought(
+        reply = await self._reply_or_apology(
             heard,
             lambda: self.chat.edited(
                 heard, thinking=lambda: self._sender.typing(channel), opening=self._opening(message.channel)
@@ -185,12 +186,12 @@ class DiscordEventHandlers:
         if reply is not None:
             await self._post(reply, heard, channel)
 
-    def _reads(self, message: Message) -> bool:
-        """Whether no words means that there are none: without the privileged intent Discord leaves them out."""
+    def _knows_text(self, message: Message) -> bool:
+        """Whether an empty text means that there is none: without the privileged intent Discord leaves texts out."""
         return self.message_content or message.mentions_bot or message.conversation.kind is Kind.DIRECT
 
     async def reworded(self, channel: int, guild: int | None, message: int, content: str, client: "Client") -> None:
-        """An edit that tells only the new text."""
+        """Handle an edit event that has only the new text."""
         assert client.user is not None  # noqa: S101 - asked by the caller
         text = reworded(content, client.get_guild(guild or 0), client.user)
         if text or self.message_content:
@@ -198,13 +199,13 @@ class DiscordEventHandlers:
                 await self.chat.reworded(await self._where(channel, guild), str(message), text)
 
     async def closed(self, where: Conversation) -> None:
-        """A channel or thread was deleted, and with it all that was said there."""
+        """Forget everything in a channel or thread that was deleted."""
         with self._storing():
             removed = await self.chat.closed(where)
             log.info("forgot %s messages of a deleted channel or thread", removed.messages + removed.replies)
 
     async def typing(self, channel: int, guild: int | None, member: int) -> None:
-        """Somebody is typing: what they said a moment ago waits for the rest. Not worth a request of its own."""
+        """Somebody is typing, so their last message is not answered yet. Makes no request to find the channel."""
         found = (await self._connected()).get_channel(channel)
         if found is not None:
             self.chat.typing(conversation_of(found), str(member))
@@ -231,13 +232,13 @@ class DiscordEventHandlers:
     async def unreacted(
         self, event: discord.RawReactionClearEvent | discord.RawReactionClearEmojiEvent, liked: bool | None
     ) -> None:
-        """All reactions to a message were cleared, or all of one kind."""
+        """Handle that all reactions to a message were cleared, or all of one kind."""
         with self._storing():
             where = await self._where(event.channel_id, event.guild_id)
             await self.chat.feedback(where, str(event.message_id), None, None, was=liked)
 
     async def _where(self, channel: int, guild: int | None) -> Conversation:
-        """The conversation of a channel id: events that name only the id may mean a thread."""
+        """The conversation of a channel id, which may be a thread's."""
         client = await self._connected()
         found: object = client.get_channel(channel)
         if found is None and guild is not None:
@@ -251,7 +252,7 @@ class DiscordEventHandlers:
         return conversation_of(found)
 
     async def resume(self) -> None:
-        """Answer what an earlier process left unanswered; once a process."""
+        """Answer what an earlier process left unanswered; once per process."""
         if self._resuming:
             return
         self._resuming = True
@@ -263,7 +264,7 @@ class DiscordEventHandlers:
         asked = question.message
         where = asked.conversation
         channel = int(where.thread or where.channel)
-        reply = await self._thought(
+        reply = await self._reply_or_apology(
             asked, lambda: self.chat.resume(question, thinking=lambda: self._sender.typing(channel))
         )
         if reply is None:
@@ -279,7 +280,7 @@ class DiscordEventHandlers:
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """Where no member waits for an answer, a database fault is the operator's matter alone."""
+        """Log a database error where no member is waiting for an answer."""
         try:
             yield
         except StorageError as error:
@@ -287,11 +288,11 @@ class DiscordEventHandlers:
 
 
 def thumb(emoji: discord.PartialEmoji) -> bool | None:
-    return THUMBS.get((emoji.name or "")[:1])  # skin tones follow the hand; a deleted emoji has no name
+    return THUMBS.get((emoji.name or "")[:1])  # a skin tone is a second character; a deleted emoji has no name
 
 
 class Client(GatewayClient):
-    """One login: discord.py's events, handed on."""
+    """One login: passes discord.py's events on."""
 
     def __init__(
         self,
@@ -306,7 +307,7 @@ class Client(GatewayClient):
         self._tell_login = on_login
         self._tell_ready = on_ready
         self.tree = app_commands.CommandTree(self)
-        self.tree.error(self._misused)
+        self.tree.error(self._on_unknown_command)
         commands.build(self.tree, handlers.interactions)
 
     async def setup_hook(self) -> None:
@@ -315,7 +316,7 @@ class Client(GatewayClient):
         await self._tell_login(self)
 
     async def on_ready(self) -> None:
-        if not self.is_closed():  # discord.py tells so a moment late
+        if not self.is_closed():  # discord.py may call this a moment late
             await self._tell_ready(self)
 
     async def on_message(self, message: discord.Message) -> None:
@@ -369,8 +370,8 @@ class Client(GatewayClient):
         if interaction.type is discord.InteractionType.component:
             await commands.pressed(interaction, self._handle.interactions)
 
-    async def _misused(self, interaction: Interaction, error: app_commands.AppCommandError) -> None:
-        """A command that we no longer have, still shown by a member's client until it hears of the new ones."""
+    async def _on_unknown_command(self, interaction: Interaction, error: app_commands.AppCommandError) -> None:
+        """Answer a command that no longer exists, which a member's client may show until it is updated."""
         log.warning("a command that no longer exists was used: %s", error)
         if interaction.type is discord.InteractionType.application_command:
             await self._handle.interactions.command(interaction, "help", "")

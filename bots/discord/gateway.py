@@ -1,6 +1,6 @@
 """Discord's gateway: a client that keeps its session through outages and skips events that it cannot read.
 
-Knows how discord.py 2.7.1 is made inside; knows no chat, no memory.
+Knows discord.py 2.7.1's internals; knows no chat, no memory.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ WARN_SECONDS = 60.0
 
 
 class GatewayClient(discord.AutoShardedClient):
-    """Keeps its session and its place in the gateway's stream through outages, and skips events it cannot read.
+    """Resumes its session after outages, and skips events that it cannot read.
 
-    discord.py by itself offers RESUME once, for 60 s, and then begins a new session, so that the events of a longer
-    outage are lost; it ends on one malformed event; and it retries a refused connect at most once a while.
+    discord.py by itself tries RESUME once, for 60 s, and then begins a new session, so that the events of a longer
+    outage are lost; it ends on one malformed event; and it seldom retries a refused connection.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class GatewayClient(discord.AutoShardedClient):
         self._gateway = URL(gateway_url) if gateway_url else None
         self._advised_gateway: URL | None = None
         self._open_socket = self.http.ws_connect
-        self.http.ws_connect = self._ws_connect  # type: ignore[method-assign]  # the one way under each connect
+        self.http.ws_connect = self._ws_connect  # type: ignore[method-assign]  # every connection goes through it
         self._send = self.http.request
         self.http.request = self._request  # type: ignore[method-assign]
         self.http.get_bot_gateway = self._get_bot_gateway  # type: ignore[method-assign]
@@ -72,7 +72,7 @@ class GatewayClient(discord.AutoShardedClient):
         self._guard_parsers()
 
     async def _request(self, route: Route, **options: Any) -> Any:
-        # aiohttp's own limit of five minutes a call would count the time in the queue.
+        # aiohttp's own limit of five minutes per call would include the time in the queue.
         limit = aiohttp.ClientTimeout(total=None, connect=self._timeouts.response, sock_read=self._timeouts.response)
         return await self._send(route, **{"timeout": limit, **options})
 
@@ -83,7 +83,7 @@ class GatewayClient(discord.AutoShardedClient):
         except discord.HTTPException as error:
             if error.status != 404:
                 raise
-            # A compatible server may know only the address (https://discord.com/developers/docs/events/gateway).
+            # A compatible server may have only this endpoint (https://discord.com/developers/docs/events/gateway).
             said = {} if url else await self.http.request(Route("GET", "/gateway"))
         shards, address, limits = gateway_bot(said, url=url)
         self._advised_gateway = URL(address)
@@ -100,8 +100,8 @@ class GatewayClient(discord.AutoShardedClient):
             self._keep_session(shard._parent)
 
     def _keep_session(self, shard: discord.shard.Shard) -> None:
-        """Offer RESUME for as long as Discord has not declared the session invalid, in turn at the address it gave
-        for that and, in case that one is gone, at the one for everybody."""
+        """Try RESUME until Discord declares the session invalid, alternating between the address that it gave for that
+        and, in case that one is gone, the general one."""
         begin_anew, attempts, resume_at = shard.reconnect, 0, shard.ws.gateway
 
         async def reconnect() -> None:
@@ -125,7 +125,7 @@ class GatewayClient(discord.AutoShardedClient):
         shard._backoff.delay = delay  # type: ignore[method-assign,assignment]  # its own grows to 17 minutes
 
     def _complete_frames(self, ws: DiscordWebSocket) -> None:
-        """Called with each new socket before anything is read from it."""
+        """Called with each new socket: complete every frame before discord.py reads it."""
         self._note_socket(ws)
         read = ws.received_message
 
@@ -134,7 +134,7 @@ class GatewayClient(discord.AutoShardedClient):
                 if isinstance(data, bytes):
                     unpacked = ws._decompressor.decompress(data)
                     if unpacked is None:
-                        return  # the rest of this frame is still to come
+                        return  # the rest of this frame follows
                     data = unpacked
             except (zlib.error, UnicodeDecodeError) as error:
                 self._warn("a frame that cannot be decompressed", error)
@@ -147,13 +147,13 @@ class GatewayClient(discord.AutoShardedClient):
                 self._warn("a frame that is neither an event nor an operation", error)
                 return
             if completed.get("op") == DiscordWebSocket.HELLO and ws._keep_alive is not None:
-                return  # one is enough: each starts a thread
+                return  # a second one would start another heartbeat thread
             await read(data if completed is said else json.dumps(completed))
 
         ws.received_message = received  # type: ignore[method-assign]
 
     def _address(self, url: URL) -> URL:
-        """The setting first; then what Discord said; discord.py's built-in default is for neither."""
+        """The address from the settings, else the one from Discord, else discord.py's default."""
         if self._gateway is not None:
             return self._gateway.with_query(url.query)
         if url.host == DiscordWebSocket.DEFAULT_GATEWAY.host and self._advised_gateway is not None:
@@ -161,8 +161,8 @@ class GatewayClient(discord.AutoShardedClient):
         return url
 
     async def _ws_connect(self, url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
-        """Connect, as often as it takes within `DiscordTimeouts.reconnect` seconds; for a first connect, which
-        has no session to lose, the caller bounds the time."""
+        """Connect, retrying for `DiscordTimeouts.reconnect` seconds; without limit for a first connection, which has no
+        session to lose: there the caller bounds the time."""
         address = self._address(URL(url))
         until = self.loop.time() + (math.inf if self._launching else self._timeouts.reconnect)
         for attempt in itertools.count():
@@ -180,20 +180,20 @@ class GatewayClient(discord.AutoShardedClient):
         raise AssertionError  # unreachable: counting has no end
 
     def _guard_parsers(self) -> None:
-        """An event that cannot be read is logged and skipped; but without READY there is no connection at all."""
+        """Log and skip events that cannot be read, except READY, without which there is no connection."""
         parsers = self._connection.parsers
 
         def guarded(name: str, parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-            mend = EVENTS.get(name, lambda data: data)
+            complete = EVENTS.get(name, lambda data: data)
 
             def read(data: Any) -> Any:
                 try:
                     if name == "MESSAGE_UPDATE" and self._partly_edited(data):
                         return None
                     if name in {"CHANNEL_DELETE", "THREAD_DELETE"} and data.get("guild_id") is not None:
-                        self.dispatch("place_delete", dict(data))  # discord.py tells only of those it knows
-                    return parse(mend(self._located(data)))  # type: ignore[no-untyped-call]
-                except Exception as error:  # the boundary: whatever an event makes discord.py raise
+                        self.dispatch("place_delete", dict(data))  # discord.py reports only those in its cache
+                    return parse(complete(self._located(data)))  # type: ignore[no-untyped-call]
+                except Exception as error:  # the boundary: a malformed event may make discord.py raise anything
                     if name == "READY":
                         raise
                     self._warn(f"a malformed {name}", error)
@@ -203,7 +203,7 @@ class GatewayClient(discord.AutoShardedClient):
         self._connection.parsers = {name: guarded(name, parse) for name, parse in parsers.items()}
 
     def _warn(self, what: str, error: Exception) -> None:
-        """One line, once a minute for the same; the traceback at debug level."""
+        """Log one line, at most once a minute for the same; the traceback at debug level."""
         now = self.loop.time()
         if now - self._warned.get(what, -WARN_SECONDS) >= WARN_SECONDS:
             self._warned[what] = now
@@ -211,8 +211,8 @@ class GatewayClient(discord.AutoShardedClient):
         log.debug("skipped %s from Discord", what, exc_info=error)
 
     def _located(self, data: Any) -> Any:
-        """An event of a known server's channel is of that server, though the server did not say so: else it would be
-        taken for a direct message."""
+        """Add the server's id to events of a known channel that lack it: else they would be taken for direct
+        messages."""
         if isinstance(data, dict):
             if "token" in data:
                 data.setdefault("application_id", self.application_id)
@@ -223,7 +223,7 @@ class GatewayClient(discord.AutoShardedClient):
         return data
 
     def _partly_edited(self, data: Any) -> bool:
-        """An update of a message that tells what changed and not who wrote it: discord.py cannot read it."""
+        """Handle an update of a message without its author, which discord.py cannot read; True if it was one."""
         if not isinstance(data, dict) or data.get("author"):
             return False
         if data.get("content") is not None:

@@ -1,6 +1,7 @@
-"""Answers to slash commands, context menus and buttons: at once, deferred, or as a normal message when it was too late.
+"""Answers to slash commands, context menus and buttons: at once, deferred, or as a normal message when it is too late.
 
-Knows Discord's interaction rules (3 s, 15 min, ephemeral or not for good) and the faces of chat and commands.
+Knows Discord's rules for interactions (3 s, 15 min, ephemeral or not from the start) and the interfaces of chat and
+commands.
 """
 
 import asyncio
@@ -27,33 +28,33 @@ from core.notices import NOT_MINE, apology
 log = logging.getLogger(__name__)
 
 PUBLIC = frozenset({"ask", "reset"})
-"""Commands whose answers all may see; where an answer of theirs is private after all, the public wait is taken back."""
+"""Commands that are deferred publicly; where the answer turns out to be private, the public placeholder is removed."""
 
 REMEMBERED = 2000
-"""Interactions remembered to answer each once, whatever a resumed connection replays."""
+"""Interactions that are remembered, so that each is answered once even if a resumed connection replays it."""
 
 ANSWERED_ALREADY = 40060
-"""Discord's code for an interaction that was answered: our first try got there, though its answer was lost
+"""Discord's code for an interaction that was answered: our first try arrived, though its response was lost
 (https://discord.com/developers/docs/topics/opcodes-and-status-codes#json)."""
 
-THANKS = "Thank you, noted."
+THANKS = "Thank you for the feedback."
 REPLACED = "Done: I replaced it with another answer."
 ANSWER_DELETED = "That answer was deleted in the meantime."
 
 
 @dataclass(slots=True)
 class PendingInteraction:
-    """One use and how far its answering has come."""
+    """One interaction and the state of its answer."""
 
     interaction: Interaction
     since: float
     deferred: bool = False
     ephemeral: bool = False
-    """How it was deferred; Discord keeps that for the first follow-up."""
+    """Whether it was deferred as ephemeral; Discord applies that to the first follow-up."""
     update: bool = False
     """A button: acknowledged without a message of its own."""
     dead: bool = False
-    """The token is no good any more: normal messages only."""
+    """The token is no longer valid: only normal messages are left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class Interactions:
     buttons: bool = False
     _seen: dict[int, None] = field(default_factory=dict)
 
-    # What menus call
+    # Called by menus and buttons
 
     async def command(self, interaction: Interaction, name: str, argument: str) -> None:
         invocation = self._invocation(interaction, name, argument)
@@ -113,7 +114,7 @@ class Interactions:
             member = interaction.guild.get_member(number) if interaction.guild is not None else None
             return member.display_name if member is not None else None
 
-        # A setting may name members and roles: there the ids count, not the names.
+        # A setting may mention members and roles: there the ids matter, not the names.
         text = argument if name == "settings" else plain(argument, interaction.guild, user)
         return Invocation(
             name=name,
@@ -139,7 +140,8 @@ class Interactions:
         public: bool,
         view: discord.ui.View | None = None,
     ) -> None:
-        """Answer once, in time, `view` under what is no reply; what goes wrong is logged and said in a sentence."""
+        """Answer an interaction once and in time, with `view` under an answer that is not a reply. Errors are logged,
+        and the member gets a sentence."""
         if interaction.id in self._seen:
             return
         self._seen[interaction.id] = None
@@ -158,7 +160,7 @@ class Interactions:
     async def _run(self, run: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             return await run()
-        except Exception as error:  # the boundary: a member gets a sentence, the operator the log
+        except Exception as error:  # the boundary: the log gets the error, the member a sentence
             log_failure(log, error, "a command failed")
             return Answer(text=apology(error))
 
@@ -170,7 +172,7 @@ class Interactions:
         try:
             await self._call(lambda: interaction.response.defer(ephemeral=ephemeral, thinking=thinking))
             pending.deferred = True
-        except UNREADABLE:  # taken, but answered without the body that discord.py asks for and reads
+        except UNREADABLE:  # accepted, but answered without the body that discord.py reads
             pending.deferred = True
         except UNREACHABLE as error:
             pending.deferred = _answered_already(error)
@@ -179,24 +181,24 @@ class Interactions:
                 log.warning("an interaction could not be deferred (%s); its answer will be a normal message", error)
 
     async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """A first response: after 3 s Discord takes none."""
+        """Make a first response, which Discord accepts only within 3 s."""
         return await self.sender.deliver(lambda _: call(), within=self.timeouts.first_response)
 
     async def _show(self, pending: PendingInteraction, answer: Answer, view: discord.ui.View | None) -> None:
         if answer.silent:
-            await self._take_back(pending)
+            await self._remove_deferral(pending)
             return
         reply = answer.reply
         if reply is not None and not reply.notice:
-            await self._speak(pending, answer, reply)
+            await self._post_reply(pending, answer, reply)
             return
         text = reply.text if reply is not None else answer.text
         attachment = answer.attachment
         file = discord.File(io.BytesIO(attachment.data), attachment.name) if attachment is not None else None
         await self._deliver(pending, parts(text, markup=True), private=answer.private, view=view, file=file)
 
-    async def _speak(self, pending: PendingInteraction, answer: Answer, reply: Reply) -> None:
-        """Say a reply: in place of others, or as the answer to the interaction."""
+    async def _post_reply(self, pending: PendingInteraction, answer: Answer, reply: Reply) -> None:
+        """Post a reply, in place of earlier posts or as the answer to the interaction."""
         conversation = conversation_of(pending.interaction.channel)
         channel = int(conversation.thread or conversation.channel)
         by_command = pending.interaction.type is discord.InteractionType.application_command
@@ -223,7 +225,7 @@ class Interactions:
             await self.sender.tell(pending.interaction.user.id, [CANNOT_POST.format(channel=channel)])
         elif replaced and by_command:
             await self._deliver(pending, [REPLACED], private=True)
-        elif replaced and not pending.deferred:  # who pressed the button under the answer sees it change
+        elif replaced and not pending.deferred:  # the member who pressed the button sees the answer change
             await self._defer(pending, ephemeral=True)
 
     async def _deliver(
@@ -235,9 +237,10 @@ class Interactions:
         view: discord.ui.View | None = None,
         file: discord.File | None = None,
     ) -> list[str]:
-        """Show parts through the interaction while it lives, then as normal messages (private ones directly).
+        """Show parts through the interaction while it is valid, then as normal messages (private ones as direct
+        messages).
 
-        Gives an id for each part that stands, an empty one where the server keeps it to itself.
+        Returns an id for each part that was posted, an empty one where the server does not tell it.
         """
         made: list[str] = []
         left = self.timeouts.interaction_token + pending.since - asyncio.get_running_loop().time()
@@ -246,7 +249,7 @@ class Interactions:
                 for number, text in enumerate(texts):
                     made.append(
                         await self.sender.deliver(
-                            lambda _, n=number, t=text: self._part(  # type: ignore[misc]  # defaults bind the loop's values
+                            lambda _, n=number, t=text: self._part(  # type: ignore[misc]  # the defaults bind the loop's values
                                 pending,
                                 t,
                                 first=n == 0,
@@ -284,21 +287,21 @@ class Interactions:
         if view is not None:
             options["view"] = view
         if file is not None:
-            file.reset()  # an earlier try read it to its end
+            file.reset()  # an earlier try has read it to its end
         if first and not pending.deferred:
             if file is not None:
                 options["file"] = file
             made = None
             try:
                 made = (await interaction.response.send_message(text, ephemeral=private, **options)).message_id
-            except UNREADABLE:  # taken, but answered without the body that discord.py reads
+            except UNREADABLE:  # accepted, but answered without the body that discord.py reads
                 pass
             except discord.HTTPException as error:
                 if not _answered_already(error):
                     raise
             pending.deferred, pending.ephemeral = True, private
             if made is None:
-                with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # it stands, under an id we never learn
+                with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # it stands without a known id
                     made = (await interaction.original_response()).id
             return str(made or "")
         if first and not pending.update and pending.ephemeral == private:
@@ -306,16 +309,16 @@ class Interactions:
                 options["attachments"] = [file]
             return str((await interaction.edit_original_response(content=text, **options)).id)
         if first:
-            await self._take_back(pending)
+            await self._remove_deferral(pending)
         if file is not None:
             options["file"] = file
         sent = await interaction.followup.send(text, ephemeral=private, wait=True, **options)
         return str(sent.id)
 
-    async def _take_back(self, pending: PendingInteraction) -> None:
+    async def _remove_deferral(self, pending: PendingInteraction) -> None:
         """Remove our “is thinking …”, where we showed one.
 
-        A deferral passes its visibility on to the first follow-up until it has become a message: hence the edit.
+        The first follow-up inherits a deferral's visibility until the deferral has become a message: hence the edit.
         """
         if pending.deferred and not pending.update:
             try:

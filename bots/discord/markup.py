@@ -1,4 +1,4 @@
-"""Words → the texts of posts: escaped, in parts that fit. Pure; knows Discord's markup and nothing of its API."""
+"""Replies → the texts of posts: escaped, in parts that fit. Pure; knows Discord's markup and nothing of its API."""
 
 import re
 
@@ -20,18 +20,18 @@ _SUBTEXT = re.compile(r"^-(?=#)", re.MULTILINE)
 
 
 def escaped(text: str) -> str:
-    """Text that Discord shows as it stands: no markup fires, links stay links."""
+    """Text that Discord shows literally: no markup has an effect, but links stay links."""
     text = discord.utils.escape_mentions(discord.utils.escape_markdown(text))
     return _SUBTEXT.sub(r"\\-", _MARKUP.sub(r"\\<", text))
 
 
 def parts(text: str, *, markup: bool = False) -> list[str]:
-    """Posts for a text; `markup` keeps ours (help texts), else everything is escaped. Never empty."""
+    """Posts for a text; with `markup` it is not escaped (help texts have markup of ours). Never empty."""
     return replies.split(text if markup else escaped(text), limit=LIMIT) or ["…"]
 
 
 def quoted(reply: Reply) -> str:
-    """What a reply answers, as the line above it, ended by a newline; empty where that is not known."""
+    """The question of a reply as a quoted line with a newline; empty where it is not known."""
     line = one_line(reply.question.text) if reply.question is not None else ""
     if len(line) > QUOTED:
         line = line[: QUOTED - 1].rstrip() + "…"
@@ -39,5 +39,5 @@ def quoted(reply: Reply) -> str:
 
 
 def reply_parts(reply: Reply, *, show_question: bool = False) -> list[str]:
-    """Posts for a reply, its question above it where nobody else sees that: after a slash command."""
+    """Posts for a reply, with its question above it where others cannot see that: after a slash command."""
     return parts((quoted(reply) if show_question else "") + escaped(reply.text), markup=True)

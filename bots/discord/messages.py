@@ -25,11 +25,12 @@ _MARKUP = re.compile(
 
 
 PASTED_BYTES = 64 << 10
-"""A larger `message.txt` is a file and not something a member typed; Discord makes one of 2,000 characters and more."""
+"""A larger `message.txt` is taken for a file that a member attached; Discord makes one of messages over 2,000
+characters."""
 
 
 def to_message(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str = "") -> Message | None:
-    """What a member said, or None for what is not a member's words: other bots, webhooks, our own posts, system notes.
+    """What a member said, or None for other bots, webhooks, our own posts and system messages.
 
     `pasted` is the content of the file that Discord made of a long message (`pasted_file`).
     """
@@ -39,7 +40,7 @@ def to_message(message: discord.Message, me: discord.abc.Snowflake, *, pasted: s
 
 
 def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str = "") -> Message | None:
-    """The same, of bots and webhooks too: for one that posts in a member's name."""
+    """The same, but also for bots and webhooks, which may post on behalf of a member."""
     if message.author.id == me.id or message.type not in _WORDS:
         return None
     reference = message.reference
@@ -69,26 +70,27 @@ def spoken(message: discord.Message, me: discord.abc.Snowflake, *, pasted: str =
 
 
 def roles_of(author: discord.User | discord.Member, guild: discord.Guild | None) -> frozenset[str] | None:
-    """Ids of the roles that a member has in the server, the one that everybody has aside; none in a direct message, and
-    None where Discord told of the user alone."""
+    """Ids of the roles that a member has in the server, without the one that everybody has; none in a direct message,
+    and None where Discord sent only the user."""
     if isinstance(author, discord.Member):
         return frozenset(str(role.id) for role in author.roles if not role.is_default())
     return None if guild is not None else frozenset()
 
 
 def pasted_file(message: discord.Message) -> discord.Attachment | None:
-    """The file that Discord's client makes of a message longer than it may be."""
+    """The file that Discord's client makes of a message over the limit; None where there is none."""
     found = [each for each in message.attachments if each.filename == "message.txt" and each.size <= PASTED_BYTES]
     return found[0] if len(found) == 1 else None
 
 
 def _forwarded(message: discord.Message) -> list[str]:
-    """The words of a forwarded message; what it shows was said by somebody else, and is shown by this member."""
+    """The texts of forwarded messages, which count as said by the member who forwards them."""
     return [snapshot.content for snapshot in message.message_snapshots]
 
 
 def conversation_of(channel: object) -> Conversation:
-    """Where something was said. A thread (forum posts are threads) hangs from its channel, whose settings it shares."""
+    """The conversation of a channel. A thread (forum posts are threads) belongs to its channel and shares its
+    settings."""
     if isinstance(channel, discord.DMChannel):
         return Conversation(platform=PLATFORM, channel=str(channel.id), kind=Kind.DIRECT)
     guild = getattr(channel, "guild", None)
@@ -111,7 +113,7 @@ def deleted_place(place: Mapping[str, Any]) -> Conversation:
 
 
 def _readable(message: discord.Message, text: str, me: discord.abc.Snowflake) -> str:
-    """The text as people read it: names for ids, `:smile:` for custom emoji; our own name in front is left out."""
+    """The text as people read it: names for ids, `:smile:` for custom emoji, without a mention of us at either end."""
     guild = message.guild
     users = {user.id: user.display_name for user in message.mentions}
 
@@ -123,7 +125,7 @@ def _readable(message: discord.Message, text: str, me: discord.abc.Snowflake) ->
 
 
 def reworded(content: str, guild: discord.Guild | None, me: discord.abc.Snowflake) -> str:
-    """The same for an edit that tells only the new text."""
+    """The same for an edit event that has only the new text."""
 
     def user(number: int) -> str | None:
         member = guild.get_member(number) if guild is not None else None
@@ -164,7 +166,7 @@ def _moment(seconds: int) -> str:
 
 
 def _our_roles(message: discord.Message, me: discord.abc.Snowflake) -> list[int]:
-    """The role that Discord made for this bot: people pick it from the list in place of the bot."""
+    """The role that Discord made for this bot: people may pick it from the list instead of the bot."""
     return [role.id for role in message.role_mentions if role.tags is not None and role.tags.bot_id == me.id]
 
 
@@ -174,7 +176,7 @@ def _our_marks(message: discord.Message, me: discord.abc.Snowflake) -> str:
 
 
 def _mentions(message: discord.Message, text: str, me: discord.abc.Snowflake) -> bool:
-    """Addressed by name in the text. A reply lists its author among the mentions too, but says so by its reference."""
+    """Whether the text mentions us. (`message.mentions` would also include the author that a reply answers.)"""
     return re.search(_our_marks(message, me), text) is not None
 
 

@@ -1,7 +1,6 @@
-"""One queue for all REST calls of a bot: a little below Discord's global limit, and held while Discord says so.
+"""One queue for all REST calls of a bot: a little below Discord's global limit, and paused while Discord asks for it.
 
-discord.py knows the limits of routes and waits for them; of the global one it learns only by a 429.
-Knows the event loop's time and nothing of routes.
+discord.py keeps the limits of routes; it learns of the global one only by a 429. Knows nothing of routes.
 """
 
 import asyncio
@@ -11,11 +10,11 @@ from collections.abc import Callable
 
 PER_SECOND = 40.0
 """Calls a second. Discord allows 50 (https://discord.com/developers/docs/topics/rate-limits#global-rate-limit);
-the difference is for a network that delivers unevenly."""
+the difference allows for uneven network delays."""
 
 INVALID_CALLS = 5_000
 INVALID_SECONDS = 600.0
-"""So many answers of 401, 403 or 429 in so long a time, and the bot pauses: at 10,000 Discord bans the address
+"""The bot pauses after so many answers of 401, 403 or 429 in so many seconds: at 10,000 Discord bans the address
 (https://discord.com/developers/docs/topics/rate-limits#invalid-request-limit-aka-cloudflare-bans)."""
 
 
@@ -48,11 +47,11 @@ class Pacer:
             self.waiting -= 1
 
     def hold(self, seconds: float) -> None:
-        """Let nothing pass for so long, but ten minutes at most: then we ask again."""
+        """Make no call for so many seconds, but ten minutes at most."""
         self._next = max(self._next, self._clock() + min(seconds, INVALID_SECONDS))
 
     def count_invalid(self) -> None:
-        """Discord answered 401, 403 or 429."""
+        """Count an answer of 401, 403 or 429."""
         self._invalid.append(self._clock())
         if len(self._invalid) == INVALID_CALLS:
             self.hold(self._invalid[0] + INVALID_SECONDS - self._clock())

@@ -16,7 +16,7 @@ _READ = frozenset(
         "edited_timestamp",
     }
 )  # fmt: skip
-"""Fields of a message that `messages` reads; nothing else in it can then be unreadable."""
+"""Fields of a message that `messages` reads; all others are dropped, so they cannot be malformed."""
 
 _NOBODY = {"id": "0", "username": "someone"}
 HEARTBEAT = 41250
@@ -28,48 +28,48 @@ def without_nulls(data: Mapping[str, Any]) -> Json:
 
 
 def user(data: Any) -> Json:
-    """Raises LookupError, TypeError or ValueError for what is no user; so do the others here for what they complete."""
+    """Raises LookupError, TypeError or ValueError for what is not a user; the other functions here do likewise."""
     return {"username": "someone", "discriminator": "0", "avatar": None, **without_nulls(data)}
 
 
 def member(data: Any) -> Json:
-    mended: Json = {"roles": [], "flags": 0, **without_nulls(data)}
-    if "user" in mended:
-        mended["user"] = user(mended["user"])
-    return mended
+    completed: Json = {"roles": [], "flags": 0, **without_nulls(data)}
+    if "user" in completed:
+        completed["user"] = user(completed["user"])
+    return completed
 
 
 def message(data: Any) -> Json:
-    mended: Json = {"type": 0, "content": "", **{name: data[name] for name in _READ & without_nulls(data).keys()}}
-    mended["author"] = user(mended.get("author", _NOBODY))
-    if "member" in mended:
-        mended["member"] = member(mended["member"])
-    mended.setdefault("mention_roles", [])
-    mended["mentions"] = [user(each) for each in mended.get("mentions", ()) if isinstance(each, dict)]
-    for each in mended["mentions"]:
+    completed: Json = {"type": 0, "content": "", **{name: data[name] for name in _READ & without_nulls(data).keys()}}
+    completed["author"] = user(completed.get("author", _NOBODY))
+    if "member" in completed:
+        completed["member"] = member(completed["member"])
+    completed.setdefault("mention_roles", [])
+    completed["mentions"] = [user(each) for each in completed.get("mentions", ()) if isinstance(each, dict)]
+    for each in completed["mentions"]:
         if "member" in each:
             each["member"] = member(each["member"])
-    if "message_reference" in mended:
-        mended["message_reference"] = {
+    if "message_reference" in completed:
+        completed["message_reference"] = {
             "channel_id": data["channel_id"],
-            **without_nulls(mended["message_reference"]),
+            **without_nulls(completed["message_reference"]),
         }
-    mended["attachments"] = [
+    completed["attachments"] = [
         {"id": "0", "filename": "", "size": 0, "url": "", "proxy_url": "", **without_nulls(each)}
-        for each in mended.get("attachments", ())
+        for each in completed.get("attachments", ())
         if isinstance(each, dict)
     ]
-    forwarded = mended.pop("message_snapshots", ())
-    if "message_reference" in mended:  # discord.py reads them with it alone
-        mended["message_snapshots"] = [{"message": snapshot(each["message"])} for each in forwarded]
-    answered = mended.pop("referenced_message", None)
+    forwarded = completed.pop("message_snapshots", ())
+    if "message_reference" in completed:  # discord.py reads them only with it
+        completed["message_snapshots"] = [{"message": snapshot(each["message"])} for each in forwarded]
+    answered = completed.pop("referenced_message", None)
     if isinstance(answered, dict) and answered.get("author"):
-        mended["referenced_message"] = message({"channel_id": data["channel_id"], **answered})
-    return mended
+        completed["referenced_message"] = message({"channel_id": data["channel_id"], **answered})
+    return completed
 
 
 def snapshot(data: Any) -> Json:
-    """The part of a forwarded message that is shown: its words."""
+    """The part of a forwarded message that is used: its text."""
     said = without_nulls(data)
     return {
         **{"content": "", "type": 0, "flags": 0, "timestamp": "2020-01-01T00:00:00+00:00", "edited_timestamp": None},
@@ -80,46 +80,46 @@ def snapshot(data: Any) -> Json:
 
 
 def interaction(data: Any) -> Json:
-    mended: Json = {
+    completed: Json = {
         "version": 1,
         "application_id": "0",
         "attachment_size_limit": 10 * 1024 * 1024,
         **without_nulls(data),
     }
-    if "channel" not in mended and "channel_id" in mended:
-        mended["channel"] = {"id": mended["channel_id"], **({} if "guild_id" in mended else {"type": 1})}
-    said_by = mended.get("member", {})
-    if "guild_id" in mended:
-        mended["member"] = member({"user": mended.get("user", _NOBODY), **said_by})
+    if "channel" not in completed and "channel_id" in completed:
+        completed["channel"] = {"id": completed["channel_id"], **({} if "guild_id" in completed else {"type": 1})}
+    author = completed.get("member", {})
+    if "guild_id" in completed:
+        completed["member"] = member({"user": completed.get("user", _NOBODY), **author})
     else:
-        mended["user"] = user(mended.get("user") or said_by.get("user") or _NOBODY)
-    if "message" in mended:
-        mended["message"] = message({"channel_id": mended.get("channel_id"), **mended["message"]})
-    resolved = (mended.get("data") or {}).get("resolved")
+        completed["user"] = user(completed.get("user") or author.get("user") or _NOBODY)
+    if "message" in completed:
+        completed["message"] = message({"channel_id": completed.get("channel_id"), **completed["message"]})
+    resolved = (completed.get("data") or {}).get("resolved")
     if isinstance(resolved, dict) and isinstance(resolved.get("messages"), dict):
         picked = resolved["messages"]
         for number, each in picked.items():
-            picked[number] = message({"id": number, "channel_id": mended.get("channel_id"), **each})
-    return mended
+            picked[number] = message({"id": number, "channel_id": completed.get("channel_id"), **each})
+    return completed
 
 
 def reaction(data: Any) -> Json:
-    mended: Json = {"type": 0, "burst": False, **without_nulls(data)}
-    if "member" in mended:
-        mended["member"] = member(mended["member"])
-    return mended
+    completed: Json = {"type": 0, "burst": False, **without_nulls(data)}
+    if "member" in completed:
+        completed["member"] = member(completed["member"])
+    return completed
 
 
 def channel(data: Any) -> Json:
-    mended: Json = {"type": 0, "name": "", "position": 0, **without_nulls(data)}
-    if mended["type"] in {2, 13}:
-        mended = {"bitrate": 64000, "user_limit": 0, **mended}
-    return mended
+    completed: Json = {"type": 0, "name": "", "position": 0, **without_nulls(data)}
+    if completed["type"] in {2, 13}:
+        completed = {"bitrate": 64000, "user_limit": 0, **completed}
+    return completed
 
 
 def thread(data: Any) -> Json:
     metadata = {"archived": False, "auto_archive_duration": 1440, "archive_timestamp": "2020-01-01T00:00:00+00:00"}
-    mended: Json = {
+    completed: Json = {
         "type": 11,
         "name": "",
         "owner_id": "0",
@@ -127,29 +127,30 @@ def thread(data: Any) -> Json:
         "member_count": 0,
         **without_nulls(data),
     }
-    mended["thread_metadata"] = metadata | without_nulls(mended.get("thread_metadata", {}))
-    mended.pop("member", None)  # that we joined it is nothing to us
-    return mended
+    completed["thread_metadata"] = metadata | without_nulls(completed.get("thread_metadata", {}))
+    completed.pop("member", None)  # we do not need to know that we joined it
+    return completed
 
 
 def guild(data: Any) -> Json:
-    mended: Json = without_nulls(data)
-    mended["channels"] = [channel(each) for each in mended.get("channels", ()) if isinstance(each, dict)]
-    mended["threads"] = [thread(each) for each in mended.get("threads", ()) if isinstance(each, dict)]
-    mended["members"] = [member(each) for each in mended.get("members", ()) if isinstance(each, dict)]
-    roles = [{"name": "", **without_nulls(each)} for each in mended.get("roles", ()) if isinstance(each, dict)]
-    everyone = {"id": mended["id"], "name": "@everyone", "permissions": "0"}
-    mended["roles"] = roles if any(str(role.get("id")) == str(mended["id"]) for role in roles) else [everyone, *roles]
+    completed: Json = without_nulls(data)
+    completed["channels"] = [channel(each) for each in completed.get("channels", ()) if isinstance(each, dict)]
+    completed["threads"] = [thread(each) for each in completed.get("threads", ()) if isinstance(each, dict)]
+    completed["members"] = [member(each) for each in completed.get("members", ()) if isinstance(each, dict)]
+    roles = [{"name": "", **without_nulls(each)} for each in completed.get("roles", ()) if isinstance(each, dict)]
+    everyone = {"id": completed["id"], "name": "@everyone", "permissions": "0"}
+    has_everyone = any(str(role.get("id")) == str(completed["id"]) for role in roles)
+    completed["roles"] = roles if has_everyone else [everyone, *roles]
     for unread in ("voice_states", "presences", "emojis", "stickers", "stage_instances", "guild_scheduled_events"):
-        mended.pop(unread, None)
-    mended.pop("soundboard_sounds", None)
-    return mended
+        completed.pop(unread, None)
+    completed.pop("soundboard_sounds", None)
+    return completed
 
 
 def ready(data: Any) -> Json:
-    mended: Json = {"guilds": [], "shard": [0, 1], **without_nulls(data)}
-    mended["user"] = user(mended["user"])
-    return mended
+    completed: Json = {"guilds": [], "shard": [0, 1], **without_nulls(data)}
+    completed["user"] = user(completed["user"])
+    return completed
 
 
 EVENTS: Mapping[str, Callable[[Any], Json]] = {
@@ -169,16 +170,16 @@ EVENTS: Mapping[str, Callable[[Any], Json]] = {
 
 
 def frame(content: Any, *, gateway: str, shard: tuple[int, int] = (0, 1)) -> Json:
-    """A gateway frame without what would end discord.py's connection: HELLO, READY and RESUMED are completed, any
-    other is the same object. `gateway` is where to resume and `shard` who we are, if the server does not say.
+    """A gateway frame that does not end discord.py's connection: HELLO, READY and RESUMED are completed, any other is
+    the same object. `gateway`, the address to resume at, and `shard` are used where the server does not say.
 
-    Raises ValueError for what is no frame.
+    Raises ValueError for what is not a frame.
     """
     if not isinstance(content, dict) or not isinstance(content.get("t"), str | None):
-        raise ValueError("neither an event nor an operation")  # noqa: TRY004 - what is said is wrong, not how we ask
+        raise ValueError("neither an event nor an operation")  # noqa: TRY004 - the data is wrong, not a caller's type
     complete: Json = content
     if type(content.get("s")) not in {int, type(None)}:
-        complete = {**content, "s": None}  # we would resume after an event that never was
+        complete = {**content, "s": None}  # else we would resume after an event that never was
     said = content.get("d")
     told: Json = said if isinstance(said, dict) else {}
     match content.get("op"), content.get("t"):
@@ -197,28 +198,28 @@ def frame(content: Any, *, gateway: str, shard: tuple[int, int] = (0, 1)) -> Jso
 
 
 def answer(data: Any) -> Any:
-    """What a REST call gave: messages are completed, anything else is as it is."""
+    """The body of a REST answer: messages and users are completed, anything else is returned as it is."""
     if isinstance(data, dict) and "id" in data and "channel_id" in data and ("content" in data or "author" in data):
-        # What members see of it is none of our business here, but edits and views read these.
+        # Keep the other fields, which discord.py reads for edits and views.
         return {**without_nulls(data), **message(data)}
     if isinstance(data, dict) and "id" in data and "username" in data:
         return user(data)
     if isinstance(data, dict) and isinstance(data.get("interaction"), dict):
-        return {"interaction": data["interaction"]}  # the message itself came along, and we need its id only
+        return {"interaction": data["interaction"]}  # the message itself is included too, but only its id is needed
     return data
 
 
 def application(data: Any, me: Mapping[str, Any]) -> Json:
-    """What `/oauth2/applications/@me` said, or as much as `/users/@me` tells."""
+    """The answer of `/oauth2/applications/@me`, completed from that of `/users/@me`."""
     said = without_nulls(data) if isinstance(data, dict) else {}
     nothing = {"name": "", "description": "", "icon": None, "bot_public": True, "bot_require_code_grant": False}
-    mended: Json = {"id": me["id"], "verify_key": "", "flags": 0, **nothing, **said}
-    mended["owner"] = user({**_NOBODY, **mended.get("owner", {})})
-    return mended
+    completed: Json = {"id": me["id"], "verify_key": "", "flags": 0, **nothing, **said}
+    completed["owner"] = user({**_NOBODY, **completed.get("owner", {})})
+    return completed
 
 
 def gateway_bot(data: Any, *, url: str | None) -> tuple[int, str, Json]:
-    """Shards, address and limits of `/gateway/bot`; `url` stands in for an address it does not say."""
+    """Shards, address and limits of `/gateway/bot`; `url` is used where it has no address."""
     said = without_nulls(data) if isinstance(data, dict) else {}
     limits = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
     return int(said.get("shards", 1)), str(said.get("url") or url or ""), limits | said.get("session_start_limit", {})

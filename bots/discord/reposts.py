@@ -1,5 +1,5 @@
-"""Messages that a proxy bot posts again: PluralKit and its like delete what a member wrote and say it by a webhook, at
-once, under another name. The words that still stand are the webhook's, and they are the member's.
+"""Messages that a proxy bot posts again: bots such as PluralKit delete what a member wrote and at once post it by a
+webhook under another name. The webhook's post then counts as the member's message.
 
 Knows the messages of the last seconds; knows nothing of discord.py, chat or memory.
 """
@@ -15,12 +15,12 @@ REPOST_SECONDS = 5.0
 """Longest wait between a webhook's post and the deletion of what it repeats, whichever comes first."""
 
 REMEMBERED = 2_000
-"""Messages in which a repost is looked for."""
+"""Recent messages that are compared with a webhook's post."""
 
 
 @dataclass(slots=True, eq=False)
 class Original:
-    """A member's message that a proxy may take away."""
+    """A member's message that a proxy may delete and repost."""
 
     message: Message
     heard_at: float
@@ -49,9 +49,9 @@ class RepostTracker:
             original.deleted.set()
 
     async def reposted(self, post: Message) -> Message | None:
-        """A webhook's post as its member said it; None for one that repeats nobody.
+        """A webhook's post as a message of its member; None for one that repeats nobody.
 
-        Where the member's own message was answered before it was deleted, the repost addresses nobody any more.
+        Where the member's own message was answered before it was deleted, the repost does not address the bot again.
         """
         original = self._original(post)
         if original is None:
@@ -61,7 +61,7 @@ class RepostTracker:
             async with asyncio.timeout(REPOST_SECONDS):
                 await original.deleted.wait()
         except TimeoutError:
-            original.reposted = False  # somebody's webhook repeats what still stands
+            original.reposted = False  # the original was not deleted: an unrelated webhook with the same text
             return None
         await original.handled.wait()
         said = original.message
@@ -75,7 +75,7 @@ class RepostTracker:
         )
 
     def _original(self, post: Message) -> Original | None:
-        """The newest message of the last seconds in whose words the post's are found: proxies cut their tags off."""
+        """The newest message of the last seconds that contains the post's text: proxies remove the tags around it."""
         words = one_line(post.text)
         for original in reversed(self._recent.values()):
             said = original.message

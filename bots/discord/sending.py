@@ -1,7 +1,7 @@
-"""Texts → posts, seen through rate limits, outages and restarts of the connection.
+"""Texts → posts, in spite of rate limits, outages and restarts of the connection.
 
-No REST call is ever cancelled: discord.py, cancelled while it waits out a global limit, never lets another call pass.
-Knows nothing of chat or memory.
+No REST call is ever cancelled: discord.py, cancelled while it waits out a global limit, blocks all later calls. Knows
+nothing of chat or memory.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from core.health import PostHealth
 log = logging.getLogger(__name__)
 
 TYPING_CALLS = 5
-"""Typing indicators being sent at once: they are decoration, and may not hold up posts."""
+"""Typing indicators sent at once; few, so that they do not delay posts."""
 
 BUSY_SECONDS = 0.5
-"""When no indicator could be sent for more urgent calls, look again after this long."""
+"""When an indicator was not sent because of more urgent calls, try again after this long."""
 
 WAITING_POSTS = 10_000
-"""Posts waiting for Discord; a further one is refused at once, so that memory stays bounded."""
+"""Posts that may wait for Discord; a further one fails at once, so that memory stays bounded."""
 
 FOUND_AFTER = 100
-"""Messages after a question among which its answer is looked for."""
+"""Messages after a question that are searched for its answer."""
 
 OWN_DELETIONS = 1_000
-"""Deletions of ours whose events have not come yet; events may be lost."""
+"""Deletions of ours that are remembered until their events come, which may be lost."""
 
 DELETION_SECONDS = 2.0
 """Longest wait for the event of a deletion, when a post was not found."""
@@ -47,20 +47,20 @@ CANNOT_POST = (
 )
 
 NOBODY = discord.AllowedMentions.none()
-"""No post of ours pings anybody, whatever it says."""
+"""Our posts ping nobody, whatever they contain."""
 
 UNREACHABLE = (discord.DiscordException, aiohttp.ClientError, OSError, RuntimeError)
-"""What a call raises that Discord refused or that did not get there: `RuntimeError` is aiohttp's for a session that a
-restart closed; `TimeoutError` is an `OSError`."""
+"""Errors of a call that Discord refused or that did not reach it: aiohttp raises `RuntimeError` for a session that a
+restart has closed; `TimeoutError` is an `OSError`."""
 
 UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
-"""What discord.py raises where a server took a call and said of it less than Discord does."""
+"""What discord.py raises where a server accepted a call but its answer has less than Discord's."""
 
 T = TypeVar("T")
 
 
 class Sender:
-    """Posts through whichever client is connected now, so that a reply outlives a restart of the connection."""
+    """Posts through whichever client is connected, so that replies survive a restart of the connection."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Sender:
         self._typing = 0
         self._deletions: dict[int, asyncio.Future[bool]] = {}
         self._gone: dict[int, asyncio.Event] = {}
-        """Posts whose deletion Discord told of, or which is waited for."""
+        """Posts whose deletion Discord has reported, or whose report is awaited."""
 
     async def say(
         self,
@@ -89,10 +89,10 @@ class Sender:
         view: discord.ui.View | None = None,
         delete_after: float | None = None,
     ) -> list[str]:
-        """Post parts in a channel, the first as a reply to message `answers`; their ids, empty where a server keeps
-        one to itself.
+        """Post parts in a channel, the first as a reply to message `answers`; their ids, empty where a server does not
+        tell one.
 
-        A part that cannot be posted ends it: what stands is returned. A 403 is the channel's choice and only logged.
+        Stops at the first part that cannot be posted, which is logged, and returns the ids of those before it.
         """
         made: list[str] = []
         try:
@@ -111,7 +111,7 @@ class Sender:
         return made
 
     async def _say(self, channel: int, text: str, *, answers: int | None, view: discord.ui.View | None) -> str:
-        # The nonce keeps a post that was taken but not confirmed (a 500, a broken connection) from appearing twice.
+        # The nonce keeps a post that was accepted but not confirmed (a 500, a broken connection) from appearing twice.
         options: dict[str, Any] = {"allowed_mentions": NOBODY, "nonce": secrets.token_hex(12)}
         if view is not None:
             options["view"] = view
@@ -130,7 +130,7 @@ class Sender:
             except discord.HTTPException as error:
                 if error.status != 400 or answers is None:
                     raise
-                # Where we may not read the history we may not reply to it (code 160002); a plain post still says it.
+                # Without permission to read the history we cannot reply to a message (code 160002), but we can post.
                 del options["reference"], options["mention_author"]
                 return str((await self.deliver(send)).id)
         return ""
@@ -138,10 +138,10 @@ class Sender:
     async def replace(
         self, channel: int, old: Sequence[str], texts: Sequence[str], *, view: discord.ui.View | None = None
     ) -> list[str] | None:
-        """Put parts in place of posts: edit what is there, post what is missing, delete what is left over.
+        """Replace posts by parts: edit the posts, post the parts that are left, delete the posts that are left.
 
-        None where the first post cannot be edited (deleted long ago, or out of our reach): post anew then. No ids
-        where somebody deleted one of them just now: then they want none of it, and what was put there is deleted too.
+        None where the first post cannot be edited (deleted long ago, or not accessible): the caller posts anew. No ids
+        where somebody has just deleted one of the posts: then the others are deleted too.
         """
 
         def edit(post: int, text: str, view: discord.ui.View | None) -> Callable[[discord.Client], Awaitable[object]]:
@@ -173,7 +173,7 @@ class Sender:
         return made
 
     async def remove(self, channel: int, post: int) -> None:
-        """Delete a post of ours; one that is gone already is fine."""
+        """Delete a post of ours; one that is deleted already is no error."""
         ours = self._deletions.setdefault(post, asyncio.get_running_loop().create_future())
         while len(self._deletions) > OWN_DELETIONS:
             self._deletions.pop(next(iter(self._deletions)))
@@ -196,7 +196,8 @@ class Sender:
         await self.remove(channel, post)
 
     async def find(self, channel: int, question: int, texts: Sequence[str]) -> list[str]:
-        """The ids of the posts in which we said that after a question; none where we did not, or cannot look."""
+        """The ids of our posts with these texts after a question; empty where there are none, or we cannot read
+        them."""
 
         async def look(client: discord.Client) -> list[str]:
             place = client.get_partial_messageable(channel)
@@ -232,7 +233,7 @@ class Sender:
 
         async def look(client: discord.Client) -> discord.Message:
             place = client.get_channel(channel) or client.get_partial_messageable(channel)
-            found: discord.Message = await place.fetch_message(message)  # type: ignore[union-attr]  # the caller names one that has messages
+            found: discord.Message = await place.fetch_message(message)  # type: ignore[union-attr]  # the caller passes a channel that has messages
             if found.guild is not None and not (isinstance(found.author, discord.Member) or found.author.bot):
                 with contextlib.suppress(discord.NotFound):
                     found.author = await found.guild.fetch_member(found.author.id)
@@ -245,7 +246,7 @@ class Sender:
             return None
 
     async def _deleted_just_now(self, post: int) -> bool:
-        """Whether Discord tells of its deletion; the event may come after the refusal."""
+        """Whether Discord reports its deletion; the event may come after the failed edit."""
         event = self._gone.setdefault(post, asyncio.Event())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DELETION_SECONDS):
@@ -253,7 +254,7 @@ class Sender:
         return event.is_set()
 
     async def deleted_by_us(self, post: int) -> bool:
-        """Whether the deletion that Discord tells of is one of ours. Where somebody was quicker, it is theirs."""
+        """Whether we made the deletion that Discord reports; False where somebody else was quicker."""
         self._gone.setdefault(post, asyncio.Event()).set()
         while len(self._gone) > OWN_DELETIONS:
             del self._gone[next(iter(self._gone))]
@@ -265,7 +266,7 @@ class Sender:
         return found
 
     async def tell(self, member: int, texts: Sequence[str], files: Sequence[discord.File] = ()) -> bool:
-        """Write to a member directly; False where they do not take direct messages."""
+        """Write to a member directly; False where they do not accept direct messages."""
         nonces = [secrets.token_hex(12) for _ in texts]
 
         async def send(client: discord.Client, number: int) -> None:
@@ -285,7 +286,7 @@ class Sender:
 
     @asynccontextmanager
     async def typing(self, channel: int) -> AsyncIterator[None]:
-        """Shows “is typing” meanwhile; where that is refused nothing is shown, and nothing else happens."""
+        """Show “is typing” meanwhile; errors are ignored."""
         over = asyncio.Event()
         self.spawn(self._keep_typing(channel, over))
         try:
@@ -312,10 +313,10 @@ class Sender:
                     await over.wait()
 
     async def deliver(self, call: Callable[[discord.Client], Awaitable[T]], *, within: float | None = None) -> T:
-        """Make a call, and again after rate limits, faults of the server and restarts of the connection.
+        """Make a call, and retry it after rate limits, server errors and restarts of the connection.
 
-        `within` is in seconds. Raises what Discord refused for good, and what it said last when the time is over; a
-        call that hangs even then is left to itself, and `TimeoutError` raised. Cancelling the caller cancels no call.
+        `within` is in seconds. Raises an error that retrying cannot help, or the last one when the time is over; a call
+        that still hangs then is abandoned, and `TimeoutError` raised. Cancelling the caller does not cancel the call.
         """
         limit = self._timeouts.post if within is None else within
         if len(self._calls) >= WAITING_POSTS:
@@ -350,7 +351,7 @@ class Sender:
         raise AssertionError  # unreachable: counting has no end
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something aside, until the bot ends."""
+        """Run something in the background, until the bot is closed."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._ended)
@@ -362,7 +363,7 @@ class Sender:
             log_failure(log, error, "a background task failed")
 
     async def close(self) -> None:
-        """End what is still waiting; to be called when no client is connected any more."""
+        """Cancel what is still waiting; call it when no client is connected any more."""
         tasks = (*self._calls, *self._background)
         for task in tasks:
             task.cancel()
@@ -370,10 +371,10 @@ class Sender:
 
 
 def _pause(error: BaseException) -> float | None:
-    """Seconds to wait before the same call may succeed: 0 where nobody said how long, None where it never will.
+    """Seconds to wait before the same call may succeed: 0 where that is not known, None where it never will.
 
-    discord.py waits for a 429 only where a `Via` header shows that Discord's own limiter spoke; proxies and compatible
-    servers may send none.
+    discord.py waits for a 429 only where a `Via` header shows that it comes from Discord's own limiter; proxies and
+    compatible servers may not send one.
     """
     match error:
         case discord.RateLimited():

@@ -1,9 +1,9 @@
-"""Slack by Socket Mode or signed HTTP. Carries words in and out; chat and commands decide.
+"""Slack, by Socket Mode or signed HTTP: messages in, replies out; `core.chat` and `core.commands` decide.
 
-The face of the only package that knows slack-bolt and slack_sdk. How it reads: `client` wires the rest; `socket_mode`
-and `http_mode` listen, `dispatch` says whom a payload is for and when it is acknowledged, `events` and `commands`
-answer it; `messages`, `markup` and `payloads` are pure; `sending` speaks through the `outbox`, which keeps Slack's
-pace; `oauth` knows the workspaces that installed the bot.
+The only package that knows slack-bolt and slack_sdk. `client` wires the rest; `socket_mode` and `http_mode` receive
+payloads, `dispatch` routes and acknowledges them, `events` and `commands` answer them; `messages`, `markup` and
+`payloads` are pure; `sending` posts through the `outbox`, which keeps to Slack's rate limits; `oauth` knows the
+workspaces that installed the bot.
 """
 
 from bots.slack.client import SlackBot

@@ -1,7 +1,7 @@
-"""The bot: checks its tokens, listens until cancelled, and hands what Slack sends to those who know what it means.
+"""The bot: checks its tokens, receives until cancelled, and passes what Slack sends to the dispatcher.
 
-One workspace by its token, or by OAuth any number of them, which `oauth` knows. slack-bolt's own dispatcher is not
-used: it acknowledges before anything is stored, reads environment variables of its own, and trips over hostile JSON.
+Serves one workspace by its token, or by OAuth any number of them (`oauth`). slack-bolt's own dispatcher is not used: it
+acknowledges before anything is stored, reads environment variables of its own, and fails on hostile JSON.
 """
 
 import asyncio
@@ -80,18 +80,18 @@ class SlackBot:
         self.post_health = PostHealth()
 
     def trouble(self) -> str | None:
-        """Why what the bot hears or says does not get through, as a verb and its object; None while it does."""
+        """Why the bot cannot receive or post, as the end of a sentence; None while it can."""
         refusing = self._http_mode.trouble() if self._http_mode is not None else None
         return refusing or self.post_health.trouble()
 
     async def idle(self) -> None:
-        """Wait until everything that Slack sent has been dealt with; at once where the bot does not run."""
+        """Wait until everything that Slack sent has been handled; returns at once where the bot does not run."""
         if self._dispatcher is not None:
             await self._dispatcher.idle()
 
     async def run(self) -> None:
-        """Listen and answer until cancelled. Raises PermanentPlatformError where Slack refuses us;
-        anything else is retried."""
+        """Receive and answer until cancelled. Raises PermanentPlatformError where Slack refuses the bot; anything else
+        is retried."""
         self._check()
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -199,7 +199,7 @@ class SlackBot:
             )
 
     async def _identify(self, client: AsyncWebClient) -> Workspace:
-        """Who the token says we are; waits for Slack to come within reach."""
+        """The workspace and bot that the token is for; waits until Slack can be reached."""
         pause = self._timeouts.first_backoff
         while True:
             try:
@@ -228,7 +228,7 @@ class SlackBot:
 
 
 def _check_scopes(answer: AsyncSlackResponse) -> None:
-    """Slack says a token's scopes in a header (https://docs.slack.dev/authentication/installing-with-oauth)."""
+    """Check a token's scopes, which Slack sends in a header (https://docs.slack.dev/authentication/installing-with-oauth)."""
     header = next((value for name, value in answer.headers.items() if name.lower() == "x-oauth-scopes"), "")
     granted = {scope.strip() for scope in str(header).split(",")} - {""}
     if not granted:

@@ -1,7 +1,7 @@
 """Slash commands, the shortcut and buttons: run, and answered as a post, through the response URL, or as a file.
 
-An answer for everybody is posted where the bot is a member, so that its timestamp is known. Elsewhere it goes through
-the response URL, of which Slack tells no timestamp: the post is found again by the id of its block.
+A public answer is posted where the bot is a member, so that its timestamp is known. Elsewhere it goes through the
+response URL, which returns no timestamp: the post is found by the id of its block.
 """
 
 import asyncio
@@ -31,32 +31,35 @@ ANOTHER_ANSWER = "another_answer"
 """Callback id of the message shortcut; the manifest names it too."""
 
 COMMAND = "command-"
-"""How the ids begin of what was asked by command: nobody sees the question unless the answer shows it."""
+"""Prefix of the ids of questions asked by command: nobody sees such a question unless the answer shows it."""
 
 ECHO_SECONDS = 1.0
-"""How long the event that tells of a reply said through a response URL may take; then the channel is looked through."""
+"""How long to wait for the event of a post made through a response URL; after that the channel's history is
+searched."""
 
 CANNOT_POST = "I couldn't post my answer here. Please try again in a few minutes."
-NO_FILES = "That is too long for a message, and I may not send files here: ask my operator, who can export it for you."
+NO_FILES = (
+    "Your data is too long for a message, and I can't send files here. Ask my operator, who can export it for you."
+)
 
 LARGEST_TEXT = 8_000
-"""Characters of somebody's data that are shown where no file can be sent: two posts."""
+"""Characters of a member's data that are shown as text where no file can be sent: two posts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PendingEcho:
-    """A reply said through a response URL, whose timestamp is still to be learned."""
+    """A reply posted through a response URL, whose timestamp is not known yet."""
 
     reply: Reply
     where: Conversation
     block_id: str
     text: str
-    """As it is compared: `markup.comparable`."""
+    """In the form in which it is compared (`markup.comparable`)."""
     known: "asyncio.Future[str]"
 
 
 class CommandHandlers:
-    """Runs what members ask for by command, for every workspace of one bot process."""
+    """Runs members' commands, for every workspace of one bot process."""
 
     def __init__(
         self,
@@ -81,10 +84,10 @@ class CommandHandlers:
         self._echoes: dict[tuple[str, str, str], PendingEcho] = {}
         """By workspace, channel and block id, for a second or so."""
 
-    # Taking in
+    # Payloads
 
     def take_command(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
-        """A slash command; the future is done once it may be acknowledged."""
+        """Handle a slash command; the future is done once it may be acknowledged."""
         channel, user = identifier(body, "channel_id"), identifier(body, "user_id")
         if not (channel and user):
             return None
@@ -96,7 +99,7 @@ class CommandHandlers:
         )
 
     def take_interaction(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
-        """A message shortcut or a button; None for what is none of ours."""
+        """Handle a message shortcut or a button; None for one that is not ours."""
         user = identifier(body, "user", "id")
         action = next(iter(mappings(body, "actions")), {})
         match body.get("type"), action.get("action_id"):
@@ -117,12 +120,12 @@ class CommandHandlers:
         user, channel, text = identifier(body, "user_id"), identifier(body, "channel_id"), string(body, "text")
         people = (user, *markup.mentioned_users(text))
         name, _ = table.parse(text)
-        if name != "ask":  # a question is stored at once; all else may wait for who asks, and for names
+        if name != "ask":  # a question is stored at once; other commands can wait for names
             await self._people.look_up(workspace, people)
         where = messages.conversation_at(channel, space=workspace.team)
 
         def read() -> tuple[str, Message]:
-            """The command's name and what is said to it, with the names known by now."""
+            """The command's name, and its argument as a message, with the names known by now."""
             names = self._people.names(workspace, people)
             words = markup.plain_text(text, names=names, bot_user=workspace.bot_user, bot_name=workspace.bot_name)
             name, argument = table.parse(words)
@@ -176,7 +179,7 @@ class CommandHandlers:
             await self._chat.feedback(messages.conversation_at(channel, space=workspace.team), ts, user, liked)
 
     def _as_message(self, where: Conversation, body: Payload, user: str, name: str, words: str) -> Message:
-        """A command as something said; its trigger id names it, so a redelivered one is the same message."""
+        """A command as a message; its trigger id is the message's id, so a redelivered one is the same message."""
         return Message(
             conversation=where,
             id=f"{COMMAND}{identifier(body, 'trigger_id') or secrets.token_hex(8)}"[:100],
@@ -206,7 +209,7 @@ class CommandHandlers:
             if reply is not None and answer.replaces:
                 await self._replace(workspace, asked, reply, answer.replaces)
             elif answer.attachment is not None:
-                await self._hand_over(workspace, asked, answer, url)
+                await self._send_attachment(workspace, asked, answer, url)
             elif answer.private or not self._visible:
                 text = answer.text if reply is None else reply.text
                 await self._reply_privately(workspace, asked, text, url)
@@ -215,7 +218,7 @@ class CommandHandlers:
             else:
                 await self._say(workspace, asked, answer, url)
         except Exception as error:
-            # One that was cancelled is not noted as lost: the next process gives it.
+            # A cancelled one is not noted as lost: the next process answers it.
             if reply is not None:
                 await self._chat.posted(reply, asked.conversation, ())
             if isinstance(error, POST_ERRORS):
@@ -223,7 +226,7 @@ class CommandHandlers:
             raise
 
     async def resumed(self, workspace: Workspace, asked: Message, reply: Reply) -> None:
-        """The answer to a command of an earlier process, whose response URL went with it."""
+        """Post the answer to a command of an earlier process, whose response URL is gone."""
         await self._deliver(
             workspace,
             Invocation(name="ask", argument=asked.text, message=asked),
@@ -246,7 +249,7 @@ class CommandHandlers:
         await self._chat.posted(reply, asked.conversation, standing)
 
     async def _say(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
-        """To everybody: as a post, else through the response URL, else to the asker alone."""
+        """Answer publicly: as a post, else through the response URL, else to the asker alone."""
         where, reply = asked.conversation, answer.reply
         text = answer.text if reply is None else reply.text
         question = reply.question or asked if reply is not None else None
@@ -287,7 +290,8 @@ class CommandHandlers:
         question: Question | None,
         url: ResponseUrl,
     ) -> list[str] | None:
-        """Through the response URL, for everybody: the timestamps learned; None where Slack no longer takes it."""
+        """Answer publicly through the response URL: the timestamps found; None where Slack no longer accepts the
+        URL."""
         awaited: list[PendingEcho] = []
         for number, piece in enumerate(markup.parts(text)):
             block_id = f"person2-{secrets.token_hex(8)}"
@@ -313,8 +317,8 @@ class CommandHandlers:
         return await self._timestamps(workspace, where, awaited)
 
     async def _timestamps(self, workspace: Workspace, where: Conversation, awaited: list[PendingEcho]) -> list[str]:
-        """Where replies stand that were said through a response URL: told by the events of their posts, or else looked
-        for. Those not found are left out."""
+        """Timestamps of posts made through a response URL, from their events, else from the channel's history. Those
+        not found are left out."""
         if not awaited:
             return []
         await asyncio.wait({each.known for each in awaited}, timeout=ECHO_SECONDS)
@@ -332,9 +336,9 @@ class CommandHandlers:
         return list(found.values())
 
     async def match_echo(self, workspace: Workspace, event: Payload) -> None:
-        """Our own words come by: those said through a response URL learn their timestamp here.
+        """Handle the event of a post of ours: one made through a response URL gets its timestamp here.
 
-        A server that leaves the blocks out is understood where only one reply of this text is awaited in the channel.
+        An event without blocks is matched where only one reply with this text is awaited in the channel.
         """
         channel, ts = identifier(event, "channel"), identifier(event, "ts")
         if not (channel and ts) or (channel, ts) in workspace.posts:
@@ -356,7 +360,7 @@ class CommandHandlers:
             found.known.set_result(ts)
 
     async def _reply_privately(self, workspace: Workspace, asked: Message, text: str, url: ResponseUrl) -> None:
-        """To the asker: through the response URL as long as Slack takes it, else as an ephemeral message."""
+        """Answer the asker alone: through the response URL while Slack accepts it, else as an ephemeral message."""
         pieces = markup.parts(text)
         for number, piece in enumerate(pieces):
             if not await url.send(piece, visible=False):
@@ -365,8 +369,8 @@ class CommandHandlers:
                 await sending.post_ephemeral(workspace, where.channel, asked.author, rest, thread=where.thread)
                 return
 
-    async def _hand_over(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
-        """A member's data: as a file, or as text where it is short."""
+    async def _send_attachment(self, workspace: Workspace, asked: Message, answer: Answer, url: ResponseUrl) -> None:
+        """Send a member's data as a file, else as text where it is short."""
         assert answer.attachment is not None  # noqa: S101 - asked before
         if await sending.send_file(workspace, asked.author, answer.text, answer.attachment):
             text = "I sent it to you as a file, in our direct messages."

@@ -1,6 +1,6 @@
-"""All that depends on how slack_sdk is made inside, and on how it is pointed at servers that are not Slack's own.
+"""All that depends on slack_sdk's internals, and on using it with servers other than Slack's.
 
-A later slack_sdk can break nothing but this file. What compatible servers leave out of their JSON, `payloads` reads.
+A later slack_sdk can break only this file. `payloads` handles what compatible servers leave out of their JSON.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ REQUEST_SECONDS = 30
 """slack_sdk's own default for one request."""
 
 RETRIES = 3
-"""Further attempts at a request of ours that was rate-limited, broke off or met a server error; what is said in a
-workspace goes through its outbox, which is more patient."""
+"""Retries of a request that was rate-limited, interrupted or met a server error; posts go through the workspace's
+outbox, which retries for longer."""
 
 LARGEST_MESSAGE = 4 * 1024 * 1024
 """Bytes of a WebSocket message; Slack's are far smaller."""
@@ -54,7 +54,7 @@ def library_log() -> logging.Logger:
 
 
 def base_url(api_url: str | None) -> str:
-    """Where Web API methods live, ending in a slash; a bare host gets Slack's own `/api/`."""
+    """The base of Web API methods, ending in a slash; a bare host gets Slack's `/api/`."""
     if not api_url:
         return SLACK_API
     if urlsplit(api_url).path in {"", "/"}:
@@ -63,9 +63,9 @@ def base_url(api_url: str | None) -> str:
 
 
 def proxy_for(url: str, proxy: str | None) -> str | None:
-    """The proxy to use: the one set, else the environment's, unless its `no_proxy` names this host.
+    """The proxy to use: the given one, else the environment's, unless its `no_proxy` names this host.
 
-    slack_sdk by itself would take `HTTPS_PROXY` for every host, loopback included.
+    slack_sdk by itself uses `HTTPS_PROXY` for every host, even loopback.
     """
     if proxy:
         return proxy
@@ -85,7 +85,7 @@ def web_client(
     session: aiohttp.ClientSession | None = None,
     retries: int = RETRIES,
 ) -> AsyncWebClient:
-    """A client that, with `retries`, waits out rate limits and tries again after server errors and broken lines."""
+    """A client that, with `retries`, waits out rate limits and tries again after server errors and lost connections."""
     client = AsyncWebClient(
         token=token,
         base_url=url,
@@ -105,7 +105,7 @@ def web_client(
 
 
 class SocketConnection(SocketModeClient):
-    """slack_sdk's client for one WebSocket: where it would reconnect by itself it says so (`over`) instead."""
+    """slack_sdk's client for one WebSocket: where it would reconnect by itself, it sets `over` instead."""
 
     def __init__(self, app_token: str, *, web_client: AsyncWebClient, proxy: str | None, ping_interval: float) -> None:
         super().__init__(app_token, logger=library_log(), web_client=web_client, ping_interval=ping_interval)
@@ -115,7 +115,7 @@ class SocketConnection(SocketModeClient):
         self.on_close_listeners.append(self._noticed)
 
     async def connect(self) -> None:
-        """Raises what aiohttp raises where no socket can be had."""
+        """Open the socket. Raises aiohttp's errors."""
         self.current_session = await self.aiohttp_client_session.ws_connect(
             str(self.wss_uri),
             autoping=False,
@@ -131,7 +131,7 @@ class SocketConnection(SocketModeClient):
         self.over.set()
 
     async def ended(self, look_seconds: float) -> None:
-        """Returns once this connection is, or soon will be, of no use."""
+        """Return once this connection is closed, or about to be."""
         while not self.over.is_set() and self.current_session is not None and not self.current_session.closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(look_seconds):
@@ -142,6 +142,6 @@ class SocketConnection(SocketModeClient):
 
 
 async def close(connection: SocketConnection) -> None:
-    with suppress(Exception):  # a broken socket may fail to close in any way; it is given up either way
+    with suppress(Exception):  # a broken socket may fail to close in any way; it is abandoned anyway
         async with asyncio.timeout(3.0):
             await connection.close()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What Slack says of our tokens, for `doctor`: looks and leaves, listens to nothing."""
+"""Check the bot's tokens with Slack, for `doctor`; receives nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class SlackCredentials:
     name: str
     workspace: str
     missing: Mapping[str, str]
-    """Scopes that the bot token lacks, and what each is for; empty where Slack does not tell the scopes."""
+    """Scopes that the bot token lacks, and what each is for; empty where Slack does not send the scopes."""
 
 
 async def check_credentials(
     bot_token: str, *, app_token: str | None = None, api_url: str | None = None, proxy: str | None = None
 ) -> SlackCredentials:
-    """Ask who we are, what we may do, and whether a socket would be opened.
+    """Check the bot token and its scopes, and that a socket can be opened with the app token.
 
     Raises PlatformError, PermanentPlatformError where trying again cannot help.
     """

@@ -1,4 +1,4 @@
-"""Whom a payload is for, and when Slack may have its acknowledgement. Knows both transports by nothing but payloads."""
+"""Which workspace and handler a payload is for, and when it is acknowledged. Knows neither transport."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ import aiohttp
 
 from bots.slack import messages
 from bots.slack.commands import CommandHandlers
-from bots.slack.errors import DEAD_TOKEN, code, explain
+from bots.slack.errors import REVOKED, code, explain
 from bots.slack.events import SlackEventHandlers
 from bots.slack.intake import Intake
 from bots.slack.payloads import Payload, bot_of, string, team_of
@@ -25,33 +25,34 @@ from core.failures import log_failure
 log = logging.getLogger(__name__)
 
 ACK_SECONDS = 2.0
-"""How long an acknowledgement waits for what was said to be stored; Slack waits three seconds for it."""
+"""How long an acknowledgement waits until the message is stored; Slack waits three seconds for it."""
 
 CLOSING_SECONDS = 2.0
-"""How long other work in progress may take to finish when the bot is stopped; replies had their time before."""
+"""How long other work in progress may take when the bot is stopped; replies were waited for before."""
 
 NOT_INSTALLED = "Person2 is not installed in this workspace any more: ask an administrator to install it again."
 
 
 class NotStored(Exception):
-    """What was said is not stored: without an acknowledgement Slack delivers it again."""
+    """The message could not be stored: without an acknowledgement Slack delivers it again."""
 
 
 Receive = Callable[[Payload], Awaitable[None]]
-"""Takes a payload in; returns once it may be acknowledged. Raises NotStored."""
+"""Handles a payload; returns once it may be acknowledged. Raises NotStored."""
 
 
 class Workspaces(Protocol):
-    """The workspaces that the bot speaks in."""
+    """The workspaces that the bot is in."""
 
     async def of(self, body: Payload) -> Workspace | None:
-        """The one a payload came from; None for one that the bot is not in. Raises StorageError."""
+        """The workspace of a payload; None where the bot is not in it. Raises StorageError."""
 
     async def in_space(self, space: str) -> Workspace | None:
-        """The one of this id; None where the bot is not in it any more. Raises StorageError."""
+        """The workspace with this id; None where the bot is not in it any more. Raises StorageError."""
 
     async def uninstalled(self, body: Payload) -> bool:
-        """Whether this payload takes the bot out of a workspace, which is forgotten then. Raises StorageError."""
+        """Whether this payload says that the bot was removed from a workspace, which is then forgotten. Raises
+        StorageError."""
 
 
 class OneWorkspace:
@@ -64,7 +65,7 @@ class OneWorkspace:
         known = self._workspace
         if known.team and known.bot_user:
             return known
-        # A server may leave out who we are; each of its events says so, too.
+        # Where `auth.test` did not tell our ids, each event does.
         return replace(known, team=known.team or team_of(body), bot_user=known.bot_user or bot_of(body))
 
     async def in_space(self, space: str) -> Workspace | None:
@@ -76,7 +77,7 @@ class OneWorkspace:
 
 
 class Dispatcher:
-    """Everything that Slack sends passes here."""
+    """Handles everything that Slack sends."""
 
     def __init__(
         self,
@@ -112,17 +113,17 @@ class Dispatcher:
         """Fails with PermanentPlatformError when Slack stops accepting the token of the one workspace."""
 
     async def receive(self, body: Payload) -> None:
-        """Take a payload in; returns once it may be acknowledged. Raises NotStored."""
+        """Handle a payload; returns once it may be acknowledged. Raises NotStored."""
         try:
             async with asyncio.timeout(ACK_SECONDS):
                 taken = await self._take(body)
                 if taken is not None:
                     await asyncio.shield(taken)
         except (TimeoutError, StorageError) as error:
-            # Slack delivers events again, but no commands: their members would read that the bot failed.
+            # Slack delivers events again, but shows members an error for commands.
             if body.get("type") == "event_callback":
                 raise NotStored from error
-        except Exception as error:  # a payload that nobody foresaw does not come right by coming again
+        except Exception as error:  # delivering an unexpected payload again would not help
             log_failure(log, error, "a payload from Slack could not be processed")
 
     async def _take(self, body: Payload) -> "asyncio.Future[None] | None":
@@ -134,12 +135,12 @@ class Dispatcher:
             return None
         if body.get("type") == "event_callback":
             return self._events.take(workspace, body)
-        if string(body, "command"):  # an operator may name the command otherwise
+        if string(body, "command"):  # the operator may have renamed the command
             return self._commands.take_command(workspace, body)
         return self._commands.take_interaction(workspace, body)
 
     def _tell_not_installed(self, body: Payload) -> None:
-        """Notify who uses a command why nothing happens."""
+        """Tell the user of a command why nothing happens."""
         url = ResponseUrl(string(body, "response_url"), proxy=self._proxy, session=self._session)
 
         async def tell(_: object) -> None:
@@ -155,7 +156,7 @@ class Dispatcher:
                 self._intake.take((), lambda _, here=workspace, asked=question: self._events.resume(here, asked))  # type: ignore[misc]  # bound now
 
     async def idle(self) -> None:
-        """Wait until everything taken in has been dealt with, its answers posted among it."""
+        """Wait until all payloads have been handled and their answers posted."""
         await self._intake.idle()
 
     async def close(self) -> None:
@@ -165,8 +166,8 @@ class Dispatcher:
         self.refused.cancel()
 
     def _watch(self, error: BaseException) -> None:
-        """A token that died while running ends the bot with a sentence, unless other workspaces have theirs."""
-        if code(error) not in DEAD_TOKEN:
+        """End the bot where its token was revoked, unless it serves other workspaces with theirs."""
+        if code(error) not in REVOKED:
             return
         if not isinstance(self._workspaces, OneWorkspace):
             log.warning("the token of an installed workspace was revoked or has expired: it must install the bot again")

@@ -8,7 +8,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError, SlackRequestError
 from core.errors import PermanentPlatformError, PlatformError
 
 NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
-"""What a broken line raises."""
+"""Errors of a failed or lost connection."""
 
 _SENTENCES = {
     "invalid_auth": "Slack does not know this {token}: copy it again from https://api.slack.com/apps into {variable}.",
@@ -22,7 +22,7 @@ _SENTENCES = {
     "socket_mode_not_enabled": "Socket Mode is switched off for this app: switch it on, or run `person2 slack --http`.",
     "app_not_installed": "The app is not installed in the workspace: install it and set {variable}.",
 }
-_FOR_GOOD = frozenset(_SENTENCES) | {
+_PERMANENT = frozenset(_SENTENCES) | {
     "access_denied",
     "ekm_access_denied",
     "enterprise_is_restricted",
@@ -33,10 +33,10 @@ _FOR_GOOD = frozenset(_SENTENCES) | {
     "two_factor_setup_required",
     "user_removed_from_team",
 }
-"""Codes that trying again cannot mend (https://docs.slack.dev/reference/methods/auth.test, “Errors”)."""
+"""Codes for which trying again cannot help (https://docs.slack.dev/reference/methods/auth.test, “Errors”)."""
 
-DEAD_TOKEN = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"})
-"""Codes after which nothing works any more, whatever method said it."""
+REVOKED = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"})
+"""Codes after which no method works any more."""
 
 _SECRETS = re.compile(
     r"\bx(?:ox[a-z]|app)-[\w.-]+|(?<=ticket=)[^&\s'\"]+|(?<=/commands/)[\w/-]+|(?<=result with code: )\S+",
@@ -52,7 +52,7 @@ def code(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong in a word or two, for the log: Slack's code, the HTTP status, or what the line did."""
+    """What went wrong in a word or two, for the log: Slack's code, the HTTP status, or the network error."""
     if isinstance(error, SlackClientError):
         return code(error) or (f"HTTP {status(error)}" if status(error) else type(error).__name__)
     return redact(f"{type(error).__name__}: {error}".rstrip(": "))
@@ -68,7 +68,7 @@ def explain(error: BaseException, *, variable: str) -> PlatformError:
     """One sentence for an error of the Web API: PermanentPlatformError where trying again cannot help."""
     name = code(error)
     app = variable == "SLACK_APP_TOKEN"
-    if name in _FOR_GOOD:
+    if name in _PERMANENT:
         data = error.response.data if isinstance(error, SlackApiError) and hasattr(error.response, "data") else {}
         needed = str((data or {}).get("needed") or ("connections:write" if app else "that it needs"))
         sentence = _SENTENCES.get(name, f"Slack refuses the {{token}} ({name}): ask an administrator of the workspace.")

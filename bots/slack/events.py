@@ -1,7 +1,7 @@
-"""What Slack's events ask for: messages are heard and answered, edits, deletions and thumbs taken over.
+"""Handlers of Slack's events: messages are heard and answered; edits, deletions and reactions are stored.
 
-Everything goes through `core.chat.Chat`; what a payload means is said in `messages`, how words are posted in `sending`.
-Slack waits for the acknowledgement, which waits until what was said is stored and for nothing else.
+Everything goes through `core.chat.Chat`; `messages` interprets payloads, `sending` posts. Slack waits for the
+acknowledgement, which waits until the message is stored and for nothing else.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from core.policy import Why
 
 log = logging.getLogger(__name__)
 
-NOT_POSTED = "I couldn't post my answer in that channel. Its admins can let me, or ask me here."
-"""What an asker reads in their direct messages."""
+NOT_POSTED = "I couldn't post my answer in that channel. Its admins can allow that, or you can ask me here."
+"""Sent to the asker as a direct message."""
 
 PROMPTS = (
     ("Just talk", "Hi! How are you today?"),
@@ -58,12 +58,13 @@ class SlackEventHandlers:
         self._buttons = buttons
         self._notices = Notices(commands.clock)
         self._last_edits: BoundedDict[str] = BoundedDict()
-        """What edited messages were changed to last."""
+        """The latest texts of edited messages."""
         self._votes: BoundedDict[frozenset[bool]] = BoundedDict()
-        """Thumbs a member has on a post; taking one back must not take the other."""
+        """The thumbs of a member on a post; removing one must not remove the other."""
 
     def take(self, workspace: Workspace, body: Payload) -> "asyncio.Future[None] | None":
-        """An Events API payload; the future is done once it may be acknowledged, None where it asks for nothing."""
+        """Handle an Events API payload; the future is done once it may be acknowledged. None where there is nothing to
+        do."""
         event = mapping(body, "event")
         keys: list[Hashable] = []
         if event_id := identifier(body, "event_id"):
@@ -126,7 +127,7 @@ class SlackEventHandlers:
             complete=self._name_lookup(workspace, event, message),
             opening=self._opening(workspace, message),
         )
-        stored()  # also where there was nothing to store
+        stored()  # even where there was nothing to store
         await self._say(workspace, message, reply, status)
 
     def _read(self, workspace: Workspace, event: Payload) -> Message | None:
@@ -142,7 +143,7 @@ class SlackEventHandlers:
     def _name_lookup(
         self, workspace: Workspace, event: Payload, message: Message
     ) -> Callable[[], Awaitable[Message]] | None:
-        """What gives the message with all names, looked up after it was stored; None where they are known."""
+        """A function that looks up the names in a message after it was stored; None where they are known."""
         users = _people_in(workspace, event)
         if self._people.are_known(workspace, users):
             return None
@@ -154,7 +155,7 @@ class SlackEventHandlers:
         return complete
 
     def _opening(self, workspace: Workspace, message: Message) -> Callable[[], Awaitable[Message | None]] | None:
-        """What looks up the first message of a thread, with the names in it."""
+        """A function that looks up the first message of a thread, with the names in it; None outside of threads."""
         channel, thread = message.conversation.channel, message.conversation.thread
         if thread is None:
             return None
@@ -169,7 +170,7 @@ class SlackEventHandlers:
         return look_up
 
     async def _say(self, workspace: Workspace, message: Message, reply: Reply | None, status: Status) -> None:
-        """Post a reply and note where it stands; tell the asker alone where it cannot be posted."""
+        """Post a reply and store its timestamps; where it cannot be posted, tell the asker."""
         where = message.conversation
         if reply is None or reply.notice:
             await status.clear()
@@ -187,7 +188,7 @@ class SlackEventHandlers:
                 uncertain=reply.resumed,
             )
         except Exception as error:
-            # One that was cancelled is not noted as lost: the next process gives it.
+            # A cancelled one is not noted as lost: the next process answers it.
             await self._chat.posted(reply, where, ())
             await status.clear()
             if isinstance(error, POST_ERRORS) and reply.details.get("answered because") != Why.AMBIENT:
@@ -196,13 +197,13 @@ class SlackEventHandlers:
         await self._chat.posted(reply, where, posts)
 
     async def _tell(self, workspace: Workspace, message: Message, sentence: str) -> None:
-        """A sentence for the author of a message alone."""
+        """Show a sentence to the author of a message alone."""
         where = message.conversation
         if where.kind is Kind.DIRECT:
             seconds = workspace.outbox.timeouts.notice
             await sending.post(workspace, where.channel, sentence, thread=where.thread, seconds=seconds)
             return
-        # An ephemeral message in a thread shows only where the thread already stands.
+        # An ephemeral message in a thread is shown only where the thread exists already.
         thread = where.thread if where.thread != message.id else None
         await sending.post_ephemeral(workspace, where.channel, message.author, sentence, thread=thread)
 
@@ -215,7 +216,8 @@ class SlackEventHandlers:
             log.info("the asker could not be told either: %s", reason(error))
 
     def _notifier(self, workspace: Workspace, event: Payload) -> Notify | None:
-        """How to tell the author of a message that something broke; None where they were not talking to the bot."""
+        """A function that tells the author of a message about a failure; None where they were not talking to the
+        bot."""
         message = self._read(workspace, event)
         if message is None or not (message.mentions_bot or message.conversation.kind is Kind.DIRECT):
             return None
@@ -235,7 +237,7 @@ class SlackEventHandlers:
         }
         previous = mapping(event, "previous_message")
         if previous and messages.text_of(said) == messages.text_of(previous):
-            return  # an unfurled link, a new reply: not the words
+            return  # an unfurled link or a new reply, but not another text
         message = self._read(workspace, said)
         if message is None:
             return
@@ -269,11 +271,11 @@ class SlackEventHandlers:
             await self._chat.removed(messages.conversation_at(channel, space=workspace.team), [ts])
 
     async def _on_channel_deleted(self, workspace: Workspace, channel: str) -> None:
-        """A channel was deleted, and with it all that was said there."""
+        """Forget everything in a channel that was deleted."""
         await self._chat.closed(messages.conversation_at(channel, space=workspace.team))
 
     async def _on_channel_moved(self, workspace: Workspace, event: Payload) -> None:
-        """A channel goes on under another id (https://docs.slack.dev/reference/events/channel_id_changed)."""
+        """Follow a channel to its new id (https://docs.slack.dev/reference/events/channel_id_changed)."""
         old, new = identifier(event, "old_channel_id"), identifier(event, "new_channel_id")
         if old and new:
             await self._chat.moved(messages.conversation_at(old, space=workspace.team), new)
@@ -293,11 +295,11 @@ class SlackEventHandlers:
             left = thumbs - {liked}
             self._votes.put(key, left)
             verdict = next(iter(left), None)
-        # What a removal takes back is only its own thumb: after a restart we do not know of the other.
+        # A removal takes back only its own thumb: after a restart we do not know about the other one.
         await self._chat.feedback(messages.conversation_at(channel, space=workspace.team), ts, user, verdict, was=liked)
 
     async def _suggest_prompts(self, workspace: Workspace, event: Payload) -> None:
-        """Suggested prompts for a conversation that a member opened beside their work."""
+        """Set suggested prompts in a conversation that a member opened in Slack's side panel."""
         thread = mapping(event, "assistant_thread")
         channel, ts = identifier(thread, "channel_id"), identifier(thread, "thread_ts")
         if channel and ts:
@@ -310,13 +312,13 @@ class SlackEventHandlers:
 
 
 def _people_in(workspace: Workspace, event: Payload) -> tuple[str, ...]:
-    """Ids of the author and of whom a message names, each once."""
+    """Ids of the author and of the members that a message mentions, each once."""
     users = dict.fromkeys((identifier(event, "user"), *markup.mentioned_users(messages.text_of(event))))
     return tuple(user for user in users if user not in {"", workspace.bot_user})
 
 
 def _at_once(work: Callable[[], Awaitable[None]]) -> Work:
-    """Work that has nothing to store."""
+    """Work with nothing to store, which is acknowledged at once."""
 
     async def run(stored: Stored) -> None:
         stored()

@@ -1,4 +1,4 @@
-"""The App Home tab: short help, the consent switch, how many thumbs the bot got."""
+"""The App Home tab: short help, the consent buttons, how much feedback the bot got."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from core.commands import Commands
 
 CONSENT_YES = "consent_yes"
 CONSENT_NO = "consent_no"
-"""Action ids of the switch."""
+"""Action ids of the consent buttons."""
 
 _STATES = {
     None: "You have not said whether I may learn from what you write, so I don't.",

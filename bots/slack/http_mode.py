@@ -1,7 +1,7 @@
-"""HTTP mode: a small server that takes Slack's signed requests, and nobody else's.
+"""HTTP mode: a small server that accepts Slack's signed requests only.
 
-Knows bytes, headers and connections; knows no event. Nothing of a request is parsed before its signature was checked
-over the bytes as they came (https://docs.slack.dev/authentication/verifying-requests-from-slack).
+Knows bytes, headers and connections; knows no event. No request is parsed before its signature was checked over the raw
+bytes (https://docs.slack.dev/authentication/verifying-requests-from-slack).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 HEALTH_PATH = "/health"
 
 AGE_SECONDS = 5 * 60
-"""Older and future requests are not Slack's, or are somebody's recording of them."""
+"""Requests that are older, or from the future, are refused: they may be replayed."""
 
 BODY_LIMIT = 512 * 1024
 """Bytes of a request's body: an edit of 12,000 characters, the most that a member can type, comes four times, as text
@@ -41,19 +41,19 @@ BODY_SECONDS = 5.0
 """How long it may then take for the body; Slack itself gives up after three seconds."""
 
 IDLE_SECONDS = 75.0
-"""How long a connection is kept that asks for nothing, as behind a proxy."""
+"""How long an idle connection is kept, such as a proxy's."""
 
 CONNECTIONS = 256
-"""Connections open at once; for a new one the oldest goes, those with Slack's requests last."""
+"""Connections open at once; for a new one the oldest is closed, those of Slack's requests last."""
 
 QUIET_SECONDS = 600.0
-"""Between two warnings of the same kind: nobody outside can fill the log."""
+"""Between two warnings of the same kind, so that nobody outside can fill the log."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class OccasionalWarnings:
-    """Warns at most once in a while, and says how often it would have."""
+    """Logs each warning at most once in `QUIET_SECONDS`, with the number of times it was raised."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -69,7 +69,7 @@ class OccasionalWarnings:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection: passes bytes on to aiohttp's protocol, and ends with the deadline for headers."""
+    """One connection: passes bytes on to aiohttp's protocol, and is closed where headers take too long."""
 
     def __init__(self, inner: asyncio.Protocol, server: "HttpMode") -> None:
         self._inner = inner
@@ -77,7 +77,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.serving = False
-        """A request's headers have come, and its response has not gone."""
+        """A request's headers were received, and its response was not sent yet."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -158,17 +158,17 @@ class HttpMode:
         self.warnings = OccasionalWarnings()
         self._connections: OrderedDict[HttpConnection, None] = OrderedDict()
         self._verified = False
-        """Whether a request ever bore the right signature."""
+        """Whether any request had a valid signature."""
         self._mismatched = 0
 
     def trouble(self) -> str | None:
-        """What is wrong, as a verb and its object: nothing was ever signed with our secret."""
+        """What is wrong, as the end of a sentence: no request had a valid signature."""
         if self._verified or not self._mismatched:
             return None
         return f"receives nothing (SLACK_SIGNING_SECRET matches none of {self._mismatched} requests)"
 
     async def run(self) -> None:
-        """Raises PermanentPlatformError where the address cannot be had."""
+        """Serve until cancelled. Raises PermanentPlatformError where the address cannot be bound."""
         application = web.Application(middlewares=[_tracked])
         application.router.add_post(self._path, self._take)
         application.router.add_get(HEALTH_PATH, _health)
@@ -180,8 +180,8 @@ class HttpMode:
             access_log=None,
             logger=_silent(),
             keepalive_timeout=IDLE_SECONDS,
-            lingering_time=1.0,  # a refused body is not read to its end
-            auto_decompress=False,  # the signature is of the bytes as they came
+            lingering_time=1.0,  # do not read a refused body to its end
+            auto_decompress=False,  # the signature is over the raw bytes
             shutdown_timeout=3.0,
         )
         await runner.setup()
@@ -206,15 +206,15 @@ class HttpMode:
             await runner.cleanup()
 
     def connected(self, connection: HttpConnection) -> None:
-        """Make room where there is none: for whoever comes goes the oldest that never sent a request of Slack's."""
+        """Note a new connection, and close the oldest one where there are too many."""
         self._connections[connection] = None
         if len(self._connections) > CONNECTIONS:
             oldest, _ = self._connections.popitem(last=False)
             self.warnings.warn(f"more than {CONNECTIONS} connections at once: the oldest was closed")
             oldest.drop()
 
-    def welcome(self, request: web.Request) -> None:
-        """Slack's own connections are the last to go."""
+    def prefer(self, request: web.Request) -> None:
+        """Make a connection with a valid request the last to be closed."""
         connection = _connection(request)
         if connection is not None and connection in self._connections:
             self._connections.move_to_end(connection)
@@ -223,7 +223,7 @@ class HttpMode:
         self._connections.pop(connection, None)
 
     async def _take(self, request: web.Request) -> web.Response:
-        """Header, age and signature before anything else; then what the body says."""
+        """Check headers, age and signature, then handle the body."""
         timestamp, signature = (
             request.headers.get("X-Slack-Request-Timestamp", ""),
             request.headers.get("X-Slack-Signature", ""),
@@ -252,7 +252,7 @@ class HttpMode:
             )
             return _refused(401, "invalid request")
         self._verified = True
-        self.welcome(request)
+        self.prefer(request)
         return await self._answer(request.content_type, body)
 
     async def _answer(self, content_type: str, body: bytes) -> web.Response:
@@ -279,7 +279,7 @@ class HttpMode:
 
 @web.middleware
 async def _tracked(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Notify the connection that a request's headers have come."""
+    """Tell the connection when a request's headers are complete, and when it was answered."""
     connection = _connection(request)
     if connection is None:
         return await handler(request)
@@ -296,12 +296,12 @@ def _connection(request: web.Request) -> HttpConnection | None:
 
 
 def _page_request(request: web.Request) -> AsyncBoltRequest:
-    """A browser's request for a page, which has no body to be read."""
+    """A browser's request for a page, as slack-bolt needs it; its body is not read."""
     return AsyncBoltRequest(body="", query=request.query_string, headers=dict(request.headers))
 
 
 async def _body(request: web.Request) -> bytes | None:
-    """The body as it came; None where it is too large."""
+    """The raw body; None where it is too large."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
@@ -311,7 +311,7 @@ async def _body(request: web.Request) -> bytes | None:
 
 
 def _parsed(content_type: str, body: bytes) -> dict[str, Any] | None:
-    """A payload from JSON, or from a form as commands and interactions come in; None where it is neither."""
+    """A payload from JSON, or from a form, as commands and interactions are sent; None where it is neither."""
     try:
         text = body.decode()
         if content_type == "application/x-www-form-urlencoded":
@@ -325,12 +325,12 @@ def _parsed(content_type: str, body: bytes) -> dict[str, Any] | None:
 
 
 def _refused(status: int, error: str) -> web.Response:
-    """What is said to somebody who is not Slack, and the connection ends with it."""
+    """A response for a request that is not from Slack; closes the connection."""
     return web.json_response({"error": error}, status=status, headers={"Connection": "close"})
 
 
 def _silent() -> logging.Logger:
-    """For what aiohttp says of broken requests, which anybody can send: debug level alone."""
+    """A logger for aiohttp's errors about broken requests, which anybody can send: only at debug level."""
     logger = logging.getLogger(f"{__name__}.aiohttp")
     if not logger.filters:
         logger.addFilter(_debug_only)

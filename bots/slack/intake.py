@@ -1,6 +1,6 @@
-"""Taking payloads in: each is worked on once, and may be acknowledged when what it says is stored.
+"""Handling payloads once each, and acknowledging them when their content is stored.
 
-Knows ids and tasks; knows no event. Slack delivers again what was not acknowledged, and sometimes what was.
+Knows ids and tasks; knows no event. Slack redelivers payloads that were not acknowledged, and sometimes others.
 """
 
 import asyncio
@@ -19,27 +19,27 @@ from core.notices import BROKEN
 log = logging.getLogger(__name__)
 
 Stored = Callable[[], object]
-"""Called once what a payload says is stored."""
+"""Called once a payload's content is stored."""
 
 Work = Callable[[Stored], Coroutine[Any, Any, None]]
-"""What is to be done for a payload; when it ends, the payload counts as stored."""
+"""Handles a payload; when it ends, the payload counts as stored."""
 
 Notify = Callable[[str], Awaitable[object]]
-"""Says one sentence to the member concerned."""
+"""Shows one sentence to the member concerned."""
 
 
 class Intake:
     def __init__(self, *, watch: Callable[[BaseException], object] = lambda error: None) -> None:
         self._watch = watch
-        """Is shown every error of Slack's: a token that died ends the bot."""
+        """Called with every error from Slack: a revoked token ends the bot."""
         self._known: BoundedDict[asyncio.Future[None]] = BoundedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, keys: Iterable[Hashable], work: Work, tell: Notify | None = None) -> "asyncio.Future[None]":
-        """Begin the work, unless one of `keys` is known: then the future of that payload is given.
+        """Begin the work, unless one of `keys` is known: then return the future of that payload.
 
-        The future is done once the payload may be acknowledged. It fails with StorageError where nothing could be
-        stored, and the next delivery of the payload begins anew.
+        The future is done once the payload may be acknowledged. It fails with StorageError where the content could not
+        be stored, and the next delivery of the payload begins again.
         """
         names = tuple(keys)
         for name in names:
@@ -56,7 +56,7 @@ class Intake:
         return stored
 
     async def idle(self) -> None:
-        """Wait until nothing is being worked on."""
+        """Wait until no work is in progress."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -97,7 +97,7 @@ class Intake:
             done()
 
     async def _tell(self, tell: Notify | None) -> None:
-        """The member reads one sentence that says nothing of the operator's side; the log has the rest."""
+        """Tell the member that something went wrong; details are only in the log."""
         if tell is None:
             return
         try:
@@ -108,7 +108,7 @@ class Intake:
 
 
 def _seen(stored: "asyncio.Future[None]") -> None:
-    """A failure nobody waits for any more is no fault of the event loop's."""
+    """Keep asyncio from logging a failure that nobody waits for."""
     if not stored.cancelled():
         stored.exception()
 
@@ -117,7 +117,7 @@ def _seen(stored: "asyncio.Future[None]") -> None:
 async def acknowledged(
     stored: Stored, thinking: AbstractAsyncContextManager[object] | None = None
 ) -> AsyncIterator[None]:
-    """What a platform shows while a reply is composed: by then whatever is answered has been stored."""
+    """`thinking`, after `stored` was called: once a reply is being composed, its question is stored."""
     stored()
     async with thinking or nullcontext():
         yield

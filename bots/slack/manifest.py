@@ -1,5 +1,5 @@
 """The app manifest: what `person2 slack manifest` prints, to be pasted at https://api.slack.com/apps → Create New App →
-From a manifest. Least scopes; `bots/slack_manifest.json` says them once.
+From a manifest. Least scopes; `bots/slack_manifest.json` is the only place that lists them.
 
 https://docs.slack.dev/reference/app-manifest
 """
@@ -13,7 +13,7 @@ REDIRECT_PATH = "/slack/oauth_redirect"
 """Where Slack sends a browser back to when a workspace installs the bot."""
 
 NEEDED = {"chat:write": "answer, and show that I am thinking"}
-"""Without this the bot is of no use."""
+"""Scopes without which the bot is useless, and what they are for."""
 
 WANTED = {
     "app_mentions:read": "notice mentions in channels I cannot read",
@@ -30,7 +30,7 @@ WANTED = {
     "reactions:read": "take 👍 and 👎 as feedback",
     "users:read": "know members' names, and who is an administrator",
 }
-"""Without one of these only what it is for is missing; those that the manifest marks as optional may be declined by
+"""Scopes without which only what they are for is missing; those that the manifest marks as optional may be declined by
 whoever installs the app (https://docs.slack.dev/changelog/2026/03/16/optional-scopes)."""
 
 
@@ -38,7 +38,7 @@ def manifest(http_url: str | None = None) -> str:
     """The manifest as JSON: for Socket Mode, or for HTTP with `http_url` as the public address of `SLACK_HTTP_PATH`.
 
     To switch an app from one to the other, paste the other manifest under “App Manifest” of the app. Raises ValueError
-    with a sentence for an address that Slack would not take.
+    with a sentence for an address that Slack would not accept.
     """
     content: dict[str, Any] = json.loads(files("bots").joinpath("slack_manifest.json").read_text(encoding="utf-8"))
     if http_url is not None:

@@ -1,4 +1,4 @@
-"""Slack's mrkdwn ↔ the words a person reads. Pure; knows no client and no event.
+"""Slack's mrkdwn ↔ the text a person reads. Pure; knows no client and no event.
 
 https://docs.slack.dev/messaging/formatting-message-text
 """
@@ -14,7 +14,7 @@ MESSAGE_LIMIT = 4_000
 Slack cuts texts beyond 40,000 off."""
 
 NESTING = 10
-"""Blocks within blocks that are read; Slack's own are at most four deep."""
+"""Depth of nested blocks that are read; Slack's own are at most four deep."""
 
 _TOKEN = re.compile(r"<([^<>\n]*)>")
 _MENTION = re.compile(r"<@([^|<>\s]+)(?:\|[^<>]*)?>")
@@ -22,14 +22,14 @@ _ENTITIES = (
     ("&lt;", "<"),
     ("&gt;", ">"),
     ("&amp;", "&"),
-)  # the only three Slack uses; & last, or &amp;lt; is unmade twice
+)  # the only three Slack uses; & last, or &amp;lt; would be decoded twice
 _SHOUTS = {"here": "@here", "channel": "@channel", "everyone": "@everyone"}
 SOMEONE = "someone"
-"""The name of a member whom Slack would not tell us about."""
+"""The name of a member that Slack did not tell us."""
 
 
 def mentioned_users(text: str) -> tuple[str, ...]:
-    """Ids of the members a text names, in order, each once."""
+    """Ids of the members that a text mentions, in order, each once."""
     return tuple(dict.fromkeys(_MENTION.findall(text)))
 
 
@@ -45,10 +45,10 @@ def mentions_others(text: str, user: str) -> bool:
 def plain_text(
     text: str, *, names: Mapping[str, str] | None = None, bot_user: str = "", bot_name: str = "Person2"
 ) -> str:
-    """What a person reads: names for ids, labels for links, characters for entities.
+    """The text as people read it: names for ids, labels for links, characters for entities.
 
-    A mention of the bot that opens or ends the text only says who is meant and is left out, so a bare mention has no
-    words; elsewhere it is a name.
+    A mention of the bot at the beginning or end only says who is addressed and is left out, so a bare mention has no
+    text; elsewhere it is a name.
     """
     known = {**(names or {}), **({bot_user: bot_name} if bot_user else {})}
     if bot_user:
@@ -78,7 +78,7 @@ def unescape(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Slack shows as it stands: nothing in it can mention, ring or link by markup."""
+    """Text that Slack shows literally: nothing in it can mention, notify or link by markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -86,12 +86,12 @@ _SHORTCODE = re.compile(r":[\w+'-]+:")
 
 
 def comparable(text: str) -> str:
-    """What identifies a post of ours when it comes back: Slack rewrites links, emoji and entities on the way."""
+    """A form of a text in which a post of ours is recognised: Slack rewrites links, emoji and entities."""
     return " ".join(re.findall(r"\w+", _SHORTCODE.sub(" ", plain_text(text)).casefold()))
 
 
 def text_of_blocks(blocks: Iterable[Payload]) -> str:
-    """The words in Block Kit's blocks, as markup: rich text as clients send it, sections, headers and contexts
+    """The text in Block Kit's blocks, as markup: rich text as clients send it, sections, headers and contexts
     (https://docs.slack.dev/reference/block-kit/blocks)."""
     return "\n".join(filter(None, (_block(block, depth=0) for block in blocks)))
 

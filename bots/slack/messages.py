@@ -5,7 +5,7 @@ Which conversation a message belongs to:
 - a direct message: the conversation with that member; a thread inside it is a conversation of its own;
 - a channel message that mentions the bot opens a thread: the conversation is that thread from its first message on
   (Slack's thread id is the `ts` of its first message), so follow-ups find it;
-- any other channel message: the channel's common talk.
+- any other channel message: the channel itself.
 """
 
 import re
@@ -19,19 +19,19 @@ from core.messages import Conversation, Kind, Message
 PLATFORM = "slack"
 
 SPOKEN_SUBTYPES = frozenset({None, "", "file_share", "thread_broadcast", "me_message"})
-"""Subtypes that are still somebody saying something; all others are notes about messages, or bots
+"""Subtypes of messages by members; all others are notes about messages, or bots
 (https://docs.slack.dev/reference/events/message)."""
 
 SLACKBOT = "USLACKBOT"
 
 SHARES = 5
-"""Forwarded messages of one message that are read."""
+"""Forwarded messages that are read from one message."""
 
 _TS = re.compile(r"\d{1,11}(\.\d{1,9})?")
 
 
 def is_from_member(event: Payload, *, bot_user: str) -> bool:
-    """Whether a member other than the bot itself says something here."""
+    """Whether this is a message by a member other than the bot itself."""
     user, subtype = identifier(event, "user"), event.get("subtype")
     return (
         event.get("type") in ("message", "app_mention")
@@ -45,8 +45,8 @@ def is_from_member(event: Payload, *, bot_user: str) -> bool:
 
 
 def is_own_post(event: Payload, *, bot_user: str, bot_id: str) -> bool:
-    """Whether a message may be a post of this bot: a server may tell only one of its two ids, and one that never said
-    ours may name any."""
+    """Whether a message may be a post of this bot. A server may send only one of the two ids, and where ours is not
+    known, any bot's post may be."""
     said_by = string(event, "bot_id")
     return bool(said_by and said_by == (bot_id or said_by)) or bool(bot_user and event.get("user") == bot_user)
 
@@ -61,11 +61,11 @@ def conversation_at(channel: str, *, space: str, thread: str | None = None, chan
 
 
 def conversation(event: Payload, *, space: str, bot_user: str) -> Conversation:
-    """Where a heard message belongs (see the top of this file)."""
+    """The conversation of a message (see the top of this file)."""
     channel, ts, channel_type = identifier(event, "channel"), string(event, "ts"), string(event, "channel_type")
     thread = identifier(event, "thread_ts") or None
     if thread == ts and not addressed(event, bot_user=bot_user):
-        thread = None  # a first message that has replies by now, sent again
+        thread = None  # the first message of a thread, redelivered after it got replies
     where = conversation_at(channel, space=space, thread=thread, channel_type=channel_type)
     if where.kind is Kind.CHANNEL and addressed(event, bot_user=bot_user):
         return conversation_at(channel, space=space, thread=ts, channel_type=channel_type)
@@ -77,13 +77,13 @@ def addressed(event: Payload, *, bot_user: str) -> bool:
 
 
 def own_text(event: Payload) -> str:
-    """What the author wrote, in Slack's markup: `text`, or the blocks where a client sends only those."""
+    """The author's own text, in Slack's markup: `text`, or the blocks where a client sends only those."""
     return string(event, "text") or markup.text_of_blocks(mappings(event, "blocks"))
 
 
 def text_of(event: Payload) -> str:
-    """What a message says, in Slack's markup: the author's words, then those of messages they forward and of text
-    snippets they send."""
+    """The whole text of a message, in Slack's markup: the author's own, then that of forwarded messages and of text
+    snippets."""
     shares = [each for each in mappings(event, "attachments") if each.get("is_share")][:SHARES]
     forwarded = [string(each, "text") or _blocks_of(each) or string(each, "fallback") for each in shares]
     snippets = [
@@ -95,7 +95,7 @@ def text_of(event: Payload) -> str:
 
 
 def _blocks_of(share: Payload) -> str:
-    """The words of a forwarded message, which carries them in blocks as it was posted."""
+    """The text of a forwarded message, from its blocks."""
     said = [markup.text_of_blocks(mappings(each, "message", "blocks")) for each in mappings(share, "message_blocks")]
     return "\n".join(filter(None, said)) or markup.text_of_blocks(mappings(share, "blocks"))
 
@@ -108,10 +108,9 @@ def to_message(
     bot_name: str = "Person2",
     names: Mapping[str, str] | None = None,
 ) -> Message | None:
-    """A `message` or `app_mention` event as a Message; None for what is nobody speaking (the bot itself, other bots,
-    notes about messages).
+    """A `message` or `app_mention` event as a Message; None for the bot itself, other bots and notes about messages.
 
-    `names` gives display names by member id; without them Slack's own `|name` labels and `user_profile` serve.
+    `names` gives display names by member id; else Slack's own `|name` labels and `user_profile` are used.
     """
     if not is_from_member(event, bot_user=bot_user):
         return None

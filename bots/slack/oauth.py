@@ -1,9 +1,9 @@
 """Many workspaces: each installs the app over OAuth, and its token is kept in the bot's own database.
 
-Knows slack_sdk's installation and state stores, wrapped in threads, and slack-bolt's OAuth flow; knows no event but
-those that remove the bot. Of an installation only the bot's part is kept: nobody needs to know who pressed the button.
+Knows slack_sdk's installation and state stores, which run in threads, and slack-bolt's OAuth flow; knows no events
+except those that remove the bot. Only the bot's part of an installation is kept, not the member who installed it.
 
-slack_sdk's asynchronous stores want an asynchronous driver for every database; the synchronous ones share ours. Both
+slack_sdk's asynchronous stores need an asynchronous driver for every database; the synchronous ones share ours. Both
 load SQLAlchemy's asyncio part, so they are imported only where workspaces install the bot.
 """
 
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 INSTALL_PATH = "/slack/install"
 
 STATE_SECONDS = 600
-"""How long an installation that was begun may take; slack_sdk's own default."""
+"""How long an installation may take; slack_sdk's own default."""
 
 ROTATE_MINUTES = 120
-"""So long before it expires a token is exchanged, where the app rotates its tokens; they live for twelve hours
+"""Minutes before it expires that a token is exchanged, where the app rotates its tokens; they are valid for 12 hours
 (https://docs.slack.dev/authentication/using-token-rotation)."""
 
 FIRST_PAUSE = 60.0
 LONGEST_PAUSE = 60 * 60.0
-"""Seconds before an exchange that failed is tried again: each time twice as long."""
+"""Seconds before a failed exchange is tried again: each time twice as long."""
 
 _FAILURES = {
     "access_denied": "The installation was cancelled; nothing was installed.",
@@ -65,29 +65,29 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
-    """What the app is known by, from “Basic Information” → “App Credentials”."""
+    """The app's credentials, from “Basic Information” → “App Credentials”."""
 
     client_id: str
     client_secret: str = field(repr=False)
     redirect_url: str | None = None
-    """The public address of `REDIRECT_PATH`; Slack takes the app's first one when empty."""
+    """The public address of `REDIRECT_PATH`; Slack uses the app's first one when empty."""
     state_seconds: int = STATE_SECONDS
 
 
 @dataclass(slots=True, kw_only=True)
 class Installed:
-    """One workspace, as it was stored last, and the exchange of its token."""
+    """One workspace as it was last stored, and the exchange of its token."""
 
     bot: Bot
     workspace: Workspace
     exchanging: asyncio.Task[None] | None = None
     failures: int = 0
     retry_at: float = 0.0
-    """By the clock on the wall: when the exchange is tried again after it failed."""
+    """Unix time from which on a failed exchange is tried again."""
 
 
 class Installations:
-    """Which workspaces the bot is installed in: lets workspaces in, tells who sent a request, lets them go."""
+    """The workspaces that installed the bot: installs it, finds the workspace of a request, removes it."""
 
     def __init__(
         self,
@@ -131,13 +131,13 @@ class Installations:
         )
 
     async def of(self, body: Payload) -> Workspace | None:
-        """The workspace a payload came from. Asks the database, never Slack: an acknowledgement must wait neither for
-        `auth.test` nor for the exchange of a token. Raises StorageError."""
+        """The workspace of a payload. Asks the database and never Slack: an acknowledgement must not wait for
+        `auth.test` or the exchange of a token. Raises StorageError."""
         enterprise, team, whole_org = _sender(body)
         return await self._find(enterprise, None if whole_org else team, space=team_of(body) or team or enterprise)
 
     async def in_space(self, space: str) -> Workspace | None:
-        """The workspace of this id, whose organisation is not told. Raises StorageError."""
+        """The workspace with this id, whose organisation is not known. Raises StorageError."""
         return await self._find(await self._store.enterprise_of(space), space, space=space)
 
     async def _find(self, enterprise: str, team: str | None, *, space: str) -> Workspace | None:
@@ -160,26 +160,26 @@ class Installations:
                 renewed=lambda: self._renewed(key),
             )
             installed = self._installed[key] = Installed(bot=bot, workspace=workspace)
-        self._take_over(installed, bot)
-        self._exchange(installed)
-        # An organisation's token speaks in each of its workspaces.
+        self._update(installed, bot)
+        self._begin_exchange(installed)
+        # An organisation's token is valid in each of its workspaces.
         return installed.workspace if installed.workspace.team == space else replace(installed.workspace, team=space)
 
-    def _take_over(self, installed: Installed, bot: Bot) -> None:
-        """What is stored holds; a token that was installed anew gets a new try."""
+    def _update(self, installed: Installed, bot: Bot) -> None:
+        """Use what is stored; a newly installed token resets failed exchanges."""
         if installed.bot.bot_refresh_token != bot.bot_refresh_token:
             installed.failures, installed.retry_at = 0, 0.0
         installed.bot = bot
         installed.workspace.client.token = bot.bot_token
 
-    def _exchange(self, installed: Installed) -> None:
-        """Where the token expires soon, begin its exchange; one at a time for each workspace."""
+    def _begin_exchange(self, installed: Installed) -> None:
+        """Begin the exchange of a token that expires soon; one at a time for each workspace."""
         running = installed.exchanging is not None and not installed.exchanging.done()
         if not running and self._expires(installed.bot) and self._clock() >= installed.retry_at:
-            installed.exchanging = asyncio.create_task(self._exchanged(installed))
+            installed.exchanging = asyncio.create_task(self._exchange(installed))
 
-    async def _exchanged(self, installed: Installed) -> None:
-        """The old token is good until it expires, so a fault is no hurry: it is tried again ever more warnings."""
+    async def _exchange(self, installed: Installed) -> None:
+        """Exchange a token. The old one is valid until it expires, so a failure is retried at growing intervals."""
         bot = installed.bot
         name = bot.team_id or bot.enterprise_id
         try:
@@ -195,15 +195,15 @@ class Installations:
             return
         if fresh is not None:
             installed.failures = 0
-            self._take_over(installed, fresh)
+            self._update(installed, fresh)
             log.info("exchanged the token of the Slack workspace %s", name)
 
     async def _renewed(self, key: tuple[str, str]) -> None:
-        """Wait for an exchange only where the old token is of no use any more."""
+        """Begin an exchange where it is due, and wait for it only where the old token has expired."""
         installed = self._installed.get(key)
         if installed is None:
             return
-        self._exchange(installed)
+        self._begin_exchange(installed)
         until = installed.bot.bot_token_expires_at
         if installed.exchanging is not None and until is not None and until <= self._clock():
             await asyncio.shield(installed.exchanging)
@@ -213,7 +213,7 @@ class Installations:
         return bot.bot_refresh_token is not None and until is not None and until < self._clock() + ROTATE_MINUTES * 60
 
     async def uninstalled(self, body: Payload) -> bool:
-        """Whether this event takes the bot out of a workspace; its token is deleted then."""
+        """Whether this event removes the bot from a workspace; its token is then deleted."""
         event = mapping(body, "event")
         tokens = mapping(event, "tokens").get("bot")
         match event.get("type"):
@@ -231,9 +231,10 @@ class Installations:
 
 
 def _sender(body: Payload) -> tuple[str, str, bool]:
-    """Organisation and workspace that installed the bot a payload is for, and whether the whole organisation did.
+    """Organisation and workspace of the installation that a payload is for, and whether the whole organisation
+    installed.
 
-    In channels that workspaces share, the first authorization says so, and the ids beside it say who spoke
+    In channels that workspaces share, the first authorization has them, and the ids beside it are the sender's
     (https://docs.slack.dev/apis/events-api, “Authorizations”).
     """
     authorization = next(iter(mappings(body, "authorizations")), {})
@@ -247,7 +248,7 @@ def _sender(body: Payload) -> tuple[str, str, bool]:
 
 
 class _Store(AsyncInstallationStore):
-    """slack_sdk's store in threads, the bot's part of it."""
+    """The bot's part of slack_sdk's installation store, in threads."""
 
     def __init__(self, client_id: str, memory: Memory) -> None:
         from slack_sdk.oauth.installation_store.sqlalchemy import SQLAlchemyInstallationStore
@@ -277,7 +278,7 @@ class _Store(AsyncInstallationStore):
 
     def _save(self, bot: Bot) -> None:
         with self._memory.borrowed():
-            # An older token of the workspace would only lie about.
+            # No older token of the workspace is kept.
             self._bots.delete_bot(enterprise_id=bot.enterprise_id, team_id=bot.team_id)
             self._bots.save_bot(bot)
 
@@ -303,7 +304,7 @@ class _Store(AsyncInstallationStore):
 
 
 class _States(AsyncOAuthStateStore):
-    """slack_sdk's store of installations begun, in threads; forgets those that were never finished."""
+    """slack_sdk's store of installations in progress, in threads; deletes those that were never finished."""
 
     def __init__(self, seconds: int, memory: Memory) -> None:
         from slack_sdk.oauth.state_store.sqlalchemy import SQLAlchemyOAuthStateStore
@@ -327,7 +328,7 @@ class _States(AsyncOAuthStateStore):
 
 
 class _Flow(AsyncOAuthFlow):
-    """slack-bolt's flow, whose every end is a page of one sentence."""
+    """slack-bolt's flow; each of its results is a page with one sentence."""
 
     async def handle_installation(self, request: AsyncBoltRequest) -> BoltResponse:
         try:

@@ -1,7 +1,7 @@
-"""Calls of Slack's Web API at the pace that Slack allows: one queue a workspace and channel, patient with refusals.
+"""Calls of Slack's Web API within its rate limits: one queue per workspace and channel, with retries.
 
-Knows slack_sdk's errors; knows no words and no event. Slack takes about one post a second in a channel, and limits
-every method for each app and workspace; a 429 says for how long to wait (https://docs.slack.dev/apis/web-api/rate-limits).
+Knows slack_sdk's errors; knows no texts and no event. Slack accepts about one post a second in a channel, and limits
+every method for each app and workspace; a 429 says how long to wait (https://docs.slack.dev/apis/web-api/rate-limits).
 """
 
 import asyncio
@@ -20,41 +20,41 @@ from core.errors import PlatformError
 from core.health import PostHealth
 
 LONGEST_LIMIT_SECONDS = 30 * 60.0
-"""Longest that a 429 is believed to ask for."""
+"""Longest wait that a 429 may ask for."""
 
 WAITING = 200
-"""Posts that may wait for one channel; more than three minutes of talk at Slack's pace."""
+"""Posts that may wait for one channel; at Slack's rate they take more than three minutes."""
 
 QUEUES = 1_000
-"""Channels whose pace is remembered; those at rest are dropped beyond this."""
+"""Channel queues that are kept; beyond this, idle ones are dropped."""
 
 IN_FLIGHT = 8
-"""Calls of one method at once in a workspace: when Slack refuses the whole workspace, so many are refused."""
+"""Calls of one method at once in a workspace, which are refused together when Slack refuses the whole workspace."""
 
 SERVER_ERRORS = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
-"""Slack's codes for a fault of its own (https://docs.slack.dev/reference/methods/chat.postMessage, “Errors”)."""
+"""Slack's codes for errors of its own (https://docs.slack.dev/reference/methods/chat.postMessage, “Errors”)."""
 
 SERVER_ERROR_TRIES = 5
-"""Attempts at a call that Slack itself fails at: some message may be beyond it, and others wait behind."""
+"""Attempts at a call that Slack itself fails at: it may never accept that message, and others are waiting."""
 
 FIRST_SECONDS = 0.05
 SLOWEST_SECONDS = 1.0
 SLOWING = 1.5
 EASING = 0.995
-"""The pause between two calls of a method that Slack found to be called too often: it grows with each refusal, and
-shrinks with each call that is taken, so that a call in some eighty is refused where there is always more to be said."""
+"""The pause between two calls of a method that was called too often: it grows with each refusal and shrinks with each
+accepted call, so that under constant load about one call in eighty is refused."""
 
 IDLE_SECONDS = 60.0
-"""After so long without a call the pause is forgotten."""
+"""Time without a call after which the pause is reset."""
 
 
 class NotPosted(PlatformError):
-    """Slack took a call neither now nor in the time that it was worth."""
+    """Slack did not accept a call in time."""
 
 
 @dataclass(eq=False, slots=True)
 class ChannelQueue:
-    """One channel's queue, first come first served."""
+    """One channel's queue, first come, first served."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
@@ -64,18 +64,18 @@ class ChannelQueue:
 
 @dataclass(eq=False, slots=True)
 class MethodLimit:
-    """What one method of the Web API bears in this workspace."""
+    """The rate at which Slack accepts one method in this workspace."""
 
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(IN_FLIGHT))
     free_at: float = 0.0
     spacing: float = 0.0
     """Seconds between two calls; 0 until Slack refuses the workspace and not only one channel."""
     held_until: float = 0.0
-    """When the last refusal of the workspace is over."""
+    """When the last refusal of the workspace ends."""
     failures: int = 0
-    """Attempts in a row that found no Slack."""
+    """Attempts in a row that did not reach Slack."""
     refused: tuple[str, float] = ("", 0.0)
-    """The channel refused last, and until when."""
+    """The channel that was refused last, and until when."""
 
 
 class Outbox:
@@ -108,11 +108,11 @@ class Outbox:
         seconds: float | None = None,
         uncertain: bool = False,
     ) -> str:
-        """Make one post in its turn; its timestamp.
+        """Make one post in its turn; returns its timestamp.
 
-        After an attempt whose outcome is unknown, `posted` looks whether it stands already; before the first one, too,
-        where an earlier process may have made it (`uncertain`). Raises NotPosted, and SlackClientError where Slack
-        refuses it for good.
+        After an attempt whose outcome is unknown, `posted` checks whether the post exists; where an earlier process may
+        have made it (`uncertain`), before the first attempt too. Raises NotPosted, and SlackClientError where Slack
+        refuses it permanently.
         """
         queue = self._queue(channel)
         if queue.waiting >= WAITING:
@@ -139,9 +139,9 @@ class Outbox:
         seconds: float | None = None,
         once: bool = False,
     ) -> AsyncSlackResponse:
-        """Any other call; one that must not be made twice (`once`) is not tried again where it may have arrived.
+        """Make any other call; with `once` it is not tried again where it may have arrived.
 
-        Raises SlackClientError where Slack refuses it for good, and NotPosted.
+        Raises SlackClientError where Slack refuses it permanently, and NotPosted.
         """
         deadline = self._now() + (self.timeouts.notice if seconds is None else seconds)
         answers: list[AsyncSlackResponse] = []
@@ -196,14 +196,14 @@ class Outbox:
     def _worth_trying_again(
         self, error: BaseException, method: MethodLimit, channel: str, queue: ChannelQueue, tries: int
     ) -> bool:
-        """Note what a refusal means for the queues; False where trying again cannot help."""
+        """Delay the queues as an error demands; False where trying again cannot help."""
         now = self._now()
         if is_rate_limited(error):
             until = now + retry_after(error)
             queue.free_at = max(queue.free_at, until)
             before, since = method.refused
             if not channel or (before not in {"", channel} and since > now):
-                # Not this channel alone: too many calls of this workspace. Those refused together slow it down once.
+                # Not only this channel: the workspace makes too many calls. Calls refused together slow it down once.
                 if method.held_until <= now:
                     method.spacing = min(max(method.spacing * SLOWING, FIRST_SECONDS), SLOWEST_SECONDS)
                 method.held_until = max(method.held_until, until)
@@ -224,7 +224,7 @@ class Outbox:
         return longest * (0.5 + self._rng.random() / 2)
 
     async def _until(self, deadline: float, *queues: ChannelQueue | MethodLimit) -> None:
-        """Wait for the turn; raises NotPosted where it comes too late."""
+        """Wait until all these queues are free. Raises NotPosted where that is after the deadline."""
         while (free_at := max(queue.free_at for queue in queues)) > (now := self._now()):
             if free_at > deadline:
                 raise NotPosted("Slack's rate limits do not allow a call before it would be too late.")
@@ -241,11 +241,11 @@ class Outbox:
 
 
 def is_server_error(error: BaseException) -> bool:
-    """Whether Slack says that the fault is its own, or answers with something other than its JSON."""
+    """Whether Slack reports an error of its own, or answers with something other than its JSON."""
     return code(error) in SERVER_ERRORS or (status(error) == 200 and not code(error))
 
 
-def is_passing(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
     return isinstance(error, NETWORK) or is_rate_limited(error) or is_server_error(error) or status(error) >= 500
 
@@ -256,7 +256,7 @@ def is_rate_limited(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException) -> float:
-    """Seconds that Slack asks to wait; one where it does not say."""
+    """Seconds that Slack asks to wait; 1 where it does not say."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     told = next((value for name, value in headers.items() if name.lower() == "retry-after"), "1")
     with suppress(ValueError, TypeError):
@@ -265,7 +265,7 @@ def retry_after(error: BaseException) -> float:
 
 
 def _may_have_arrived(error: BaseException) -> bool:
-    """Whether a call may have been carried out although it failed: everything but a refusal or a line never opened."""
+    """Whether a failed call may have been executed: it was neither refused nor failed to connect."""
     if isinstance(error, SlackClientError):
         return status(error) >= 500 or is_server_error(error)
     return not isinstance(error, aiohttp.ClientConnectorError)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 Payload = Mapping[str, Any]
-"""A JSON object as Slack sends it; nothing in it can be relied on."""
+"""A JSON object as Slack sends it, not validated."""
 
 ID_LIMIT = 100
-"""Characters of an id; Slack's own have about eleven, and the database's columns hold this many."""
+"""Most characters of an id; Slack's have about eleven, and the database's columns this many."""
 
 
 def mapping(payload: object, *path: str) -> Payload:

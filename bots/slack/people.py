@@ -1,4 +1,4 @@
-"""Who a member is: display name and rank, from `users.info`, remembered for a while. A failing lookup is no fault."""
+"""Members' display names and ranks, from `users.info`, cached for a while. A failed lookup is not an error."""
 
 import asyncio
 import logging
@@ -19,20 +19,20 @@ from core.bounded_dict import BoundedDict
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 600.0
-"""How long a name or rank is believed; `users.info` is a tier-4 method, 100 calls a minute
+"""How long a name or rank is cached; `users.info` is a tier-4 method, 100 calls a minute
 (https://docs.slack.dev/reference/methods/users.info)."""
 
 FAILED_SECONDS = 60.0
-"""How long a failed lookup is not tried again."""
+"""How long until a failed lookup is tried again."""
 
 LOOKUP_SECONDS = 3.0
 """Longest wait for a name: an answer without it is better than a late one."""
 
 LIMIT_SECONDS = 300.0
-"""Longest wait for a rate limit to pass, for what needs no hurry."""
+"""Longest wait for a rate limit, for lookups that nobody waits for."""
 
 KNOWN = 5_000
-"""Members remembered at once."""
+"""Members in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +46,28 @@ class People:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._known: BoundedDict[tuple[float, Member]] = BoundedDict(KNOWN)
-        """Until when a member is believed to be so."""
+        """Members, and until when they are cached."""
         self._asking: dict[tuple[str, str], asyncio.Task[Member]] = {}
 
     def names(self, workspace: Workspace, users: Iterable[str]) -> dict[str, str]:
-        """Display names of those known by now; nobody is asked."""
+        """Display names of cached members; asks nobody."""
         found = {user: self._known.get((workspace.team, user)) for user in users}
         return {user: known[1].name for user, known in found.items() if known and known[1].name}
 
     def are_known(self, workspace: Workspace, users: Iterable[str]) -> bool:
-        """Whether asking for these would tell nothing new."""
+        """Whether all of these are cached."""
         return all(self._fresh(workspace, user) is not None for user in users)
 
     async def look_up(self, workspace: Workspace, users: Iterable[str]) -> None:
-        """Ask for those not known. Returns after `LOOKUP_SECONDS` at the latest; what is learned later serves later."""
+        """Look up those that are not cached. Returns after `LOOKUP_SECONDS` at the latest; later results are cached
+        too."""
         unknown = [user for user in users if self._fresh(workspace, user) is None]
         asked = [asyncio.ensure_future(self._ask(workspace, user)) for user in unknown]
         if asked:
             await asyncio.wait(asked, timeout=LOOKUP_SECONDS)
 
     async def person(self, workspace: Workspace, user: str) -> Member:
-        """The member, or a nameless one where Slack does not tell in time."""
+        """The member, or a nameless one where Slack does not answer in time."""
         known = self._fresh(workspace, user)
         if known is not None:
             return known
@@ -81,7 +82,7 @@ class People:
         return found[1] if found is not None and self._monotonic() < found[0] else None
 
     async def _ask(self, workspace: Workspace, user: str) -> Member:
-        """One lookup at a time for each member, shared by all who wait for it."""
+        """Look up a member; concurrent lookups of one member share a request."""
         key = (workspace.team, user)
         if key not in self._asking:
             task = asyncio.create_task(self._request(workspace, user))
@@ -104,7 +105,7 @@ class People:
             person, seconds = _person(mapping(response.data, "user")), FRESH_SECONDS
         before = self._known.get((workspace.team, user))
         if not person.name and before is not None:
-            person = before[1]  # a name that is a little old is better than none
+            person = before[1]  # an outdated name is better than none
         self._known.put((workspace.team, user), (self._monotonic() + seconds, person))
         return person
 

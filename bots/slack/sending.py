@@ -1,6 +1,6 @@
-"""Words out: posts, ephemeral messages, response URLs, edits, files. Escapes and splits everything; knows no event.
+"""Posts, ephemeral messages, response URLs, edits, files. Escapes and splits everything; knows no event.
 
-What is said in a workspace goes through its `outbox`, which keeps Slack's pace.
+Calls go through the workspace's `outbox`, which keeps to Slack's rate limits.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bots.slack import markup, messages
 from bots.slack.compat import library_log, proxy_for
 from bots.slack.errors import NETWORK, reason
-from bots.slack.outbox import NotPosted, is_passing
+from bots.slack.outbox import NotPosted, is_temporary
 from bots.slack.payloads import identifier, mappings, string
 from bots.slack.workspace import Workspace
 from core.commands import Attachment
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 RESPONSE_URL_USES = 5
 RESPONSE_URL_SECONDS = 30 * 60.0
-"""How often and how long a `response_url` may be used
+"""How often and for how long a `response_url` may be used
 (https://docs.slack.dev/interactivity/handling-user-interaction#message_responses)."""
 
 CONTEXT_LIMIT = 2_000
@@ -43,7 +43,7 @@ SECTION_LIMIT = 3_000
 """Characters of a section block's text (https://docs.slack.dev/reference/block-kit/blocks/section-block)."""
 
 LOOK_BACK = 50
-"""Messages looked through for a post of ours."""
+"""Messages that are searched for a post of ours."""
 
 METADATA_TYPE = "person2_reply"
 """Type of the metadata by which a post of ours is found again (https://docs.slack.dev/messaging/message-metadata)."""
@@ -58,14 +58,14 @@ Block = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question put by command, which nobody sees unless the answer shows it."""
+    """A question asked by command, which nobody sees unless the answer shows it."""
 
     author_name: str
     text: str
 
 
 class ResponseUrl:
-    """The answer address of one slash command or shortcut, good for a few uses and half an hour."""
+    """The response URL of one slash command or shortcut, valid for a few uses and half an hour."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ResponseUrl:
         self._until = monotonic() + RESPONSE_URL_SECONDS
 
     async def send(self, text: str, *, visible: bool, blocks: Sequence[Block] | None = None) -> bool:
-        """Say escaped `text` to the asker, or to the channel; False where Slack no longer takes it here."""
+        """Send escaped `text` to the asker, or to the channel; False where Slack no longer accepts the URL."""
         if self._uses < 1 or self._monotonic() > self._until:
             return False
         self._uses -= 1
@@ -99,7 +99,7 @@ class ResponseUrl:
             body["blocks"] = list(blocks)
         try:
             response = await client.send_dict({**body, "replace_original": False})
-        except (*POST_ERRORS, ValueError) as error:  # ValueError: no such address
+        except (*POST_ERRORS, ValueError) as error:  # ValueError: an invalid URL
             log.warning("a response URL cannot be reached: %s", type(error).__name__)
             return False
         if response.status_code != 200:
@@ -123,8 +123,8 @@ async def post(
     """Post plain `text` in parts; their timestamps. The first shows the `question` above it, the last has thumbs.
 
     `after` is the message that is answered: no post of this text is older. Where it is `uncertain`, an earlier process
-    may have posted it already. Raises what the outbox raises where not even the first part can be posted; a later one
-    that fails ends it.
+    may have posted it already. Raises the outbox's errors where not even the first part can be posted; stops at a later
+    part that fails.
     """
     posted: list[str] = []
     pieces = markup.parts(text)
@@ -179,10 +179,10 @@ async def _post(
 async def _find_posted(
     workspace: Workspace, channel: str, piece: str, thread: str | None, after: str | None, mark: str
 ) -> str | None:
-    """The timestamp of a post whose making nobody confirmed; None where it does not stand, or nobody tells.
+    """The timestamp of a post that was not confirmed; None where it does not exist, or cannot be looked for.
 
-    It bears our mark; where an earlier process posted it, or a server keeps no metadata, it is a post of this text that
-    is later than what it answers and that is no other post we know.
+    It has our mark in its metadata. Where an earlier process posted it, or a server keeps no metadata, it is a post of
+    this text that is later than what it answers and not known as another post.
     """
     client = await workspace.api()
     try:
@@ -195,7 +195,7 @@ async def _find_posted(
                 channel=channel, ts=thread, oldest=after, limit=LOOK_BACK, include_all_metadata=True
             )
     except SlackClientError as error:
-        if is_passing(error):
+        if is_temporary(error):
             raise
         log.info("whether a post exists cannot be checked: %s", reason(error))
         return None
@@ -230,7 +230,7 @@ async def find_posts(workspace: Workspace, channel: str, block_ids: Sequence[str
 async def post_ephemeral(
     workspace: Workspace, channel: str, user: str, text: str, *, thread: str | None = None
 ) -> None:
-    """Say plain `text` to one member of a channel; by direct message where that cannot be done there."""
+    """Show plain `text` to one member of a channel; as a direct message where that is not possible."""
     for piece in markup.parts(text):
 
         async def send(piece: str = piece) -> AsyncSlackResponse:
@@ -247,13 +247,13 @@ async def post_ephemeral(
 
 
 async def post_direct(workspace: Workspace, user: str, text: str) -> None:
-    """Say plain `text` to a member in their direct messages."""
+    """Send plain `text` to a member as a direct message."""
     seconds = workspace.outbox.timeouts.notice
     await post(workspace, await _direct(workspace, user), text, seconds=seconds)
 
 
 async def _direct(workspace: Workspace, user: str) -> str:
-    """The channel of a member's direct messages; Slack takes their id for it too, where it cannot be asked."""
+    """The channel of a member's direct messages; their id, which Slack accepts too, where it cannot be looked up."""
     client = await workspace.api()
     try:
         opened = await client.conversations_open(users=user)
@@ -272,7 +272,7 @@ async def replace(
     question: Question | None = None,
     buttons: bool = False,
 ) -> list[str]:
-    """Put `text` in the place of `posts`: edit as many as it has parts, delete the rest, add what is missing."""
+    """Replace `posts` by `text`: edit as many as it has parts, delete the rest, post what is missing."""
     pieces = markup.parts(text)
     standing: list[str] = []
     for number, (old, piece) in enumerate(zip(posts, pieces, strict=False), 1):
@@ -295,7 +295,7 @@ async def _edit(workspace: Workspace, channel: str, ts: str, piece: str, blocks:
 
     async def send() -> AsyncSlackResponse:
         client = await workspace.api()
-        # Slack removes the blocks that a new text comes without; other servers keep them unless told.
+        # Slack removes blocks that are not given again; other servers do so only for an empty list.
         return await client.chat_update(
             channel=channel, ts=ts, text=piece, blocks=blocks or [], parse="none", link_names=False
         )
@@ -309,7 +309,7 @@ async def _edit(workspace: Workspace, channel: str, ts: str, piece: str, blocks:
 
 
 async def delete(workspace: Workspace, channel: str, ts: str) -> None:
-    """Take a post of ours away; one that cannot be deleted stays."""
+    """Delete a post of ours; errors are only logged."""
 
     async def send() -> AsyncSlackResponse:
         client = await workspace.api()
@@ -322,7 +322,7 @@ async def delete(workspace: Workspace, channel: str, ts: str) -> None:
 
 
 async def send_file(workspace: Workspace, user: str, text: str, attachment: Attachment) -> bool:
-    """Send a file to a member's direct messages; False where the app may not."""
+    """Send a file to a member as a direct message; False where the app may not."""
 
     async def send() -> AsyncSlackResponse:
         client = await workspace.api()
@@ -346,7 +346,7 @@ async def send_file(workspace: Workspace, user: str, text: str, attachment: Atta
 def as_blocks(
     piece: str, *, question: Question | None = None, buttons: bool = False, block_id: str | None = None
 ) -> list[Block] | None:
-    """The blocks of an (escaped) answer that shows its question above it or thumbs below; None where a text will do.
+    """The blocks of an (escaped) answer with its question above or thumbs below; None where the text is enough.
 
     `block_id` names the answer's own block, so that a post can be found by it.
     """
@@ -379,10 +379,10 @@ def as_blocks(
 
 
 LOADING = ("is reading along…", "is thinking…", "is looking for words…")
-"""What takes turns beside the status while a reply is composed."""
+"""Texts that Slack shows in turn while a reply is composed."""
 
 STATUS_SECONDS = 1.0
-"""How long a reply waits for its status to arrive: one that comes after it would stay for two minutes."""
+"""How long a reply waits for its status to arrive: a status after the reply would stay for two minutes."""
 
 
 class Status:
@@ -399,7 +399,7 @@ class Status:
         self._shown: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        # Where posts queue up already, another call would only take their room.
+        # Where posts are waiting already, another call would only delay them.
         if self._thread is not None and not self._workspace.outbox.busy(self._channel):
             self._shown = asyncio.create_task(self._show("is thinking…"))
 

@@ -1,8 +1,8 @@
-"""Socket Mode: keep one WebSocket to Slack alive, and put a new one in place before the old one goes.
+"""Socket Mode: keep one WebSocket to Slack alive, and open a new one before the old one is closed.
 
-Knows slack_sdk's socket client; knows no event. slack_sdk's own reconnection retries a used-up
-socket URL for ever, swallows permanent refusals and closes the old socket before the new one stands
-(slackapi/python-slack-sdk issues 1446 and 1922), so its client serves here for exactly one connection each.
+Knows slack_sdk's socket client; knows no event. slack_sdk's own reconnection retries a used-up socket URL forever,
+swallows permanent refusals and closes the old socket before the new one is open (slackapi/python-slack-sdk issues 1446
+and 1922), so each of its clients is used here for exactly one connection.
 
 https://docs.slack.dev/apis/events-api/using-socket-mode
 """
@@ -55,7 +55,7 @@ class SocketMode:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Raises PermanentPlatformError where Slack will not have us; everything else is tried again."""
+        """Raises PermanentPlatformError where Slack refuses the bot; everything else is retried."""
         current: SocketConnection | None = None
         failures = 0
         try:
@@ -80,7 +80,7 @@ class SocketMode:
                 log.info("connected to Slack by Socket Mode")
                 await current.ended(self._timeouts.look)
                 log.info("Slack is closing the connection: opening a new one")
-                # A server that hangs up at once is not asked again at once.
+                # Do not reconnect at once to a server that closes connections at once.
                 failures = failures + 1 if time.monotonic() - since < self._timeouts.first_backoff else 0
                 if failures:
                     await self._pause(failures)
@@ -109,7 +109,7 @@ class SocketMode:
         connection.wss_uri = url
         connection.socket_mode_request_listeners.append(self._handle)
         try:
-            # Not wait_for: on Python 3.11 it loses a cancellation that meets a result (python/cpython issue 86296).
+            # Not wait_for: on Python 3.11 it may lose a cancellation (python/cpython issue 86296).
             async with asyncio.timeout(self._timeouts.connect):
                 await connection.connect()
         except BaseException:
@@ -118,7 +118,7 @@ class SocketMode:
         return connection
 
     async def _handle(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
-        """Take a payload in, then acknowledge it."""
+        """Handle a payload, then acknowledge it."""
         try:
             await self._receive(request.payload)
         except NotStored:
@@ -127,7 +127,7 @@ class SocketMode:
         try:
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
         except (ConnectionError, SlackClientError, aiohttp.ClientError) as error:
-            # Slack sends the envelope again on the next socket, and its event id is known by then.
+            # Slack sends the envelope again on the next socket, where its event id is recognised.
             log.info("an acknowledgement was lost with its socket: %s", type(error).__name__)
 
     def _retire(self, old: SocketConnection) -> None:

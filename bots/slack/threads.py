@@ -1,4 +1,4 @@
-"""The message that a thread hangs from, read from Slack's history. Knows no chat."""
+"""The first message of a thread, read from Slack's history. Knows no chat."""
 
 import logging
 
@@ -12,12 +12,12 @@ from bots.slack.workspace import Workspace
 log = logging.getLogger(__name__)
 
 READ_SECONDS = 3.0
-"""Longest wait for it: somebody waits for an answer."""
+"""Longest wait for it, because somebody is waiting for an answer."""
 
 
 async def first_of_thread(workspace: Workspace, channel: str, thread: str) -> Payload | None:
-    """The message that a thread hangs from, as an event; None where Slack does not let us read it. Asked once: apps
-    outside Slack's directory may ask once a minute (https://docs.slack.dev/apis/web-api/rate-limits)."""
+    """The first message of a thread, as an event; None where Slack does not let us read it. Not retried: apps outside
+    Slack's directory may call this method once a minute (https://docs.slack.dev/apis/web-api/rate-limits)."""
 
     async def send() -> AsyncSlackResponse:
         client = await workspace.api()

@@ -1,4 +1,4 @@
-"""A workspace the bot is installed in: who we are there, and how to speak. Knows no event."""
+"""A workspace that the bot is installed in: its ids there, and how to call the Web API. Knows no event."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from core.bounded_dict import BoundedDict
 class Workspace:
     team: str
     bot_user: str
-    """The bot's member id: what a mention names."""
+    """The bot's member id, which mentions contain."""
     bot_id: str = ""
     bot_name: str = "Person2"
     client: AsyncWebClient = field(repr=False)
-    """Makes one attempt at each call; `api` gives it with a token that is good."""
+    """Makes one attempt at each call; use `api`, which ensures a valid token."""
     outbox: Outbox = field(default_factory=Outbox, repr=False)
     posts: BoundedDict[None] = field(default_factory=BoundedDict, repr=False)
-    """Channel and timestamp of what was posted lately."""
+    """Channels and timestamps of recent posts."""
     renewed: Callable[[], Awaitable[object]] | None = field(default=None, repr=False)
-    """Waits until an expired token has been exchanged, where tokens expire."""
+    """Waits until an expired token has been exchanged; None where tokens do not expire."""
 
     async def api(self) -> AsyncWebClient:
         if self.renewed is not None:

@@ -1,7 +1,7 @@
-"""LoRA adapters on the disk: which there are, whether their files may be used, which one speaks.
+"""LoRA adapters on the disk: which there are, whether their files can be used, which one is active.
 
-`registry` keeps them, `card` says what is known of each, `validation` judges their files, and `selection` follows what
-is promoted while a bot runs. No torch, no peft.
+`registry` keeps them, `card` describes each, `validation` checks their files, `selection` follows promotions while a
+bot runs, and `trials` and `judge` try one beside the current one. No torch, no peft.
 """
 
 from core.adapters.card import CARD, Card

@@ -17,7 +17,7 @@ CARD = "card.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What is known of an adapter. Written once, when the adapter is registered; withdrawal alone rewrites it."""
+    """What is known of an adapter. Written when it is registered; only withdrawal and forced promotion rewrite it."""
 
     id: str
     created_at: datetime
@@ -27,23 +27,23 @@ class Card:
     base_fingerprint: str = ""
     """`validation.fingerprint` of that base; empty when unknown."""
     data_sha256: str = ""
-    """Of the dialogues it learned; empty when unknown."""
+    """Of the dialogues it was trained on; empty when unknown."""
     weights_sha256: str = ""
-    """Of the weights that were judged; others are never promoted under this card. Empty when unknown."""
+    """Of the weights that were evaluated; others are never promoted under this card. Empty when unknown."""
     people: tuple[str, ...] = ()
-    """Keyed hashes of the members whose words it learned."""
+    """Keyed hashes of the members on whose messages it was trained."""
     config: dict[str, Any] = field(default_factory=dict)
-    """How it was trained: every option, and the command that does it again."""
+    """How it was trained: every option, and the command that repeats it."""
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What it scored, by whom: `{"new": {"bits_per_byte": 1.9}, "base": {…}}`."""
+    """Its scores beside those of the others: `{"new": {"bits_per_byte": 1.9}, "base": {…}}`."""
     passed: bool | None = None
-    """What the gate said; None when it was never asked."""
+    """Whether it passed the gate; None when it was never evaluated."""
     promoted_by_force: bool = False
     notes: str = ""
     withdrawn: str = ""
-    """Why it was taken out of service; empty while it may speak."""
+    """Why it was taken out of service; empty while it may be used."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Fields of a newer version of this program: kept, not understood."""
+    """Fields of a newer version of this program: kept, but not used."""
 
     def __post_init__(self) -> None:
         moment = self.created_at if self.created_at.tzinfo else self.created_at.replace(tzinfo=UTC)
@@ -70,7 +70,8 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """The folder's card; one made from peft's own configuration where somebody copied a bare adapter there."""
+    """The folder's card, or one made from peft's configuration where somebody copied an adapter there without a
+    card."""
     text = read_text(folder / CARD)
     if text:
         return replace(Card.from_json(text), id=folder.name)

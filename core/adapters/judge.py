@@ -1,6 +1,6 @@
-"""Members' judgements → the end of a trial: the better adapter is current, the other retires by itself.
+"""Members' judgements → the end of a trial: the better adapter becomes current, the other is retired.
 
-Knows the registry, and how to count judgements by what is passed in; no database, no model.
+Knows the registry; the function that counts judgements is passed in. No database, no model.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class TrialJudge:
         self._every = every
 
     def standing(self) -> str:
-        """How the trial stands, or how the last one ended, in a sentence; empty where there was none. Blocks. Raises
+        """The state of the trial, or how the last one ended, in a sentence; empty where there was none. Blocks. Raises
         AdapterError and StorageError."""
         trial = self._registry.trials.read()
         return describe_trial(trial, *self._counts(trial)) if trial is not None else ""

@@ -1,10 +1,10 @@
-"""The registry of LoRA adapters: a card each, which one is current, promote and roll back.
+"""The registry of LoRA adapters: their cards, which one is current, promotion and rollback.
 
-`<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id that speaks,
-replaced atomically) and `history` (what spoke before, oldest first), so that rolling back is promoting an old id.
-Knows peft's file format as far as judging a file goes, but neither torch nor peft: a bot may import this freely.
+`<home>/adapters/<id>/` holds peft's own files and `card.json`. Beside the folders lie `current` (the id of the active
+adapter, replaced atomically) and `history` (the ones before, oldest first), so that a rollback promotes an earlier id.
+Needs neither torch nor peft.
 
-Readers take no lock and never see half a file. Writers hold a lock file, so two processes may promote at once.
+Readers take no lock and never see half a file. Writers hold a lock file, so several processes may write.
 """
 
 import logging
@@ -30,20 +30,21 @@ NONE = "none"
 """The bare base model, wherever an adapter's id may stand."""
 CURRENT = "current"
 STAGED = ".new-"
-"""What a folder's name begins with while it is being made."""
+"""Prefix of a folder's name while it is being written."""
 MAX_HISTORY = 100
-"""Promotions remembered for rolling back; a bound so that the file stays one read."""
+"""Promotions kept for rollback."""
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w")
 MAX_HUB_NAME = 96
-"""The hub's own limit on a repo's name (huggingface_hub's validate_repo_id)."""
+"""The hub's limit on the length of a repository's name (huggingface_hub's validate_repo_id)."""
 MAX_SHOWN = 80
-"""Letters of a name that a sentence repeats."""
+"""Characters of a name that an error repeats."""
 _RESERVED = frozenset({NONE, CURRENT, FILE, "history", "base", "lock"})
 
 
 def check_name(name: str) -> None:
-    """Raises AdapterError for a name that no adapter can have: it would leave the folder or hide one of its files."""
+    """Raises AdapterError for a name that no adapter can have: it would leave the registry's folder or hide a file in
+    it."""
     if not _ID.fullmatch(name) or name.lower() in _RESERVED:
         shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}…"
         raise AdapterError(
@@ -52,14 +53,14 @@ def check_name(name: str) -> None:
 
 
 def _untested(adapter: Adapter) -> None:
-    """What an adapter is tried with where nobody says how."""
+    """The test of an adapter where none is given."""
 
 
 class AdapterRegistry:
     """The adapters of one installation, and those that ship with it.
 
     `bundled` are folders of adapters that came with the program, by the name of their base (`starter` →
-    `models/starter/adapters`): read-only, listed with the others, and current on that base as long as nothing was ever
+    `models/starter/adapters`): read-only, listed with the others, and current on that base until another adapter is
     promoted.
     """
 
@@ -73,18 +74,18 @@ class AdapterRegistry:
         self._root = root
         self._bundled = dict(bundled or {})
         self._clock = clock
-        self._missed: set[str] = set()
+        self._warned_of: set[str] = set()
         self.trials = Trials(root, locked=self._locked, clock=clock)
 
     @property
     def pointer(self) -> Path:
-        """The file that names the current adapter; a watcher may look at its bytes."""
+        """The file that names the current adapter."""
         return self._root / CURRENT
 
     # reading
 
     def cards(self) -> tuple[Card, ...]:
-        """Every adapter, newest first. One whose card is damaged is left out with a line in the log."""
+        """Every adapter, newest first. One with a damaged card is logged and left out."""
         cards: list[Card] = []
         for folder in self._folders():
             try:
@@ -108,11 +109,11 @@ class AdapterRegistry:
         return self.path(adapter_id).parent in self._bundled.values()
 
     def owns(self, path: Path) -> bool:
-        """Whether this path is, or was, one of an adapter in the registry."""
+        """Whether this path is, or was, the folder of an adapter in the registry."""
         return path.parent in tuple(self._roots())
 
     def taken(self, adapter_id: str) -> bool:
-        """Whether no new adapter may be called so; one that is out of service gives its name away."""
+        """Whether no new adapter may have this name; the name of one that is out of service is free."""
         if not _ID.fullmatch(adapter_id) or not any((root / adapter_id).exists() for root in self._roots()):
             return False
         try:
@@ -121,32 +122,33 @@ class AdapterRegistry:
             return True
 
     def learned_from(self, person: str) -> tuple[Card, ...]:
-        """The adapters in service that learned the words of this keyed hash."""
+        """The adapters in service that were trained on messages of the person with this keyed hash."""
         return tuple(card for card in self.cards() if person in card.people and not card.withdrawn)
 
     def current(self, *, base: str | None = None) -> Adapter | None:
-        """The adapter that speaks, or None for the bare base; `base` is the base model in use, as typed.
+        """The adapter in use, or None for the bare base; `base` is the base model in use, as typed.
 
-        A promoted adapter that is gone or withdrawn does not speak: the newest clean one before it does.
+        In place of a promoted adapter that is missing or withdrawn it is the newest usable one before it.
         """
         promoted = self._promoted()
         if promoted is None:
-            return self._shipped(base)
+            return self._bundled_default(base)
         if promoted == NONE:
             return None
         if base in self._bundled and self._made_for_another(promoted, base):
-            return self._shipped(base)
-        if self._clean(promoted):
+            return self._bundled_default(base)
+        if self._is_in_service(promoted):
             return Adapter(id=promoted, path=self.path(promoted))
-        if promoted not in self._missed:  # once, however often a bot looks
-            self._missed.add(promoted)
+        if promoted not in self._warned_of:  # once, however often a bot polls
+            self._warned_of.add(promoted)
             log.warning("the promoted adapter %s is missing or out of service; an older one is used", promoted)
         return self._fallback(promoted, base)
 
     def find(self, spec: str, *, base: str | None = None) -> Adapter | None:
-        """What a person typed → an adapter: `current`, an id, a folder, `none`, or a Hugging Face repo `org/name`.
+        """What a person typed → an adapter: `current`, an id, a folder, `none`, or a Hugging Face repository
+        `org/name`.
 
-        The repo is left to the generator, which can fetch it. Raises AdapterError when nothing fits.
+        A repository is not looked up here: the generator fetches it. Raises AdapterError when nothing fits.
         """
         spec = spec.strip()
         if spec in {"", NONE}:
@@ -172,11 +174,11 @@ class AdapterRegistry:
     # writing
 
     def add(self, folder: Path, card: Card) -> Adapter:
-        """Copy peft's files into the registry under `card.id`. All of it appears at once, or nothing does.
+        """Copy peft's files into the registry under `card.id`, all or nothing.
 
-        An adapter out of service gives way to one of its name, such as the one that the command on its card rebuilds.
-        Raises AdapterError when the name is unfit or taken, the files are no adapter that can be used, or they are not
-        the ones that `card.weights_sha256` names. What a process killed in here leaves, the next writer deletes.
+        An adapter of that name that is out of service is replaced. Raises AdapterError when the name is invalid or
+        taken, the files are not a usable adapter, or their hash is not `card.weights_sha256`. The next writer deletes
+        what a process that is killed in here leaves behind.
         """
         check(folder)
         check_name(card.id)
@@ -187,7 +189,7 @@ class AdapterRegistry:
             with tempfile.TemporaryDirectory(dir=self._root, prefix=STAGED) as scratch:
                 staged = Path(scratch) / card.id
                 shutil.copytree(folder, staged, ignore=shutil.ignore_patterns("checkpoint-*", "*.bin", "*.pt", CARD))
-                make_private(Path(scratch))  # a copy keeps the modes of what it is made from
+                make_private(Path(scratch))  # a copy keeps the modes of the original
                 found = weights_sha256(staged)
                 if card.weights_sha256 and found != card.weights_sha256:
                     raise AdapterError(
@@ -208,19 +210,21 @@ class AdapterRegistry:
     def use(
         self, adapter_id: str, *, by_force: bool = False, test: Callable[[Adapter], None] = _untested
     ) -> Adapter | None:
-        """Promote: from now on this one speaks (`none`: the bare base).
+        """Promote an adapter (`none`: the bare base): it is in use from now on.
 
-        `test` loads it and lets it say something, and raises when it cannot. Raises AdapterError when the adapter may
-        not speak, and whatever `test` raises; what spoke before goes on then.
+        `test` loads it and generates with it, and raises when that fails. Raises AdapterError when the adapter cannot
+        be used, and whatever `test` raises; the one before then stays in use.
         """
         if adapter_id != NONE:
             test(self._usable(adapter_id))
         with self._locked():
             adapter = self._promote(adapter_id)
             history = self._history()
-            if not history:  # what spoke before the first promotion, so that it can come back
-                shipped = self._shipped(self.card(adapter_id).base if adapter else next(iter(self._bundled), None))
-                history.append(shipped.id if shipped else NONE)
+            if not history:  # what was in use before the first promotion, for a rollback
+                default = self._bundled_default(
+                    self.card(adapter_id).base if adapter else next(iter(self._bundled), None)
+                )
+                history.append(default.id if default else NONE)
             self._write_history([*history, adapter_id] if history[-1] != adapter_id else history)
             if by_force and adapter is not None and not self.is_bundled(adapter_id):
                 card = self.card(adapter_id)
@@ -228,18 +232,18 @@ class AdapterRegistry:
             return adapter
 
     def rollback(self) -> Adapter | None:
-        """Promote what spoke before, passing over what can no longer speak; None when that was the bare base. Called
-        again it goes one further back.
+        """Promote the adapter before the current one, skipping those that can no longer be used; None for the bare
+        base. Each call goes one further back.
 
-        Raises AdapterError when there is nothing before.
+        Raises AdapterError when there is none.
         """
         with self._locked():
             history = self._history()
-            spoke = history.pop() if history else None
-            while history and (history[-1] == spoke or not (history[-1] == NONE or self._speaks(history[-1]))):
-                passed_over = history.pop()
-                if passed_over != spoke:
-                    log.warning("%s is skipped: it is out of service, damaged or missing", passed_over)
+            active = history.pop() if history else None
+            while history and (history[-1] == active or not (history[-1] == NONE or self._is_usable(history[-1]))):
+                skipped = history.pop()
+                if skipped != active:
+                    log.warning("%s is skipped: it is out of service, damaged or missing", skipped)
             if not history:
                 raise AdapterError(
                     "there is no earlier adapter to roll back to: `person2 adapters use ID` promotes one"
@@ -249,11 +253,11 @@ class AdapterRegistry:
             return adapter
 
     def withdraw(self, adapter_id: str, reason: str, *, erase: bool = False) -> Adapter | None:
-        """Take an adapter out of service for good; it stays in the registry but never speaks again. `erase` deletes its
-        weights, which hold what it learned; the card stays.
+        """Take an adapter out of service permanently; it stays in the registry but is never used again. `erase` deletes
+        its weights, which contain what it learned; the card stays.
 
-        Gives back what speaks now. If the withdrawn one spoke, that is the newest clean adapter for the same base that
-        spoke before or passed the gate, else the one that ships, else none: nobody's untested experiment.
+        Returns the adapter in use now. If the withdrawn one was, that is the newest adapter for the same base that was
+        in use before or passed the gate, else the bundled one, else none: never one that was not evaluated.
         """
         with self._locked():
             card = self.card(adapter_id)
@@ -285,14 +289,14 @@ class AdapterRegistry:
     ) -> Trial:
         """Let an adapter answer in a `share` of the conversations beside the current one; `test` is that of `use`.
 
-        Raises AdapterError when it may not speak, is current, or another is on trial, and whatever `test` raises.
+        Raises AdapterError when it cannot be used, is current, or another is on trial, and whatever `test` raises.
         """
         test(self._usable(adapter_id))
         current = self.current(base=base)
         return self.trials.begin(adapter_id, current.id if current else NONE, share=share, days=days)
 
     def successor(self, adapter_id: str, *, base: str | None = None) -> Adapter | None:
-        """What speaks where this one cannot, by the rule of `withdraw`; None for the bare base."""
+        """The adapter to use where this one cannot be, by the rule of `withdraw`; None for the bare base."""
         return self._fallback(adapter_id, base)
 
     # inside
@@ -319,14 +323,14 @@ class AdapterRegistry:
         except AdapterError:
             return False
 
-    def _clean(self, adapter_id: str) -> bool:
+    def _is_in_service(self, adapter_id: str) -> bool:
         try:
             return not self.card(adapter_id).withdrawn
         except AdapterError:
             return False
 
     def _usable(self, adapter_id: str) -> Adapter:
-        """An adapter that may speak, with the weights its card was written for. Raises AdapterError."""
+        """An adapter in service with the weights that its card names. Raises AdapterError."""
         card = self.card(adapter_id)
         if card.withdrawn:
             raise AdapterError(_out_of_service(card))
@@ -336,7 +340,7 @@ class AdapterRegistry:
             raise AdapterError(f"the weights of {adapter_id!r} do not match its card: copy or train it again")
         return Adapter(id=adapter_id, path=path)
 
-    def _speaks(self, adapter_id: str) -> bool:
+    def _is_usable(self, adapter_id: str) -> bool:
         try:
             self._usable(adapter_id)
         except AdapterError:
@@ -344,7 +348,7 @@ class AdapterRegistry:
         return True
 
     def _erase(self, adapter_id: str) -> None:
-        """Delete what an adapter learned. Where its folder is a link, the link goes and what it points to is left."""
+        """Delete an adapter's weights. Where its folder is a link, only the link is deleted, not what it points to."""
         folder = self.path(adapter_id)
         if not folder.is_symlink():
             (folder / WEIGHTS).unlink(missing_ok=True)
@@ -356,8 +360,8 @@ class AdapterRegistry:
         (folder / CONFIG).write_bytes(config)
         write_atomically(folder / CARD, card.to_json())
 
-    def _shipped(self, base: str | None) -> Adapter | None:
-        """The bundled adapter that speaks unless told otherwise: the one `current` names there, else the newest."""
+    def _bundled_default(self, base: str | None) -> Adapter | None:
+        """The bundled adapter that is used by default: the one that `current` there names, else the newest."""
         folder = self._bundled.get(base or "")
         if folder is None:
             return None
@@ -371,13 +375,13 @@ class AdapterRegistry:
             wanted = self.card(lost).base_fingerprint
         except AdapterError:
             wanted = ""
-        spoke = [entry for entry in reversed(self._history()) if entry in cards]
+        before = [entry for entry in reversed(self._history()) if entry in cards]
         passed = [card.id for card in cards.values() if card.passed]
-        for adapter_id in (*spoke, *passed):
-            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._speaks(adapter_id):
+        for adapter_id in (*before, *passed):
+            if same_base(cards[adapter_id].base_fingerprint, wanted) and self._is_usable(adapter_id):
                 return Adapter(id=adapter_id, path=self.path(adapter_id))
-        shipped = self._shipped(base)
-        return shipped if shipped and shipped.id != lost else None
+        default = self._bundled_default(base)
+        return default if default and default.id != lost else None
 
     def _promote(self, adapter_id: str) -> Adapter | None:
         if adapter_id == NONE:
@@ -397,7 +401,7 @@ class AdapterRegistry:
         return [words[-1] for line in lines if (words := line.split())]
 
     def _write_history(self, entries: Iterable[str]) -> None:
-        """A line each, `2026-11-22T18:00:00+00:00 id`; entries that stay keep the time of their promotion."""
+        """One line per entry, `2026-11-22T18:00:00+00:00 id`; entries that stay keep the time of their promotion."""
         known = {line.split()[-1]: line for line in read_text(self._root / "history").splitlines() if line.split()}
         now = self._clock().isoformat(timespec="seconds")
         lines = [known.get(entry, f"{now} {entry}") for entry in entries]
@@ -408,14 +412,14 @@ class AdapterRegistry:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One writer at a time, over all processes; the lock dies with its holder."""
+        """One writer at a time, over all processes; the lock ends with its holder."""
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(self._root / ".lock", "a+b", opener=private_opener) as handle:
                 lock(handle.fileno())
-                for left in self._root.glob(f"{STAGED}*"):  # a killed writer's: whoever writes now holds the lock
+                for left in self._root.glob(f"{STAGED}*"):  # left by a killed writer: this one holds the lock
                     shutil.rmtree(left, ignore_errors=True)
-                yield  # closing the file gives the lock back
+                yield  # closing the file releases the lock
         except OSError as error:  # shutil.Error is one
             raise AdapterError(
                 f"the adapters in {self._root} cannot be written ({reason(error)}): check PERSON2_HOME, its permissions"
@@ -423,7 +427,7 @@ class AdapterRegistry:
             ) from error
 
     def sweep(self) -> None:
-        """Delete what writers that were killed left of an adapter. Raises AdapterError."""
+        """Delete what killed writers left of an adapter. Raises AdapterError."""
         if any(self._root.glob(f"{STAGED}*")):
             with self._locked():
                 pass

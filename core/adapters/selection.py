@@ -1,9 +1,9 @@
-"""Which adapter speaks in a conversation, kept up to date while the bot runs.
+"""Which adapter is used in a conversation, kept up to date while the bot runs.
 
-Looks at the registry every second, loads what was promoted beside what speaks, and only then switches: requests never
-wait for it. A bad adapter is refused with one line in the log and the old one goes on, unless that one was withdrawn.
-One that fails in service gives way to the one before it.
-Knows the registry and the generator's port; neither files' formats nor models.
+Polls the registry every second, loads a promoted adapter beside the active one, and only then switches: requests never
+wait for it. A bad adapter is refused with one line in the log and the old one stays active, unless it was withdrawn.
+An adapter that fails in use is replaced by the one before it.
+Knows the registry and the generator's port; neither file formats nor models.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ POLL_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """An adapter as it lay on the disk: other weights under the same name are another version."""
+    """An adapter as it was on the disk: other weights under the same name are another version."""
 
     adapter: Adapter
     stamp: int
 
 
 class AdapterSelection:
-    """`adapter_for` answers from memory; `start` and `stop` bound the task that keeps it fresh.
+    """`adapter_for` answers from memory, which a task between `start` and `stop` keeps up to date.
 
     `spec` is what the operator chose (`PERSON2_ADAPTER`): `current` follows promotions, anything else stays. `base` is
     the base model as it was typed.
@@ -56,11 +56,11 @@ class AdapterSelection:
         self._active: _Version | None = None
         self._refused: set[_Version] = set()
         self._failed: set[_Version] = set()
-        """Versions that loaded and could not speak; other weights under the name are tried anew."""
+        """Versions that loaded but failed in use; other weights under the same name are tried again."""
         self._warned: set[str] = set()
         self._overrides: dict[str, _Version] = {}
         self._trial: Trial | None = None
-        """The one that runs, with its challenger loaded."""
+        """The running trial, once its challenger is loaded."""
         self._challenger: _Version | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -70,10 +70,10 @@ class AdapterSelection:
         return self._active.adapter if self._active else None
 
     async def start(self) -> None:
-        """Load what is to speak, then keep looking.
+        """Load the adapter to use, then keep polling.
 
         Raises AdapterError when the operator named an adapter that cannot be used: they should know before anybody
-        talks to the bot. A bad *current* adapter is logged instead, and the base speaks.
+        talks to the bot. A bad *current* adapter is logged instead, and the base is used.
         """
         if self._spec == CURRENT:
             await self.refresh()
@@ -82,11 +82,11 @@ class AdapterSelection:
             try:
                 if wanted is not None:
                     await self._generator.load(wanted.adapter)
-            except Unavailable as error:  # a server that comes up later will be asked for it with each reply
+            except Unavailable as error:  # a server that is started later is asked for it with each reply
                 self._warn_once(str(error))
             except Person2Error:
                 raise
-            except Exception as error:  # whatever a damaged adapter makes a library stumble over
+            except Exception as error:  # whatever a damaged adapter makes a library raise
                 raise AdapterError(
                     f"the adapter {self._spec!r} cannot be loaded ({reason(error)}): choose another"
                 ) from error
@@ -101,7 +101,7 @@ class AdapterSelection:
                 await task
 
     async def adapter_for(self, conversation: Conversation, override: str | None = None) -> Adapter | None:
-        """The adapter that speaks in a conversation; None for the bare base.
+        """The adapter to use in a conversation; None for the bare base.
 
         `override` is the channel's own choice: an id in the registry, `none` or `current`. When it cannot be used any
         more, that is logged once and the channel gets the active adapter. Never raises, and never takes a path:
@@ -121,14 +121,14 @@ class AdapterSelection:
                 await self._replace(self._overrides.get(override), version)
                 self._overrides[override] = version
         except Exception as error:
-            self._warn_once(f"{conversation.key} uses the default adapter: {_told(error)}")
+            self._warn_once(f"{conversation.key} uses the default adapter: {_sentence(error)}")
             await self._forget_override(override)
             return self.active
         return version.adapter
 
     async def failed(self, adapter: Adapter, error: Exception) -> None:
-        """An adapter that speaks somewhere cannot: its numbers overflow. What spoke before it does from now on, until
-        something else is promoted. One line in the log, however many conversations meet it.
+        """Note that an adapter in use failed: its numbers overflow. The one before it is used until another is
+        promoted. Logs one line, however many conversations it failed in.
         """
         version = await asyncio.to_thread(_version, adapter)
         if version in self._failed:
@@ -147,13 +147,14 @@ class AdapterSelection:
         await self._generator.unload(adapter.id)
 
     async def refresh(self) -> None:
-        """Look at the registry once, and switch if something else is to speak, or is on trial."""
+        """Look at the registry once, and switch where another adapter was promoted or is on trial."""
         await self._refresh_current()
         if self._spec == CURRENT:
             await self._refresh_trial()
 
     async def _refresh_trial(self) -> None:
-        """Load what is on trial beside what speaks; what is on trial no more gives up its conversations."""
+        """Load the adapter on trial beside the active one; one whose trial ended is used in no conversation any
+        more."""
         try:
             trial = await asyncio.to_thread(self._running_trial)
         except (AdapterError, OSError) as error:
@@ -169,16 +170,16 @@ class AdapterSelection:
         try:
             version = await asyncio.to_thread(self._registered, trial.challenger)
             await self._generator.load(version.adapter)
-        except Unavailable as error:  # a server that is down may come up
+        except Unavailable as error:  # the server may come back
             self._warn_once(f"{trial.challenger} is not on trial yet: {error}")
         except Exception as error:
-            await self._end_trial(trial, _told(error))
+            await self._end_trial(trial, _sentence(error))
         else:
             self._trial, self._challenger = trial, version
             log.info("%s is on trial in %.0f %% of conversations", trial.challenger, 100 * trial.share)
 
     async def _end_trial(self, trial: Trial, why: str) -> None:
-        """What cannot speak is on trial no more."""
+        """End the trial of an adapter that cannot be used."""
         self._trial = self._challenger = None
         outcome = f"the trial of {trial.challenger} ended: it cannot be used ({why})"
         log.warning("%s", outcome)
@@ -196,7 +197,7 @@ class AdapterSelection:
             await self._deactivate_if_withdrawn()
             return
         if wanted == self._active:
-            self._refused.clear()  # what was refused is told again when somebody promotes it again
+            self._refused.clear()  # a refused adapter is reported again when somebody promotes it again
         if wanted == self._active or wanted in self._refused:
             await self._deactivate_if_withdrawn()
             return
@@ -204,9 +205,9 @@ class AdapterSelection:
         try:
             if wanted is not None:
                 await self._replace(old, wanted)
-        except Exception as error:  # whatever a damaged adapter makes a library stumble over
-            line = f"{old.adapter.id if old else 'the base model'} stays active: {_told(error)}"
-            if isinstance(error, Unavailable):  # a server that is down may come up
+        except Exception as error:  # whatever a damaged adapter makes a library raise
+            line = f"{old.adapter.id if old else 'the base model'} stays active: {_sentence(error)}"
+            if isinstance(error, Unavailable):  # the server may come back
                 self._warn_once(line)
             elif wanted is not None:
                 self._refused.add(wanted)
@@ -229,13 +230,13 @@ class AdapterSelection:
                 log.exception("looking for a new adapter failed")
 
     async def _replace(self, old: _Version | None, new: _Version) -> None:
-        """Load `new`; other weights under the name of `old` take its place once nobody uses it."""
+        """Load `new`; where it has the id of `old`, that one is unloaded first, once no request uses it."""
         if old is not None and old.adapter == new.adapter:
             await self._generator.unload(old.adapter.id)
         await self._generator.load(new.adapter)
 
     async def _deactivate_if_withdrawn(self) -> None:
-        """An adapter out of service does not go on only because its successor is no better: the base speaks."""
+        """Where the active adapter was withdrawn and its successor cannot be loaded, use the base."""
         old = self._active
         if old is not None and not await asyncio.to_thread(self._in_service, old):
             log.warning("%s is out of service: the base model is active instead", old.adapter.id)
@@ -274,14 +275,14 @@ class AdapterSelection:
         return _version(Adapter(id=adapter_id, path=self._registry.path(adapter_id)))
 
     def _in_service(self, version: _Version) -> bool:
-        """Not withdrawn; an adapter from elsewhere has nobody who could withdraw it."""
+        """Whether an adapter is not withdrawn; one from outside the registry never is."""
         try:
             return not self._registry.card(version.adapter.id).withdrawn
         except AdapterError:
             return not self._registry.owns(version.adapter.path)
 
     def _warn_once(self, line: str) -> None:
-        """Once for each trouble, not once a second."""
+        """Once per message, not once per poll."""
         if line not in self._warned:
             self._warned.add(line)
             log.warning("%s", line)
@@ -291,5 +292,5 @@ def _version(adapter: Adapter) -> _Version:
     return _Version(adapter, stamp(adapter.path))
 
 
-def _told(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     return str(error) if isinstance(error, Person2Error) else f"it cannot be loaded ({reason(error)})"

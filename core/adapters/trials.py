@@ -1,6 +1,7 @@
-"""An adapter on trial beside the current one: which conversations it answers in, and when people have decided.
+"""An adapter on trial beside the current one: which conversations it answers in, and when members have decided.
 
-One file in the registry's folder, replaced atomically. Knows no database (`core.adapters.judge` counts) and no model.
+Kept in one file in the registry's folder, replaced atomically. Knows no database (`core.adapters.judge` counts
+judgements) and no model.
 """
 
 import hashlib
@@ -22,14 +23,14 @@ from core.messages import Conversation
 log = logging.getLogger(__name__)
 
 FILE = "trial"
-"""Its name beside the adapters' folders."""
+"""Name of the file beside the adapters' folders."""
 
 MIN_JUDGED = 20
-"""Judged answers of each of the two before anything is decided."""
+"""Judged answers of each adapter before anything is decided."""
 
 Z = 2.576
-"""Of a two-sided interval of 99 %. It is looked at after every judgement: of two equal adapters the new one was
-promoted in 3 of 100 simulated trials of 400 judged answers, with an interval of 95 % in 13."""
+"""Of a two-sided interval of 99 %, because it is looked at repeatedly: of two equal adapters the new one was promoted
+in 3 of 100 simulated trials of 400 judged answers, and in 13 with an interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +61,11 @@ class Trial:
     champion: str
     """What was current when the trial began; `none` for the bare base."""
     share: float
-    """0 to 1: of the conversations, how many the challenger answers in."""
+    """0 to 1: the share of conversations that the challenger answers in."""
     started_at: datetime
     """UTC."""
     days: int
-    """After so many without a decision the challenger retires."""
+    """Days after which the challenger is retired without a decision."""
     ended_at: datetime | None = None
     outcome: str = ""
     """How it ended, in a sentence; empty while it runs."""
@@ -74,13 +75,13 @@ class Trial:
         return self.ended_at is None
 
     def takes(self, conversation: Conversation) -> bool:
-        """Whether the challenger answers there: the same for as long as the trial runs."""
+        """Whether the challenger answers there, which does not change while the trial runs."""
         seed = f"{self.challenger}/{self.started_at.isoformat()}/{conversation.key}"
         drawn = int.from_bytes(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
         return drawn < self.share
 
     def verdict(self, challenger: Judged, champion: Judged, now: datetime) -> TrialVerdict:
-        """What the judgements say so far."""
+        """The decision by the judgements so far."""
         if min(challenger.total, champion.total) >= MIN_JUDGED:
             low, high = difference(challenger, champion)
             if low > 0:
@@ -91,7 +92,7 @@ class Trial:
 
 
 def difference(one: Judged, other: Judged, *, z: float = Z) -> tuple[float, float]:
-    """The interval of the difference between two shares of liked answers, neither of nothing: the hybrid score interval
+    """The interval of the difference between two shares of liked answers, neither of none: the hybrid score interval
     without continuity correction of R. G. Newcombe, “Interval estimation for the difference between independent
     proportions: comparison of eleven methods”, Statistics in Medicine 17 (1998), method 10."""
     (p, low_p, high_p), (q, low_q, high_q) = _score(one, z), _score(other, z)
@@ -107,7 +108,7 @@ def _score(judged: Judged, z: float) -> tuple[float, float, float]:
 
 
 def describe_trial(trial: Trial, challenger: Judged, champion: Judged) -> str:
-    """How a trial stands, as people read it."""
+    """The state of a trial in a sentence."""
     if not trial.running:
         return trial.outcome
     return (
@@ -136,7 +137,7 @@ class Trials:
             raise AdapterError(f"the trial in {self._file} cannot be read ({error}): delete that file") from error
 
     def begin(self, challenger: str, champion: str, *, share: float, days: int) -> Trial:
-        """Raises AdapterError where one runs, or where the two are the same."""
+        """Start a trial. Raises AdapterError where one runs, or where the two are the same."""
         if challenger == champion:
             raise AdapterError(f"{challenger!r} is already the current adapter: choose another one")
         with self._locked():
@@ -149,24 +150,24 @@ class Trials:
             return trial
 
     def end(self, trial: Trial, outcome: str) -> bool:
-        """Note how a trial ended, in place of what was noted before; False where another one began meanwhile."""
+        """Store how a trial ended, in place of an earlier outcome; False where another one began meanwhile."""
         with self._locked():
             return self._end(trial, outcome)
 
     def promoted(self, adapter_id: str) -> None:
-        """Another adapter became current. Only for who holds the lock."""
+        """End the trial where another adapter became current. The caller holds the lock."""
         trial = self._running()
         if trial is not None and adapter_id != trial.champion:
             self._end(trial, f"the trial of {trial.challenger} ended: {adapter_id} was made current")
 
     def withdrawn(self, adapter_id: str) -> None:
-        """An adapter went out of service. Only for who holds the lock."""
+        """End the trial where its challenger went out of service. The caller holds the lock."""
         trial = self._running()
         if trial is not None and adapter_id == trial.challenger:
             self._end(trial, f"the trial of {adapter_id} ended: it is out of service")
 
     def _running(self) -> Trial | None:
-        """A damaged file stops nobody from promoting or withdrawing an adapter."""
+        """The running trial; a damaged file is only logged, so that adapters can still be promoted and withdrawn."""
         try:
             trial = self.read()
         except AdapterError as error:

@@ -1,7 +1,7 @@
-"""The files of one adapter: are they whole, are they safe, for which base were they made?
+"""The files of one adapter: are they complete, are they safe, for which base were they made?
 
-Reads peft's `adapter_config.json` and safetensors files without torch, so that a bad adapter is refused before any
-model hears of it. Knows nothing of the registry.
+Reads peft's `adapter_config.json` and safetensors files without torch, so that a bad adapter is refused before a model
+loads it. Knows nothing of the registry.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from core.generator.families import FAMILIES, LINEAR, family_of, layer_of
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MAX_HEADER = 100_000_000
-"""Bytes; the limit safetensors itself sets to a header (its format description on huggingface.co)."""
+"""Bytes; safetensors' own limit for a header (its format description on huggingface.co)."""
 PROBE = 8
-"""Leading weights of the token embedding that tell two bases of one shape apart."""
+"""Leading weights of the token embedding that distinguish bases of the same shape."""
 _PROBE_TOLERANCE = 0.02  # of the largest: bf16 keeps 8 bits and Q8_0 7, 0.4 %; two trainings differ by far more
 _ARCHITECTURE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 _FINGERPRINT = re.compile(r"\w* \d+x\d+x\d+, \d+ tokens, \d+ positions")
 _NORM = re.compile(r"(?:^|\.)(?:h\.\d+\.ln_[12]|ln_f)\.(?:base_layer\.)?bias$")  # trained by peft's bias="all"
 _STRUCTURES = {"F32": ("f", 4), "F16": ("e", 2), "BF16": ("H", 2), "F64": ("d", 8)}
 MAX_RANK = 4_096
-"""No served base is wider, and a matrix of a higher rank than its layer is wide holds nothing more."""
+"""No supported base is wider, and a rank above a layer's width adds nothing."""
 MAX_SCALE = 65_504.0
-"""Most that an alpha may be: the largest number of half precision (IEEE 754), beyond which any product overflows."""
-UNSERVED = (
+"""Largest alpha: the largest half-precision number (IEEE 754), beyond which any product overflows."""
+UNSUPPORTED = (
     ("use_dora", "DoRA"),
     ("use_qalora", "QALoRA"),
     ("use_bdlora", "block-diagonal LoRA"),
@@ -47,9 +47,9 @@ UNSERVED = (
     ("velora_config", "VeLoRA"),
     ("monteclora_config", "MonteCLoRA"),
 )
-"""Options of peft 0.21's LoraConfig that change what is computed, and what a person calls them."""
+"""Options of peft 0.21's LoraConfig that change what is computed, and their names for people."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to initialise (`init_lora_weights`) that take the adapter out of the base first: their base is not ours."""
+"""Values of `init_lora_weights` that first subtract the adapter from the base: such adapters need that changed base."""
 
 _Rank = Annotated[int, msgspec.Meta(ge=1, le=MAX_RANK)]
 _Alpha = Annotated[float, msgspec.Meta(ge=-MAX_SCALE, le=MAX_SCALE)]
@@ -57,7 +57,7 @@ _Layer = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _LoraFields(msgspec.Struct, kw_only=True):
-    """The fields of peft's LoraConfig that say what is computed, with the values that mean something."""
+    """The fields of peft's LoraConfig that change what is computed, with their valid values."""
 
     r: _Rank = 8
     lora_alpha: _Alpha = 8
@@ -78,7 +78,7 @@ class _LoraFields(msgspec.Struct, kw_only=True):
 
 
 def check(folder: Path) -> None:
-    """Raises AdapterError, in one sentence, for anything but a whole LoRA adapter in safe files for known layers."""
+    """Raises AdapterError, in one sentence, unless this is a complete LoRA adapter for known layers, in safe files."""
     name = folder.name
     if not folder.is_dir():
         raise AdapterError(f"{folder} is not a folder: an adapter is a folder with {CONFIG} and {WEIGHTS}")
@@ -93,7 +93,7 @@ def check(folder: Path) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise AdapterError(f"the adapter {name!r} is of kind {kind}, and only LORA can be used: train it as LoRA")
-    for option, meaning in UNSERVED:
+    for option, meaning in UNSUPPORTED:
         if config.get(option):
             raise AdapterError(
                 f"the adapter {name!r} uses {meaning} ({option}), which is not supported: train without it"
@@ -158,7 +158,7 @@ def _check_tensors(name: str, weights: Path) -> None:
 
 
 def _is_finite(raw: bytes, dtype: str) -> bool:
-    """Whether no number of a tensor is infinite or NaN; what is no floating-point number always is."""
+    """Whether no number of a tensor is infinite or NaN; True for types that are not floating-point."""
     if dtype == "BF16":  # the upper half of a float32, whose exponent is all ones where it is not finite
         return not bool(np.any((np.frombuffer(raw, "<u2") & 0x7F80) == 0x7F80))
     kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
@@ -190,7 +190,7 @@ def peft_config(folder: Path) -> dict[str, Any]:
 
 
 def stamp(folder: Path) -> int:
-    """Changes when the weights do (their time of writing, in ns); 0 where there are none."""
+    """Changes when the weights do (their modification time, in ns); 0 where there are none."""
     try:
         return (folder / WEIGHTS).stat().st_mtime_ns
     except OSError:
@@ -199,7 +199,7 @@ def stamp(folder: Path) -> int:
 
 def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
     targets = config.get("target_modules")
-    if isinstance(targets, str):  # a regular expression, or the word all-linear: the tensors' names will tell
+    if isinstance(targets, str):  # a regular expression, or `all-linear`: the tensors' names are checked later
         return LINEAR[:1] if any(module in targets for module in LINEAR) else (targets,)
     return tuple(str(target) for target in targets or ())
 
@@ -210,12 +210,13 @@ def shapes(weights: Path) -> dict[str, tuple[int, ...]]:
 
 
 def is_norm(tensor: str) -> bool:
-    """Whether it is the bias of a layer norm, which not every generator serves."""
+    """Whether it is the bias of a layer norm, which not every generator supports."""
     return _NORM.search(tensor) is not None
 
 
 def _header(weights: Path) -> tuple[dict[str, Any], int]:
-    """The header's tensors, and where in the file their bytes begin; every claim is checked against the size."""
+    """The header's tensors, and where in the file their bytes begin; every offset is checked against the file's
+    size."""
     damaged = f"{weights} is damaged or cut short: copy the adapter again"
     try:
         with weights.open("rb") as file:
@@ -243,10 +244,10 @@ def _header(weights: Path) -> tuple[dict[str, Any], int]:
 
 
 def fingerprint(config: Mapping[str, Any], probe: Sequence[float] = ()) -> str:
-    """A base model in words a person can compare: `gpt2 768x12x12, 50257 tokens, 1024 positions`.
+    """A base model in a form that people can compare: `gpt2 768x12x12, 50257 tokens, 1024 positions`.
 
-    The numbers are width × layers × heads. `probe`, the first weights of the token embedding (`[0, :8]`), tells
-    bases of one shape apart; it is written behind the shape, coarsely, so that fp16 and fp32 files of one base agree.
+    The numbers are width × layers × heads. `probe`, the first weights of the token embedding (`[0, :8]`), distinguishes
+    bases of the same shape; it follows the shape, rounded so that fp16 and fp32 files of one base agree.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     sizes = (family.read(config, name, 0) if family else config.get(name, 0) for name in _ARCHITECTURE)
@@ -285,7 +286,7 @@ def _probe(weights: Path, *names: str) -> tuple[float, ...]:
 
 
 def same_base(one: str, other: str) -> bool:
-    """Whether two fingerprints may be of one base: equal shape, and probes that agree where both have one."""
+    """Whether two fingerprints may be of the same base: equal shapes, and probes that agree where both have one."""
     if not one or not other:
         return True
     shape, probe = _split(one)
@@ -302,5 +303,5 @@ def _split(fingerprint_text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def shape_of(fingerprint_text: str) -> str:
-    """The part of a fingerprint that a sentence to a person should hold."""
+    """The part of a fingerprint for error messages."""
     return _split(fingerprint_text)[0]

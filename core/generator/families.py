@@ -1,7 +1,7 @@
-"""The model families Person2 speaks and learns with: one row says what sets each of them apart.
+"""The supported model families, for serving and training: one row says what distinguishes each of them.
 
 Knows names and shapes as `config.json` and the weights' files have them; computes nothing and needs no torch. A base of
-another architecture is refused with a sentence that lists these.
+another architecture is refused with an error that lists these.
 """
 
 import re
@@ -14,7 +14,7 @@ from core.errors import ModelError
 
 MAX_CONTEXT = 2_048
 """Tokens of prompt and reply together, whatever the base could take: about 150 lines of chat. Reading a longer prompt
-takes a CPU many seconds, and its keys and values many megabytes."""
+takes a CPU many seconds, and its keys and values take many megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +24,18 @@ class Family:
     name: str
     """`model_type` in `config.json`, and `general.architecture` in a GGUF file."""
     models: str
-    """What people know of it."""
+    """The models that people know it by."""
     root: str
-    """The prefix of every tensor but the head's: `transformer` or `model`."""
+    """The prefix of every tensor except the head's: `transformer` or `model`."""
     blocks: str
-    """Where the blocks stand below it: `h` or `layers`."""
+    """The prefix of the blocks below it: `h` or `layers`."""
     embedding: str
     norms: tuple[str, str, str]
     """Before attention and before the feed-forward network, within a block; and the last one, below the root."""
     linear: tuple[str, ...]
     """The linear layers of a block in the order they are computed: what LoRA changes."""
     transposed: bool = False
-    """Whether linear weights are kept as (inputs, outputs), GPT-2's Conv1D, and not as (outputs, inputs)."""
+    """Whether linear weights are stored as (inputs, outputs), GPT-2's Conv1D, instead of (outputs, inputs)."""
     norm: Literal["layer", "rms"] = "rms"
     """LayerNorm with a bias, or RMSNorm without one (Zhang and Sennrich 2019, arXiv:1910.07467)."""
     positions: Literal["learned", "rotary"] = "rotary"

@@ -1,8 +1,8 @@
 """A GGUF file (llama.cpp's format) → a folder as transformers saves it, made once and kept in the user's cache.
 
-The engine, transformers, training and merging then read one kind of thing, and a start does not unpack the weights
-again. The `gguf` package reads Q4_0, Q4_1, Q8_0, the K-quants, F16, BF16 and F32; the vocabulary is left to the
-transformers library.
+So the engine, transformers, training and merging read one format, and a start does not unpack the weights again. The
+`gguf` package reads Q4_0, Q4_1, Q8_0, the K-quants, F16, BF16 and F32; the vocabulary is left to the transformers
+library.
 """
 
 import hashlib
@@ -30,14 +30,14 @@ ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-_SAMPLED = 1 << 20
-"""Bytes from each end of a file that its key in the cache is made of: the vocabulary, and the last weights."""
+_HASHED_BYTES = 1 << 20
+"""Bytes from each end of a file that are hashed for its key in the cache: the vocabulary, and the last weights."""
 
 
 def unpacked(file: Path, *, cache: Path | None = None) -> Path:
     """The folder of a GGUF file's model, in bfloat16 or float32 where the file is, else in float16.
 
-    `cache` is the user's own unless given. Takes some seconds for a file it has not met. Raises ModelError.
+    `cache` is the user's own unless given. Takes some seconds for a new file. Raises ModelError.
     """
     if not file.is_file():
         raise ModelError(
@@ -67,8 +67,8 @@ def _key(file: Path) -> str:
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as raw:
-        digest.update(raw.read(_SAMPLED))
-        raw.seek(max(0, size - _SAMPLED))
+        digest.update(raw.read(_HASHED_BYTES))
+        raw.seek(max(0, size - _HASHED_BYTES))
         digest.update(raw.read())
     return digest.hexdigest()[:12]
 
@@ -100,7 +100,7 @@ def _unpack(file: Path, folder: Path) -> None:
         weights = {place: torch.from_numpy(values).to(dtype) for place, values in _tensors(reader, config)}
     except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
         raise ModelError(
-            f"{file} cannot be unpacked ({reason(error)}): take one in Q4_0, Q4_1, Q8_0, F16 or BF16"
+            f"{file} cannot be unpacked ({reason(error)}): use a file in Q4_0, Q4_1, Q8_0, F16 or BF16"
         ) from error
     finally:
         transformers_logging.set_verbosity(level)
@@ -144,7 +144,7 @@ def _config(reader: Any, family: Family) -> dict[str, Any]:
         return {**config, "layer_norm_epsilon": float(told("attention.layer_norm_epsilon"))}
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(told("rope.freq_base", 10_000.0))}
     if "rope_freqs.weight" in names:
-        rope |= _stretched(names["rope_freqs.weight"].data, rope["rope_theta"])
+        rope |= _llama3_scaling(names["rope_freqs.weight"].data, rope["rope_theta"])
     return {
         **config,
         "hidden_act": "silu",
@@ -157,10 +157,10 @@ def _config(reader: Any, family: Family) -> dict[str, Any]:
     }
 
 
-def _stretched(factors: NDArray[np.float32], theta: float) -> dict[str, Any]:
-    """Llama 3's scaling from the factors by which a file slows each frequency: those of Meta's own models.
+def _llama3_scaling(factors: NDArray[np.float32], theta: float) -> dict[str, Any]:
+    """Llama 3's position scaling, from the factors in the file that divide each frequency.
 
-    Raises ValueError for other factors.
+    Raises ValueError for factors other than those of Meta's models.
     """
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -176,7 +176,7 @@ def _stretched(factors: NDArray[np.float32], theta: float) -> dict[str, Any]:
 
 
 def _tensors(reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The weights under transformers' names and in its layouts, float32."""
+    """The weights under transformers' names and in its layout, float32."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
     from gguf.quants import dequantize
 
@@ -202,11 +202,11 @@ def _tensors(reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, NDAr
             values = np.ascontiguousarray(values.T)
         for module, key in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if family.name == "llama" and f".{module}." in name:
-                values = halved(values, int(config[key]))
+                values = deinterleaved(values, int(config[key]))
         yield name, np.ascontiguousarray(values)
 
 
-def halved(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """llama.cpp keeps the two halves of a head, which are rotated against each other, row by row in turn: undo that."""
+def deinterleaved(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo llama.cpp's row order in queries and keys: it interleaves the two halves of a head that rotate together."""
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""Which base models lie on this machine, and how much memory one takes to talk and to learn with.
+"""Which base models are on this machine, and how much memory they take to chat and to train.
 
 Reads the headers of weights, never the weights; downloads nothing and needs no torch.
 """
@@ -31,27 +31,27 @@ WELL_KNOWN = {
 }
 """Bases that people use, and their parameters; each belongs to a family that is served."""
 TALKING = 300_000_000, 6
-"""Bytes in all, and for each parameter, while a base is loaded, which takes most: the bundled model's process reached
-354 MB, SmolLM2's 1,019."""
+"""Bytes, and bytes per parameter, while a base is loaded, which is the peak: the process of the bundled model reached
+354 MB, that of SmolLM2 1,019 MB."""
 LEARNING = 1_700_000_000, 10
-"""Likewise to learn: a gigabyte of activations (`training.finetune.config`), and each weight read in float32, kept in
-bfloat16 and once more with the adapter folded in."""
+"""Likewise for training: a gigabyte of activations (`training.finetune.config`), and each weight read in float32, kept
+in bfloat16 and once more merged with the adapter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledBase:
     name: str
-    """As PERSON2_BASE_MODEL takes it."""
+    """As for PERSON2_BASE_MODEL."""
     parameters: int
 
     @property
     def talking(self) -> int:
-        """Bytes of memory to talk with it, about."""
+        """Approximate bytes of memory to chat with it."""
         return memory_needed(self.parameters, TALKING)
 
     @property
     def learning(self) -> int:
-        """Bytes of memory to train an adapter for it, about."""
+        """Approximate bytes of memory to train an adapter for it."""
         return memory_needed(self.parameters, LEARNING)
 
 
@@ -98,7 +98,7 @@ def _is_served(folder: Path) -> bool:
 
 
 def _parameters(folder: Path) -> int:
-    """Numbers in the safetensors files of a folder, by their headers; 0 where there is none that can be read."""
+    """Parameters in the safetensors files of a folder, by their headers; 0 where none can be read."""
     count = 0
     for file in folder.glob("*.safetensors"):
         try:

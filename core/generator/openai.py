@@ -1,11 +1,11 @@
-"""Any OpenAI-compatible server (vLLM, llama.cpp's, …), for who outgrows one machine.
+"""Any OpenAI-compatible server (vLLM, llama.cpp's, …), for operators who outgrow one machine.
 
 Knows the openai client: completions, and chat completions for servers that have nothing else; neither tokenizers nor
 torch. vLLM serves LoRA adapters as models of their own, so an adapter is a model name there. Retries, their waits and
-Retry-After are the client's affair; how long a person waits for it all together is decided here.
+Retry-After are up to the client; the total wait is bounded here.
 
-What a server may lack is left out after its first complaint: fields beyond OpenAI's own (`top_k`,
-`repetition_penalty`), and the oldest lines of a prompt that is over its context.
+What a server does not support is left out after its first error: fields beyond OpenAI's own (`top_k`,
+`repetition_penalty`), and the oldest lines of a prompt that exceeds its context.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from core.generator.persona import messages, with_persona
 log = logging.getLogger(__name__)
 
 CONTEXT = 1024
-"""Tokens; GPT-2's, for servers that do not tell (vLLM does, as `max_model_len`)."""
+"""Tokens; GPT-2's, for servers that do not report theirs (vLLM does, as `max_model_len`)."""
 IN_FLIGHT = 64
 """Requests sent and not yet answered; the server batches them."""
 RETRIES = 3
@@ -47,16 +47,16 @@ CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 60.0
 """Seconds for an answer, retries included; a reply of 60 tokens takes a second on a GPU."""
 BYTES_PER_TOKEN = 3
-"""GPT-2's tokenizer makes 4.2 to 4.5 bytes of English a token, and 2 to 3 of most other scripts and of emoji. Dividing
-by 3 asks for no network in a synchronous method, is safe for English and nearly so elsewhere; a prompt that is too long
-all the same is cut when the server says so. vLLM's `/tokenize` is exact but not part of OpenAI's API."""
+"""GPT-2's tokens have 4.2 to 4.5 bytes of English, and 2 to 3 of most other scripts and of emoji. Dividing by 3 needs
+no network, is safe for English and nearly so elsewhere; a prompt that is still too long is cut when the server says so.
+vLLM's `/tokenize` is exact but not part of OpenAI's API."""
 NO_KEY = "EMPTY"
-"""What vLLM's documentation has a client send where the server wants no key."""
-_LONGEST_TOKEN = 16  # characters; no prompt worth sending has longer ones on average
+"""What vLLM's documentation tells clients to send where the server needs no key."""
+_LONGEST_TOKEN = 16  # characters per token, on average: more than any real prompt has
 BEYOND_OPENAI = {"top_k": 0, "repetition_penalty": 1}
-"""What OpenAI's API lacks of our sampling, with the value that switches it off."""
+"""Sampling settings that OpenAI's API does not have, with the values that switch them off."""
 _RETRIED = frozenset({408, 409})
-"""What the client has tried again before it raises an error, beside 429 and every status from 500 on."""
+"""Statuses that the client retries before it raises an error, besides 429 and 500 or more."""
 _UNFIT = frozenset({400, 413, 422})
 
 T = TypeVar("T")
@@ -65,8 +65,8 @@ T = TypeVar("T")
 class OpenAIGenerator:
     """`core.generator.Generator` over HTTP. `connect` also asks the server what it serves.
 
-    An adapter's id is its model name there. `retries` and `fresh_seed` are for tests. Raises SettingsError for an unfit
-    URL.
+    An adapter's id is its model name there. `retries` and `fresh_seed` are for tests. Raises SettingsError for an
+    invalid URL.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class OpenAIGenerator:
             max_retries=retries,
             http_client=openai.DefaultAsyncHttpxClient(
                 auth=(root.user or "", root.password or "") if root.user and not self._key else None,
-                follow_redirects=False,  # to another host the key would not go, and nobody would learn of the move
+                follow_redirects=False,  # the key would not follow to another host, and nobody would learn of the move
                 timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT),
                 trust_env=False,
                 verify=ssl.create_default_context(),
@@ -111,7 +111,7 @@ class OpenAIGenerator:
         self._chat = False
         """The server has chat completions only."""
         self._plain = False
-        """The server complained of fields beyond OpenAI's own."""
+        """The server rejected fields beyond OpenAI's own."""
 
     def __repr__(self) -> str:
         return f"OpenAIGenerator({self._where!r}, model={self._model!r})"
@@ -151,7 +151,7 @@ class OpenAIGenerator:
             if not self._running:
                 self._idle.set()
         text = text.lstrip("\r\n")  # some models begin with an empty line, at which the stop would leave nothing
-        if sampling.stop and sampling.stop in text:  # some servers leave the stop text standing
+        if sampling.stop and sampling.stop in text:  # some servers leave the stop text in
             text, finish = text[: text.index(sampling.stop)], "stop"
         new_tokens = (usage.completion_tokens if usage else 0) or self.count_tokens(text)
         self._completed += 1
@@ -168,7 +168,7 @@ class OpenAIGenerator:
         )
 
     async def load(self, adapter: Adapter) -> None:
-        """See whether the server has the adapter; if not, ask vLLM to load it from the same path.
+        """Check whether the server has the adapter; if not, ask vLLM to load it from the same path.
 
         vLLM does that when it runs with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and sees the folder. Raises AdapterError.
         """
@@ -205,7 +205,7 @@ class OpenAIGenerator:
         await self._idle.wait()
         await self._client.close()
 
-    # what is said to the server
+    # requests to the server
 
     async def look(self) -> None:
         """Ask what the server serves, and take its context length. Raises ModelError when our model is not there,
@@ -221,7 +221,8 @@ class OpenAIGenerator:
             self._context = told
 
     async def _served(self) -> dict[str, int | None]:
-        """Model names with their context lengths, where the server tells; empty when it has no such list."""
+        """Model names with their context lengths, None where the server does not report it; empty when it has no
+        list."""
         page = await self._reach(self._client.models.list())
         entries = getattr(page, "data", None) or []
         return {str(entry.id): getattr(entry, "max_model_len", None) for entry in entries if hasattr(entry, "id")}
@@ -235,14 +236,14 @@ class OpenAIGenerator:
             if not isinstance(answer, openai.APIStatusError):
                 return self._read(answer)
             status, complaint = answer.status_code, answer.response.text.lower()
-            if status in {404, 405} and not self._chat and await self._chats(complaint):
+            if status in {404, 405} and not self._chat and await self._has_chat(complaint):
                 log.info("%s has no completions: it is asked for chat completions", self._where)
                 self._chat = True
                 text = self._sent(prompt, sampling, persona)
             elif status in _UNFIT and not self._plain and any(field in complaint for field in BEYOND_OPENAI):
                 log.info("%s takes no %s: replies go without", self._where, " or ".join(BEYOND_OPENAI))
                 self._plain = True
-            elif status in _UNFIT and len(text) > 1 and _is_of_length(complaint):
+            elif status in _UNFIT and len(text) > 1 and _is_about_length(complaint):
                 text = _without_oldest(text)
             else:
                 raise self._refusal(answer, adapter)
@@ -259,16 +260,16 @@ class OpenAIGenerator:
         )
 
     def _sent(self, prompt: str, sampling: Sampling, persona: str) -> str:
-        """The prompt without control tokens and what no context holds; with the persona's turns, unless messages carry
-        it."""
+        """The prompt without control tokens and cut to what a context may hold; with the persona's turns, unless it is
+        sent as a message."""
         if persona and not self._chat:
             room = self._context - min(sampling.max_new_tokens, self._context - 1)
             prompt = with_persona(prompt, persona, budget=room, count=self.count_tokens)
         return prompt.replace(END_OF_TEXT, "< endoftext >")[-_LONGEST_TOKEN * self._context :] or END_OF_TEXT
 
-    async def _chats(self, complaint: str) -> bool:
-        """Whether the server has chat completions in place of what it complained of: it says so, or it complains of an
-        empty request and not of the address."""
+    async def _has_chat(self, complaint: str) -> bool:
+        """Whether the server has chat completions instead: its error says so, or it rejects an empty request rather
+        than the address."""
         if "model" in complaint:
             return "chat/completions" in complaint
         answer = await self._reach(self._client.post("/chat/completions", cast_to=object, body={}))
@@ -295,7 +296,7 @@ class OpenAIGenerator:
         return self._client.completions.create(prompt=text, **common)
 
     def _read(self, answer: Any) -> tuple[str, Literal["stop", "length"], CompletionUsage | None]:
-        """The client builds its objects from whatever came, unchecked."""
+        """Text, finish and usage of an answer, which the client has not checked."""
         try:
             choice = answer.choices[0]
             text = choice.message.content if self._chat else choice.text
@@ -308,8 +309,8 @@ class OpenAIGenerator:
         return text, finish, usage if isinstance(usage, CompletionUsage) else None
 
     async def _reach(self, asked: Awaitable[T]) -> T | openai.APIStatusError:
-        """What the server answers, or what it says is wrong with the request. Raises Unavailable when it is down, keeps
-        failing or lets nobody in, Overloaded when it is too busy."""
+        """The server's answer, or its error about the request. Raises Unavailable when it is down, keeps failing or
+        rejects the key, Overloaded when it is too busy."""
         fault: GeneratorError  # raised outside of the handlers, since the client's errors repeat what the server said
         try:
             async with asyncio.timeout(self._timeout):
@@ -343,7 +344,7 @@ class OpenAIGenerator:
         return Unavailable(f"{self._server} cannot be reached ({why}): start it, or check PERSON2_REMOTE_URL")
 
     def _clean(self, text: str) -> str:
-        """One short line, without the key should the server repeat it."""
+        """One short line, without the key in case the server repeats it."""
         line = " ".join(text.split())
         return (line.replace(self._key, "…") if self._key else line)[:200]
 
@@ -351,7 +352,8 @@ class OpenAIGenerator:
 async def connect(url: str, *, model: str, api_key: str | None = None, **options: Any) -> OpenAIGenerator:
     """A generator for the model `model` of the server at `url`; a server that is down may come up later.
 
-    `options` are OpenAIGenerator's. Raises SettingsError for an unfit URL, ModelError when the server lacks the model.
+    `options` are OpenAIGenerator's. Raises SettingsError for an invalid URL, ModelError when the server lacks the
+    model.
     """
     generator = OpenAIGenerator(url, model=model, api_key=api_key, **options)
     try:
@@ -376,7 +378,7 @@ def _api_root(url: str) -> URL:
     return root.with_path(path or "/v1")
 
 
-def _is_of_length(complaint: str) -> bool:
+def _is_about_length(complaint: str) -> bool:
     words = ("length", "exceed", "too long", "window", "size")
     return "context" in complaint and any(word in complaint for word in words)
 

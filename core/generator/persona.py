@@ -1,7 +1,7 @@
-"""Who the bot is to be: a sentence or a file of the operator's, put before a conversation.
+"""Who the bot is: a sentence or a file by the operator, put before a conversation.
 
-Knows the two ways of it. A model with a chat template gets the text as its system message; any other gets a few turns
-in front, those of the text where it is written as a dialogue, else one question that the text answers. Pure text.
+A model with a chat template gets the text as its system message; any other gets a few turns in front: those of the text
+where it is written as a dialogue, else a question that the text answers. Pure text.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from core.errors import SettingsError, reason
 LONGEST = 4_000
 """Characters; about half of the longest context (`core.generator.families.MAX_CONTEXT`)."""
 QUESTION = "Tell me about yourself."
-"""What a persona that is no dialogue answers."""
+"""The question that a persona answers, where it is not a dialogue."""
 
 
 def read_persona(setting: str) -> str:
-    """The text of PERSONA: a file's where it names one, else itself. Raises SettingsError."""
+    """The text of PERSON2_PERSONA: a file's where it names one, else itself. Raises SettingsError."""
     path = Path(setting).expanduser()
     try:
         named = bool(setting) and "\n" not in setting and len(setting) < 1_000 and path.is_file()
@@ -42,7 +42,7 @@ def persona_turns(persona: str) -> Dialogue:
 
 
 def with_persona(text: str, persona: str, *, budget: int, count: Callable[[str], int]) -> str:
-    """A prompt with the persona's turns in front; the conversation gives way where both do not fit in `budget` tokens.
+    """A prompt with the persona's turns in front; where both do not fit in `budget` tokens, turns are dropped.
 
     A persona that alone is over half of the budget is left out.
     """
@@ -55,9 +55,9 @@ def with_persona(text: str, persona: str, *, budget: int, count: Callable[[str],
 
 
 def messages(turns: Sequence[Turn], persona: str) -> list[dict[str, str]]:
-    """A conversation as chat models take it: the persona as the system's, Person1 the user, Person2 the assistant.
+    """A conversation as messages for chat models: the persona is the system, Person1 the user, Person2 the assistant.
 
-    A first message of the assistant's is left out, since many templates refuse one.
+    The assistant's messages before the first of the user are left out, since many templates refuse them.
     """
     spoken = list(turns)
     while len(spoken) > 1 and spoken[0].speaker is Speaker.PERSON2:

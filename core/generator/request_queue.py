@@ -1,6 +1,6 @@
-"""Requests on their way to the thread that answers them: those that wait, at most so many, and those that run.
+"""Requests to a worker thread: those that wait, up to a limit, and those that run.
 
-What `engine` and `transformers` share. Knows futures and who may come in; nothing of models, tokens or adapters.
+Shared by `engine` and `transformers`. Knows futures; nothing of models, tokens or adapters.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from core.errors import GeneratorError, Person2Error, Unavailable
 from core.generator import SEED_STEP, STOPPED, Candidate, Completion, Sampling, overloaded
 
 LONG_PROMPT = 4_000
-"""Characters from which a prompt is split into tokens beside the event loop, to keep it free."""
+"""Characters from which on a prompt is tokenized on another thread, to keep the event loop free."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,28 +31,28 @@ class Request:
 
     @property
     def seeds(self) -> list[int]:
-        """One a candidate."""
+        """One per candidate."""
         return [self.seed + number * SEED_STEP for number in range(self.sampling.best_of)]
 
     def answer(self, completion: Completion) -> None:
-        with suppress(InvalidStateError):  # the asker is gone
+        with suppress(InvalidStateError):  # the caller is gone
             self.future.set_result(completion)
 
     def fail(self, error: Exception) -> None:
-        """Tell the asker; what is no sentence for people is replaced by one, and stands behind it as its cause."""
-        told = error
+        """Raise `error` at the caller; one that is not for people becomes the cause of a GeneratorError."""
+        shown = error
         if not isinstance(error, Person2Error):
-            told = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
-            told.__cause__ = error
-        with suppress(InvalidStateError):  # the asker is gone
-            self.future.set_exception(told)
+            shown = GeneratorError("a reply could not be generated: try again, and see the log if it happens often")
+            shown.__cause__ = error
+        with suppress(InvalidStateError):  # the caller is gone
+            self.future.set_exception(shown)
 
 
 R = TypeVar("R", bound=Request)
 
 
 class RequestQueue(Generic[R]):
-    """`changed` guards `waiting` and wakes the thread that answers; that thread alone changes `running`."""
+    """`changed` guards `waiting` and wakes the worker thread, which alone changes `running`."""
 
     def __init__(self, *, limit: int) -> None:
         self.changed = threading.Condition()
@@ -73,7 +73,7 @@ class RequestQueue(Generic[R]):
             raise overloaded(len(self.waiting))
 
     async def answer(self, request: R) -> Completion:
-        """Wait for the answer. A request that is cancelled leaves the queue at once; the thread drops one that runs."""
+        """Wait for the answer. A cancelled request leaves the queue at once, or is dropped by the worker if it runs."""
         with self.changed:
             self.check_room()
             self.waiting.append(request)
@@ -82,7 +82,7 @@ class RequestQueue(Generic[R]):
             return await asyncio.wrap_future(request.future)
         finally:
             request.future.cancel()
-            with self.changed, suppress(ValueError):  # it runs, or is done
+            with self.changed, suppress(ValueError):  # it is running, or done
                 self.waiting.remove(request)
 
     async def close(self, thread: threading.Thread) -> None:
@@ -98,15 +98,15 @@ class RequestQueue(Generic[R]):
 
 
 async def tokenized(prompt: str, encode: Callable[[], list[int]]) -> list[int]:
-    """What `encode` makes of `prompt`; where that is long, beside the event loop."""
+    """The tokens that `encode` makes of `prompt`; on another thread where it is long."""
     return encode() if len(prompt) <= LONG_PROMPT else await asyncio.to_thread(encode)
 
 
 def candidates_of(
     replies: Sequence[tuple[str, Literal["stop", "length"]]], information: Callable[[list[int]], list[float]]
 ) -> tuple[Candidate, ...]:
-    """Replies as candidates. `information` scores those at the places it is given: the ones that say anything, where
-    there are several to choose among."""
+    """Replies as candidates. `information` scores the replies at the indices it is given: those that are not empty,
+    where there are several."""
     speaking = [place for place, (text, _) in enumerate(replies) if text.strip()]
     scores = dict(zip(speaking, information(speaking), strict=True)) if len(speaking) > 1 else {}
     return tuple(

@@ -2,9 +2,9 @@
 
 Knows logits and settings, nothing of models, text or queues.
 
-A row's choice is a function of its own logits, history, settings and random stream: never of its neighbours.
-Sorting 50,257 logits of 32 rows takes 62 ms on two cores; the 256 largest take 3 ms and hold nearly every nucleus. A
-row whose nucleus they do not hold is looked at further, so the choice is exact.
+A row's choice depends on its own logits, history, settings and random stream, never on its neighbours.
+Sorting 50,257 logits of 32 rows takes 62 ms on two cores; finding the 256 largest takes 3 ms, and they contain nearly
+every nucleus. In the other rows more are sorted, so the choice is exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,20 +22,20 @@ from core.generator import Sampling
 GREEDY_BELOW = 1e-4
 """A temperature under this is greedy: dividing float32 logits by less only makes infinities."""
 HEAD = 256
-"""Most likely tokens looked at first, for all rows at once."""
+"""Most likely tokens that are found first, for all rows at once."""
 WIDE_HEAD = 4_096
-"""Looked at next, in a row whose nucleus is wider; then all."""
+"""Sorted next, in a row whose nucleus is larger; then all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSampling:
-    """What a row brings besides its logits."""
+    """What a row needs besides its logits."""
 
     sampling: Sampling
     rng: Random
-    """One number is drawn a token, and none for greedy ones."""
+    """One number is drawn per token, none for greedy choices."""
     seen: NDArray[np.int64]
-    """(T,): tokens of the prompt and of the reply so far; repeats do no harm."""
+    """(T,): tokens of the prompt and of the reply so far; may contain repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class TopTokens:
     """Tokens of one row that are likelier than all others."""
 
     values: NDArray[np.float64]
-    """(N,): logits over temperature, falling."""
+    """(N,): logits divided by temperature, descending."""
     tokens: NDArray[np.integer[Any]]
     logsumexp: float
     """Logarithm of the sum of e^value over the whole vocabulary."""
@@ -55,7 +55,7 @@ Search: TypeAlias = Callable[[Tensor, NDArray[np.float32]], list[TopTokens]]
 
 @torch.inference_mode()
 def choose(logits: Tensor, rows: Sequence[RowSampling], search: Search | None = None) -> list[int | None]:
-    """One token a row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
+    """One token per row; None where the logits are not finite (damaged weights). `logits` (M, V) float32 is changed."""
     _penalise(logits, rows)
     greedy = any(row.sampling.temperature < GREEDY_BELOW for row in rows)
     best = logits.amax(dim=1)  # a tenth of the time of `max`, which finds the index as well
@@ -134,7 +134,7 @@ def top_tokens(logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTok
 def _rank_of_choice(
     values: NDArray[np.float64], sampling: Sampling, number: float, *, logsumexp: float, complete: bool
 ) -> int | None:
-    """Where in the sorted logits `values` the choice falls; None when they may not hold the whole nucleus."""
+    """The index of the choice in the sorted logits `values`; None when they may not contain the whole nucleus."""
     if 0 < sampling.top_k <= len(values):
         values = values[: sampling.top_k]
         logsumexp = float(np.logaddexp.reduce(values))

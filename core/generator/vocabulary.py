@@ -8,11 +8,11 @@ from tokenizers import Tokenizer
 from core.generator import END_OF_TEXT
 
 _ENDS = (END_OF_TEXT, "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
-"""What ends a text or a turn in the families' vocabularies (`core.generator.families`)."""
+"""Tokens that end a text or a turn in the families' vocabularies (`core.generator.families`)."""
 
 
 def start_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer puts in front of a text: Llama's `<s>`, nothing in most families."""
+    """The tokens that start every text: Llama's `<s>`, none in most families."""
     whole = tokenizer.encode("a", add_special_tokens=True)
     return tuple(token for token, special in zip(whole.ids, whole.special_tokens_mask, strict=True) if special)[
         : whole.special_tokens_mask.index(0)
@@ -22,7 +22,7 @@ def start_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
 def end_tokens(tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
     """Ids that end a generation: what `config.json` names, and the vocabulary's own ends of text and of turn.
 
-    A chat model ends its turn with another token than a text ends with, and its configuration often names one only.
+    A chat model ends a turn with another token than a text, and its configuration often names only one of them.
     """
     named = config.get("eos_token_id")
     listed = named if isinstance(named, list) else [named]

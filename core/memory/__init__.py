@@ -1,7 +1,7 @@
 """What the bot remembers: conversations, messages, members, consent, feedback, channel settings.
 
-The face of the only package (beside `migrations`) that knows SQLAlchemy. Synchronous: callers in an event loop use
-`asyncio.to_thread`. In-memory SQLite is its own fake.
+The only package, beside `migrations`, that knows SQLAlchemy. Synchronous: callers in an event loop use
+`asyncio.to_thread`. Tests use it with an in-memory SQLite database.
 """
 
 from core.memory.database import open_memory

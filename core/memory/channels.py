@@ -1,4 +1,4 @@
-"""What a channel chose for itself, and how long its talk is kept."""
+"""The settings of channels, and how long their messages are kept."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -11,9 +11,9 @@ from core.memory.rows import (
     ChannelSettings,
     Removed,
     channel_row,
-    choices,
     conversation_of,
     matching,
+    settings_of,
 )
 from core.memory.store import Store
 from core.memory.tables import ChannelRow, ConversationRow, MessageRow, PostRow
@@ -21,7 +21,7 @@ from core.messages import Conversation
 
 
 class Channels:
-    """Settings of channels, which their threads follow, and retention."""
+    """Settings of channels, which hold for their threads too, and retention."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -29,17 +29,17 @@ class Channels:
     def channel_settings(self, conversation: Conversation) -> ChannelSettings:
         with self._store.session() as session:
             row = channel_row(session, conversation)
-            return choices(row) if row else ChannelSettings()
+            return settings_of(row) if row else ChannelSettings()
 
     def change_settings(self, conversation: Conversation, **change: object) -> ChannelSettings:
-        """Set the named fields of ChannelSettings for a channel (its threads follow it); gives all of them."""
+        """Set the named fields of ChannelSettings for a channel and its threads; returns all of its settings."""
 
         def apply(session: Session) -> ChannelSettings:
             row = channel_row(session, conversation)
             if row is None:
                 row = ChannelRow(platform=conversation.platform, space=conversation.space, channel=conversation.channel)
                 session.add(row)
-            chosen = replace(choices(row), **change)  # type: ignore[arg-type]  # a wrong name raises TypeError here
+            chosen = replace(settings_of(row), **change)  # type: ignore[arg-type]  # a wrong name raises TypeError here
             for name, value in asdict(chosen).items():
                 setattr(row, name, value)
             return chosen
@@ -47,9 +47,9 @@ class Channels:
         return self._store.write(apply)
 
     def move_channel(self, old: Conversation, channel: str) -> None:
-        """Follow a channel to its new id: all that was said and chosen there is there from now on.
+        """Follow a channel to its new id: its messages, posts and settings belong to that one from now on.
 
-        What the platform told under both ids stays as it is under the new one.
+        What is stored under both ids stays as it is under the new one.
         """
 
         def apply(session: Session) -> None:
@@ -64,7 +64,7 @@ class Channels:
                     session.delete(row)
                 session.flush()
             said, posted = aliased(MessageRow), aliased(PostRow)
-            told_twice = select(said.id).where(
+            stored_twice = select(said.id).where(
                 said.platform == old.platform, said.channel == channel, said.message_id == MessageRow.message_id
             )
             posted_twice = select(posted.id).where(
@@ -72,7 +72,7 @@ class Channels:
             )
             session.execute(
                 update(MessageRow)
-                .where(MessageRow.platform == old.platform, MessageRow.channel == old.channel, ~told_twice.exists())
+                .where(MessageRow.platform == old.platform, MessageRow.channel == old.channel, ~stored_twice.exists())
                 .values(channel=channel)
                 .execution_options(synchronize_session=False)
             )
@@ -93,7 +93,7 @@ class Channels:
         return self._purge(~_own_retention().exists(), before)
 
     def purge_channels(self, *, cutoff: Mapping[int, datetime]) -> Removed:
-        """Delete what is older than each channel's own retention; `cutoff` gives a moment for each number of days."""
+        """Delete what is older than each channel's own retention; `cutoff` gives a time for each number of days."""
         removed = [
             self._purge(_own_retention().where(ChannelRow.retention_days == days).exists(), before)
             for days, before in cutoff.items()
@@ -101,7 +101,7 @@ class Channels:
         return sum(removed, Removed())
 
     def retentions(self) -> set[int]:
-        """The numbers of days that channels chose for themselves."""
+        """The retentions, in days, that channels have set."""
         with self._store.session() as session:
             query = select(ChannelRow.retention_days).where(ChannelRow.retention_days.is_not(None)).distinct()
             return {days for days in session.scalars(query) if days is not None}

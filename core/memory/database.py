@@ -1,4 +1,4 @@
-"""Open the database a URL names: SQLite made fit for a bot, migrations up to date, faults said in a sentence."""
+"""Open the database at a URL: SQLite tuned for a bot, migrations up to date, faults as one sentence each."""
 
 import logging
 import os
@@ -23,16 +23,16 @@ from core.memory.store import storage_sentence
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 10
-"""How long a write waits for another process's lock before it is said to be locked."""
+"""How long a write waits for another process's lock before it fails as locked."""
 
 MIGRATION_SECONDS = 3600
-"""How long a start waits for another process that migrates the same SQLite file."""
+"""How long opening waits for another process that migrates the same SQLite file."""
 
 MIGRATION_LOCK = 0x50657273_6F6E32
 """Key of PostgreSQL's advisory lock around migrations: “Person2” in ASCII."""
 
 VACUUM_BYTES = 256 << 20
-"""A larger SQLite file is not rebuilt without being asked: the folder for temporary files may be memory."""
+"""A larger SQLite file is not rebuilt without asking: the folder for temporary files may be in memory."""
 
 
 def open_memory(url: str) -> Memory:
@@ -69,8 +69,8 @@ def open_memory(url: str) -> Memory:
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Run Alembic's migrations, from an installed wheel as well as from a checkout; one process at a time, the others
-    wait for it. All of them happen, or none."""
+    """Run Alembic's migrations, from an installed wheel as well as from a checkout: all of them or none, in one process
+    at a time while others wait."""
     config = Config()
     config.set_main_option("script_location", "migrations:")
     wanted = ScriptDirectory.from_config(config).get_revision(revision).revision
@@ -96,8 +96,8 @@ def _alone_in_postgres(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _alone_in_sqlite(engine: Engine) -> Iterator[Connection]:
-    """A write transaction from its first statement on. Python's sqlite3 module would begin one only before the first
-    INSERT, and so would leave half a migration behind when the process is killed."""
+    """A write transaction from the first statement on. Python's sqlite3 module would begin one only before the first
+    INSERT, so a process killed halfway would leave half a migration behind."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         execute = connection.exec_driver_sql
         # Tables are rebuilt under other names meanwhile (https://sqlite.org/lang_altertable.html, section 7).
@@ -117,8 +117,8 @@ def _alone_in_sqlite(engine: Engine) -> Iterator[Connection]:
 
 
 def _let_file_shrink(engine: Engine) -> None:
-    """Give a database made before this was usual the mode in which deleted space can go back to the disk step by step;
-    that takes one VACUUM, which needs as much room again in the folder for temporary files."""
+    """Switch an older database to the mode in which deleted space can be returned to the disk step by step. That takes
+    one VACUUM, which needs the database's size again in the folder for temporary files."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         execute = connection.exec_driver_sql
         if execute("PRAGMA auto_vacuum").scalar_one() != 0:
@@ -144,14 +144,14 @@ def _engine(url: str) -> Engine:
     if not in_memory:
         file = Path(str(parsed.database)).expanduser()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(OSError):  # SQLite says what is wrong with the place
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would go by the umask alone
+        with suppress(OSError):  # SQLite reports what is wrong with the path
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would create it by the umask alone
         parsed = parsed.set(database=str(file))
     engine = create_engine(
         parsed,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
         hide_parameters=True,  # people's words stay out of tracebacks
-        # An in-memory database lives as long as its one connection, which threads must take in turn.
+        # An in-memory database lives as long as its one connection, which threads take turns to use.
         **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}),
     )
     event.listen(engine, "connect", _tune)
@@ -164,7 +164,7 @@ def postgres_driver(url: URL) -> URL:
 
 
 def _tune(connection: Any, record: ConnectionPoolEntry) -> None:
-    """WAL lets readers and the writer work side by side; secure_delete overwrites what a member had forgotten;
+    """WAL lets readers and the writer work side by side; secure_delete overwrites deleted rows;
     auto_vacuum, which must come first, lets the file of a new database shrink."""
     cursor = connection.cursor()
     for pragma in (

@@ -1,4 +1,4 @@
-"""What members think of the replies: kept, counted, and read by who learns from them."""
+"""Members' feedback on replies: stored, counted, and read for training."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -13,11 +13,11 @@ from core.memory.tables import ChannelRow, ConversationRow, FeedbackRow, Message
 from core.messages import Conversation
 
 WINDOW = 20
-"""Messages before a judged question: what a prompt holds of a small model's context."""
+"""Messages before a judged question: as many as fit into a small model's prompt."""
 
 
 class Feedback:
-    """👍 and 👎, one a member and reply."""
+    """👍 and 👎, one per member and reply."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -34,8 +34,8 @@ class Feedback:
     ) -> bool:
         """Store a member's 👍 (True) or 👎 (False) on a post of ours, or take it back (None). False if not our post.
 
-        With `was` only that one is taken back: who changed 👍 to 👎 and then removes the 👍 keeps the 👎. Without a
-        member everybody's are taken back.
+        With `was` only that one is taken back: a member who changed 👍 to 👎 and then removes the 👍 keeps the 👎.
+        Without a member everybody's are taken back.
         """
 
         def vote(session: Session) -> bool:
@@ -76,7 +76,7 @@ class Feedback:
             return counts.get(True, 0), counts.get(False, 0)
 
     def judgements(self, adapter: str | None, since: datetime) -> tuple[int, int]:
-        """How many answers that an adapter (None for the bare base) gave since then were liked, and how many disliked.
+        """How many answers of an adapter (None for the bare base) since then were liked, and how many disliked.
 
         A dislike outweighs likes, and a replaced answer counts as disliked. Channels with an adapter of their own do
         not count: their admins chose it.
@@ -131,8 +131,8 @@ class Feedback:
         return frozenset(found)
 
     def judged_questions(self, *, window: int = WINDOW) -> Iterator[JudgedQuestion]:
-        """Every question with an answer that was liked and one that was not, oldest first, each behind at most `window`
-        messages."""
+        """Every question with one answer that was liked and one that was not, oldest first, each with at most `window`
+        messages before it."""
         with self._store.session() as session:
             likes, dislikes = (
                 func.count(FeedbackRow.id).filter(FeedbackRow.liked.is_(liked)) for liked in (True, False)

@@ -1,7 +1,4 @@
-"""What is kept of members who were forgotten: hashes of who they are and of their names.
-
-Knows no key and hashes nothing.
-"""
+"""What is kept of members who were forgotten: hashes of their ids and of their names, which callers compute."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,7 +10,7 @@ from core.memory.store import Store
 from core.memory.tables import ForgottenRow, MessageRow
 
 USES = 2_000
-"""Newest messages by which it is decided whether a name is also a word."""
+"""Newest messages that decide whether a name is also a word."""
 
 
 class ForgottenMembers:
@@ -21,8 +18,8 @@ class ForgottenMembers:
         self._store = store
 
     def keep_forgotten(self, platform: str, member: str, names: Mapping[str, bool], at: datetime) -> None:
-        """Keep the digests of a member who is being forgotten and of their names, each with whether it is an everyday
-        word."""
+        """Store the digest of a member who is being forgotten and those of their names, each with whether it is an
+        everyday word."""
 
         def keep(session: Session) -> None:
             for digest, everyday in {member: None, **names}.items():
@@ -55,14 +52,14 @@ class ForgottenMembers:
             return list(session.scalars(select(MessageRow.author_name).where(*mine).distinct()))
 
     def author_names(self, platform: str) -> list[str]:
-        """The names of everybody of whom a message is stored."""
+        """The names of all members with stored messages."""
         theirs = (MessageRow.platform == platform, MessageRow.from_bot.is_(False))
         with self._store.session() as session:
             return list(session.scalars(select(MessageRow.author_name).where(*theirs).distinct()))
 
     def texts_with(self, word: str, *, without: str) -> list[str]:
-        """What others than the member `without` said, the bot among them, in which a word may stand; the newest."""
-        spelt = {word, word.capitalize(), word.upper()}  # SQLite knows the case of ASCII letters alone
+        """The newest messages of others than the member `without`, the bot among them, that may contain a word."""
+        spelt = {word, word.capitalize(), word.upper()}  # SQLite ignores the case of ASCII letters only
         query = (
             select(MessageRow.text)
             .where(or_(*(MessageRow.text.contains(each, autoescape=True) for each in spelt)))

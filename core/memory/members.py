@@ -1,4 +1,4 @@
-"""Members: what they agreed to, all that is stored of them, and their being forgotten."""
+"""Members: what they consented to, export of what is stored of them, and forgetting."""
 
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ class Members:
         self._store = store
 
     def consent(self, platform: str, member: str) -> bool | None:
-        """Whether a member said that the bot may learn from their words; None if they never said."""
+        """Whether a member allows the bot to learn from their messages; None if they have not said."""
         with self._store.session() as session:
             return session.scalar(
                 select(MemberRow.consent).where(MemberRow.platform == platform, MemberRow.member == member)
@@ -34,13 +34,13 @@ class Members:
             return sorted(f"{row[0]}:{row[1]}" for row in session.execute(query))
 
     def consented_since(self) -> dict[str, datetime]:
-        """`platform:id` of everybody who said yes, and since when it holds."""
+        """`platform:id` of everybody who said yes, and since when."""
         with self._store.session() as session:
             query = select(MemberRow).where(MemberRow.consent.is_(True))
             return {f"{row.platform}:{row.member}": row.consent_at for row in session.scalars(query) if row.consent_at}
 
     def set_consent(self, platform: str, member: str, given: bool, at: datetime) -> None:
-        """Keep a member's word; who says the same again goes on with the moment they said it first."""
+        """Store a member's answer; saying the same again keeps the time of the first."""
 
         def change(session: Session) -> None:
             row = session.scalar(select(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
@@ -53,9 +53,9 @@ class Members:
         self._store.write(change)
 
     def find_members(self, spec: str) -> list[tuple[str, str]]:
-        """Members as (platform, id): of `platform:id`, or everywhere of a bare id or of a name as they show it."""
+        """Members as (platform, id): the one of `platform:id`, or all with this bare id or display name."""
         platform, colon, member = spec.partition(":")
-        # One select for each index, where an OR would make the database read every message.
+        # One select per index; an OR would make the database read every message.
         wrote = select(MessageRow.platform, MessageRow.author).where(MessageRow.from_bot.is_(False)).distinct()
         known = select(MemberRow.platform, MemberRow.member)
         voted = select(FeedbackRow.platform, FeedbackRow.member).distinct()
@@ -76,20 +76,20 @@ class Members:
             return sorted({(row[0], row[1]) for query in queries for row in session.execute(query)})
 
     def forget(self, platform: str, member: str) -> Removed:
-        """Delete a member's messages, the bot's answers to them (they may repeat them), feedback and consent.
+        """Delete a member's messages, the bot's answers to them (which may repeat them), feedback and consent.
 
         On SQLite the freed pages are overwritten (`secure_delete`) and the write-ahead log is emptied, so that the
-        words are gone from the files too; `left` says where that cannot be done yet. Many short transactions: one that
-        is interrupted may be repeated.
+        words are gone from the files too; `left` says where that cannot be done yet. Runs in many short transactions,
+        and may be repeated if it is interrupted.
         """
-        with self._store.session() as session:  # first, so that nothing is learned meanwhile
+        with self._store.session() as session:  # first, so that nothing is trained on meanwhile
             session.execute(delete(MemberRow).where(MemberRow.platform == platform, MemberRow.member == member))
         removed = self._store.delete(MessageRow.platform == platform, MessageRow.author == member, with_answers=True)
         removed += self._take_back(platform, member)
         if not self._store.scrub(patience=PATIENCE_SECONDS):
             removed += Removed(
-                left="The rows are deleted, but another program keeps reading the database, so its "
-                "write-ahead log still holds the words: close that program and forget the member again."
+                left="The rows are deleted, but another program is reading the database, so its write-ahead log "
+                "still contains the messages: close that program and forget the member again."
             )
         return removed
 
@@ -105,7 +105,7 @@ class Members:
         return self._store.batches(some)
 
     def export(self, platform: str, member: str) -> dict[str, Any]:
-        """Everything stored of a member, ready for JSON: messages with the bot's answers, consent, feedback."""
+        """Everything stored of a member, as JSON values: messages with the bot's answers, consent, feedback."""
         answer = aliased(MessageRow)
         with self._store.session() as session:
             rows = session.execute(

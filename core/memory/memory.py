@@ -1,6 +1,6 @@
-"""Remember, recall, forget: every question the bot asks its database. Raises StorageError, nothing of SQLAlchemy's.
+"""The bot's database: every query and every change. Raises StorageError, none of SQLAlchemy's errors.
 
-The face of seven parts over one store, each in a file of its own, which has the words for what it does.
+Composed of seven parts over one store; each part has a file of its own, where its methods are documented.
 """
 
 from sqlalchemy import Engine

@@ -1,4 +1,4 @@
-"""What is said and answered, where it was posted, and what becomes of it: edited, deleted, reset."""
+"""Messages and replies: storing them, the ids of their posts, edits, deletions and resets."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ class Messages:
     def remember(self, message: Message, *, why: str | None = None, owed: bool = False) -> int | None:
         """Store what was said; the new row, or None if this message is already stored (redelivered).
 
-        `why` is the rule by which it is to be answered, None where it is not; `owed` whether that answer is still to
-        be given when the process ends before it could.
+        `why` is the rule by which it is to be answered, None where it is not; `owed` says whether the next process is
+        to answer it if this one ends before.
         """
         return self._store.write(lambda session: self._insert(session, message, why=why, owed=owed))
 
     def remember_opening(self, message: Message) -> None:
-        """Store what opened a thread in front of all that was said in it; not where the thread was reset."""
+        """Store the first post of a thread before all its other messages; not where the thread was reset."""
 
         def insert(session: Session) -> None:
             if conversation_row(session, message.conversation).epoch == 0:
@@ -79,8 +79,8 @@ class Messages:
         return row.id
 
     def complete(self, row: int, said: str, message: Message) -> None:
-        """Take over the names in a message that was stored as `said` before they were known; an edit that came
-        meanwhile stays."""
+        """Store the names in a message that was stored as `said` before they were known; an edit that came meanwhile
+        stays."""
         with self._store.session() as session:
             session.execute(
                 update(MessageRow)
@@ -102,8 +102,8 @@ class Messages:
         replaces: int | None = None,
         question: str | None = None,
     ) -> int | None:
-        """Store what Person2 says in answer to row `answers`; the row, or None where nothing is to be said any more:
-        the question was deleted meanwhile, or the row does not hold the message whose id is `question`.
+        """Store Person2's reply to row `answers`; its row, or None where the question was deleted meanwhile or the row
+        does not hold the message whose id is `question`.
 
         `replaces` is the row of an earlier answer that this one takes the place of.
         """
@@ -138,8 +138,8 @@ class Messages:
         return self._store.write(store)
 
     def posted(self, row: int, conversation: Conversation, posts: Sequence[str]) -> None:
-        """Note the platform's ids of a posted reply, which is owed no more. Ids already noted stay, but for those of a
-        replaced answer: the new one was put in its place by editing the post."""
+        """Store the platform's ids of a posted reply, which is owed no more. Ids that are stored already keep their
+        reply, unless it was replaced: then the new reply was put in its place by editing the post."""
 
         def note(session: Session) -> None:
             reply = session.get(MessageRow, row)
@@ -171,7 +171,7 @@ class Messages:
         self._store.write(begin)
 
     def edit(self, conversation: Conversation, message_id: str, text: str) -> bool:
-        """Take over an edited message; False if it is not stored."""
+        """Store the new text of an edited message; False if the message is not stored."""
         with self._store.session() as session:
             changed = session.execute(
                 update(MessageRow)
@@ -186,8 +186,8 @@ class Messages:
             return changed.first() is not None
 
     def edit_message(self, message: Message) -> tuple[int, bool] | None:
-        """Take over an edited message, its place too: naming the bot may open a thread. Its row and whether an answer
-        was ever decided on; None if it is not stored."""
+        """Store the new text of an edited message, and its conversation: mentioning the bot may open a thread. Returns
+        its row and whether an answer was ever decided on; None if it is not stored."""
 
         def take_over(session: Session) -> tuple[int, bool] | None:
             where = message.conversation

@@ -1,4 +1,4 @@
-"""What was said before: windows, reply chains, roots of threads. Reads only."""
+"""Reading what was said before: windows, reply chains, first posts of threads."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,13 +20,13 @@ from core.messages import Conversation, Message
 
 
 class Queries:
-    """Recall for prompts, for buttons and for training."""
+    """Queries for prompts, for buttons and for training."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def window(self, conversation: Conversation, *, limit: int, until: int | None = None) -> list[Remembered]:
-        """The newest `limit` messages since the last reset, oldest first; up to and with row `until` and no later.
+        """The newest `limit` messages since the last reset, oldest first; none later than row `until`.
 
         An answer stands right after its question, whenever it was finished; replaced answers are left out.
         """
@@ -78,7 +78,7 @@ class Queries:
         return session.scalar(said) or session.scalar(posted)
 
     def root(self, conversation: Conversation) -> Remembered | None:
-        """The message or post of the channel that a thread hangs from (its id is the thread's), where it is stored
+        """The message or post of the channel that a thread started from (its id is the thread's), where it is stored
         and the thread was not reset."""
         with self._store.session() as session:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
@@ -88,7 +88,7 @@ class Queries:
             return remembered(found, conversation_of_message(session, found)) if found else None
 
     def knows_opening(self, conversation: Conversation) -> bool:
-        """Whether what a thread hangs from is stored, or is no context any more because the thread was reset."""
+        """Whether the message that a thread started from is stored, or is no longer context because of a reset."""
         with self._store.session() as session:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             reset = thread is not None and thread.epoch > 0
@@ -112,8 +112,8 @@ class Queries:
         return session.scalar(said) or session.scalar(posted)
 
     def exchanges_before(self, message: Message, row: int, *, limit: int) -> list[Exchange]:
-        """What its author said before the message in `row` and was answered: in the same conversation, in the channel's
-        common talk and at the beginning of its threads, since the last reset of each. The newest ones, newest first.
+        """What the message's author said before row `row` and was answered: in the same conversation, in the channel
+        itself and at the beginning of its threads, since the last reset of each. At most `limit`, newest first.
         """
         where, answer = message.conversation, aliased(MessageRow)
         query = (
@@ -145,7 +145,7 @@ class Queries:
             ]
 
     def said(self, rows: Sequence[int]) -> list[tuple[str, datetime]]:
-        """The texts of messages by their rows and when they were said; those deleted since are left out."""
+        """Texts and times of the messages in these rows; those deleted since are left out."""
         query = select(MessageRow.text, MessageRow.sent_at).where(MessageRow.id.in_(rows)).order_by(MessageRow.id)
         with self._store.session() as session:
             return [(text, at) for text, at in session.execute(query)]
@@ -163,7 +163,7 @@ class Queries:
             return dict(found.details or {}) if found else {}
 
     def answers(self, question: int) -> list[str]:
-        """What the bot answered to the message in a row, replaced answers among it, oldest first."""
+        """The bot's answers to the message in a row, replaced ones among them, oldest first."""
         with self._store.session() as session:
             query = select(MessageRow.text).where(MessageRow.answers == question, MessageRow.from_bot.is_(True))
             return list(session.scalars(query.order_by(MessageRow.id)))
@@ -184,7 +184,7 @@ class Queries:
             return session.scalar(query) is not None
 
     def everything(self, *, batch: int = 1000) -> Iterator[Remembered]:
-        """Every stored message but replaced replies, oldest first, in flat memory; `person2 import log` reads this."""
+        """Every stored message except replaced replies, oldest first, in batches; `person2 import log` reads this."""
         last = 0
         while True:
             with self._store.session() as session:

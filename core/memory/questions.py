@@ -1,4 +1,4 @@
-"""What the bot was asked, and what became of the answer: posted, still owed, replaced, or never seen by anybody."""
+"""Questions to the bot, and the state of their answers: posted, still owed, replaced, or never seen by anybody."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,13 +11,13 @@ from core.memory.store import Store
 from core.memory.tables import ConversationRow, MessageRow, PostRow, QuestionRow
 from core.messages import Conversation
 
-MOST_TRIES = 5
-"""Processes that may end in the middle of answering one question after a restart: it may be the question that ends
-them, but far more often somebody restarted the bot again."""
+MAX_TRIES = 5
+"""Processes that may end while they answer one question after a restart: the question may be what ends them, but far
+more often somebody restarted the bot again."""
 
 
 class Questions:
-    """Messages that an answer was decided on, by the row of the message."""
+    """Messages that are, or were, to be answered, by their rows."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class Questions:
         """Questions of a platform, up to row `until`, whose answers an earlier process owed when it ended; those
         that were tried least come first, then the oldest.
 
-        Those said before `since` are let go, as are those that `MOST_TRIES` processes took on and ended.
+        Those said before `since` are given up, as are those that `MAX_TRIES` processes have taken on.
         `command` is the rule of those asked by command.
         """
         with self._store.session() as session:
@@ -57,7 +57,7 @@ class Questions:
             ).all()
             found: list[Unanswered] = []
             for said, question in rows:
-                if question.owed <= MOST_TRIES and said.sent_at >= since:
+                if question.owed <= MAX_TRIES and said.sent_at >= since:
                     message = remembered(said, conversation_of_message(session, said)).message
                     found.append(Unanswered(row=said.id, message=message, by_command=question.why == command))
                 else:
@@ -66,7 +66,7 @@ class Questions:
             return found
 
     def take_on(self, question: int) -> None:
-        """A question of an earlier process is being answered now."""
+        """Count that this process begins to answer a question of an earlier one."""
         with self._store.session() as session:
             owed = QuestionRow.owed
             session.execute(
@@ -81,7 +81,7 @@ class Questions:
         ).all()
 
     def question_of(self, conversation: Conversation, post: str) -> Remembered | None:
-        """What the reply posted as `post` answers; None if it is no live reply of ours."""
+        """The question that the reply posted as `post` answers; None if that is no reply of ours, or a replaced one."""
         with self._store.session() as session:
             reply = aliased(MessageRow)
             found = session.scalar(
@@ -117,7 +117,7 @@ class Questions:
             return remembered(found, conversation_of_message(session, found)) if found else None
 
     def live_reply(self, question: int) -> tuple[Remembered, tuple[str, ...]] | None:
-        """The reply that stands for a question and the ids of its posts; None where there is none."""
+        """The current reply to a question and the ids of its posts; None where there is none."""
         with self._store.session() as session:
             reply = session.scalar(
                 select(MessageRow)
@@ -131,7 +131,7 @@ class Questions:
             return remembered(reply, conversation_of_message(session, reply)), tuple(posts)
 
     def withdraw(self, reply: int, *, restored: int | None = None) -> None:
-        """Delete a reply that nobody saw, and owe it no more; the one whose place it took (`restored`) stands again."""
+        """Delete a reply that nobody saw, which is owed no more; the one that it had replaced is `restored`."""
         with self._store.session() as session:
             found = session.get(MessageRow, reply)
             if found is None or session.scalar(select(exists().where(PostRow.message_id == reply))):

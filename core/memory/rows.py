@@ -1,6 +1,6 @@
-"""What the memory's questions share: its values, rows found and made by a place, rows taken out with what hangs there.
+"""What the parts of the memory share: its values, finding and making rows, deleting messages with what depends on them.
 
-Knows the tables and a session that somebody else opened; begins and ends no transaction.
+Knows the tables and works in the caller's session; begins and ends no transaction.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """A message of a member and the answer that stands."""
+    """A member's message and the current answer to it."""
 
     row: int
     """Of the message."""
@@ -36,11 +36,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedQuestion:
-    """A question of which members liked one answer of ours and not another."""
+    """A question with an answer that members liked and one that they did not."""
 
     question: Message
     before: tuple[Message, ...]
-    """What stood before it in its conversation since the last reset, oldest first."""
+    """The messages before it in its conversation since the last reset, oldest first."""
     liked: tuple[str, ...]
     """Answers that were liked and disliked by nobody."""
     others: tuple[str, ...]
@@ -63,7 +63,7 @@ class Removed:
     replies: int = 0
     feedback: int = 0
     left: str = ""
-    """What of it could not be deleted for good and what to do, in a sentence; empty where all is gone."""
+    """What could not be deleted yet and what to do about it, in a sentence; empty where all is gone."""
 
     def __add__(self, other: "Removed") -> "Removed":
         return Removed(
@@ -76,7 +76,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSettings:
-    """A channel's own choices; None leaves a matter to the operator's settings."""
+    """A channel's own settings; None leaves a setting to the operator."""
 
     ambient_chance: float | None = None
     allowed: bool | None = None
@@ -88,7 +88,7 @@ class ChannelSettings:
     cool_down: float | None = None
     """Minutes between two answers nobody asked for."""
     ignored: str | None = None
-    """Members and roles that are neither heard nor answered, as in `core.policy.Rules.ignored`, blanks between."""
+    """Members and roles that are neither heard nor answered, as in `core.policy.Rules.ignored`, separated by spaces."""
     again_by: str | None = None
     """`anyone` lets members have the questions of others answered again; else only their own."""
     reset_by: str | None = None
@@ -171,7 +171,7 @@ def channel_row(session: Session, where: Conversation) -> ChannelRow | None:
     )
 
 
-def choices(row: ChannelRow) -> ChannelSettings:
+def settings_of(row: ChannelRow) -> ChannelSettings:
     return ChannelSettings(
         ambient_chance=row.ambient_chance,
         allowed=row.allowed,
@@ -193,7 +193,7 @@ CHUNK = 500
 
 
 def delete_messages(session: Session, rows: Sequence[int]) -> None:
-    """Delete message rows with what hangs from them; answers to them stay, without their question."""
+    """Delete message rows with their posts, questions and feedback; answers to them stay, without their question."""
     for start in range(0, len(rows), CHUNK):
         some = rows[start : start + CHUNK]
         session.execute(delete(PostRow).where(PostRow.message_id.in_(some)))

@@ -1,4 +1,4 @@
-"""The database behind memory: sessions, what a fault is called, and emptying the files of what was deleted."""
+"""The database behind memory: sessions, sentences for its errors, and removing deleted data from its files."""
 
 import threading
 import time
@@ -20,10 +20,10 @@ RACES = 5
 """How often a write that lost a race with another worker is tried again."""
 
 BATCH_SECONDS = 0.1
-"""How long one transaction of a large deletion is to last; nobody's write waits for longer than a few of these."""
+"""Target for one transaction of a large deletion; no other write waits for more than a few of these."""
 PAUSE_SECONDS = 0.02
-"""Least pause after it; waiting writers of SQLite look every 100 ms at the latest, and each pause is as long as the
-transaction before it."""
+"""Least pause after each; a pause is as long as the transaction before it, and waiting SQLite writers look at least
+every 100 ms."""
 FIRST_BATCH = 200
 SMALLEST_BATCH = 100
 """Rows; below this a transaction costs about as much as its rows."""
@@ -46,14 +46,14 @@ class Store:
         self._closing = threading.Event()
 
     def close(self) -> None:
-        """Let go of the database; a deletion under way in another thread ends at its next step."""
+        """Close the database; a deletion that is running in another thread ends at its next step."""
         self._closing.set()
         self._engine.dispose()
 
     @contextmanager
     def borrowed(self) -> Iterator[Engine]:
-        """The engine, for a library that keeps tables of its own in this database (migrations make them too); what
-        fails within becomes StorageError."""
+        """The engine, for a library with tables of its own in this database (made by our migrations); errors inside the
+        block become StorageError."""
         try:
             yield self._engine
         except SQLAlchemyError as error:
@@ -68,8 +68,8 @@ class Store:
             raise StorageError(storage_sentence(error)) from error
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """One transaction of a look and a write that depends on it, tried again where another worker came in between:
-        stored the same message, opened the same conversation, deleted the question."""
+        """One transaction that reads and then writes, tried again where another worker came in between: stored the same
+        message, opened the same conversation, deleted the question."""
         for _ in range(RACES):
             try:
                 with self._sessions.begin() as session:
@@ -83,12 +83,13 @@ class Store:
     def _pause(self, seconds: float) -> None:
         """Let others write. Raises StorageError when the program ends meanwhile: a large deletion takes minutes."""
         if self._closing.wait(seconds):
-            raise StorageError("The program is ending, so a deletion was interrupted; repeat it.")
+            raise StorageError("The program is stopping, so a deletion was interrupted; repeat it.")
 
     def batches(self, step: Callable[[Session, int], tuple[int, Removed]]) -> Removed:
-        """All that `step(session, limit)` removed in many short transactions, until it finds fewer than `limit` rows.
+        """Call `step(session, limit)` in many short transactions until it finds fewer than `limit` rows; the sum of
+        what it removed.
 
-        Between them everybody else may write. How many rows one takes follows from how long the last one lasted.
+        Others may write in between. The limit follows from how long the last transaction took.
         """
         limit, removed = FIRST_BATCH, Removed()
         while True:
@@ -102,7 +103,7 @@ class Store:
             limit = max(SMALLEST_BATCH, min(CHUNK, int(limit * min(2.0, BATCH_SECONDS / took))))
 
     def delete(self, *where: ColumnElement[bool], with_answers: bool = False) -> Removed:
-        """Delete messages with what hangs from them, `with_answers` the bot's answers to them too; in batches."""
+        """Delete messages in batches, `with_answers` also the bot's answers to them."""
 
         def some(session: Session, limit: int) -> tuple[int, Removed]:
             found = session.execute(select(MessageRow.id, MessageRow.from_bot).where(*where).limit(limit)).all()
@@ -117,7 +118,7 @@ class Store:
         return self.batches(some)
 
     def conversation_ids(self, *where: ColumnElement[bool]) -> Iterator[Sequence[int]]:
-        """The rows of conversations, in lists short enough for one statement."""
+        """Ids of conversations, in lists short enough for one statement."""
         last = 0
         while True:
             with self.session() as session:
@@ -129,8 +130,8 @@ class Store:
             last = rows[-1]
 
     def scrub(self, *, patience: float = 1.0) -> bool:
-        """Empty SQLite's write-ahead log, which still holds deleted words; False where readers prevent it for that many
-        seconds. Each try keeps writers waiting for `SCRUB_SECONDS` at most."""
+        """Empty SQLite's write-ahead log, which still contains deleted messages; False where readers prevent that for
+        `patience` seconds. Each try keeps writers waiting for `SCRUB_SECONDS` at most."""
         if self._engine.dialect.name != "sqlite":
             return True
         deadline = time.monotonic() + patience
@@ -156,8 +157,8 @@ class Store:
         return row is None or row[0] == 0
 
     def compact(self) -> None:
-        """Give the space of deleted rows back, in steps so small that nobody waits for them: to the disk on SQLite, to
-        later rows of the same tables on PostgreSQL. For times when there is nothing else to do."""
+        """Free the space of deleted rows, in steps so small that nobody waits for them: for the disk on SQLite, for
+        later rows of the same tables on PostgreSQL. Call it when there is nothing else to do."""
         if self._engine.dialect.name == "postgresql":
             with self._autocommit() as execute:
                 execute(f"VACUUM {', '.join(Table.metadata.tables)}")
@@ -182,7 +183,7 @@ class Store:
 
     @contextmanager
     def _autocommit(self) -> Iterator[Callable[[str], CursorResult[Any]]]:
-        """Statements that no transaction may hold."""
+        """For statements that cannot run in a transaction."""
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 yield connection.exec_driver_sql

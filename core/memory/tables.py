@@ -1,6 +1,6 @@
-"""The tables. Migrations create them; a test holds the two against each other.
+"""The tables. Migrations create them; a test compares the two.
 
-Platform ids are text, times are UTC without a timezone (SQLite keeps none), bodies are plain text.
+Platform ids are text, times are UTC without a timezone (SQLite stores none), messages are plain text.
 """
 
 import re
@@ -25,8 +25,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class SafeText(TypeDecorator[str]):
-    """What people and the model write, made storable everywhere: PostgreSQL's text takes no NUL
-    (https://www.postgresql.org/docs/current/datatype-character.html), and no database half a surrogate pair."""
+    """Text without what some database cannot store: PostgreSQL takes no NUL
+    (https://www.postgresql.org/docs/current/datatype-character.html), and none takes half a surrogate pair."""
 
     impl = Text
     cache_ok = True
@@ -51,7 +51,7 @@ class Table(DeclarativeBase):
 
 
 NEVER_REUSED = {"sqlite_autoincrement": True}
-"""For keys that are remembered elsewhere: SQLite would give a deleted row's number to the next row."""
+"""For keys that are stored elsewhere: SQLite would give a deleted row's number to the next row."""
 
 
 class ConversationRow(Table):
@@ -98,13 +98,13 @@ class MessageRow(Table):
     answers: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
     """For the bot's replies: the row of the message answered."""
     replaced: Mapped[bool] = mapped_column(default=False)
-    """A reply that `again` took the place of; kept, never context, never a target of learning."""
+    """A reply that `again` replaced; kept, but neither context nor training data."""
     adapter: Mapped[str | None] = mapped_column(String(200))
     details: Mapped[dict[str, str | int | float] | None] = mapped_column(JSON)
 
 
 class QuestionRow(Table):
-    """A message that an answer was decided on."""
+    """A message that is, or was, to be answered."""
 
     __tablename__ = "questions"
     __table_args__ = (Index(None, "owed"),)
@@ -113,7 +113,7 @@ class QuestionRow(Table):
     why: Mapped[str] = mapped_column(String(40))
     """The rule that decided (`core.policy.Why`)."""
     owed: Mapped[int] = mapped_column(default=0)
-    """1 while the answer is neither posted nor given up, and 1 more for each later start of the bot that took it on; 0
+    """1 while the answer is neither posted nor given up, and 1 more for each later process that tried to answer; 0
     afterwards."""
 
 
@@ -142,7 +142,7 @@ class MemberRow(Table):
 
 
 class ForgottenRow(Table):
-    """A keyed hash of a member who was forgotten, or of a name they bore."""
+    """A keyed hash of a forgotten member's id, or of a name of theirs."""
 
     __tablename__ = "forgotten"
     __table_args__ = (UniqueConstraint("platform", "digest"),)
@@ -168,7 +168,7 @@ class FeedbackRow(Table):
 
 
 class ChannelRow(Table):
-    """What a channel's admins chose; null leaves a matter to the operator."""
+    """A channel's settings; null leaves a setting to the operator."""
 
     __tablename__ = "channels"
     __table_args__ = (UniqueConstraint("platform", "space", "channel"),)

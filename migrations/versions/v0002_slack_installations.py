@@ -1,7 +1,7 @@
-"""slack_sdk's tables: tokens of the workspaces that installed the bot over OAuth, and installations begun.
+"""slack_sdk's tables: tokens of the workspaces that installed the bot over OAuth, and installations in progress.
 
-As slack_sdk's own `create_tables` would make them; a test holds the two against each other. Made here because tables of
-one database grow by one way only, and `create_tables` cannot alter what is there.
+The same as slack_sdk's own `create_tables` makes; a test compares the two. They are made here so that all tables change
+by migrations, and because `create_tables` cannot alter what is there.
 """
 
 import sqlalchemy as sa

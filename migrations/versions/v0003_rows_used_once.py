@@ -1,5 +1,4 @@
-"""A row's number is never used again, and members are found by name, old messages of a place by
-their time.
+"""Row numbers are never reused; indexes to find members by name and a conversation's old messages by time.
 
 SQLite gives the number of a deleted row to the next one unless the key is AUTOINCREMENT
 (https://sqlite.org/autoinc.html), so an answer to a message deleted meanwhile could be stored as an answer to somebody

@@ -1,4 +1,4 @@
-"""Which messages an answer was decided on, and which of those answers were never posted."""
+"""Which messages are to be answered, and which of those answers were never posted."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("message_id", name=op.f("pk_questions")),
     )
     op.create_index(op.f("ix_questions_owed"), "questions", ["owed"], unique=False)
-    # What was answered before this table existed was asked too, so that `again` finds it.
+    # Messages that were answered before this table existed are questions too, so that `again` finds them.
     op.execute(
         "INSERT INTO questions (message_id, why, owed) "
         "SELECT DISTINCT answers, 'before', 0 FROM messages WHERE from_bot AND answers IS NOT NULL"

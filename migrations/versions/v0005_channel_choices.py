@@ -1,4 +1,4 @@
-"""What a channel's admins may choose besides: when the bot speaks, to whom, and as whom."""
+"""More settings of a channel: when the bot answers, whom, and with which persona."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What is kept of members who were forgotten: keyed hashes of who they are and of their names, which are not said."""
+"""What is kept of members who were forgotten: keyed hashes of their ids, and of their names, which the bot avoids."""
 
 import sqlalchemy as sa
 from alembic import op

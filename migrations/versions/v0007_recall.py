@@ -1,4 +1,4 @@
-"""Whether a channel wants recalled what a member said there long ago."""
+"""A channel's setting for recalling what a member said there long ago."""
 
 import sqlalchemy as sa
 from alembic import op

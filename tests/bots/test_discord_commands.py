@@ -31,13 +31,13 @@ def eve(server: DiscordServer) -> Person:
     [
         ("ask", {"question": "How are you?"}, "> How are you?\nhello"),
         ("again", {}, "(only you) You haven't asked me anything here yet."),
-        ("reset", {}, "A fresh start: I will answer without what was said before."),
+        ("reset", {}, "A fresh start: from now on I ignore what was said before."),
         ("voice", {}, "(only you) Voice here: current. Available: current, none, garden."),
         ("voice", {"name": "garden"}, "(only you) Only members who may manage this channel can choose its voice."),
         ("consent", {"choice": "yes"}, "(only you) Thank you: from now on I may learn from what you write."),
-        ("consent", {}, "(only you) You haven't said yes or no. I learn only from people who said yes:"),
+        ("consent", {}, "(only you) You haven't said yes or no. I learn only from people who said yes."),
         ("forget-me", {}, "(only you) This deletes everything stored about you, my answers to you included"),
-        ("forget-me", {"choice": "yes"}, "(only you) Done: 0 of your messages and 0 of my answers are deleted."),
+        ("forget-me", {"choice": "yes"}, "(only you) Done: I deleted 0 of your messages and 0 of my answers."),
         ("my-data", {}, "(only you) Everything stored about you: 0 messages."),
         ("settings", {}, "(only you) Only members who may manage this channel can do that."),
         ("status", {}, "(only you) Model fake;"),
@@ -63,9 +63,9 @@ async def test_admins_change_settings(server: DiscordServer, ann: Person, eve: P
         changed = await eve.uses(settings, name="temperature", value="0.3")
         assert "temperature 0.3" in await changed.answer()
         wrong = await eve.uses(settings, name="ambient", value="often")
-        assert await wrong.answer() == "(only you) ambient is a chance from 0 to 1."
+        assert await wrong.answer() == "(only you) ambient must be a number from 0 to 1."
         voice = await eve.uses("person2 voice", name="garden")
-        assert await voice.answer() == "From now on I speak here with the voice “garden”."
+        assert await voice.answer() == "From now on I use the voice “garden” here."
         assert eve.may_use("person2-settings")
         assert not ann.may_use("person2-settings")
         assert ann.may_use("person2")
@@ -78,7 +78,7 @@ async def test_members_and_roles_that_are_left_out(server: DiscordServer, ann: P
     async with talking(server):
         for named in (f"<@{ben.id}>", f"<@&{muted}>"):
             changed = await eve.uses("person2 settings", name="ignore", value=named)
-            assert "no longer listen" in await changed.answer()
+            assert "From now on I ignore" in await changed.answer()
         for person in (ben, carl, ann):
             person.says(f"{ann.bot} hello")
         await server.posted(1)
@@ -151,7 +151,7 @@ async def test_forget_me_asks_first(server: DiscordServer, ann: Person) -> None:
         await used.answer()
         assert len(list(memory.everything())) == 2
         pressed = ann.clicks(used.answers[0], "person2:forget")
-        assert await pressed.answer() == "(only you) Done: 1 of your messages and 1 of my answers are deleted."
+        assert await pressed.answer() == "(only you) Done: I deleted 1 of your messages and 1 of my answers."
         assert not list(memory.everything())
 
 
@@ -289,7 +289,7 @@ async def test_buttons(server: DiscordServer, ann: Person) -> None:
         [post] = server.messages()
         ids = [button["custom_id"] for button in post.components[0]["components"]]
         assert ids == ["person2:like", "person2:dislike", "person2:again"]
-        assert await ann.clicks(post, "person2:like").answer() == "(only you) Thank you, noted."
+        assert await ann.clicks(post, "person2:like").answer() == "(only you) Thank you for the feedback."
         assert memory.feedback_counts("discord") == (1, 0)
         await ann.clicks(post, "person2:dislike").answer()
         assert memory.feedback_counts("discord") == (0, 1)

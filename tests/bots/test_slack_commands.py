@@ -56,7 +56,7 @@ TABLE = [
     ("settings", "Only members who may manage", True),
     ("status", "Model fake;", True),
     ("forget-me", "cannot be undone", True),
-    ("forget-me yes", "are deleted", True),
+    ("forget-me yes", "I deleted", True),
 ]
 
 

@@ -22,7 +22,7 @@ def test_large_data_is_packed() -> None:
     made, about = attachment_of(STORED, largest=20_000)
     assert made is not None
     assert len(made.data) <= 20_000
-    assert (made.name, about) == ("person2-my-data.zip", "It is packed, because it is large.")
+    assert (made.name, about) == ("person2-my-data.zip", "It is a zip archive, because it is large.")
     assert len(json.loads(made.text)["messages"]) == 2000
 
 

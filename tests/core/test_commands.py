@@ -42,7 +42,7 @@ async def run(commands: Commands, line: str, *, admin: bool = False, author: str
         ("consent", "You haven't said yes or no", True),
         ("consent yes", "Thank you", True),
         ("consent maybe", "`/person2 consent yes` or `/person2 consent no`", True),
-        ("consent yes", "To undo it: `/person2 consent no`", True),
+        ("consent yes", "To undo this: `/person2 consent no`", True),
         ("ask\thow\nare you", "one", False),
         ("help\nme", "Mention me", True),
         ("forget-me", "cannot be undone", True),
@@ -66,27 +66,27 @@ async def test_what_a_member_gets(commands: Commands, line: str, answer: str, pr
     [
         ("settings", "answers default, ambient default, cool-down default, allowed default"),
         ("settings ambient 0.2", "Changed. Settings here: answers default, ambient 0.2"),
-        ("settings ambient 7", "ambient is a chance from 0 to 1."),
-        ("settings ambient often", "ambient is a chance from 0 to 1."),
+        ("settings ambient 7", "ambient must be a number from 0 to 1."),
+        ("settings ambient often", "ambient must be a number from 0 to 1."),
         ("settings allowed no", "allowed no"),
         ("settings persona You are Captain Nemo.", "persona “You are Captain Nemo.”"),
         ("settings persona none", "persona none"),
         ("settings persona default", "persona default"),
-        ("settings persona " + "x" * 4001, "a persona has at most 4000 characters."),
-        ("settings allowed perhaps", "allowed is yes, no or default."),
+        ("settings persona " + "x" * 4001, "A persona can have at most 4000 characters."),
+        ("settings allowed perhaps", "allowed can be yes, no or default."),
         ("settings retention 30", "retention 30"),
-        ("settings retention 1.5", "retention is a whole number of days, 1 or more."),
-        ("settings retention nan", "retention is a whole number of days, 1 or more."),
+        ("settings retention 1.5", "retention must be a whole number of days, 1 or more."),
+        ("settings retention nan", "retention must be a whole number of days, 1 or more."),
         ("settings retention", "Here, retention default."),
         ("settings\tambient\n0.3", "ambient 0.3"),
         ("settings ambient default", "ambient default"),
         ("settings answers name", "answers name"),
-        ("settings answers loudly", "answers is mention, name, all, off or default."),
+        ("settings answers loudly", "answers can be mention, name, all, off or default."),
         ("settings cool-down 5", "cool-down 5.0"),
-        ("settings cool-down -1", "cool-down is a number of minutes, 0 or more."),
+        ("settings cool-down -1", "cool-down must be a number of minutes, 0 or more."),
         ("settings again anyone", "again anyone"),
         ("settings reset admins", "reset admins"),
-        ("settings ignore <@123>", "I no longer listen to <@123> here."),
+        ("settings ignore <@123>", "From now on I ignore <@123> here."),
         ("settings ignore Ann B", "Mention the member or role, or give their id."),
         ("settings ignore", "Here, ignore default."),
         ("settings voice poet", "voice poet"),
@@ -158,7 +158,7 @@ async def test_my_data_and_forget_me(commands: Commands) -> None:
     stored = (await run(commands, "my-data")).attachment
     assert stored is not None
     assert [row["text"] for row in json.loads(stored.data)["messages"]] == ["where is my umbrella"]
-    assert (await run(commands, "forget-me yes")).text == "Done: 1 of your messages and 1 of my answers are deleted."
+    assert (await run(commands, "forget-me yes")).text == "Done: I deleted 1 of your messages and 1 of my answers."
     assert "0 messages" in (await run(commands, "my-data")).text
     assert "1 messages" in (await run(commands, "my-data", author="bob")).text
 

@@ -206,7 +206,7 @@ async def test_a_channel_decides_for_itself() -> None:
         argument = f"recall {value}"
         return (await commands.run(Invocation(name="settings", argument=argument, message=message, admin=True))).text
 
-    assert await choose("maybe") == "recall is on, off or default."
+    assert await choose("maybe") == "recall can be on, off or default."
     assert "recall on" in await choose("on")
     assert FRONT in await asked(memory, CHANNEL, settings=ChatSettings(user_rate=0))
     assert "recall off" in await choose("off")

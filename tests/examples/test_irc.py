@@ -148,8 +148,8 @@ async def talk(
         ("person2", "how are you?", "PRIVMSG ann :fine"),
         ("#room", "!ask how are you?", "PRIVMSG #room :fine"),
         ("person2", "!ask how are you?", "PRIVMSG ann :fine"),
-        ("#room", "!reset", "PRIVMSG #room :A fresh start: I will answer without what was said before."),
-        ("person2", "!settings answers loud", "PRIVMSG ann :answers is mention, name, all, off or default."),
+        ("#room", "!reset", "PRIVMSG #room :A fresh start: from now on I ignore what was said before."),
+        ("person2", "!settings answers loud", "PRIVMSG ann :answers can be mention, name, all, off or default."),
         ("#room", "person2:", "PRIVMSG ann :I read text only: write me something and I'll answer."),
     ],
 )
@@ -183,7 +183,7 @@ async def test_when_it_speaks() -> None:
     async with talk(model=model, settings=ChatSettings(rules=Rules(names=frozenset({"Robo"})))) as server:
         server.says("ben", "!settings answers all")
         assert await server.read() == "PRIVMSG ben :Only members who may manage this channel can do that."
-        assert await server.settles("answers loud") == "answers is mention, name, all, off or default."
+        assert await server.settles("answers loud") == "answers can be mention, name, all, off or default."
         for answers, unanswered, answered in (
             ("mention", ["robo?"], "person2, one"),
             ("name", ["microrobo", "robots are fun", "nice weather"], "what do you say, Robo?"),
@@ -225,13 +225,13 @@ async def test_whom_it_ignores() -> None:
     """An operator's word is enough; who is ignored is neither answered nor remembered."""
     model = FakeGenerator()
     async with talk(model=model) as server:
-        assert await server.settles("ignore Ben") == "I no longer listen to ben here."
+        assert await server.settles("ignore Ben") == "From now on I ignore ben here."
         server.says("ben", "person2: secret")
         server.says("BEN", "!ask secret")
         assert await server.read() == f"PRIVMSG BEN :{NOT_ALLOWED}"
         server.says("ann", "person2: hello")
         assert await server.read() == "PRIVMSG #room :hello"
-        assert await server.settles("unignore ben") == "I listen again to ben here."
+        assert await server.settles("unignore ben") == "From now on I listen to ben here."
         server.says("ben", "person2: me?")
         assert await server.read() == "PRIVMSG #room :hello"
         assert model.prompts[1] == "Person1: hello\nPerson2: hello\nPerson1: me?\nPerson2:"

@@ -1,10 +1,10 @@
 """The CPU engine: many conversations, many adapters, one batch.
 
 `load` builds an `Engine`, which is a `core.generator.Generator`. The files, from the outside in: `engine` (thread and
-port), `scheduler` (who computes what next), `kv_cache` (keys and values of conversations, bounded), `tokenizer`, `lora`
-and `checkpoint` (what lies on disk), `model` (what is asked of a model) with its two answers, `model_torch` (torch; its
-products in `linear`) and `model_native` (one compiled call a step, from `kernels`). The queue in front and the choice
-of a token are `request_queue` and `sampling`, one folder up. Only `person2/app.py` imports this package.
+port), `scheduler` (continuous batching), `kv_cache` (keys and values of conversations, bounded), `tokenizer`, `lora`
+and `checkpoint` (reading files), `model` (the interface of a model) with two implementations, `model_torch` (torch; its
+matrix products in `linear`) and `model_native` (one compiled call per step, from `kernels`). The queue in front and the
+choice of a token are `request_queue` and `sampling`, one folder up. Only `person2/app.py` imports this package.
 """
 
 import secrets
@@ -24,7 +24,7 @@ from core.generator.engine.engine import Engine, EngineLimits
 from core.generator.engine.kernels.library import ADVICE, find_kernels
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Site
-from core.generator.engine.memory import default_cache_mb, give_back, keep_returnable
+from core.generator.engine.memory import default_cache_mb, return_free_memory, return_large_blocks
 from core.generator.engine.model import Model
 from core.generator.engine.model_native import NativeModel, serves
 from core.generator.engine.model_torch import Precision, TorchModel
@@ -36,16 +36,17 @@ MAX_BATCH = 32
 QUEUE_LIMIT = 64
 """Requests that may wait: at 30 replies a second for GPT-2 small in full batches, the last waits a few seconds."""
 CACHE_TOKENS = 14_336
-"""What keys and values are kept for unless a setting says otherwise: 56 conversations of 256 tokens, 95 MB of the
-bundled model's and 280 MB of GPT-2 small's. More would only save reading again what was said long ago."""
+"""Tokens whose keys and values are cached by default: 56 conversations of 256 tokens, which take 95 MB with the bundled
+model and 280 MB with GPT-2 small. More would only save computing again what was said long ago."""
 IDLE_SECONDS = 600.0
-"""Ten minutes: people who are still talking answer sooner, and reading a prompt again takes a fraction of a second."""
+"""How long the cache of a silent conversation is kept: people who are still talking answer within ten minutes, and
+computing a prompt again takes a fraction of a second."""
 MAX_THREADS = 16
-"""For the compiled model: a step is bound by memory, and more threads meet more slowly than they compute."""
+"""For the compiled model: a step is bound by memory, and synchronising more threads costs more than they gain."""
 MAX_ADAPTERS = 32
 """In memory at once; at rank 8 one costs GPT-2 small 5 MB."""
 PREFILL_CHUNK = 128
-"""About as long as two steps of a full batch."""
+"""Tokens of a prompt per step; they take about as long as two steps of a full batch."""
 
 
 def load(
@@ -67,13 +68,13 @@ def load(
 ) -> Engine:
     """A generator ready to use. Blocks while it reads the model. Raises ModelError.
 
-    `base` is a folder or a hub name; the network is touched only for a name that is not in the local cache.
+    `base` is a folder or a hub name; the network is used only for a name that is not in the local cache.
     `precision` is int8 weights, or fp32 to equal transformers. `threads` is all processors unless given, and is set
     for torch as a whole. `cache_mb` bounds the keys and values of all conversations together (an eighth of memory or
-    CACHE_TOKENS unless given, whichever is less), and `idle_seconds` how long they are kept for one that says nothing.
+    CACHE_TOKENS unless given, whichever is less), and `idle_seconds` how long they are kept for a silent one.
     `kernels` names those for int8 (`auto`, `avx512`, `avxvnni`, `avx2`, `neon`, `c`), or `torch` for torch's;
     `kernels_cache` is where they are kept if they have to be compiled, the user's cache folder unless given. Without
-    `templated` a base with a chat template is prompted as one that has none.
+    `templated` a base with a chat template is prompted as if it had none.
     """
     for name, value in (
         ("threads", threads if threads is not None else 1),
@@ -83,24 +84,24 @@ def load(
         ("prefill_chunk", prefill_chunk),
     ):
         if value < 1:
-            raise ModelError(f"{name} is {value}, and it must be 1 or more")
+            raise ModelError(f"{name} is {value}; it must be 1 or more")
     if threads is not None:
         torch.set_num_threads(threads)
-    keep_returnable()
+    return_large_blocks()
     folder = fetch(base)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder, read_json(folder / "config.json"))
     with opened(folder, config) as checkpoint:
         model = _model(checkpoint, precision, kernels, kernels_cache or _cache())
         biases = checkpoint.biases()
-    give_back()
+    return_free_memory()
     least = -(-model.cache_bytes(config.context) // 1_000_000)
     if cache_mb is None:
         default = -(-model.cache_bytes(CACHE_TOKENS) // 1_000_000)
         cache_mb = max(min(default_cache_mb(), default), least)
     elif cache_mb < least:
         raise ModelError(
-            f"PERSON2_CACHE_MB is {cache_mb}, but one whole conversation of this model takes {least}: allow that much"
+            f"PERSON2_CACHE_MB is {cache_mb}, but one conversation with this model takes {least}: set it to that"
         )
     pool = KVCachePool(model, limit=cache_mb * 1_000_000, clock=clock)
 

@@ -1,7 +1,6 @@
 """A model's folder on disk → its configuration and its tensors, without transformers (importing that takes seconds).
 
-Knows file names, and which variations of the families (`core.generator.families`) the engine computes; knows nothing of
-how.
+Knows file names, and which variants of the families (`core.generator.families`) the engine supports; computes nothing.
 """
 
 import json
@@ -25,7 +24,7 @@ _ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What is computed, in every family alike."""
+    """The shape of a model, in the same terms for every family."""
 
     family: Family
     vocabulary: int
@@ -35,7 +34,7 @@ class ModelConfig:
     layers: int
     heads: int
     kv_heads: int
-    """Heads of keys and values, each shared by several of queries (Ainslie et al. 2023, arXiv:2305.13245)."""
+    """Heads of keys and values, each shared by several query heads (Ainslie et al. 2023, arXiv:2305.13245)."""
     head_width: int
     inner: int
     """Width of the feed-forward layer."""
@@ -43,9 +42,10 @@ class ModelConfig:
     activation: str
     """`gelu_new`, `gelu`, `relu`, or `silu` of a gated network."""
     frequencies: tuple[float, ...] = ()
-    """(head_width / 2,): radians a token by which each pair of a head turns; none where positions are learned."""
+    """(head_width / 2,): radians per token by which each pair of a head is rotated; empty where positions are
+    learned."""
     tied: bool = True
-    """Whether the head's weights are the embedding's, where the files hold a head at all."""
+    """Whether the output head shares the embedding's weights."""
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -75,7 +75,7 @@ class ModelConfig:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """What `config.json` says. Raises ModelError for what the engine does not compute."""
+    """Read `config.json`. Raises ModelError for what the engine does not support."""
     config = read_json(folder / "config.json")
     family = family_of(config, str(folder))
     for key, expected in (
@@ -85,7 +85,7 @@ def read_config(folder: Path) -> ModelConfig:
         ("use_sliding_window", False),
     ):
         if config.get(key, expected) != expected:
-            raise _lacking(folder, f"sets {key}={config[key]}")
+            raise _unsupported(folder, f"sets {key}={config[key]}")
     if family.gated:
         activation = str(config.get("hidden_act", "silu"))
         known = {"silu": "silu"}
@@ -93,7 +93,7 @@ def read_config(folder: Path) -> ModelConfig:
         activation = str(config.get("activation_function", "gelu_new"))
         known = _ACTIVATIONS
     if activation not in known:
-        raise _lacking(folder, f"uses {activation}")
+        raise _unsupported(folder, f"uses {activation}")
     try:
         width, heads = int(_needed(config, family, "hidden_size")), int(_needed(config, family, "num_attention_heads"))
         head_width = int(config.get("head_dim") or width // heads)
@@ -123,7 +123,7 @@ def _needed(config: Mapping[str, Any], family: Family, name: str) -> Any:
     return found
 
 
-def _lacking(folder: Path, what: str) -> ModelError:
+def _unsupported(folder: Path, what: str) -> ModelError:
     return ModelError(f"{folder} {what}, which the engine does not support: set PERSON2_GENERATOR=transformers")
 
 
@@ -134,7 +134,7 @@ def _frequencies(folder: Path, config: Mapping[str, Any], head_width: int) -> tu
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     share = float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1)
     if kind not in {"default", "linear", "llama3"} or share != 1:
-        raise _lacking(folder, f"uses an unsupported kind of position encoding ({kind})")
+        raise _unsupported(folder, f"uses an unsupported kind of position encoding ({kind})")
     plain = [theta ** (-2 * index / head_width) for index in range(head_width // 2)]
     factor = float(rope.get("factor", 1))
     if kind == "linear":
@@ -144,23 +144,23 @@ def _frequencies(folder: Path, config: Mapping[str, Any], head_width: int) -> tu
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     trained = float(rope["original_max_position_embeddings"])
 
-    def stretched(each: float) -> float:
-        """Slow turns are slowed by `factor`, fast ones kept, those between mixed (Llama 3.1's reference code)."""
+    def scaled(each: float) -> float:
+        """Low frequencies are divided by `factor`, high ones kept, those between interpolated (Llama 3.1's code)."""
         turns = trained * each / (2 * math.pi)
         share = min(max((turns - low) / (high - low), 0.0), 1.0)
         return (1 - share) * each / factor + share * each
 
-    return tuple(stretched(each) for each in plain)
+    return tuple(scaled(each) for each in plain)
 
 
 class Checkpoint:
-    """The tensors of one model, float32, whatever the family calls them and however it lays them out."""
+    """The tensors of one model, float32, in the same names and layout for every family."""
 
-    def __init__(self, folder: Path, config: ModelConfig, where: Mapping[str, Callable[[str], Any]]) -> None:
-        self._folder, self._where = folder, where
+    def __init__(self, folder: Path, config: ModelConfig, readers: Mapping[str, Callable[[str], Any]]) -> None:
+        self._folder, self._readers = folder, readers
         self.config = config
 
-    def words(self) -> Tensor:
+    def embedding(self) -> Tensor:
         """(vocabulary, width): the embedding."""
         return self._read(f"{self.config.family.embedding}.weight")
 
@@ -170,7 +170,7 @@ class Checkpoint:
 
     def head(self) -> Tensor | None:
         """(vocabulary, width); None where it is the embedding."""
-        return None if self.config.tied or "lm_head.weight" not in self._where else self._read("lm_head.weight")
+        return None if self.config.tied or "lm_head.weight" not in self._readers else self._read("lm_head.weight")
 
     def weight(self, layer: int, module: str) -> Tensor:
         """(outputs, inputs)"""
@@ -201,25 +201,25 @@ class Checkpoint:
         return f"{self.config.family.blocks}.{layer}.{name}"
 
     def _optional(self, name: str, *, needed: bool) -> Tensor | None:
-        if not needed and f"{self.config.family.root}.{name}" not in self._where and name not in self._where:
+        if not needed and f"{self.config.family.root}.{name}" not in self._readers and name not in self._readers:
             return None
         return self._read(name)
 
     def _read(self, name: str) -> Tensor:
         for known in (f"{self.config.family.root}.{name}", name):
-            if known in self._where:
-                tensor: Tensor = self._where[known](known)
+            if known in self._readers:
+                tensor: Tensor = self._readers[known](known)
                 return tensor.to(torch.float32, copy=True)  # a view would keep the whole file mapped
         raise ModelError(f"{self._folder} lacks the tensor {name}: give a folder with a complete model")
 
 
 @contextmanager
 def opened(folder: Path, config: ModelConfig) -> Iterator[Checkpoint]:
-    """The tensors of a folder for as long as the block lasts; files stay mapped, so nothing is read twice."""
+    """The tensors of a folder; its files stay mapped until the block ends, so nothing is read twice."""
     index = folder / "model.safetensors.index.json"
     legacy = folder / "pytorch_model.bin"
     with ExitStack() as stack:
-        where: dict[str, Callable[[str], Any]] = {}
+        readers: dict[str, Callable[[str], Any]] = {}
         try:
             if index.exists():
                 files = sorted(set(read_json(index)["weight_map"].values()))
@@ -227,15 +227,15 @@ def opened(folder: Path, config: ModelConfig) -> Iterator[Checkpoint]:
                 files = sorted(file.name for file in folder.glob("*.safetensors"))
             for file in files:
                 part = stack.enter_context(safe_open(folder / file, framework="pt"))
-                where.update(dict.fromkeys(part.keys(), part.get_tensor))
+                readers.update(dict.fromkeys(part.keys(), part.get_tensor))
             if not files and legacy.exists():
                 state = torch.load(legacy, map_location="cpu", weights_only=True, mmap=True)
-                where.update(dict.fromkeys(state, state.__getitem__))
+                readers.update(dict.fromkeys(state, state.__getitem__))
         except (SafetensorError, OSError, RuntimeError, KeyError) as error:
             raise ModelError(f"the weights in {folder} are damaged ({error}): fetch them again") from error
-        if not where:
+        if not readers:
             raise ModelError(f"there are no weights in {folder}: it needs model.safetensors")
-        yield Checkpoint(folder, config, where)
+        yield Checkpoint(folder, config, readers)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The port: the thread that owns the batch, and adapters that come and go meanwhile.
+"""The engine's port: one thread runs the batch, while adapters are loaded and unloaded.
 
-The thread alone touches caches, the batch and the counters it writes. Adapters are read on other threads and handed
-over whole. Computes nothing itself.
+Only that thread touches caches, the batch and its counters. Adapters are read on other threads and passed to it
+complete. Computes nothing itself.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from core.generator import NOT_FINITE, Adapter, Candidate, Completion, Generator
 from core.generator.chat_template import ChatTemplate
 from core.generator.engine.kv_cache import KVCachePool
 from core.generator.engine.lora import Lora, Site, read_lora
-from core.generator.engine.memory import give_back
+from core.generator.engine.memory import return_free_memory
 from core.generator.engine.model import Model
 from core.generator.engine.scheduler import Scheduler, Sequence, room_for
 from core.generator.engine.tokenizer import Tokenizer
@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
     max_batch: int
-    """Requests that speak at once."""
+    """Requests that are answered at once."""
     queue_limit: int
-    """Requests that may wait behind them."""
+    """Requests that may wait meanwhile."""
     max_adapters: int
-    """Adapters in memory at once; the least recently used gives way and is read again when it is wanted."""
+    """Adapters in memory at once; the least recently used one is dropped, and read again when it is needed."""
     prefill_chunk: int
-    """Tokens of a prompt read in one step while others speak."""
+    """Tokens of a prompt computed in one step while other requests generate."""
     idle_seconds: float
-    """How long keys and values are kept for a conversation that says nothing."""
+    """How long keys and values are kept for a silent conversation."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class _EngineRequest(Request):
     lora: Lora | None
     conversation: str | None
     sequences: list[Sequence] = field(default_factory=list)
-    """Those who speak for it once it runs: one, or `Sampling.best_of` of them."""
+    """Its sequences once it runs: one per candidate."""
 
 
 class Engine:
@@ -81,9 +81,9 @@ class Engine:
         self._requests: RequestQueue[_EngineRequest] = RequestQueue(limit=limits.queue_limit)
         self._changed = self._requests.changed
         self._loras: OrderedDict[str, Lora] = OrderedDict()
-        self._gone: deque[Lora] = deque()
+        self._dropped: deque[Lora] = deque()
         self._reading = threading.Lock()
-        self._completed = self._spoken = self._cached = 0
+        self._completed = self._generated = self._cached = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -91,12 +91,12 @@ class Engine:
 
     @property
     def model(self) -> Model:
-        """For benchmarks and tests that look at logits while nothing runs."""
+        """For benchmarks and tests that read logits while nothing runs."""
         return self._model
 
     @property
     def cache_used(self) -> int:
-        """Bytes that keys and values take now."""
+        """Bytes of all keys and values now."""
         return self._pool.used
 
     @property
@@ -125,7 +125,7 @@ class Engine:
         self._requests.check_room()
         lora = None
         if adapter is not None:
-            lora = self._known(adapter) or await asyncio.to_thread(self._read, adapter)
+            lora = self._loaded(adapter) or await asyncio.to_thread(self._read, adapter)
         limit = self.context_length - room_for(sampling, self.context_length)
 
         def encode() -> list[int]:
@@ -146,14 +146,14 @@ class Engine:
 
     async def load(self, adapter: Adapter) -> None:
         self._requests.check_open()
-        if self._known(adapter) is None:
+        if self._loaded(adapter) is None:
             await asyncio.to_thread(self._read, adapter)
 
     async def unload(self, adapter_id: str) -> None:
         with self._changed:
             lora = self._loras.pop(adapter_id, None)
             if lora is not None:
-                self._gone.append(lora)
+                self._dropped.append(lora)
                 self._changed.notify()
 
     def status(self) -> GeneratorStatus:
@@ -165,7 +165,7 @@ class Engine:
             queued=len(self._requests.waiting),
             running=len(self._requests.running),
             completed=self._completed,
-            tokens=self._spoken,
+            tokens=self._generated,
             cached_tokens=self._cached,
             adapters=adapters,
             advice=self._advice,
@@ -176,7 +176,7 @@ class Engine:
 
     # on the callers' side
 
-    def _known(self, adapter: Adapter) -> Lora | None:
+    def _loaded(self, adapter: Adapter) -> Lora | None:
         with self._changed:
             lora = self._loras.get(adapter.id)
             if lora is None or lora.path != adapter.path:
@@ -185,8 +185,8 @@ class Engine:
             return lora
 
     def _read(self, adapter: Adapter) -> Lora:
-        with self._reading:  # two requests that want the same new adapter read it once
-            lora = self._known(adapter)
+        with self._reading:  # two requests for the same new adapter read it once
+            lora = self._loaded(adapter)
             if lora is not None:
                 return lora
             lora = read_lora(adapter, self._model.config, self._fingerprint, self._biases, self._weights)
@@ -196,7 +196,7 @@ class Engine:
                 if old is None and len(self._loras) > self._limits.max_adapters:
                     _, old = self._loras.popitem(last=False)
                 if old is not None:
-                    self._gone.append(old)
+                    self._dropped.append(old)
             return lora
 
     # on the engine's thread
@@ -206,7 +206,7 @@ class Engine:
             try:
                 self._answer_finished()
                 self._admit()
-                self._spoken += self._scheduler.step()
+                self._generated += self._scheduler.step()
                 self._answer_finished()
             except Exception as error:
                 log.exception("generation failed; %d requests fail with it", len(self._requests.running))
@@ -214,30 +214,30 @@ class Engine:
         self._pool.clear()
 
     def _await_work(self) -> bool:
-        """Sleep until there is something to do; False when it is time to go."""
+        """Sleep until there is something to do; False when the thread is to end."""
         with self._changed:
             while not (self._requests.waiting or self._requests.running):
-                self._tidy()
+                self._free_dropped()
                 if self._requests.closing:
                     return False
                 if not self._changed.wait(self._limits.idle_seconds / 2):
                     self._expire()
-            self._tidy()
+            self._free_dropped()
             return True
 
     def _expire(self) -> None:
-        """Give back what nobody has used for long."""
+        """Free caches that have not been used for a while."""
         if self._pool.expire(self._limits.idle_seconds):
             if not len(self._pool):
                 self._model.release()
-            give_back()
+            return_free_memory()
 
-    def _tidy(self) -> None:
-        while self._gone:
-            self._pool.drop(self._gone.popleft())
+    def _free_dropped(self) -> None:
+        while self._dropped:
+            self._pool.drop(self._dropped.popleft())
 
     def _admit(self) -> None:
-        """Take as many waiting requests as there is memory for into the batch, in order."""
+        """Add waiting requests to the batch, in order, as long as there is memory."""
         waiting, running = self._requests.waiting, self._requests.running
         while len(running) < self._limits.max_batch:
             with self._changed:
@@ -246,7 +246,7 @@ class Engine:
                 return
             try:
                 if not self._join(request):
-                    return  # until one who speaks is done
+                    return  # until a running request ends
             except Exception as error:
                 log.exception("a request could not be started; it fails, the others continue")
                 self._release(request)
@@ -254,7 +254,7 @@ class Engine:
             else:
                 running.append(request)
             with self._changed:
-                if request in waiting:  # nobody has cancelled it
+                if request in waiting:  # it was not cancelled meanwhile
                     waiting.remove(request)
 
     def _join(self, request: _EngineRequest) -> bool:
@@ -273,9 +273,9 @@ class Engine:
             candidate = self._scheduler.candidate(leader, seed=seed)
             if candidate is None and self._requests.running:
                 self._release(request)
-                return False  # how many are drawn is not a matter of who else is here
+                return False  # the number of candidates must not depend on other requests
             if candidate is None:
-                break  # alone, and still too little memory for all
+                break  # alone, and still not enough memory for all
             request.sequences.append(candidate)
         return True
 
@@ -287,7 +287,7 @@ class Engine:
         request.sequences.clear()
 
     def _answer_finished(self) -> None:
-        """Answer who is done, forget who was cancelled."""
+        """Answer finished requests, drop cancelled ones."""
         for request in list(self._requests.running):
             cancelled = request.future.cancelled()
             if not cancelled and any(sequence.finish is None for sequence in request.sequences):
@@ -314,7 +314,7 @@ class Engine:
             )
 
     def _candidates(self, sequences: abc.Sequence[Sequence]) -> tuple[Candidate, ...]:
-        """What was drawn, less what came of damaged numbers."""
+        """The candidates, without those whose numbers were not finite."""
         whole = [one for one in sequences if one.finish != "damaged"]
         return candidates_of(
             [(self._scheduler.text(one), "length" if one.finish == "length" else "stop") for one in whole],
@@ -322,7 +322,7 @@ class Engine:
         )
 
     def _fail_running(self, error: Exception) -> None:
-        """A step failed: nothing half computed is kept, everybody in it hears a sentence, the next ones may do."""
+        """A step failed: fail every request in it and keep none of their caches; later requests may succeed."""
         broken = list(self._requests.running)
         self._requests.running.clear()
         for request in broken:

@@ -1,6 +1,6 @@
-"""The keys and values of conversations that may go on, under a bound in bytes; the least recently used give way.
+"""The caches of keys and values of conversations that may go on, bounded in bytes; the least recently used are dropped.
 
-Counts the caches of running requests too, so that the bound holds for everything together. Knows no threads.
+The bound includes the caches of running requests. Knows no threads.
 """
 
 import time
@@ -15,7 +15,7 @@ from core.generator.engine.model import KVCache, Model
 
 
 @dataclass(slots=True, kw_only=True)
-class _Idle:
+class _IdleCache:
     cache: KVCache
     tokens: Sequence[int]
     """What the cache holds, from position 0."""
@@ -25,8 +25,8 @@ class _Idle:
 
 
 SHARED_PREFIX = 32
-"""Tokens from which on what another conversation has read, such as a persona in front, is copied: below that reading it
-anew takes no longer than looking for it."""
+"""Tokens from which on a prefix shared with another conversation, such as a persona, is copied from its cache: a
+shorter one is computed as quickly as it is found."""
 
 
 class KVCachePool:
@@ -34,7 +34,7 @@ class KVCachePool:
         self._model = model
         self._clock = clock
         self._limit = limit
-        self._idle: OrderedDict[str, _Idle] = OrderedDict()
+        self._idle: OrderedDict[str, _IdleCache] = OrderedDict()
         self._used = 0
 
     @property
@@ -48,11 +48,11 @@ class KVCachePool:
     def acquire(
         self, conversation: str | None, prompt: Sequence[int], *, tokens: int, lora: Lora | None
     ) -> tuple[KVCache, int] | None:
-        """A cache for `tokens` tokens and how many of `prompt` it holds already; None when there is no space yet.
+        """A cache for `tokens` tokens and how many of `prompt` it contains already; None when there is no space yet.
 
-        What it holds is the conversation's own, or a copy of what another one has read of the same beginning. At least
-        the prompt's last token is left to compute: its logits are what a reply begins with. Keys and values depend on
-        the adapter, so those of another one are of no use.
+        Its content is the conversation's own, or a copied prefix from another conversation. At least the prompt's last
+        token is left to compute, because its logits start the reply. Keys and values depend on the adapter, so those
+        of another one cannot be used.
         """
         idle = self._idle.get(conversation) if conversation is not None else None
         same = _common_prefix(idle.tokens, prompt) if idle is not None and idle.lora is lora else 0
@@ -63,13 +63,13 @@ class KVCachePool:
                 return idle.cache, same
             self._used -= idle.cache.bytes
             idle = None
-        if not self._make_space(self._model.cache_bytes(tokens), sparing=conversation if idle else None):
+        if not self._make_space(self._model.cache_bytes(tokens), spare=conversation if idle else None):
             if idle is None or conversation is None:
                 return None
-            del self._idle[conversation]  # too little space to hold the old cache beside the new one
+            del self._idle[conversation]  # not enough space for the old cache beside the new one
             self._used -= idle.cache.bytes
             idle = None
-            if not self._make_space(self._model.cache_bytes(tokens), sparing=None):
+            if not self._make_space(self._model.cache_bytes(tokens), spare=None):
                 return None
         if idle is not None and conversation is not None:
             cache = idle.cache.resized(tokens, keep=same)
@@ -82,7 +82,7 @@ class KVCachePool:
         return cache, same
 
     def _longest_prefix(self, prompt: Sequence[int], lora: Lora | None) -> tuple[KVCache | None, int]:
-        """The idle cache that begins with most of the prompt, and how much of it may be used."""
+        """The idle cache with the longest common prefix of the prompt, and that length."""
         best: KVCache | None = None
         most = SHARED_PREFIX - 1
         for idle in self._idle.values():
@@ -91,20 +91,20 @@ class KVCachePool:
         return best, most if best else 0
 
     def release(self, cache: KVCache, *, conversation: str | None, tokens: Sequence[int], lora: Lora | None) -> None:
-        """`tokens` are those in the cache; it is kept for the conversation's next turn, or freed without one."""
+        """Keep the cache, which contains `tokens`, for the conversation's next turn; without a conversation free it."""
         if conversation is None or not tokens:
             self._used -= cache.bytes
             return
         self._forget(conversation)
-        self._idle[conversation] = _Idle(cache=cache, tokens=tuple(tokens), lora=lora, since=self._clock())
+        self._idle[conversation] = _IdleCache(cache=cache, tokens=tuple(tokens), lora=lora, since=self._clock())
 
     def drop(self, lora: Lora) -> None:
-        """Free what an adapter computed."""
+        """Free the caches that were computed with an adapter."""
         for conversation in [name for name, idle in self._idle.items() if idle.lora is lora]:
             self._forget(conversation)
 
     def expire(self, seconds: float) -> int:
-        """Free what no conversation has used for so long; returns how many were freed."""
+        """Free the caches that have not been used for so long; returns how many."""
         before = self._clock() - seconds
         old = [name for name, idle in self._idle.items() if idle.since <= before]
         for conversation in old:
@@ -120,9 +120,9 @@ class KVCachePool:
         if idle is not None:
             self._used -= idle.cache.bytes
 
-    def _make_space(self, needed: int, *, sparing: str | None) -> bool:
+    def _make_space(self, needed: int, *, spare: str | None) -> bool:
         while self._used + needed > self._limit:
-            oldest = next((name for name in self._idle if name != sparing), None)
+            oldest = next((name for name in self._idle if name != spare), None)
             if oldest is None:
                 return False
             self._forget(oldest)
@@ -130,7 +130,7 @@ class KVCachePool:
 
 
 def _common_prefix(kept: Sequence[int], prompt: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
+    """Length of the longest common prefix."""
     length = min(len(kept), len(prompt))
     other = np.flatnonzero(np.asarray(kept[:length]) != np.asarray(prompt[:length]))
     return int(other[0]) if len(other) else length

@@ -1,10 +1,10 @@
-"""Matrix products with the weights of one layer: float32, or int8 through oneDNN. The one place that names kernels.
+"""Matrix products with the weights of one layer: float32, or int8 through oneDNN.
 
-int8 (`Int8`): weights are rounded per output channel, activations per row as they come (dynamic), products are summed
-in int32, which is exact. So a row's result cannot depend on the rows beside it. `torch.ops.onednn.qlinear_*` is what
+int8 (`Int8`): weights are quantized per output channel, activations dynamically per row; products are summed in int32,
+which is exact. So a row's result cannot depend on the other rows. `torch.ops.onednn.qlinear_*` is what
 torch's own export path (PT2E) lowers to and takes plain tensors; the FBGEMM path of `torch.ops.quantized` is as fast
-but needs eager quantized tensors, which are deprecated, and one activation scale for all rows, which would let
-neighbours change a reply.
+but needs eager quantized tensors, which are deprecated, and one activation scale for all rows, which would make
+replies depend on each other.
 
 Milliseconds for all linear layers of GPT-2 small and its head, two Zen 4 cores with AVX-512 VNNI, torch 2.13,
 best of 60, at 1 / 8 / 16 / 32 / 128 rows: onednn.qlinear 6.9 / 8.2 / 9.9 / 14.8 / 43; `_int_mm` 6.6 / 10.7 / 12.8 /
@@ -22,7 +22,7 @@ ROWS_ALIKE = 8
 """From this many rows on, float32 products give each row the same bits however many rows there are (measured with
 MKL and oneDNN at 1–512 rows; fewer rows take another kernel). Smaller batches are padded up to it."""
 LEVELS = 127
-"""int8 without −128, so that a weight and its negative are rounded alike."""
+"""int8 without −128, so that the range is symmetric."""
 
 
 class Linear(Protocol):
@@ -48,27 +48,27 @@ class Int8:
     """int8 weights (N, K) packed by oneDNN, float32 scales and bias (N,)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        whole, self._scale = quantize(weight)
+        quantized, self._scale = quantize(weight)
         self._zero = torch.zeros(weight.shape[0], dtype=torch.int32)
         self._bias = torch.zeros(weight.shape[0]) if bias is None else bias
-        self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
+        self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
 
     def __call__(self, x: Tensor) -> Tensor:
         scale = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_min_(1e-12).mul_(1 / LEVELS)
-        # unsigned around 128, as VNNI wants it; the half rounds what the cast would cut
-        whole = (x / scale).add_(128.5).to(torch.uint8)
+        # unsigned with zero point 128, as VNNI needs it; adding a half rounds what the cast would truncate
+        quantized = (x / scale).add_(128.5).to(torch.uint8)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, 128, self._packed, self._scale, self._zero, None, 1.0, 0, torch.float32, "none", [], ""
+            quantized, 1.0, 128, self._packed, self._scale, self._zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return torch.addcmul(self._bias, y, scale)
 
 
 class Rounded:
-    """The numbers of `Int8` computed in float32: for processors where int8 products are missing or saturate."""
+    """The same numbers as `Int8`, computed in float32: for processors where int8 products are missing or saturate."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        whole, self._scale = quantize(weight)
-        self._product = Dense(whole.float(), None)
+        quantized, self._scale = quantize(weight)
+        self._product = Dense(quantized.float(), None)
         self._bias = torch.zeros(weight.shape[0]) if bias is None else bias
 
     def __call__(self, x: Tensor) -> Tensor:

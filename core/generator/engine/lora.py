@@ -1,7 +1,7 @@
-"""A LoRA adapter as peft saves it → the low-rank matrices of each layer, ready to add beside an unmerged base.
+"""A LoRA adapter as peft saves it → the low-rank matrices of each layer, to be added to an unmerged base.
 
-Knows peft's file format and which of its options mean something the engine does not compute; those are refused here,
-in a sentence, before anything speaks with them. Knows nothing of how the products are done.
+Knows peft's file format and which of its options the engine does not support; those are refused here. Computes no
+forward pass.
 """
 
 import math
@@ -50,7 +50,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lora:
-    """One loaded adapter. Requests in flight hold it, so dropping it from the table hurts none of them."""
+    """One loaded adapter. Running requests keep a reference, so unloading it does not affect them."""
 
     id: str
     path: Path
@@ -58,12 +58,12 @@ class Lora:
     last_norm: Tensor | None = None
     """(width,) float32: what is added to the last layer norm's output (only `bias="all"` trains that)."""
     native: dict[str, Any] = field(default_factory=dict)
-    """Where a kernel keeps its own form of this adapter."""
+    """Where `model_native` keeps its own form of this adapter."""
 
 
 Biases: TypeAlias = Mapping[str, Tensor]
-"""The base's biases by their names below the root (`h.0.attn.c_attn.bias`): an adapter saves whole ones, we add the
-differences."""
+"""The base's biases by their names below the root (`h.0.attn.c_attn.bias`): an adapter contains whole biases, and
+we add the differences."""
 
 
 Weights: TypeAlias = Callable[[Site], Tensor]
@@ -71,7 +71,7 @@ Weights: TypeAlias = Callable[[Site], Tensor]
 
 
 def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Biases, weights: Weights) -> Lora:
-    """Read and judge an adapter. Raises AdapterError when it is missing, damaged, foreign or not to be served.
+    """Read and check an adapter. Raises AdapterError when it is missing, damaged, for another base or not supported.
 
     `fingerprint` is the base's; `weights` is asked only by adapters that train layer norms.
     """
@@ -84,7 +84,7 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
     try:
         tensors = load_file(adapter.path / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise AdapterError(f"the adapter {name!r} has no whole {WEIGHTS} ({error}): copy or save it again") from error
+        raise AdapterError(f"the adapter {name!r} has a damaged {WEIGHTS} ({error}): copy or save it again") from error
     parts: dict[Site, dict[str, Tensor]] = {}
     last: Tensor | None = None
     for key, tensor in tensors.items():
@@ -101,7 +101,7 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
         place = found["last"] or f"{family.blocks}.{found['layer']}.{found['module']}"
         own = biases.get(f"{place}.bias")
         if own is None or own.shape != tensor.shape:
-            raise _foreign(name, key)
+            raise _for_another_base(name, key)
         if found["last"]:
             last = tensor - own
         else:
@@ -111,7 +111,7 @@ def read_lora(adapter: Adapter, shape: ModelConfig, fingerprint: str, biases: Bi
     for (layer, norm), part in parts.items():
         if norm not in linear:
             site = (layer, shape.groups[0 if norm == family.norms[0] else 2][0])
-            deltas[site] = _shifted(deltas.get(site), part["bias"], weights(site))
+            deltas[site] = _with_norm_shift(deltas.get(site), part["bias"], weights(site))
     return Lora(id=name, path=adapter.path, deltas=deltas, last_norm=last)
 
 
@@ -128,7 +128,7 @@ def _fits(adapter: Adapter, fingerprint: str) -> None:
         )
 
 
-def _foreign(name: str, tensor: str) -> AdapterError:
+def _for_another_base(name: str, tensor: str) -> AdapterError:
     return AdapterError(
         f"the adapter {name!r} does not fit this base model (at {tensor}): set PERSON2_BASE_MODEL to its base or choose"
         " another"
@@ -141,12 +141,12 @@ def _delta(name: str, site: Site, part: Mapping[str, Tensor], shape: ModelConfig
     inputs, outputs = shape.sizes(module)
     down, up = part.get("lora_Aweight"), part.get("lora_Bweight")
     if (down is None) != (up is None) or layer >= shape.layers:
-        raise _foreign(name, place)
+        raise _for_another_base(name, place)
     bias = part.get("bias")
     if down is None or up is None:
         return Delta(down=torch.zeros(0, inputs), up=torch.zeros(0, outputs), bias=bias)
     if down.shape != (up.shape[1], inputs) or up.shape[0] != outputs:
-        raise _foreign(name, place)
+        raise _for_another_base(name, place)
     scaling = _scaling(config, place, rank=down.shape[0])
     extra = part.get("lora_Bbias")
     if extra is not None:  # peft's lora_bias=True: a bias of the low-rank product, scaled with it
@@ -162,8 +162,8 @@ def _scaling(config: Mapping[str, Any], module: str, *, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _shifted(delta: Delta | None, shift: Tensor, weight: Tensor) -> Delta:
-    """A layer norm's bias moved by `shift` is the same as its linear layer's bias moved by what that does to it."""
+def _with_norm_shift(delta: Delta | None, shift: Tensor, weight: Tensor) -> Delta:
+    """Add `shift` to a layer norm's bias by adding weight @ shift to the bias of the linear layer behind it."""
     bias = weight @ shift
     if delta is None:
         return Delta(down=weight.new_zeros(0, weight.shape[1]), up=weight.new_zeros(0, weight.shape[0]), bias=bias)
@@ -172,7 +172,7 @@ def _shifted(delta: Delta | None, shift: Tensor, weight: Tensor) -> Delta:
 
 
 def spans(loras: Sequence[Lora | None]) -> list[tuple[Lora, int, int]]:
-    """Runs of equal neighbours: (adapter, first row, row behind the last)."""
+    """Runs of rows with the same adapter: (adapter, first row, end)."""
     runs: list[tuple[Lora, int, int]] = []
     for row, lora in enumerate(loras):
         if lora is None:

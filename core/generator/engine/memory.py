@@ -1,4 +1,4 @@
-"""How much memory there is for keys and values, and giving back what is free. Knows systems, nothing of models."""
+"""How much memory there is for keys and values, and returning free memory to the system. Knows nothing of models."""
 
 import ctypes
 import os
@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 MAX_CACHE_MB = 640
-"""However large the machine; 32 conversations of 512 tokens of GPT-2 small take 320."""
+"""On machines of any size; 32 conversations of 512 tokens with GPT-2 small take 320."""
 CACHE_SHARE = 8
 """Keys and values take an eighth of the memory at most, unless a setting says otherwise."""
 _CGROUPS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and version 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
-_WHOLE = 1 << 20
+_LARGE_BLOCK = 1 << 20
 
 
 def default_cache_mb(root: Path = Path("/")) -> int:
@@ -43,19 +43,19 @@ def physical_memory() -> int:
     return 4_000_000_000
 
 
-def keep_returnable() -> None:
-    """Have large blocks go back to the system as soon as they are freed, and few heaps beside each other.
+def return_large_blocks() -> None:
+    """Make malloc return large blocks to the system as soon as they are freed, and use few arenas.
 
-    glibc alone: left to itself it raises the size from which it does so with every large block, up to 32 MB.
+    Only for glibc, which by default raises the size from which on it does so with every large block, up to 32 MB.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _WHOLE)
-        library.mallopt(_M_TRIM_THRESHOLD, _WHOLE)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK)
         library.mallopt(_M_ARENA_MAX, 2)
 
 
-def give_back() -> None:
-    """Return what is free to the system, where the C library can: 170 MB after packing GPT-2 small."""
-    with suppress(OSError, AttributeError):  # glibc alone has it
+def return_free_memory() -> None:
+    """Return free memory to the system, where the C library can: 170 MB after packing GPT-2 small."""
+    with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)

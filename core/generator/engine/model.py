@@ -1,7 +1,7 @@
-"""What the engine asks of a model: caches for keys and values, and logits for chunks of many conversations at once.
+"""The interface of a model: caches of keys and values, and logits for chunks of many conversations at once.
 
-Two answer: `model_torch` (torch, float32 or int8, any processor) and `model_native` (int8, one compiled call a step,
-where there are kernels for the processor). Nothing here computes.
+Two implementations: `model_torch` (torch, float32 or int8, any processor) and `model_native` (int8, one compiled call
+per step, where there are kernels for the processor). Nothing here computes.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from core.generator.engine.lora import Lora
 from core.generator.sampling import Search
 
 CACHE_STEP = 64
-"""Tokens by which a cache grows: whole ones, so that a conversation is seldom moved."""
+"""Caches have a multiple of so many tokens, so that a growing conversation is seldom copied."""
 
 
 class KVCache(Protocol):
@@ -30,7 +30,7 @@ class KVCache(Protocol):
     def bytes(self) -> int: ...
 
     def resized(self, tokens: int, *, keep: int) -> "KVCache":
-        """A cache for at least `tokens` that holds the first `keep` tokens of this one."""
+        """A new cache for at least `tokens` tokens with a copy of the first `keep` of this one."""
         ...
 
 
@@ -44,13 +44,13 @@ class Chunk:
     tokens: Sequence[int]
     lora: Lora | None = None
     logits: int = 1
-    """How many of the last tokens' logits are wanted; 0 in the middle of a prompt."""
+    """For how many of the last tokens logits are needed; 0 in the middle of a prompt."""
 
 
 class Model(Protocol):
     @property
     def kernels(self) -> str:
-        """Which products run, for `status`: `torch` or a kind of compiled ones."""
+        """Which kernels are used, for `status`: `torch` or a kind of compiled ones."""
         ...
 
     @property
@@ -59,25 +59,26 @@ class Model(Protocol):
     def new_cache(self, tokens: int) -> KVCache: ...
 
     def cache_bytes(self, tokens: int) -> int:
-        """What `cache(tokens)` takes."""
+        """Size of `new_cache(tokens)`."""
         ...
 
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Compute the chunks, put their keys and values into their caches; two chunks may be of one conversation, in
-        order. Returns the wanted logits, chunk after chunk: (sum of `logits`, vocabulary) float32. The caller may
-        change them; the next call may overwrite them.
+        """Compute the chunks and store their keys and values in their caches; several chunks may be of one
+        conversation, in order. Returns the requested logits, chunk after chunk: (sum of `logits`, vocabulary) float32.
+        The caller may change them; the next call may overwrite them.
         """
         ...
 
     def release(self) -> None:
-        """Free what is kept between steps to be quick; the next one is a little slower."""
+        """Free buffers that are kept between steps; the next step is a little slower."""
         ...
 
     @property
     def search(self) -> Search | None:
-        """A faster way to the top_tokens tokens than `sampling.top_tokens`, where there is one."""
+        """A faster replacement for `sampling.top_tokens`, where there is one."""
         ...
 
 
 def rounded(tokens: int) -> int:
+    """The capacity of a cache for so many tokens."""
     return -(-tokens // CACHE_STEP) * CACHE_STEP

@@ -1,7 +1,7 @@
-"""A model in one compiled call a step (`kernels`): int8 weights, int8 keys and values, nothing of Python per layer.
+"""A model in one compiled call per step (`kernels`): int8 weights, int8 keys and values, no Python per layer.
 
-This file lays out memory for it and calls it; what is computed, and why a row's result depends on nothing but its own
-conversation, stands in the C files. Where there is no library, `model_torch` computes the same model.
+This file lays out memory for it and calls it; what is computed, and why a row's result depends only on its own
+conversation, is in the C files. Where there is no library, `model_torch` computes the same model.
 """
 
 import ctypes
@@ -24,14 +24,14 @@ from core.generator.sampling import WIDE_HEAD, TopTokens, top_tokens
 BLOCK = 64
 """Widths are padded with zeros to a multiple of this, so that every kind of kernels finds whole blocks and vectors."""
 KEYS = 16
-"""Keys that lie together: what `kernels.h` calls KEYS."""
+"""Keys per block of the cache, as in `kernels.h`."""
 MAX_HEAD_WIDTH = 256
 MAX_PARTS = 3
 DOWN = 3
-"""The last group of a block (`ModelConfig.groups`). In a gated network its inputs are products, a few of them hundreds
-of times as large as the rest: eight bits cost SmolLM2 1.8 % of its bits per byte, fifteen bits 0.1 %."""
+"""The last group of a block (`ModelConfig.groups`). In a gated network its inputs are products with outliers, hundreds
+of times as large as the rest: with eight bits SmolLM2's bits per byte rise by 1.8 %, with fifteen by 0.1 %."""
 NEAR = 8.0
-"""Tokens at least e^-8 as likely as the likeliest are looked at first when one is drawn."""
+"""Tokens at least e^-8 times as likely as the likeliest are looked at first when one is drawn."""
 _ROW = np.dtype([("token", "i4"), ("position", "i4"), ("cache", "u8"), ("lora", "u8")], align=True)
 _ACTIVATIONS = {"gelu_new": 0, "relu": 1, "gelu": 2, "silu": 3}
 
@@ -131,7 +131,7 @@ class NativeKVCache:
 
 
 def serves(config: ModelConfig) -> bool:
-    """Whether the C code computes this shape: what was published of the families, but not every tiny one."""
+    """Whether the C code supports this shape: all published models of the families, but not every tiny one."""
     return config.width % BLOCK == 0 and config.head_width % KEYS == 0 and config.head_width <= MAX_HEAD_WIDTH
 
 
@@ -144,7 +144,7 @@ class NativeModel:
         self._chosen = kernels
         self._threads = threads
         self._kept: list[Any] = []
-        """Everything the C side points to, for as long as this lives."""
+        """Everything that C pointers refer to, kept as long as the model."""
         library = kernels.library
         self._step = library.person2_step
         self._step.restype, self._step.argtypes = None, [_Pointer]
@@ -157,8 +157,8 @@ class NativeModel:
         ]  # fmt: skip
         layers = (_CLayer * config.layers)()
         for number, layer in enumerate(layers):
-            self._fill(layer, checkpoint, number)
-        table, head = checkpoint.words(), checkpoint.head()
+            self._fill_layer(layer, checkpoint, number)
+        table, head = checkpoint.embedding(), checkpoint.head()
         positions = checkpoint.positions()
         weight, shift = checkpoint.norm(None, config.family.norms[2])
         self._padded = -(-config.vocabulary // BLOCK) * BLOCK
@@ -180,7 +180,7 @@ class NativeModel:
             heads=config.heads,
             kv_heads=config.kv_heads,
             head_width=config.head_width,
-            inner=_filled(config.inner),
+            inner=_padded_width(config.inner),
             activation=_ACTIVATIONS[config.activation],
             slots=len(config.family.linear),
             key_at=ends[0] if apart else queries,
@@ -193,14 +193,14 @@ class NativeModel:
         self._scratch = torch.empty(0)
         self._logits = torch.empty(0, self._padded)
 
-    def _fill(self, layer: _CLayer, checkpoint: Checkpoint, number: int) -> None:
+    def _fill_layer(self, layer: _CLayer, checkpoint: Checkpoint, number: int) -> None:
         config, slot = self.config, 0
         for index, group in enumerate(config.groups):
             weights = [checkpoint.weight(number, module) for module in group]
             biases = [checkpoint.bias(number, module) for module in group]
             if config.family.positions == "learned" and index == 0 and biases[0] is not None:
-                # Keys' bias adds the same number to every score of a query, which softmax does not see; without it
-                # keys are smaller, so they round better. (Rotations would make it differ by position.)
+                # A bias of the keys adds the same number to all scores of a query, which softmax ignores; without it
+                # keys are smaller and quantize better. (With rotary positions it would not cancel.)
                 biases[0][config.width : 2 * config.width] = 0
             outliers = config.family.gated and index == DOWN
             layer.linear[index] = self._linear(weights, biases, slot=slot, outliers=outliers)
@@ -222,28 +222,28 @@ class NativeModel:
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
         count = sum(len(chunk.tokens) for chunk in chunks)
         rows = np.empty(count, dtype=_ROW)
-        wanted: list[int] = []
+        requested: list[int] = []
         max_rank, row = 0, 0
         for chunk in chunks:
-            behind = row + len(chunk.tokens)
-            part = rows[row:behind]
+            end = row + len(chunk.tokens)
+            part = rows[row:end]
             part["token"] = chunk.tokens
             part["position"] = np.arange(chunk.start, chunk.start + len(chunk.tokens))
             part["cache"] = _address(chunk.cache)
             part["lora"], rank = self._lora(chunk.lora)
             max_rank = max(max_rank, rank)
-            wanted.extend(range(behind - chunk.logits, behind))
-            row = behind
-        wanted_rows = np.array(wanted, dtype=np.int64)
-        if len(self._logits) < len(wanted):
-            self._logits = torch.empty((len(wanted), self._padded))
-        logits = self._logits[: len(wanted)]
+            requested.extend(range(end - chunk.logits, end))
+            row = end
+        requested_rows = np.array(requested, dtype=np.int64)
+        if len(self._logits) < len(requested):
+            self._logits = torch.empty((len(requested), self._padded))
+        logits = self._logits[: len(requested)]
         call = _CCall(
             model=ctypes.addressof(self._model),
             rows=rows.ctypes.data,
             row_count=count,
-            wanted=wanted_rows.ctypes.data,
-            wanted_count=len(wanted),
+            wanted=requested_rows.ctypes.data,
+            wanted_count=len(requested),
             logits=logits.data_ptr(),
             threads=self._threads,
             max_rank=max_rank,
@@ -257,7 +257,7 @@ class NativeModel:
         return logits[:, : self.config.vocabulary]
 
     def search(self, logits: Tensor, temperatures: NDArray[np.float32]) -> list[TopTokens]:
-        """As `sampling.top_tokens`; none where more than WIDE_HEAD tokens come near the first."""
+        """As `sampling.top_tokens`; empty for a row where more than WIDE_HEAD tokens are near the likeliest."""
         if logits.stride(1) != 1:
             return top_tokens(logits, temperatures)
         rows, vocabulary = logits.shape
@@ -297,7 +297,7 @@ class NativeModel:
     def _linear(
         self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, slot: int, outliers: bool = False
     ) -> _CLinear:
-        """Layers (N, K) float32 side by side → int8 in blocks of the kernels' layout, N and K filled up with zeros."""
+        """Layers (N, K) float32 side by side → int8 in the kernels' block layout, N and K padded with zeros."""
         parts = [quantize(F.pad(weight, (0, -weight.shape[1] % BLOCK))) for weight in weights]
         quantized = torch.cat([F.pad(part, (0, 0, 0, -len(part) % BLOCK)) for part, _ in parts])
         scale = torch.cat([F.pad(scale, (0, -len(scale) % BLOCK)) for _, scale in parts])
@@ -312,7 +312,7 @@ class NativeModel:
         if self._chosen.around:
             quantized = (quantized.view(torch.uint8) ^ 128).view(torch.int8)
         packed = quantized.view(-1, columns, inputs // group, group).transpose(1, 2)
-        ends = np.cumsum([_filled(len(weight)) for weight in weights]).tolist()
+        ends = np.cumsum([_padded_width(len(weight)) for weight in weights]).tolist()
         return _CLinear(
             weight=self._keep(packed),
             scale=self._keep(scale),
@@ -326,7 +326,7 @@ class NativeModel:
         )
 
     def _lora(self, lora: Lora | None) -> tuple[int, int]:
-        """The address of an adapter in C's form, made once, and its largest rank; 0 for none."""
+        """The address of an adapter's C structure, made once, and its largest rank; 0 for none."""
         if lora is None:
             return 0, 0
         if "view" not in lora.native:
@@ -344,7 +344,7 @@ class NativeModel:
                     up=keep(delta.up),
                     bias=None if delta.bias is None else keep(delta.bias),
                     rank=len(delta.down),
-                    outputs=_filled(delta.up.shape[1]),
+                    outputs=_padded_width(delta.up.shape[1]),
                 )
             last = lora.last_norm.data_ptr() if lora.last_norm is not None else None
             lora.native["kept"] = (deltas, kept)
@@ -353,7 +353,7 @@ class NativeModel:
         return ctypes.addressof(lora.native["view"]), lora.native["rank"]
 
 
-def _filled(width: int) -> int:
+def _padded_width(width: int) -> int:
     return -(-width // BLOCK) * BLOCK
 
 

@@ -1,7 +1,7 @@
 """A model in torch, one operation at a time: float32 that equals transformers + peft, or int8 weights.
 
-All rows of all conversations go through each linear layer together; attention is done a conversation at a time on its
-own cache, so nothing is padded and nobody's neighbours matter. Knows nothing of requests, sampling or text.
+All rows of all conversations go through each linear layer together; attention is computed one conversation at a time on
+its own cache, so nothing is padded and rows do not depend on each other. Knows nothing of requests, sampling or text.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ class _Norm:
 class _TransformerBlock:
     norms: tuple[_Norm, _Norm]
     linear: tuple[Linear, ...]
-    """One for each group of layers that read the same (`ModelConfig.groups`), their outputs side by side."""
+    """One per group of layers with the same input (`ModelConfig.groups`), their outputs side by side."""
     head_norms: tuple[_Norm, ...]
     """Of queries and of keys, or none."""
 
@@ -77,16 +77,16 @@ class TorchModel:
 
     def __init__(self, checkpoint: Checkpoint, *, precision: Precision) -> None:
         self.config = config = checkpoint.config
-        self._kept = torch.float32 if precision == "fp32" else torch.bfloat16
-        table = checkpoint.words()
-        # half the bytes beside int8 weights; rounding a lookup to fp16 is far below rounding the weights to int8
-        self._words = table if precision == "fp32" else table.half()
+        self._cache_dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        embedding = checkpoint.embedding()
+        # half the bytes; rounding the embedding to fp16 matters far less than quantizing the weights to int8
+        self._embedding = embedding if precision == "fp32" else embedding.half()
         self._positions = checkpoint.positions()
         self._rotations = config.rotations() if config.frequencies else None
         self._blocks = [self._block(checkpoint, layer, precision) for layer in range(config.layers)]
-        self._last = self._norm(*checkpoint.norm(None, config.family.norms[2]))
+        self._last_norm = self._norm(*checkpoint.norm(None, config.family.norms[2]))
         head = checkpoint.head()
-        self._head = linear(table if head is None else head, None, precision=precision)
+        self._head = linear(embedding if head is None else head, None, precision=precision)
 
     def _block(self, checkpoint: Checkpoint, layer: int, precision: Precision) -> _TransformerBlock:
         family = self.config.family
@@ -105,31 +105,32 @@ class TorchModel:
     def new_cache(self, tokens: int) -> TorchKVCache:
         config = self.config
         size = (config.layers, 2, config.kv_heads, rounded(tokens), config.head_width)
-        return TorchKVCache(torch.empty(size, dtype=self._kept))
+        return TorchKVCache(torch.empty(size, dtype=self._cache_dtype))
 
     def cache_bytes(self, tokens: int) -> int:
         config = self.config
-        return config.layers * 2 * config.kv_heads * config.head_width * rounded(tokens) * self._kept.itemsize
+        return config.layers * 2 * config.kv_heads * config.head_width * rounded(tokens) * self._cache_dtype.itemsize
 
     def release(self) -> None:
         """Nothing is kept."""
 
     @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> Tensor:
-        # neighbours of one adapter, so that each is one product; a stable sort keeps a conversation in order
+        # rows of one adapter together, so that each adapter is one product; a stable sort keeps conversations in order
         order = sorted(range(len(chunks)), key=lambda index: id(chunks[index].lora))
         sorted_chunks = [chunks[index] for index in order]
         loras = spans([chunk.lora for chunk in sorted_chunks for _ in chunk.tokens])
         tokens = torch.tensor([token for chunk in sorted_chunks for token in chunk.tokens])
-        places = [place for chunk in sorted_chunks for place in range(chunk.start, chunk.start + len(chunk.tokens))]
-        positions = torch.tensor(places)
-        x = self._words[tokens].float()
+        positions = torch.tensor(
+            [at for chunk in sorted_chunks for at in range(chunk.start, chunk.start + len(chunk.tokens))]
+        )
+        x = self._embedding[tokens].float()
         if self._positions is not None:
             x = x + self._positions[positions]
-        turns = None if self._rotations is None else self._rotations[positions]
+        rotations = None if self._rotations is None else self._rotations[positions]
         for layer, block in enumerate(self._blocks):
             qkv = self._apply(layer, 0, block.norms[0](x), loras)
-            x = x + self._apply(layer, 1, self._attend(layer, qkv, turns, sorted_chunks), loras)
+            x = x + self._apply(layer, 1, self._attend(layer, qkv, rotations, sorted_chunks), loras)
             x = x + self._apply(layer, 3, self._activate(self._apply(layer, 2, block.norms[1](x), loras)), loras)
         wanted: dict[int, range] = {}
         row = 0
@@ -137,28 +138,28 @@ class TorchModel:
             row += len(chunk.tokens)
             wanted[index] = range(row - chunk.logits, row)
         rows = [row for index in range(len(chunks)) for row in wanted[index]]
-        last = self._last(x)
+        last = self._last_norm(x)
         for lora, begin, end in loras:
             if lora.last_norm is not None:
                 last[begin:end] += lora.last_norm
         return self._head(last[torch.tensor(rows, dtype=torch.long)])
 
     def _apply(self, layer: int, group: int, x: Tensor, loras: Sequence[tuple[Lora, int, int]]) -> Tensor:
-        """(M, inputs) → (M, outputs) float32: the base's product and each adapter's on its own rows and columns."""
+        """(M, inputs) → (M, outputs) float32: the base's product, plus each adapter's on its own rows and columns."""
         y = self._blocks[layer].linear[group](x)
         for lora, begin, end in loras:
             rows, column = end - begin, 0
             part = x[begin:end]
-            if rows < ROWS_ALIKE:  # the same bits whoever else speaks with this adapter
+            if rows < ROWS_ALIKE:  # the same bits whichever other rows use this adapter
                 part = F.pad(part, (0, 0, 0, ROWS_ALIKE - rows))
             for module in self.config.groups[group]:
-                behind = column + self.config.sizes(module)[1]
+                next_column = column + self.config.sizes(module)[1]
                 delta = lora.deltas.get((layer, module))
                 if delta is not None:
-                    y[begin:end, column:behind] += ((part @ delta.down.t()) @ delta.up)[:rows]
+                    y[begin:end, column:next_column] += ((part @ delta.down.t()) @ delta.up)[:rows]
                     if delta.bias is not None:
-                        y[begin:end, column:behind] += delta.bias
-                column = behind
+                        y[begin:end, column:next_column] += delta.bias
+                column = next_column
         return y
 
     def _activate(self, x: Tensor) -> Tensor:
@@ -167,9 +168,8 @@ class TorchModel:
         gate, up = x.chunk(2, dim=1)
         return F.silu(gate) * up
 
-    def _attend(self, layer: int, qkv: Tensor, turns: Tensor | None, chunks: Sequence[Chunk]) -> Tensor:
-        """(M, queries + keys + values) → (M, queries): each chunk's rows look at their own conversation up to
-        themselves."""
+    def _attend(self, layer: int, qkv: Tensor, rotations: Tensor | None, chunks: Sequence[Chunk]) -> Tensor:
+        """(M, queries + keys + values) → (M, queries): each row attends to its own conversation up to itself."""
         config = self.config
         heads = qkv.view(len(qkv), -1, config.head_width)
         queries, keys, values = heads.split([config.heads, config.kv_heads, config.kv_heads], dim=1)
@@ -177,37 +177,37 @@ class TorchModel:
             queries, keys = (
                 norm(part) for norm, part in zip(self._blocks[layer].head_norms, (queries, keys), strict=True)
             )
-        if turns is not None:
-            queries, keys = _rotated(queries, turns), _rotated(keys, turns)
+        if rotations is not None:
+            queries, keys = _rotated(queries, rotations), _rotated(keys, rotations)
         out = qkv.new_empty(len(qkv), config.heads, config.head_width)
         row = 0
         for chunk in chunks:
             count = len(chunk.tokens)
-            behind = chunk.start + count
-            kept = _values(chunk.cache)[layer]
-            kept[0, :, chunk.start : behind] = keys[row : row + count].transpose(0, 1)
-            kept[1, :, chunk.start : behind] = values[row : row + count].transpose(0, 1)
-            both = kept[:, :, :behind].float()
+            end = chunk.start + count
+            cached = _values(chunk.cache)[layer]
+            cached[0, :, chunk.start : end] = keys[row : row + count].transpose(0, 1)
+            cached[1, :, chunk.start : end] = values[row : row + count].transpose(0, 1)
+            both = cached[:, :, :end].float()
             if config.heads != config.kv_heads:
                 both = both.repeat_interleave(config.heads // config.kv_heads, dim=1)
             mask = None
             if count > 1 and chunk.start:
                 # causal, for rows that begin in the middle of a conversation
-                mask = torch.ones(count, behind, dtype=torch.bool).tril_(chunk.start)
-            done = F.scaled_dot_product_attention(
+                mask = torch.ones(count, end, dtype=torch.bool).tril_(chunk.start)
+            attended = F.scaled_dot_product_attention(
                 queries[row : row + count].transpose(0, 1)[None],
                 both[None, 0],
                 both[None, 1],
                 attn_mask=mask,
                 is_causal=count > 1 and not chunk.start,
             )
-            out[row : row + count] = done[0].transpose(0, 1)
+            out[row : row + count] = attended[0].transpose(0, 1)
             row += count
         return out.view(len(qkv), -1)
 
 
 def joined(checkpoint: Checkpoint, layer: int, modules: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-    """Layers that read the same input as one: weight (outputs, inputs), and bias (outputs,) where one has a bias."""
+    """Layers with the same input as one: weight (outputs, inputs), and bias (outputs,) where one has a bias."""
     weights = [checkpoint.weight(layer, module) for module in modules]
     biases = [checkpoint.bias(layer, module) for module in modules]
     if all(bias is None for bias in biases):
@@ -216,9 +216,9 @@ def joined(checkpoint: Checkpoint, layer: int, modules: Sequence[str]) -> tuple[
     return torch.cat(weights), torch.cat(whole)
 
 
-def _rotated(x: Tensor, turns: Tensor) -> Tensor:
-    """(M, heads, width) turned by (M, 2, width / 2): pairs lie half a head apart, as in Llama's checkpoints."""
-    cosine, sine = turns[:, None, 0], turns[:, None, 1]
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
+    """(M, heads, width) rotated by (M, 2, width / 2): pairs are half a head apart, as in Llama's checkpoints."""
+    cosine, sine = rotations[:, None, 0], rotations[:, None, 1]
     first, second = x.chunk(2, dim=2)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=2)
 

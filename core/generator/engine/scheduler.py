@@ -1,8 +1,8 @@
-"""Conversations that speak at the same time: who computes what in the next step, and what becomes of the tokens.
+"""Continuous batching: what each sequence computes in the next step, and what becomes of the tokens.
 
-Requests join and leave between steps. A long prompt is read in chunks beside the others' next tokens, so that nobody
-waits for it; a chunk ends at fixed positions, never where the load of the moment would put it, so that a prompt is
-computed alike whoever is there. Knows neither threads nor queues.
+Sequences join and leave between steps. A long prompt is computed in chunks beside the next tokens of the others, so
+that they do not wait for it; chunks end at fixed positions, whatever the load, so that a prompt is always computed in
+the same way. Knows neither threads nor queues.
 """
 
 from collections import abc
@@ -23,12 +23,12 @@ from core.generator.engine.tokenizer import Tokenizer
 from core.generator.sampling import RowSampling, choose
 
 IDLE_CHUNKS = 4
-"""Chunks of prompts read in one step while nobody is in the middle of a reply."""
+"""Chunks of prompts computed in one step while no sequence is decoding."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Sequence:
-    """One request while it runs."""
+    """A prompt and one candidate reply, while it runs."""
 
     sampling: Sampling
     rng: Random
@@ -36,7 +36,7 @@ class Sequence:
     conversation: str | None
     cache: KVCache
     tokens: NDArray[np.int64]
-    """(prompt + most new tokens,): what is known of it is the first `count`."""
+    """(prompt + largest reply,): the first `count` are set."""
     count: int
     computed: int
     """Tokens whose keys and values are in the cache."""
@@ -45,13 +45,13 @@ class Sequence:
     """Prompt tokens that were in the cache already."""
     finish: Literal["stop", "length", "damaged"] | None = None
     nats: float = 0.0
-    """Logarithm of the probability of its new tokens, where replies are compared."""
+    """Log-probability of its new tokens, where candidates are compared."""
     leader: "Sequence | None" = None
-    """Who reads the prompt for it; None once it has the prompt itself."""
+    """The sequence that computes the prompt for it; None once it has a copy."""
 
     @property
-    def reading(self) -> bool:
-        """Still in its prompt."""
+    def prefilling(self) -> bool:
+        """Whether its prompt is not computed yet."""
         return self.count - self.computed > 1
 
     @property
@@ -66,23 +66,23 @@ class Scheduler:
     pool: KVCachePool
     tokenizer: Tokenizer
     chunk: int
-    """Most tokens of a prompt read at once while others speak."""
+    """Most tokens of a prompt computed in a step while others are decoding."""
     sequences: list[Sequence] = field(default_factory=list)
 
     def join(
         self, prompt: abc.Sequence[int], *, sampling: Sampling, seed: int, lora: Lora | None, conversation: str | None
     ) -> Sequence | None:
-        """Let a request speak; None while there is no memory for it. `prompt` fits the context (`fitted`)."""
-        most = len(prompt) + room_for(sampling, self.model.config.context)
-        lent = self.pool.acquire(conversation, prompt, tokens=most, lora=lora)
+        """Start a sequence; None while there is no memory for it. `prompt` fits into the context."""
+        capacity = len(prompt) + room_for(sampling, self.model.config.context)
+        lent = self.pool.acquire(conversation, prompt, tokens=capacity, lora=lora)
         if lent is None:
             return None
         cache, reused = lent
-        known = np.zeros(most, dtype=np.int64)
+        known = np.zeros(capacity, dtype=np.int64)
         known[: len(prompt)] = prompt
         sequence = Sequence(
             sampling=sampling,
-            rng=Random(seed),  # noqa: S311 - which word comes next is no secret
+            rng=Random(seed),  # noqa: S311 - sampling needs no secure randomness
             lora=lora,
             conversation=conversation,
             cache=cache,
@@ -96,7 +96,7 @@ class Scheduler:
         return sequence
 
     def candidate(self, leader: Sequence, *, seed: int) -> Sequence | None:
-        """Another reply to the prompt that `leader`, who has just joined, is going to read; None without memory."""
+        """Another candidate for the prompt of `leader`, which has just joined; None without memory."""
         prompt = leader.tokens[: leader.prompt_tokens].tolist()
         candidate = self.join(prompt, sampling=leader.sampling, seed=seed, lora=leader.lora, conversation=None)
         if candidate is not None:
@@ -104,10 +104,10 @@ class Scheduler:
         return candidate
 
     def information(self, sequences: abc.Sequence[Sequence]) -> list[float]:
-        """How much the prompt says about each finished reply to it, in nats (`core.generator.INFORMATION`).
+        """Each finished reply's mutual information with the prompt, in nats (`core.generator.INFORMATION`).
 
-        What a reply's tokens were worth behind the prompt was noted as they were drawn. What they are worth behind its
-        last line alone is computed here, for all of them behind one reading of that line.
+        A reply's log-probability after the whole prompt was summed as its tokens were drawn. That after the prompt's
+        last line alone is computed here, for all replies after computing that line once.
         """
         lora = sequences[0].lora
         line = [*self.tokenizer.start, *self._last_line(sequences[0])]
@@ -132,7 +132,7 @@ class Scheduler:
         return [sequence.nats - INFORMATION * float(bare.sum()) for sequence, bare in zip(sequences, nats, strict=True)]
 
     def _last_line(self, sequence: Sequence) -> abc.Sequence[int]:
-        """The tokens behind the prompt's last newline: what is left of it when nothing is known."""
+        """The tokens after the prompt's last newline, or its last token where there are none."""
         last = self.prompt(sequence).rsplit("\n", 1)[-1]
         return self.tokenizer.encode(last) or sequence.tokens[: sequence.prompt_tokens][-1:].tolist()
 
@@ -140,7 +140,7 @@ class Scheduler:
         return self.tokenizer.decode(sequence.tokens[: sequence.prompt_tokens].tolist())
 
     def leave(self, sequence: Sequence) -> None:
-        """Done or given up: what it computed is kept for the conversation's next turn."""
+        """End a sequence; its cache is kept for the conversation's next turn."""
         self.sequences.remove(sequence)
         self.pool.release(
             sequence.cache,
@@ -150,20 +150,20 @@ class Scheduler:
         )
 
     def step(self) -> int:
-        """One token for everybody who is not reading, and some reading; returns how many tokens were chosen."""
+        """One token for every decoding sequence, and chunks of prompts; returns how many tokens were chosen."""
         chunks, choosing = self._plan()
         if not chunks:
             return 0
         logits = self.model.forward(chunks)
         if not choosing:
             return 0
-        choosers = [
+        rows = [
             RowSampling(sampling=sequence.sampling, rng=sequence.rng, seen=sequence.tokens[: sequence.count])
             for sequence in choosing
         ]
         compared = [row for row, sequence in enumerate(choosing) if sequence.sampling.best_of > 1]
-        drawn_from = logits[compared].clone() if compared else logits  # choosing changes them
-        tokens = choose(logits, choosers, self.model.search)
+        drawn_from = logits[compared].clone() if compared else logits  # `choose` changes them
+        tokens = choose(logits, rows, self.model.search)
         if compared:
             drawn = torch.tensor([tokens[row] or 0 for row in compared])
             for row, nats in zip(compared, _log_probabilities(drawn_from, drawn).tolist(), strict=True):
@@ -173,16 +173,17 @@ class Scheduler:
         return len(choosing)
 
     def text(self, sequence: Sequence) -> str:
-        """What it said, without the stop text and without a last character whose bytes never came."""
+        """The reply without the stop text, and without a last character whose bytes are incomplete."""
         said = self.tokenizer.decode(sequence.new_tokens)
         if sequence.sampling.stop and sequence.finish == "stop":
             said = said.split(sequence.sampling.stop, 1)[0]
         return said.rstrip("\ufffd")
 
     def _fork(self) -> None:
-        """Give candidates the prompt that their leader has read; its last token is theirs to compute."""
+        """Copy the prompt's cache to candidates whose leader has computed it; they compute its last token
+        themselves."""
         for sequence in self.sequences:
-            if sequence.leader is not None and not sequence.leader.reading:
+            if sequence.leader is not None and not sequence.leader.prefilling:
                 read = sequence.prompt_tokens - 1
                 sequence.cache = sequence.leader.cache.resized(len(sequence.tokens), keep=read)
                 sequence.computed, sequence.leader = read, None
@@ -191,32 +192,32 @@ class Scheduler:
         chunks: list[Chunk] = []
         choosing: list[Sequence] = []
         self._fork()
-        talking = [sequence for sequence in self.sequences if not sequence.reading and sequence.finish is None]
-        for sequence in talking:
+        decoding = [sequence for sequence in self.sequences if not sequence.prefilling and sequence.finish is None]
+        for sequence in decoding:
             chunks.append(self._chunk(sequence, sequence.count))
             choosing.append(sequence)
-        budget = self.chunk if talking else IDLE_CHUNKS * self.chunk
+        budget = self.chunk if decoding else IDLE_CHUNKS * self.chunk
         for sequence in self.sequences:
-            if not sequence.reading or sequence.leader is not None:
+            if not sequence.prefilling or sequence.leader is not None:
                 continue
             while budget > 0 and sequence.computed < sequence.count:
-                behind = min(sequence.count, (sequence.computed // self.chunk + 1) * self.chunk)
-                budget -= behind - sequence.computed
-                chunks.append(self._chunk(sequence, behind))
-                if behind == sequence.count:
+                end = min(sequence.count, (sequence.computed // self.chunk + 1) * self.chunk)
+                budget -= end - sequence.computed
+                chunks.append(self._chunk(sequence, end))
+                if end == sequence.count:
                     choosing.append(sequence)
             if budget <= 0:
                 break
         return chunks, choosing
 
-    def _chunk(self, sequence: Sequence, behind: int) -> Chunk:
-        start, sequence.computed = sequence.computed, behind
+    def _chunk(self, sequence: Sequence, end: int) -> Chunk:
+        start, sequence.computed = sequence.computed, end
         return Chunk(
             cache=sequence.cache,
             start=start,
-            tokens=sequence.tokens[start:behind].tolist(),
+            tokens=sequence.tokens[start:end].tolist(),
             lora=sequence.lora,
-            logits=int(behind == sequence.count),
+            logits=int(end == sequence.count),
         )
 
     def _append(self, sequence: Sequence, token: int | None) -> None:
@@ -235,7 +236,7 @@ class Scheduler:
 
 
 def room_for(sampling: Sampling, context: int) -> int:
-    """Most tokens a reply may have: at least one of the prompt stays in front of it."""
+    """Most tokens that a reply may have; leaves room for at least one of the prompt."""
     return min(sampling.max_new_tokens, context - 1)
 
 

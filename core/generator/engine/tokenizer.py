@@ -1,6 +1,6 @@
 """Text ↔ token ids, with the `tokenizers` library alone.
 
-Special tokens inside a text are plain text here: nobody ends a conversation by typing `<|endoftext|>`.
+Special tokens inside a text are encoded as plain text: nobody can end a conversation by typing `<|endoftext|>`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from core.errors import ModelError
 from core.generator.vocabulary import end_tokens, start_tokens
 
 LONGEST_TOKEN = 16
-"""Characters a token of ours spans on average at most, far above any real text: what is cut before encoding."""
+"""Characters per token, on average: more than in any real text, for cutting a text before it is encoded."""
 
 
 class Tokenizer:
     def __init__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
         """`config` is the model's `config.json`."""
         self.start = start_tokens(tokenizer)
-        """What stands in front of every text, such as Llama's `<s>`; nothing for most."""
+        """Tokens that start every text, such as Llama's `<s>`; empty for most."""
         self.ends = end_tokens(tokenizer, config)
         """Tokens that end a generation."""
         tokenizer.no_truncation()
@@ -35,8 +35,7 @@ class Tokenizer:
         return ids
 
     def prompt(self, text: str, limit: int) -> list[int]:
-        """`start` and the last tokens of `text`, `limit` in all and one at least, without reading megabytes to find
-        them."""
+        """`start` and the last tokens of `text`, at most `limit` and at least one, without encoding megabytes."""
         limit = max(limit - len(self.start), 1)
         ids = [*self.start, *self.encode(text[-LONGEST_TOKEN * limit :])[-limit:]]
         return ids or [min(self.ends, default=0)]

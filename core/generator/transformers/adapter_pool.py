@@ -1,6 +1,6 @@
 """LoRA adapters inside one base model, side by side, through peft.
 
-`prepare` judges an adapter and reads it (any thread); `AdapterPool` holds those in the model (the worker alone) and
+`prepare` checks and reads an adapter (on any thread); `AdapterPool` holds those in the model (worker thread alone) and
 computes with one adapter per row: peft's mixed batches (`adapter_names`) take one forward pass, however many adapters
 the rows use. Knows nothing of queues, text or sampling.
 """
@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from core.adapters import CARD, Card
 from core.adapters.validation import CONFIG, WEIGHTS, check, is_norm, same_base, shape_of, shapes, stamp
-from core.errors import AdapterError
+from core.errors import AdapterError, reason
 from core.generator import INFORMATION, Adapter
 from core.generator.families import layer_of
 from core.generator.transformers.decoding import Row
@@ -33,7 +33,7 @@ BARE = "__base__"
 """peft's own name for a row without an adapter."""
 
 AdapterKey: TypeAlias = tuple[str, str, int]
-"""An adapter's id, folder and version: weights written anew are another adapter."""
+"""An adapter's id, folder and version: rewritten weights are another adapter."""
 
 
 def key_of(adapter: Adapter) -> AdapterKey:
@@ -46,7 +46,7 @@ class Prepared:
 
     key: AdapterKey
     folder: Path
-    """Where its files lie, fetched or not."""
+    """Where its files are."""
     config: LoraConfig
     weights: dict[str, torch.Tensor]
     biases: dict[str, torch.Tensor]
@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare(adapter: Adapter, base: Base) -> Prepared:
-    """Read and judge an adapter; one named `org/name` is fetched from the Hugging Face hub unless cached.
+    """Read and check an adapter; one named `org/name` is downloaded from the Hugging Face hub unless cached.
 
     Raises AdapterError when it is missing, damaged, unsafe, of another kind or for another base.
     """
@@ -62,16 +62,17 @@ def prepare(adapter: Adapter, base: Base) -> Prepared:
     check(folder)
     if any(map(is_norm, shapes(folder / WEIGHTS))):
         raise AdapterError(
-            f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine serves: set'
+            f'the adapter {adapter.id!r} trains layer norms (bias="all"), which only the engine supports: set'
             " PERSON2_GENERATOR=engine or train it without"
         )
     _fits(adapter.id, folder, base)
     try:
         config = LoraConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS)
-    except Exception as error:  # peft and safetensors raise whatever a damaged file makes them stumble over
-        reason = " ".join(str(error).split())[:200]
-        raise AdapterError(f"the adapter {adapter.id!r} cannot be read ({reason}): copy or train it again") from error
+    except Exception as error:  # peft and safetensors raise all kinds of errors for damaged files
+        raise AdapterError(
+            f"the adapter {adapter.id!r} cannot be read ({reason(error)}): copy or train it again"
+        ) from error
     biases: dict[str, torch.Tensor] = {}
     for name in [name for name in weights if ".base_layer." in name]:
         biases[name.removeprefix("base_model.model.").split(".base_layer.")[0]] = weights.pop(name)
@@ -93,30 +94,29 @@ def _fetch(adapter: Adapter) -> Path:
             return Path(snapshot_download(adapter.id, allow_patterns=[CONFIG, WEIGHTS, CARD], local_files_only=local))
         except (OSError, ValueError, HfHubHTTPError) as error:
             if not local:
-                reason = " ".join(str(error).split())[:200]
                 raise AdapterError(
                     f"the adapter {adapter.id!r} is neither a folder nor available from the Hugging Face hub"
-                    f" ({reason}): check its name and the network"
+                    f" ({reason(error)}): check its name and the network"
                 ) from error
     raise AdapterError(missing)  # pragma: no cover - the loop returns or raises
 
 
 def _fits(adapter_id: str, folder: Path, base: Base) -> None:
     """Raises AdapterError, naming both bases, unless every tensor has the shape this base needs."""
-    made_for, print_ = "another base", ""
+    made_for, fingerprint = "another base", ""
     if (folder / CARD).is_file():
         card = Card.from_json((folder / CARD).read_text(encoding="utf-8"))
-        made_for, print_ = card.base, card.base_fingerprint
+        made_for, fingerprint = card.base, card.base_fingerprint
     else:
         config = LoraConfig.from_pretrained(str(folder))
         made_for = config.base_model_name_or_path or made_for
-    fits = same_base(print_, base.fingerprint)
+    fits = same_base(fingerprint, base.fingerprint)
     for name, shape in shapes(folder / WEIGHTS).items():
         inputs, outputs = base.layers.get(layer_of(name) or "", (0, 0))
         wanted = {"lora_A.weight": (-1, inputs), "lora_B.weight": (0, outputs)}.get(".".join(name.split(".")[-2:]))
         fits = fits and inputs > 0 and (wanted is None or shape[wanted[0]] == wanted[1])
     if not fits:
-        was = f" ({shape_of(print_)})" if print_ else ""
+        was = f" ({shape_of(fingerprint)})" if fingerprint else ""
         raise AdapterError(
             f"the adapter {adapter_id!r} was made for {made_for}{was}, and the base here is {base.name}"
             f" ({shape_of(base.fingerprint)}): set PERSON2_BASE_MODEL to its base or choose another adapter"
@@ -124,9 +124,9 @@ def _fits(adapter_id: str, folder: Path, base: Base) -> None:
 
 
 class AdapterPool:
-    """The adapters in the model; the least recently used gives way when there are more than `limit`.
+    """The adapters in the model; the least recently used one is removed when there are more than `limit`.
 
-    Not for several threads, but for `has` and `ids`.
+    Only `has`, `known` and `ids` may be called from other threads.
     """
 
     def __init__(self, base: Base, *, limit: int) -> None:
@@ -140,7 +140,7 @@ class AdapterPool:
         return key in self._names
 
     def known(self, key: AdapterKey) -> AdapterKey:
-        """The same key; where the files are gone or were fetched from the hub, that of what was loaded from there."""
+        """The key itself; where the folder has no files, as for one from the hub, the key of the loaded adapter."""
         if key[2] == 0:
             return next((loaded for loaded in list(self._names) if loaded[:2] == key[:2]), key)
         return key
@@ -159,7 +159,8 @@ class AdapterPool:
         return self._names[key]
 
     def put(self, prepared: Prepared, *, in_use: Collection[AdapterKey]) -> None:
-        """Add an adapter beside the others; one not `in_use` gives way. Raises AdapterError, and all is as before."""
+        """Add an adapter, and remove one that is not `in_use` where there are too many. Raises AdapterError, and then
+        nothing is changed."""
         if self.has(prepared.key):
             return
         self._count += 1
@@ -171,8 +172,9 @@ class AdapterPool:
                 self._peft.delete_adapter(name)
             if isinstance(error, AdapterError):
                 raise
-            reason = " ".join(str(error).split())[:200]
-            raise AdapterError(f"the adapter {prepared.key[0]!r} does not fit the base model ({reason})") from error
+            raise AdapterError(
+                f"the adapter {prepared.key[0]!r} does not fit the base model ({reason(error)})"
+            ) from error
         self._names[prepared.key] = name
         self._activate()
         for key in [key for key in self._names if key not in in_use and key != prepared.key]:
@@ -214,7 +216,8 @@ class AdapterPool:
             return logits
 
     def information(self, rows: Sequence[Row]) -> list[float]:
-        """How much its prompt says about each row's finished reply, in nats (`core.generator.INFORMATION`)."""
+        """The mutual information of each row's finished reply with its prompt, in nats
+        (`core.generator.INFORMATION`)."""
         fronts: list[list[int]] = []
         for row in rows:
             prompt = row.ids[: row.prompt_tokens]
@@ -250,7 +253,7 @@ class AdapterPool:
         return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
 
     def _activate(self) -> None:
-        """peft wants an active adapter, though each row names its own: let it be one that stays."""
+        """peft needs an active adapter, although each row names its own: make it one that stays."""
         if self._peft is not None and self._names:
             self._peft.set_adapter(next(reversed(self._names.values())))
 
@@ -261,11 +264,9 @@ class AdapterPool:
             else:
                 self._peft.add_adapter(name, prepared.config, autocast_adapter_dtype=False)
         result = set_peft_model_state_dict(self._peft, dict(prepared.weights), adapter_name=name)
-        strangers = [key for key in getattr(result, "unexpected_keys", []) if "lora_" in key]
-        if strangers:
-            raise AdapterError(
-                f"the adapter {prepared.key[0]!r} holds unknown weights ({strangers[0]}): train it again"
-            )
+        unknown = [key for key in getattr(result, "unexpected_keys", []) if "lora_" in key]
+        if unknown:
+            raise AdapterError(f"the adapter {prepared.key[0]!r} holds unknown weights ({unknown[0]}): train it again")
         modules = dict(self._base.model.named_modules())
         with torch.no_grad():
             for place, bias in prepared.biases.items():
@@ -273,4 +274,4 @@ class AdapterPool:
                 added = layer.lora_B[name].bias
                 own = layer.base_layer.bias
                 added.copy_((bias.to(own.device, torch.float32) - own.float()) / layer.scaling[name])
-        self._peft.eval()  # the new layers' dropout would be awake
+        self._peft.eval()  # else the new layers' dropout would be active

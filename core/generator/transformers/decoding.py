@@ -1,6 +1,6 @@
-"""Rows that share a batch, one token a step. Rows join and leave between steps.
+"""Rows that share a batch, one token per step. Rows join and leave between steps.
 
-Left-padded, so that every row's newest token stands in the last column. Each row has its own positions, mask, settings
+Left-padded, so that every row's newest token is in the last column. Each row has its own positions, mask, settings
 and random stream, so its text does not depend on who shares the batch: in float32 to the last token, in bfloat16 up to
 the rounding of matrix products of another shape. Knows neither queues nor threads.
 """
@@ -36,10 +36,10 @@ class Forward(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One request while it runs."""
+    """A prompt and one candidate reply, while it runs."""
 
     ids: list[int]
-    """Prompt and reply; never more than the context."""
+    """Prompt and reply so far; never longer than the context."""
     prompt_tokens: int
     room: int
     """Most tokens the reply may have."""
@@ -62,7 +62,7 @@ def make_row(base: Base, prompt: Sequence[int], *, sampling: Sampling, seed: int
     context = base.context_length - len(base.start)
     room = min(sampling.max_new_tokens, context - 1)
     ids = [*base.start, *prompt[-(context - room) :]] or [base.end]
-    rng = Random(seed)  # noqa: S311 - which word comes next is no secret
+    rng = Random(seed)  # noqa: S311 - sampling needs no secure randomness
     return Row(ids=ids, prompt_tokens=len(ids), room=room, sampling=sampling, rng=rng, adapter_name=adapter_name)
 
 
@@ -78,19 +78,19 @@ class Batch:
     """`(B, T) int64`: 1 where a row has a token."""
 
     def admit(self, rows: Sequence[Row]) -> None:
-        """Read the prompts of new rows, choose each one's first token, and let them run with the others.
+        """Compute the prompts of new rows, choose each one's first token, and add them to the batch.
 
-        Rows of like length are read together. What fails there fails those rows alone (`Row.error`).
+        Rows of similar length are computed together. An error there fails those rows alone (`Row.error`).
         """
-        for group in _like_lengths(rows):
+        for group in _of_similar_length(rows):
             try:
                 self._prefill(group)
-            except Exception as error:  # whatever torch raises belongs to these rows, not to the thread
+            except Exception as error:  # whatever torch raises must not end the thread
                 for row in group:
                     row.error = error
 
     def step(self) -> None:
-        """One token for every row; rows that are done stay until `drop`."""
+        """One token for every row; finished rows stay until `drop`."""
         if not self.rows or self._cache is None or self._mask is None:
             return
         device = self.base.model.device
@@ -105,7 +105,7 @@ class Batch:
         self._append(self.rows, logits)
 
     def drop(self, gone: Sequence[Row]) -> None:
-        """Take rows out, done or not; the columns only they needed go with them."""
+        """Remove rows, finished or not, and the columns that only they needed."""
         if not gone:
             return
         ids = {id(row) for row in gone}
@@ -151,10 +151,10 @@ class Batch:
             self.rows, self._cache, self._mask = list(rows), cache, mask
             return
         width = max(mask.shape[1], self._mask.shape[1])
-        joined = torch.cat([_widen(self._mask, width, dim=1), _widen(mask, width, dim=1)])
+        joined = torch.cat([_pad_left(self._mask, width, dim=1), _pad_left(mask, width, dim=1)])
         for mine, theirs in zip(_layers(self._cache), _layers(cache), strict=True):
-            mine.keys = torch.cat([_widen(mine.keys, width, dim=2), _widen(theirs.keys, width, dim=2)])
-            mine.values = torch.cat([_widen(mine.values, width, dim=2), _widen(theirs.values, width, dim=2)])
+            mine.keys = torch.cat([_pad_left(mine.keys, width, dim=2), _pad_left(theirs.keys, width, dim=2)])
+            mine.values = torch.cat([_pad_left(mine.values, width, dim=2), _pad_left(theirs.values, width, dim=2)])
         self._mask = joined
         self.rows = [*self.rows, *rows]
 
@@ -163,13 +163,13 @@ class Batch:
         for row, token in zip(rows, choose(logits, choosers), strict=True):
             if token is None:
                 row.error = NumericalError(NOT_FINITE)
-                row.ids.append(self.base.end)  # keeps the columns in step until it is dropped
+                row.ids.append(self.base.end)  # keeps the columns aligned until it is dropped
             else:
                 row.ids.append(token)
-                self._judge(row, token)
+                self._update_finish(row, token)
 
-    def _judge(self, row: Row, token: int) -> None:
-        """Is the reply over? The stop text may end inside a token or span several, so the text decides."""
+    def _update_finish(self, row: Row, token: int) -> None:
+        """Decide whether the reply is finished. The stop text may end inside a token or span several."""
         row.text = self.base.decode(row.ids[row.prompt_tokens :])
         stop = row.sampling.stop
         if token in self.base.ends:
@@ -180,11 +180,11 @@ class Batch:
         elif row.new_tokens >= row.room:
             row.finish = "length"
         if row.finish is not None:
-            row.text = row.text.rstrip("\ufffd")  # a character whose last bytes never came
+            row.text = row.text.rstrip("\ufffd")  # a character whose bytes are incomplete
 
 
 class _CacheLayer(Protocol):
-    """What this file uses of a layer of transformers' DynamicCache: `(B, H, T, D)` each."""
+    """The part of a layer of transformers' DynamicCache that is used here: `(B, H, T, D)` each."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -194,7 +194,7 @@ def _layers(cache: DynamicCache) -> list[_CacheLayer]:
     return cast(list[_CacheLayer], cache.layers)
 
 
-def _widen(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
+def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
     """Zeros on the left of `dim`, up to `width`."""
     missing = width - tensor.shape[dim]
     if missing <= 0:
@@ -204,7 +204,7 @@ def _widen(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
     return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
 
 
-def _like_lengths(rows: Sequence[Row]) -> list[list[Row]]:
+def _of_similar_length(rows: Sequence[Row]) -> list[list[Row]]:
     """Groups in which the longest is at most twice the shortest, so that padding at most doubles the work."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: len(row.ids)):

@@ -1,6 +1,6 @@
 """A base model and its tokenizer through transformers, from a folder or by its hub name.
 
-`load_base` makes it ready to speak; `read_pretrained` is what training builds on too. Knows nothing of adapters, queues
+`load_base` makes it ready to generate; training builds on `read_pretrained`. Knows nothing of adapters, queues
 or sampling.
 """
 
@@ -43,14 +43,14 @@ class Base:
     tokenizer: Tokenizer
     """Encodes special tokens inside a text as plain text; may be used from any thread."""
     start: tuple[int, ...]
-    """What stands in front of every text, such as Llama's `<s>`; nothing for most."""
+    """Tokens that start every text, such as Llama's `<s>`; empty for most."""
     ends: frozenset[int]
     """Tokens that end a generation."""
     layers: dict[str, tuple[int, int]]
     """Inputs and outputs of every layer an adapter may change, by its name (`transformer.h.0.attn.c_attn`)."""
     fingerprint: str
     template: ChatTemplate | None = None
-    """How the base is asked where no adapter speaks through it."""
+    """How the base is prompted where no adapter is used."""
 
     @property
     def context_length(self) -> int:
@@ -58,11 +58,11 @@ class Base:
 
     @property
     def end(self) -> int:
-        """One of `ends`, to fill rows with."""
+        """One of `ends`, to pad rows with."""
         return min(self.ends)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; `<|endoftext|>` typed by a person is thirteen characters like any others."""
+        """Token ids of `text`; `<|endoftext|>` typed by a person is plain text."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
@@ -73,7 +73,7 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
     """`base` is a folder or a hub name; `device` is auto, cpu, cuda, cuda:1, mps.
 
     Without `dtype`: bfloat16 on CUDA that computes it natively, else float32 (whatever the files hold).
-    Raises ModelError with what was tried and what to do.
+    Raises ModelError.
     """
     place = _device(device)
     kind = dtype or (torch.bfloat16 if place.type == "cuda" and _has_bf16(place) else torch.float32)
@@ -113,7 +113,7 @@ def load_base(base: str | Path, *, device: str = "auto", dtype: torch.dtype | No
 
 
 def probe(model: PreTrainedModel) -> list[float]:
-    """The first weights of the token embedding, which a fingerprint tells bases apart by."""
+    """The first weights of the token embedding, by which a fingerprint distinguishes bases."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)  # noqa: S101 - torch types a module's parameters as either
     return [float(value) for value in weight[0, :PROBE].float().tolist()]
@@ -128,7 +128,7 @@ def _sizes(module: torch.nn.Module) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """As transformers loads it: in training mode, on the CPU."""
+    """A model as transformers loads it: in training mode, on the CPU."""
 
     family: Family
     model: PreTrainedModel
@@ -190,7 +190,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars for reading weights off the disk, and no advice to programmers from libraries: faults come as errors."""
+    """Without progress bars for reading weights and without the libraries' warnings to programmers."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 16
 QUEUE_LIMIT = 64
-"""Requests that may wait: at a second a reply and 16 at once, the last one waits about four seconds."""
+"""Requests that may wait: at a second per reply and 16 at once, the last one waits about four seconds."""
 MAX_ADAPTERS = 32
 """In the model at once; at rank 8 one costs GPT-2 small about 5 MB."""
 
@@ -68,7 +68,7 @@ class _TransformersRequest(Request):
     adapter: Adapter | None
     key: AdapterKey | None
     rows: list[Row] = field(default_factory=list)
-    """Those that run for it: one, or `Sampling.best_of` of them."""
+    """Its rows once it runs: one per candidate."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -146,7 +146,7 @@ class TransformersGenerator:
             if adapter is None and self._base.template is not None:
                 ids = self._base.template.encode(prompt, persona, limit)
                 start = list(self._base.start)
-                return ids[len(start) :] if ids[: len(start)] == start else ids  # each row begins with it
+                return ids[len(start) :] if ids[: len(start)] == start else ids  # every row starts with it
             framed = with_persona(prompt, persona, budget=limit, count=self.count_tokens) if persona else prompt
             return self._base.encode(framed)
 
@@ -207,18 +207,18 @@ class TransformersGenerator:
             try:
                 with torch.inference_mode():
                     self._admit()
-                    self._settle()
+                    self._answer_finished()
                     self._batch.step()
-                    self._settle()
+                    self._answer_finished()
             except Exception as error:
                 log.exception("generation failed; %d requests fail with it", len(self._requests.running))
                 self._fail_running(error)
         for job in self._jobs:
-            with suppress(InvalidStateError):  # who asked is gone
+            with suppress(InvalidStateError):  # the caller is gone
                 job.future.set_exception(Unavailable(STOPPED))
 
     def _await_work(self) -> bool:
-        """Sleep until there is something to do; False when it is time to go."""
+        """Sleep until there is something to do; False when the thread is to end."""
         requests = self._requests
         with self._changed:
             while not (requests.waiting or requests.running or self._jobs or self._ready_to_unload()):
@@ -230,14 +230,14 @@ class TransformersGenerator:
     def _handle(self) -> None:
         while self._jobs:
             job = self._jobs.popleft()
-            with suppress(InvalidStateError):  # who asked is gone
+            with suppress(InvalidStateError):  # the caller is gone
                 try:
                     job.do()
                 except Person2Error as error:
                     job.future.set_exception(error)
                 except Exception as error:
-                    log.exception("a job of the generator failed")
-                    failed = GeneratorError("the generator could not do that: see the log")
+                    log.exception("an adapter could not be loaded or unloaded")
+                    failed = GeneratorError("the generator could not load or unload the adapter: see the log")
                     failed.__cause__ = error
                     job.future.set_exception(failed)
                 else:
@@ -259,12 +259,12 @@ class TransformersGenerator:
         return [key for key in self._unloading if key not in self._in_use()] if self._unloading else []
 
     def _admit(self) -> None:
-        """Take as many waiting requests as there is room for into the batch."""
+        """Add waiting requests to the batch, as many as there is room for."""
         taken: list[_TransformersRequest] = []
         with self._changed:
             while self._requests.waiting and len(self._requests.running) < self._max_batch:
                 taken.append(self._requests.waiting.popleft())
-                self._requests.running.append(taken[-1])  # before anything can fail: what is here is answered
+                self._requests.running.append(taken[-1])  # before anything can fail: running ones are answered
         for request in taken:
             try:
                 request.rows = self._rows(request)
@@ -277,7 +277,7 @@ class TransformersGenerator:
 
     def _rows(self, request: _TransformersRequest) -> list[Row]:
         if request.key is not None and request.adapter is not None and not self._adapters.has(request.key):
-            # It gave way to others while this request waited.
+            # It was unloaded in favour of others while this request waited.
             prepared = prepare(request.adapter, self._base)
             self._adapters.put(prepared, in_use=self._in_use())
             request.key = prepared.key
@@ -287,8 +287,8 @@ class TransformersGenerator:
             for seed in request.seeds
         ]
 
-    def _settle(self) -> None:
-        """Answer what is finished or failed, forget what was cancelled."""
+    def _answer_finished(self) -> None:
+        """Answer requests that finished or failed, drop cancelled ones."""
         running = self._requests.running
         over = [r for r in running if r.future.done() or all(row.error or row.finish for row in r.rows)]
         self._requests.running = [request for request in running if request not in over]
@@ -319,7 +319,7 @@ class TransformersGenerator:
         )
 
     def _candidates(self, rows: list[Row]) -> tuple[Candidate, ...]:
-        """What was drawn, less what failed."""
+        """The candidates, without those that failed."""
         return candidates_of(
             [(row.text, row.finish or "length") for row in rows],
             lambda places: self._adapters.information([rows[place] for place in places]),
@@ -333,9 +333,9 @@ class TransformersGenerator:
 
 
 def _sentence(error: Exception) -> Exception:
-    """The same, but for the one failure that an operator can do something about."""
+    """The error itself, except for the one failure that an operator can do something about."""
     if not isinstance(error, torch.OutOfMemoryError):
         return error
-    told = GeneratorError("there is not enough memory for this many conversations at once: lower PERSON2_MAX_BATCH")
-    told.__cause__ = error
-    return told
+    shown = GeneratorError("there is not enough memory for this many conversations at once: lower PERSON2_MAX_BATCH")
+    shown.__cause__ = error
+    return shown

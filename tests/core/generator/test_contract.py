@@ -200,7 +200,7 @@ async def test_a_full_queue_refuses_kindly_and_at_once(kind: str, base: Path) ->
         await asyncio.sleep(0)
         status = made.generator.status()
         assert status.running + status.queued == 3
-        with pytest.raises(Overloaded, match=r"\d people are waiting .* try again in a moment"):
+        with pytest.raises(Overloaded, match=r"\d requests are waiting .* try again in a moment"):
             await made.generator.generate("me too", sampling=DRAWN)
         made.gate.open()
         assert len(await asyncio.gather(*ahead)) == 3

@@ -287,7 +287,7 @@ def test_what_the_engine_lacks(base: Path, tmp_path: Path) -> None:
     (odd / "config.json").write_text(json.dumps(config | {"scale_attn_by_inverse_layer_idx": True}))
     with pytest.raises(ModelError, match="scale_attn_by_inverse_layer_idx=True, which the engine does not support"):
         engine.load(odd)
-    with pytest.raises(ModelError, match="PERSON2_CACHE_MB is 0, but one whole conversation"):
+    with pytest.raises(ModelError, match="PERSON2_CACHE_MB is 0, but one conversation"):
         engine.load(base, cache_mb=0)
     with pytest.raises(ModelError, match="PERSON2_MAX_BATCH is 0"):
         engine.load(base, max_batch=0)
