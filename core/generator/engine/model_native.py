@@ -63,7 +63,7 @@ class _CModel(ctypes.Structure):
     _fields_ = [
         *((name, _Pointer) for name in ("kernels", "layers")),
         ("head", _CLinear),
-        *((name, _Pointer) for name in ("words", "positions", "rotary", "last_norm", "last_shift")),
+        *((name, _Pointer) for name in ("embedding", "positions", "rotary", "last_norm", "last_shift")),
         *(
             (name, _Long)
             for name in ("count", "width", "heads", "kv_heads", "head_width", "inner", "activation", "slots")
@@ -170,7 +170,7 @@ class NativeModel:
             kernels=kernels.address,
             layers=ctypes.addressof(layers),
             head=self._linear([table if head is None else head], [None], slot=-1),
-            words=self._keep(table.half()),
+            embedding=self._keep(table.half()),
             positions=None if positions is None else self._keep(positions),
             rotary=self._keep(config.rotations()) if config.frequencies else None,
             last_norm=self._keep(weight),
@@ -309,7 +309,7 @@ class NativeModel:
         )
         outputs, inputs = quantized.shape
         columns, group = self._chosen.columns, self._chosen.group or inputs
-        if self._chosen.around:
+        if self._chosen.zero_point:
             quantized = (quantized.view(torch.uint8) ^ 128).view(torch.int8)
         packed = quantized.view(-1, columns, inputs // group, group).transpose(1, 2)
         ends = np.cumsum([_padded_width(len(weight)) for weight in weights]).tolist()

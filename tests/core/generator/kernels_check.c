@@ -39,7 +39,7 @@ static Linear linear(const Kernels *k, int64_t inputs, int64_t outputs, int64_t 
     for (int64_t o = 0; o < outputs; o++)
         for (int64_t i = 0; i < inputs; i++) {
             int64_t block = o / columns * columns * inputs + i / group * group * columns;
-            packed[block + o % columns * group + i % group] = (int8_t)((int)draw(127.0f) + k->around);
+            packed[block + o % columns * group + i % group] = (int8_t)((int)draw(127.0f) + k->zero_point);
         }
     Linear l = {packed, floats(outputs, 0.0005f, 0.001f), floats(outputs, 0.1f, 0.0f), inputs, outputs, slot, parts, {0}};
     for (int64_t p = 0; p < parts; p++) l.ends[p] = outputs / parts * (p + 1);
@@ -63,10 +63,10 @@ static Model model_of(const Kernels *k, int llama)
         }
         if (llama) l->query_norm = floats(HEAD_WIDTH, 0.2f, 1.0f), l->key_norm = floats(HEAD_WIDTH, 0.2f, 1.0f);
     }
-    uint16_t *words = malloc(WORDS * WIDTH * sizeof *words);
+    uint16_t *embedding = malloc(WORDS * WIDTH * sizeof *embedding);
     for (int i = 0; i < WORDS * WIDTH; i++) { /* halves between 0.25 and 0.5, of both signs */
         uint32_t bits = (uint32_t)(draw(8000000.0f) + 8000000.0f);
-        words[i] = (uint16_t)(0x3400 | (bits & 0x3ff) | (bits & 0x400 ? 0x8000 : 0));
+        embedding[i] = (uint16_t)(0x3400 | (bits & 0x3ff) | (bits & 0x400 ? 0x8000 : 0));
     }
     float *rotary = malloc(CONTEXT * HEAD_WIDTH * sizeof *rotary);
     for (int at = 0; at < CONTEXT; at++)
@@ -79,7 +79,7 @@ static Model model_of(const Kernels *k, int llama)
         .kernels = k,
         .layers = layers,
         .head = linear(k, WIDTH, WORDS, -1, 1),
-        .words = words,
+        .embedding = embedding,
         .positions = llama ? 0 : floats(CONTEXT * WIDTH, 0.5f, 0.0f),
         .rotary = llama ? rotary : 0,
         .last_norm = floats(WIDTH, 0.2f, 1.0f),

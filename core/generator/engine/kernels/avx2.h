@@ -1,6 +1,7 @@
-/* AVX2, FMA and F16C: vectors of 8 floats. With AVX-VNNI, int8 weights around 128 times int8 activations. Without it,
- * int8 weights widened to 16 bits times activations of 16 bits, for two products of int8 do not fit what `vpmaddubsw`
- * adds them up in; the finer rounding is free (`levels_of` in `rows.c` keeps sums within an int32). */
+/* AVX2, FMA and F16C: vectors of 8 floats. With AVX-VNNI, int8 weights with zero point 128 times int8 activations.
+ * Without it, int8 weights widened to 16 bits times activations of 16 bits, because the sum of two int8 products may
+ * not fit into the 16 bits of `vpmaddubsw`; the finer rounding is free (`levels_of` in `rows.c` keeps sums in an int32).
+ */
 #define WIDE_TILES 1
 #include <immintrin.h>
 
@@ -8,12 +9,12 @@ typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 #ifdef VNNI
 #define TWICE 1
-typedef int8_t whole_t;
-enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 4, AROUND = 128, LEVELS = 127 };
+typedef int8_t quantized_t;
+enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 4, ZERO_POINT = 128, LEVELS = 127 };
 #else
 #define TWICE 0
-typedef int16_t whole_t;
-enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 2, AROUND = 0, LEVELS = 32767 };
+typedef int16_t quantized_t;
+enum { LANES = 8, COLUMNS = 16, ROWS = 6, QUERIES = 2, GROUP = 2, ZERO_POINT = 0, LEVELS = 32767 };
 #endif
 
 static inline vf fma_(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
@@ -31,9 +32,9 @@ static inline void store_int8(int8_t *to, vi a)
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(half, half));
 }
 #ifdef VNNI
-static inline void store_whole(whole_t *to, vi a) { store_int8(to, a); }
+static inline void store_quantized(quantized_t *to, vi a) { store_int8(to, a); }
 #else
-static inline void store_whole(whole_t *to, vi a) { _mm_storeu_si128((__m128i *)to, narrow16(a)); }
+static inline void store_quantized(quantized_t *to, vi a) { _mm_storeu_si128((__m128i *)to, narrow16(a)); }
 #endif
 static inline vf load_int8(const int8_t *from)
 {
@@ -64,13 +65,13 @@ static inline __m256i widen(const int8_t *from) { return _mm256_cvtepi8_epi16(_m
 enum { HALF = 16 };
 #endif
 
-static inline __attribute__((always_inline)) void products(const int8_t *w, const whole_t *a, int64_t stride,
+static inline __attribute__((always_inline)) void products(const int8_t *w, const quantized_t *a, int64_t stride,
                                                            int64_t inputs, int rows, int columns, int32_t *sums)
 {
     __m256i acc[ROWS][2];
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
-    if (rows <= 2) { /* twice as many sums, for so few would wait for themselves */
+    if (rows <= 2) { /* two sums per row and half, to hide the latency of adding */
         for (int64_t k = 0; k < inputs; k += 2 * GROUP, w += 4 * HALF) {
             __m256i w0 = widen(w), w1 = widen(w + HALF), w2 = widen(w + 2 * HALF), w3 = widen(w + 3 * HALF);
 #pragma GCC unroll 2

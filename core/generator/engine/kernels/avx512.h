@@ -1,12 +1,12 @@
-/* AVX-512 with VNNI: vectors of 16 floats; int8 weights around 128, times int8 activations. */
+/* AVX-512 with VNNI: vectors of 16 floats; int8 weights with zero point 128 times int8 activations. */
 #define WIDE_TILES 1
 #define TWICE 1
 #include <immintrin.h>
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
-typedef int8_t whole_t;
-enum { LANES = 16, COLUMNS = 64, ROWS = 6, QUERIES = 4, GROUP = 4, AROUND = 128, LEVELS = 127 };
+typedef int8_t quantized_t;
+enum { LANES = 16, COLUMNS = 64, ROWS = 6, QUERIES = 4, GROUP = 4, ZERO_POINT = 128, LEVELS = 127 };
 
 static inline vf fma_(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 static inline vf max_(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -14,7 +14,7 @@ static inline vf min_(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)
 static inline vi max_int(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 static inline vf as_float(vi a) { return (vf)_mm512_cvtepi32_ps((__m512i)a); }
 static inline void store_int8(int8_t *to, vi a) { _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)a)); }
-static inline void store_whole(whole_t *to, vi a) { store_int8(to, a); }
+static inline void store_quantized(quantized_t *to, vi a) { store_int8(to, a); }
 static inline vf load_int8(const int8_t *from)
 {
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
@@ -35,7 +35,7 @@ static inline __attribute__((always_inline)) __m512i four(const int8_t *from)
     return _mm512_set1_epi32(bytes);
 }
 
-static inline __attribute__((always_inline)) void products(const int8_t *w, const whole_t *a, int64_t stride,
+static inline __attribute__((always_inline)) void products(const int8_t *w, const quantized_t *a, int64_t stride,
                                                            int64_t inputs, int rows, int columns, int32_t *sums)
 {
     int vectors = columns / 16;
@@ -44,7 +44,7 @@ static inline __attribute__((always_inline)) void products(const int8_t *w, cons
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++) acc[r][c] = _mm512_setzero_si512();
-    if (rows * vectors == 1) { /* two sums, for one would wait for itself */
+    if (rows * vectors == 1) { /* two sums, to hide the latency of adding */
         for (int64_t k = 0; k < inputs; k += 8, w += 128) {
             multiply_add(&acc[0][0], _mm512_loadu_si512(w), four(a + k));
             multiply_add(&acc[0][1], _mm512_loadu_si512(w + 64), four(a + k + 4));

@@ -1,4 +1,4 @@
-"""The C files here → one library that holds every kind of kernels of a machine, by any C compiler.
+"""The C files here → one library with every kind of kernels for a machine, by any C compiler.
 
 Knows compilers and their options; imports nothing of ours, so that the build of a wheel can run this file by itself.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 COMPILERS = ("cc", "gcc", "clang")
 COMMON = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
-"""No contraction: a row's bits must not depend on how the compiler fused the loop around it."""
+"""No contraction: a row's bits must not depend on which operations the compiler fuses."""
 _AVX2 = ("-DAVX2", "-mavx2", "-mfma", "-mf16c")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni")
 KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -33,18 +33,18 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "c": (),
     },
 }
-"""What each kind of a machine is compiled with; machines that are not here get plain C."""
+"""The compiler options of each kind of kernels for a machine; other machines get plain C."""
 ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 TIMEOUT = 300.0
-"""Seconds a compiler may take: a Raspberry Pi needs half a minute."""
+"""Seconds that a compiler may take; a Raspberry Pi needs half a minute."""
 
 
 class BuildError(Exception):
-    """No library came of it; the message says why."""
+    """The library could not be built; the message says why."""
 
 
 def machine_of(name: str) -> str:
-    """`platform.machine()` by one name a machine."""
+    """`platform.machine()` under one name per machine."""
     return ALIASES.get(name.lower(), name.lower())
 
 
@@ -53,7 +53,7 @@ def suffix_of(system: str) -> str:
 
 
 def sources_hash() -> str:
-    """Names a library by what it was made of, so that one of other sources is never taken for it."""
+    """Part of a library's name, so that one from other sources is never used."""
     digest = hashlib.sha256()
     for path in sorted([*FOLDER.glob("*.[ch]"), Path(__file__)]):
         digest.update(path.read_bytes())
@@ -65,7 +65,7 @@ def file_name(machine: str, system: str) -> str:
 
 
 def local_compiler() -> list[str] | None:
-    """The command of a C compiler on this machine: its own, else the `ziglang` package's."""
+    """The command of a C compiler: the machine's, else the `ziglang` package's; None where there is none."""
     found = next((path for name in COMPILERS if (path := shutil.which(name))), None)
     if found is not None:
         return [found]
@@ -79,7 +79,7 @@ def zig(target: str | None = None) -> list[str]:
 def build(compiler: Sequence[str], target: Path, *, machine: str, system: str) -> None:
     """Make the library `target` for a machine and a system (`linux`, `darwin`, `windows`). Raises BuildError.
 
-    It appears whole or not at all: two programs that start together do not see half of one.
+    It is created atomically, so that programs that start together do not see half of it.
     """
     windows = system.lower() == "windows"
     libraries = () if windows else ("-pthread", "-lm")
@@ -125,7 +125,7 @@ def kinds_of(machine: str) -> Mapping[str, tuple[str, ...]]:
 
 def _run(command: Sequence[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603 - nothing in it comes from outside
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603 - the command is ours
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"{command[0]}: {error}") from error
     if done.returncode:

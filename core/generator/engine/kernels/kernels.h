@@ -1,13 +1,13 @@
-/* What the step (`step.c`) and the kinds of kernels (`rows.c`, once a kind) share: the model as Python lays it out, one
- * call, and the table of functions that a kind of processor fills.
+/* Shared by the step (`step.c`) and the kinds of kernels (`rows.c`, compiled once per kind): the model as Python lays
+ * it out, one call, and the table of functions of a kind.
  */
 #pragma once
 #include <stdint.h>
 
 enum { KEYS = 16, MAX_PARTS = 3, MAX_HEAD_WIDTH = 256 };
-enum { STORE, ADD, ACTIVATE };             /* what a product does with its result */
+enum { STORE, ADD, ACTIVATE };             /* what is done with a product's result */
 enum { QKV, ATTENTION_OUT, UP, DOWN, LINEARS };
-enum { GELU_TANH, RELU, GELU, SILU_GATED }; /* the last takes (gate, up) beside each other */
+enum { GELU_TANH, RELU, GELU, SILU_GATED }; /* the last one's inputs are gate and up side by side */
 
 /* Weights (outputs/columns, inputs/group, columns, group) int8, as `Kernels` says; scale, bias: (outputs,).
  * Outputs may be several modules side by side, such as q, k and v: `ends` says where each part ends. A part's adapter
@@ -27,7 +27,7 @@ typedef struct {
     const Kernels *kernels;
     const Layer *layers;
     Linear head;
-    const uint16_t *words;  /* (vocabulary, width) float16 */
+    const uint16_t *embedding;  /* (vocabulary, width) float16 */
     const float *positions; /* (context, width), or 0 */
     const float *rotary;    /* (context, 2, head_width / 2): cosines and sines (arXiv:2104.09864), or 0 */
     const float *last_norm, *last_shift;
@@ -54,18 +54,18 @@ typedef struct {
     int64_t threads, max_rank, context;
 } Call;
 
-/* What the rows of a call bring to the next product. */
+/* The inputs of the next product, prepared for every row. */
 typedef struct {
     const Call *call;
-    int64_t stride, low_stride; /* of `whole` in numbers, of `low` a part */
-    char *whole;                /* (rows, 1 or 2, stride): rounded activations */
-    int32_t *sum;               /* (rows, 1 or 2): of each rounded row */
+    int64_t stride, low_stride; /* of `quantized` in numbers, of `low` per part */
+    char *quantized;            /* (rows, 1 or 2, stride): quantized activations */
+    int32_t *sum;               /* (rows, 1 or 2): of each quantized row */
     float *scale, *low;         /* (rows,), (rows, MAX_PARTS, low_stride): adapters' low-rank parts */
 } Prepared;
 
 typedef struct {
     const Linear *linear;
-    const int64_t *index; /* which rows, or 0 for all */
+    const int64_t *index; /* of rows, or 0 for all */
     int64_t layer;
     int mode;
     float *out; /* (rows, outputs) */
@@ -73,18 +73,18 @@ typedef struct {
 
 struct Kernels {
     const char *name;
-    int64_t columns; /* outputs in a block of packed weights */
-    int64_t group;   /* inputs of one output that lie together; 0: all of them */
-    int64_t around;  /* what is added to a weight or key: 128 where the processor multiplies unsigned by signed */
-    int64_t whole;   /* bytes of a rounded activation */
+    int64_t columns;        /* outputs in a block of packed weights */
+    int64_t group;          /* adjacent inputs of one output; 0: all of them */
+    int64_t zero_point;     /* added to weights and keys: 128 where the processor multiplies unsigned by signed */
+    int64_t quantized_size; /* bytes of a quantized activation */
     void (*embed)(const Model *, const Row *, float *x);
     void (*normalise)(const Model *, const float *x, const float *weight, const float *shift, float *out);
-    void (*gate)(float *x, int64_t inner); /* silu(x) times what lies `inner` behind it, in place */
+    void (*gate)(float *x, int64_t inner); /* silu(x) times the number `inner` after it, in place */
     void (*prepare)(const Prepared *, int64_t index, const float *x, const Linear *, const Delta *);
     void (*product)(const Prepared *, const Product *, int64_t rows, int64_t block);
-    void (*remember)(const Model *, const Row *, int64_t layer, float *qkv);
+    void (*store_kv)(const Model *, const Row *, int64_t layer, float *qkv);
     void (*attend)(const Model *, const Row *, int64_t count, int64_t layer, int64_t head, const float *query,
                    int64_t query_stride, float *scores, float *out, int64_t out_stride);
     void (*top_tokens)(const float *logits, int64_t vocabulary, float inverse, float reach, int64_t room,
-                       int32_t *tokens, float *values, int64_t *count, double *whole);
+                       int32_t *tokens, float *values, int64_t *count, double *logsumexp);
 };

@@ -1,4 +1,4 @@
-/* Which kinds of kernels this processor runs, the fastest first. Asked when a model is made. */
+/* Which kinds of kernels this processor runs, the fastest first. Used when a model is made. */
 #include "kernels.h"
 
 #include <string.h>
@@ -18,7 +18,7 @@ static int always(void) { return 1; }
 #include <cpuid.h>
 extern const Kernels person2_avx512, person2_avxvnni, person2_avx2;
 
-/* What the system keeps of the registers when it changes threads. */
+/* Which registers the system saves on a context switch. */
 static unsigned saved(void)
 {
     unsigned a, b, c, d;
@@ -81,7 +81,7 @@ static const Kind kinds[] = {{&person2_c, always}};
 
 enum { COUNT = sizeof kinds / sizeof *kinds };
 
-/* The kernels called `name`, or the fastest for `auto`; 0 where this processor has not got them. */
+/* The kernels called `name`, or the fastest for `auto`; 0 where this processor does not have them. */
 EXPORT const Kernels *person2_kernels(const char *name)
 {
     int any = !strcmp(name, "auto");

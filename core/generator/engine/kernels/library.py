@@ -1,5 +1,5 @@
-"""The compiled kernels of this machine: beside this file where a wheel brought them, else in the user's cache folder,
-compiled there the first time by what C compiler there is. Knows nothing of what they compute.
+"""The compiled kernels of this machine: beside this file where a wheel contains them, else in the user's cache folder,
+where they are compiled once. Knows nothing of what they compute.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ ADVICE = "install gcc, clang or the package ziglang and start again; without com
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """One kind of them, chosen for this processor."""
+    """One kind of kernels, chosen for this processor."""
 
     library: ctypes.CDLL
     address: int
@@ -26,22 +26,22 @@ class Kernels:
     columns: int
     """Outputs in a block of packed weights."""
     group: int
-    """Inputs of one output that lie together; 0: all of them."""
-    around: int
-    """What is added to a weight or key."""
+    """Adjacent inputs of one output; 0: all of them."""
+    zero_point: int
+    """Added to weights and keys."""
 
 
 class _KernelsHeader(ctypes.Structure):
     """The beginning of `struct Kernels` in `kernels.h`."""
 
-    _fields_ = [("name", ctypes.c_char_p), *((name, ctypes.c_int64) for name in ("columns", "group", "around"))]
+    _fields_ = [("name", ctypes.c_char_p), *((name, ctypes.c_int64) for name in ("columns", "group", "zero_point"))]
 
 
 def find_kernels(wanted: str, cache: Path) -> Kernels | None:
     """The kernels called `wanted` (`avx512`, `c` …, or `auto` for the fastest that this processor has).
 
     None where `auto` finds no library and none can be compiled; the log says why. Raises ModelError where a kind that
-    was asked for by name cannot be had.
+    was asked for by name is not available.
     """
     try:
         library = ctypes.CDLL(str(_library(cache)))
@@ -62,12 +62,12 @@ def find_kernels(wanted: str, cache: Path) -> Kernels | None:
         name=head.name.decode(),
         columns=head.columns,
         group=head.group,
-        around=head.around,
+        zero_point=head.zero_point,
     )
 
 
 def _library(cache: Path) -> Path:
-    """Raises BuildError or OSError where there is none and none can be made."""
+    """The library's path. Raises BuildError or OSError where there is none and none can be compiled."""
     machine, system = platform.machine(), platform.system()
     name = build.file_name(machine, system)
     shipped, cached = build.FOLDER / name, cache / name

@@ -5,11 +5,11 @@
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
-typedef int8_t whole_t;
+typedef int8_t quantized_t;
 #ifdef MATMUL
-enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 4, GROUP = 8, AROUND = 0, LEVELS = 127 };
+enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 4, GROUP = 8, ZERO_POINT = 0, LEVELS = 127 };
 #else
-enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 4, GROUP = 4, AROUND = 0, LEVELS = 127 };
+enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 4, GROUP = 4, ZERO_POINT = 0, LEVELS = 127 };
 #endif
 
 static inline vf fma_(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
@@ -21,7 +21,7 @@ static inline void store_int8(int8_t *to, vi a)
 {
     for (int i = 0; i < LANES; i++) to[i] = (int8_t)a[i];
 }
-static inline void store_whole(whole_t *to, vi a) { store_int8(to, a); }
+static inline void store_quantized(quantized_t *to, vi a) { store_int8(to, a); }
 static inline vf load_int8(const int8_t *from)
 {
     int32_t bytes;
@@ -32,7 +32,7 @@ static inline vf load_int8(const int8_t *from)
 static inline vf load_half(const uint16_t *from) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from))); }
 
 #ifdef MATMUL
-static inline __attribute__((always_inline)) void products(const int8_t *w, const whole_t *a, int64_t stride,
+static inline __attribute__((always_inline)) void products(const int8_t *w, const quantized_t *a, int64_t stride,
                                                            int64_t inputs, int rows, int columns, int32_t *sums)
 {
     int32x4_t acc[2][8]; /* two rows, two columns each: (row 0: columns 0 1, row 1: columns 0 1) */
@@ -61,7 +61,7 @@ static inline __attribute__((always_inline)) void products(const int8_t *w, cons
             vst1_s32(sums + r * columns + 2 * c, r % 2 ? vget_high_s32(acc[r / 2][c]) : vget_low_s32(acc[r / 2][c]));
 }
 #else
-static inline __attribute__((always_inline)) void products(const int8_t *w, const whole_t *a, int64_t stride,
+static inline __attribute__((always_inline)) void products(const int8_t *w, const quantized_t *a, int64_t stride,
                                                            int64_t inputs, int rows, int columns, int32_t *sums)
 {
     int32x4_t acc[ROWS][4];

@@ -2,8 +2,8 @@
 #define TWICE 0
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
-typedef int16_t whole_t;
-enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 1, GROUP = 0, AROUND = 0, LEVELS = 32767 };
+typedef int16_t quantized_t;
+enum { LANES = 4, COLUMNS = 16, ROWS = 4, QUERIES = 1, GROUP = 0, ZERO_POINT = 0, LEVELS = 32767 };
 
 static inline vf select_(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 static inline vf fma_(vf a, vf b, vf c) { return a * b + c; }
@@ -19,7 +19,7 @@ static inline void store_int8(int8_t *to, vi a)
 {
     for (int i = 0; i < LANES; i++) to[i] = (int8_t)a[i];
 }
-static inline void store_whole(whole_t *to, vi a)
+static inline void store_quantized(quantized_t *to, vi a)
 {
     for (int i = 0; i < LANES; i++) to[i] = (int16_t)a[i];
 }
@@ -36,12 +36,12 @@ static inline float half(uint16_t bits)
 }
 static inline vf load_half(const uint16_t *from) { return (vf){half(from[0]), half(from[1]), half(from[2]), half(from[3])}; }
 
-static inline void products(const int8_t *w, const whole_t *a, int64_t stride, int64_t inputs, int rows, int columns,
-                            int32_t *sums)
+static inline void products(const int8_t *w, const quantized_t *a, int64_t stride, int64_t inputs, int rows,
+                            int columns, int32_t *sums)
 {
     for (int c = 0; c < columns; c++, w += inputs)
         for (int r = 0; r < rows; r++) {
-            const whole_t *row = a + r * stride;
+            const quantized_t *row = a + r * stride;
             int32_t sum = 0;
             for (int64_t k = 0; k < inputs; k++) sum += (int32_t)w[k] * row[k];
             sums[r * columns + c] = sum;

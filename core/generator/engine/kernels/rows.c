@@ -1,13 +1,13 @@
 /* What is done with a row (one token of one conversation), compiled once for each kind of processor: KIND names it, and
  * a header gives its vectors (`vf` of LANES floats) and its products of small integers (`products`).
  *
- * Every row is computed by itself, in an order that its own position fixes; products of integers are exact. So a row's
- * result has the same bits whoever shares the call, however prompts are cut into chunks and whatever the number of
- * threads. Between kinds of processors the bits differ: the width of vectors orders the sums of floats.
+ * Every row is computed by itself, in an order that depends only on its position; products of integers are exact. So a
+ * row's result has the same bits whatever other rows are in the call, however prompts are cut into chunks and whatever
+ * the number of threads. Kinds of processors differ in bits: the order of sums of floats depends on the vector width.
  *
- * Activations are rounded per row just before each product (dynamic); weights were rounded per output channel. Where
- * the processor multiplies unsigned by signed, weights lie around 128, and 128 × (sum of the row) is taken off again.
- * Keys and values are rounded per token and head.
+ * Activations are quantized per row just before each product (dynamic); weights were quantized per output channel.
+ * Where the processor multiplies unsigned by signed, weights have the zero point 128, and 128 × (sum of the row) is
+ * subtracted from the product. Keys and values are quantized per token and head.
  */
 #include "kernels.h"
 
@@ -106,7 +106,7 @@ INLINE vf activate(vf x, int64_t activation)
 
 static void embed(const Model *m, const Row *row, float *x)
 {
-    const uint16_t *word = m->words + (int64_t)row->token * m->width;
+    const uint16_t *word = m->embedding + (int64_t)row->token * m->width;
     for (int64_t i = 0; i < m->width; i += LANES) {
         vf y = load_half(word + i);
         if (m->positions) y += load(m->positions + (int64_t)row->position * m->width + i);
@@ -147,8 +147,8 @@ static void gate(float *x, int64_t inner)
     for (int64_t i = 0; i < inner; i += LANES) store(x + i, silu(load(x + i)) * load(x + inner + i));
 }
 
-/* The largest magnitude in x. Magnitudes are compared as integers, which NaN exceeds, so that damaged numbers are still
- * seen in the logits: the scale of a row with a NaN or an infinity is one too. */
+/* The largest magnitude in x. Magnitudes are compared as integers, where NaN is the largest, so that damaged numbers
+ * reach the logits: the scale of a row with a NaN or an infinity is one too. */
 INLINE float largest_magnitude(const float *x, int64_t n)
 {
     vi largest = {0};
@@ -161,7 +161,7 @@ INLINE float largest_magnitude(const float *x, int64_t n)
     return most < 1e-10f ? 1e-10f : most;
 }
 
-/* The most levels for which no sum of products with weights of ±127 leaves an int32: |Σ w q| ≤ 127 Σ|q|, and
+/* The most levels for which no sum of products with weights of ±127 overflows an int32: |Σ w q| ≤ 127 Σ|q|, and
  * Σ|q| ≤ levels Σ|x| / most + n / 2. A row with outliers has a small Σ|x| beside its largest, so it gets them all. */
 INLINE float levels_of(const float *x, int64_t n, float most)
 {
@@ -173,14 +173,14 @@ INLINE float levels_of(const float *x, int64_t n, float most)
 }
 
 /* x (n) float → q (n) of ±LEVELS at most; returns the scale, and the sum of q. */
-INLINE float round_off(const float *x, whole_t *q, int64_t n, int32_t *sum)
+INLINE float quantize_row(const float *x, quantized_t *q, int64_t n, int32_t *sum)
 {
     float most = largest_magnitude(x, n), levels = levels_of(x, n, most), inverse = levels / most;
     vi total = {0};
     for (int64_t i = 0; i < n; i += LANES) {
         vi v = nearest(load(x + i) * inverse);
         total += v;
-        store_whole(q + i, v);
+        store_quantized(q + i, v);
     }
     int32_t each[LANES];
     memcpy(each, &total, sizeof each);
@@ -190,16 +190,16 @@ INLINE float round_off(const float *x, whole_t *q, int64_t n, int32_t *sum)
 }
 
 /* x (n) float → two rows of int8, `stride` apart: q = 128 × the first + the second, of ±16,256; returns the scale, and
- * the sums of both. For inputs with outliers, beside which eight bits leave the rest too few levels. */
-INLINE float round_twice(const float *x, whole_t *q, int64_t stride, int64_t n, int32_t *sum)
+ * the sums of both. For inputs with outliers, where eight bits would leave too few levels for the rest. */
+INLINE float quantize_twice(const float *x, quantized_t *q, int64_t stride, int64_t n, int32_t *sum)
 {
     float most = largest_magnitude(x, n), inverse = 127 * 128 / most;
     vi total[2] = {{0}, {0}};
     for (int64_t i = 0; i < n; i += LANES) {
         vi v = nearest(load(x + i) * inverse), high = (v + 64) >> 7, low = v - (high << 7);
         total[0] += high, total[1] += low;
-        store_whole(q + i, high);
-        store_whole(q + stride + i, low);
+        store_quantized(q + i, high);
+        store_quantized(q + stride + i, low);
     }
     for (int part = 0; part < 2; part++) {
         int32_t each[LANES];
@@ -211,20 +211,21 @@ INLINE float round_twice(const float *x, whole_t *q, int64_t stride, int64_t n, 
 }
 
 /* x (n) float → q (n) of ±127; returns the scale. */
-INLINE float round_int8(const float *x, int8_t *q, int64_t n)
+INLINE float quantize_int8(const float *x, int8_t *q, int64_t n)
 {
     float most = largest_magnitude(x, n), inverse = 127.0f / most;
     for (int64_t i = 0; i < n; i += LANES) store_int8(q + i, nearest(load(x + i) * inverse));
     return most / 127.0f;
 }
 
-/* What a row brings to the next product: rounded, and its adapter's low-rank parts. `delta`: the layer's first slot. */
+/* Prepare a row for the next product: quantize it, and compute its adapter's low-rank parts. `delta`: the layer's first
+ * slot. */
 static void prepare(const Prepared *p, int64_t index, const float *x, const Linear *linear, const Delta *delta)
 {
     int64_t n = linear->inputs, twice = TWICE && linear->outliers, at = twice ? 2 * index : index;
-    whole_t *whole = (whole_t *)p->whole + at * p->stride;
+    quantized_t *quantized = (quantized_t *)p->quantized + at * p->stride;
     p->scale[index] =
-        twice ? round_twice(x, whole, p->stride, n, p->sum + at) : round_off(x, whole, n, p->sum + at);
+        twice ? quantize_twice(x, quantized, p->stride, n, p->sum + at) : quantize_row(x, quantized, n, p->sum + at);
     if (!delta || linear->slot < 0) return;
     for (int64_t part = 0; part < linear->parts; part++) {
         const Delta *one = delta + linear->slot + part;
@@ -243,13 +244,13 @@ static void prepare(const Prepared *p, int64_t index, const float *x, const Line
     }
 }
 
-/* `rows` rows, each rounded in `parts` (both constants where it is inlined), of one block of columns. */
+/* `rows` rows, each quantized in `parts` (both constants where it is inlined), of one block of columns. */
 INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, int parts, int64_t block)
 {
     const Linear *l = p->linear;
     int32_t sums[ROWS * COLUMNS] __attribute__((aligned(64)));
-    products(l->weight + block * l->inputs * COLUMNS, (const whole_t *)s->whole + first * parts * s->stride, s->stride,
-             l->inputs, rows * parts, COLUMNS, sums);
+    products(l->weight + block * l->inputs * COLUMNS, (const quantized_t *)s->quantized + first * parts * s->stride,
+             s->stride, l->inputs, rows * parts, COLUMNS, sums);
     int64_t column = block * COLUMNS, part = 0, begin = 0;
     for (; part + 1 < l->parts && column >= l->ends[part]; part++) begin = l->ends[part];
     for (int r = 0; r < rows; r++) {
@@ -265,10 +266,10 @@ INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, i
         for (int c = 0; c < COLUMNS; c += LANES) {
             vi sum;
             memcpy(&sum, from + c, sizeof sum);
-            vf y = as_float(sum - AROUND * own[0]);
+            vf y = as_float(sum - ZERO_POINT * own[0]);
             if (parts == 2) {
                 memcpy(&sum, from + COLUMNS + c, sizeof sum);
-                y = fma_(y, all(128.0f), as_float(sum - AROUND * own[1]));
+                y = fma_(y, all(128.0f), as_float(sum - ZERO_POINT * own[1]));
             }
             y *= scale;
             y = fma_(y, load(l->scale + column + c), load(l->bias + column + c));
@@ -284,7 +285,7 @@ INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, i
     }
 }
 
-/* All rows times one block of columns, in groups alike: 32 rows by 6 are 6 6 5 5 5 5. */
+/* All rows times one block of columns, in groups of nearly equal size: 32 rows by 6 are 6 6 5 5 5 5. */
 static void product(const Prepared *s, const Product *p, int64_t rows, int64_t block)
 {
     int twice = TWICE && p->linear->outliers;
@@ -328,8 +329,8 @@ INLINE void rotate(float *x, int64_t half, const float *turn)
     }
 }
 
-/* Make a row's queries and keys ready, and put its keys and values into its cache. */
-static void remember(const Model *m, const Row *row, int64_t layer, float *qkv)
+/* Normalise and rotate a row's queries and keys, and store its keys and values in its cache. */
+static void store_kv(const Model *m, const Row *row, int64_t layer, float *qkv)
 {
     const Layer *l = m->layers + layer;
     const KVCache *cache = row->cache;
@@ -345,19 +346,19 @@ static void remember(const Model *m, const Row *row, int64_t layer, float *qkv)
         int8_t rounded[MAX_HEAD_WIDTH];
         if (l->key_norm) scale_rms(key, d, l->key_norm, m->epsilon, key);
         if (turn) rotate(key, d / 2, turn);
-        cache->key_scale[line + at] = round_int8(key, rounded, d);
+        cache->key_scale[line + at] = quantize_int8(key, rounded, d);
         int8_t *block = cache->keys + (line + at / KEYS * KEYS) * d + at % KEYS * group;
         for (int64_t i = 0; i < d; i += group)
-            for (int64_t g = 0; g < group; g++) block[i * KEYS + g] = (int8_t)(rounded[i + g] + AROUND);
+            for (int64_t g = 0; g < group; g++) block[i * KEYS + g] = (int8_t)(rounded[i + g] + ZERO_POINT);
         cache->value_scale[line + at] =
-            round_int8(qkv + m->value_at + head * d, cache->values + (line + at) * d, d);
+            quantize_int8(qkv + m->value_at + head * d, cache->values + (line + at) * d, d);
     }
 }
 
-/* out[r] = whole[r] × Σ over its tokens of weight × value, for `rows` rows that see `seen`, `seen` + 1 … tokens and
- * `vectors` (both constants) vectors of a head. Each row's sum runs through its tokens in order. */
-INLINE void mix(const float *weights, int64_t stride, const int8_t *values, int64_t d, int64_t seen, int rows,
-                const float *whole, float *out, int64_t out_stride, int vectors)
+/* out[r] = inverse_sum[r] × Σ over its tokens of weight × value, for `rows` rows that see `seen`, `seen` + 1 … tokens
+ * and `vectors` (both constants) vectors of a head. Each row's sum runs through its tokens in order. */
+INLINE void mix_values(const float *weights, int64_t stride, const int8_t *values, int64_t d, int64_t seen, int rows,
+                       const float *inverse_sum, float *out, int64_t out_stride, int vectors)
 {
     vf sum[QUERIES][4];
 #pragma GCC unroll 4
@@ -384,22 +385,22 @@ INLINE void mix(const float *weights, int64_t stride, const int8_t *values, int6
                 sum[r][c] = fma_(weight, load_int8(values + at * d + c * LANES), sum[r][c]);
         }
 #pragma GCC unroll 4
-        for (int c = 0; c < vectors; c++) store(out + r * out_stride + c * LANES, sum[r][c] * whole[r]);
+        for (int c = 0; c < vectors; c++) store(out + r * out_stride + c * LANES, sum[r][c] * inverse_sum[r]);
     }
 }
 
 /* The weights of `rows` queries over the keys they see, and 1 / their sums. */
-INLINE void weigh(const Model *m, const KVCache *cache, int64_t line, int64_t seen, int rows, const float *query,
-                  int64_t query_stride, float *scores, int64_t stride, float *whole)
+INLINE void weigh_keys(const Model *m, const KVCache *cache, int64_t line, int64_t seen, int rows, const float *query,
+                       int64_t query_stride, float *scores, int64_t stride, float *inverse_sum)
 {
     int64_t d = m->head_width, most = seen + rows - 1;
-    whole_t q[QUERIES * MAX_HEAD_WIDTH];
+    quantized_t q[QUERIES * MAX_HEAD_WIDTH];
     vf scale[QUERIES], highest[QUERIES];
     int32_t off[QUERIES];
     for (int r = 0; r < rows; r++) {
         int32_t sum;
-        scale[r] = all(round_off(query + r * query_stride, q + r * d, d, &sum) / sqrtf((float)d));
-        off[r] = AROUND * sum;
+        scale[r] = all(quantize_row(query + r * query_stride, q + r * d, d, &sum) / sqrtf((float)d));
+        off[r] = ZERO_POINT * sum;
         highest[r] = all(-INFINITY);
     }
     for (int64_t at = 0; at < most; at += KEYS) {
@@ -412,7 +413,7 @@ INLINE void weigh(const Model *m, const KVCache *cache, int64_t line, int64_t se
                 vf y = as_float(sum - off[r]) * scale[r] * load(cache->key_scale + line + at + c);
                 float *to = scores + r * stride + at + c;
                 store(to, y);
-                if (at + c + LANES > seen + r) { /* behind the row there is no past, whatever lies there */
+                if (at + c + LANES > seen + r) { /* mask what comes after the row */
                     for (int64_t i = 0; i < LANES; i++)
                         if (at + c + i >= seen + r) to[i] = -INFINITY;
                     y = load(to);
@@ -433,7 +434,7 @@ INLINE void weigh(const Model *m, const KVCache *cache, int64_t line, int64_t se
             mass += e;
             store(to, e * load(cache->value_scale + line + at));
         }
-        whole[r] = 1.0f / sum_of(mass);
+        inverse_sum[r] = 1.0f / sum_of(mass);
     }
 }
 
@@ -445,15 +446,16 @@ INLINE void attend_to(const Model *m, const Row *row, int rows, int64_t layer, i
     int64_t line = (layer * m->kv_heads + head / (m->heads / m->kv_heads)) * cache->capacity;
     int64_t stride = cache->capacity + KEYS;
     const int8_t *values = cache->values + line * d;
-    float whole[QUERIES];
-    weigh(m, cache, line, seen, rows, query, query_stride, scores, stride, whole);
+    float inverse_sum[QUERIES];
+    weigh_keys(m, cache, line, seen, rows, query, query_stride, scores, stride, inverse_sum);
     int64_t i = 0;
     for (; i + 4 * LANES <= d; i += 4 * LANES)
-        mix(scores, stride, values + i, d, seen, rows, whole, out + i, out_stride, 4);
-    for (; i < d; i += LANES) mix(scores, stride, values + i, d, seen, rows, whole, out + i, out_stride, 1);
+        mix_values(scores, stride, values + i, d, seen, rows, inverse_sum, out + i, out_stride, 4);
+    for (; i < d; i += LANES)
+        mix_values(scores, stride, values + i, d, seen, rows, inverse_sum, out + i, out_stride, 1);
 }
 
-/* The attention of `count` neighbouring rows of one conversation in one head, each over everything up to itself. */
+/* The attention of `count` adjacent rows of one conversation in one head, each over everything up to itself. */
 static void attend(const Model *m, const Row *row, int64_t count, int64_t layer, int64_t head, const float *query,
                    int64_t query_stride, float *scores, float *out, int64_t out_stride)
 {
@@ -468,7 +470,7 @@ static void attend(const Model *m, const Row *row, int64_t count, int64_t layer,
 /* Of a row of logits times its inverse temperature: log Σ e^y, and the tokens within `reach` of the largest with their
  * y, in the vocabulary's order. `count` tells how many there are, of which `room` are written. */
 static void top_tokens(const float *logits, int64_t vocabulary, float inverse, float reach, int64_t room,
-                       int32_t *tokens, float *values, int64_t *count, double *whole)
+                       int32_t *tokens, float *values, int64_t *count, double *logsumexp)
 {
     enum { STEP = 4 * LANES };
     float tail[STEP];
@@ -499,21 +501,21 @@ static void top_tokens(const float *logits, int64_t vocabulary, float inverse, f
             ++*count;
         }
     }
-    *whole = top + log((double)sum_of(sum));
+    *logsumexp = top + log((double)sum_of(sum));
 }
 
 const Kernels JOIN(person2_, KIND) = {
     .name = TEXT(KIND),
     .columns = COLUMNS,
     .group = GROUP,
-    .around = AROUND,
-    .whole = sizeof(whole_t),
+    .zero_point = ZERO_POINT,
+    .quantized_size = sizeof(quantized_t),
     .embed = embed,
     .normalise = normalise,
     .gate = gate,
     .prepare = prepare,
     .product = product,
-    .remember = remember,
+    .store_kv = store_kv,
     .attend = attend,
     .top_tokens = top_tokens,
 };

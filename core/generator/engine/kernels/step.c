@@ -1,11 +1,11 @@
 /* One step of a model for many conversations in one call: int8 weights, int8 keys and values.
  *
- * The phases of a step and the threads that share them are here; what is done with a row stands in `rows.c`, and a
- * processor's kind of it is chosen once, when the model is made (`person2_kernels`).
+ * The phases of a step and the threads that share them are here; what is done with a row is in `rows.c`, compiled for
+ * each kind of processor, and chosen once, when the model is made (`person2_kernels`).
  *
- * Threads live for one call. They take each phase's items from a counter, and go on when all its items are done: a
- * thread that the system does not let run is waited for only if it has begun an item. On a busy machine that is what
- * keeps a step from taking a scheduler's turn at each of its 120 phases.
+ * Threads live for one call. They take each phase's items from a counter, and go on when all its items are done, so a
+ * thread that is not scheduled is waited for only if it has begun an item. On a busy machine this avoids waiting for
+ * the scheduler at each of a step's 120 phases.
  */
 #include "kernels.h"
 
@@ -45,9 +45,9 @@ enum { SPINS = 4000, MAX_THREADS = 64, NEIGHBOURS = 4, ALIGNED = 64 };
 typedef struct {
     const Call *call;
     Prepared prepared;
-    float *x, *wide, *mixed;
-    int64_t wide_stride, mixed_stride;
-    const int32_t *runs; /* where each run of neighbouring rows of one conversation begins, and the rows' end */
+    float *x, *wide, *attended;
+    int64_t wide_stride, attended_stride;
+    const int32_t *runs; /* where each run of adjacent rows of one conversation begins, and the end of the rows */
     int64_t run_count;
     atomic_int *taken, *done; /* of each phase */
 } Shared;
@@ -75,7 +75,7 @@ EXPORT int64_t person2_scratch(const Call *c)
     const Model *m = c->model;
     int64_t wide = up(widest(m), ALIGNED), low = MAX_PARTS * up(c->max_rank, KEYS);
     int64_t row = up(m->width, ALIGNED) + up(m->layers[0].linear[ATTENTION_OUT].inputs, ALIGNED) + wide + low
-                  + 2 * wide * m->kernels->whole / 4 + 4;
+                  + 2 * wide * m->kernels->quantized_size / 4 + 4;
     return c->row_count * row + c->threads * (wide + scores_of(c)) + 2 * phases(m) + 8 * ALIGNED;
 }
 
@@ -83,8 +83,8 @@ static int64_t next(Thread *t) { return atomic_fetch_add(&t->shared->taken[t->ph
 
 static void finish(Thread *t) { atomic_fetch_add(&t->shared->done[t->phase], 1); }
 
-/* The end of a phase of so many items. */
-static void meet(Thread *t, int64_t items)
+/* Wait until all items of a phase are done. */
+static void barrier(Thread *t, int64_t items)
 {
     for (int spins = 0; atomic_load(&t->shared->done[t->phase]) < items; spins++) {
         if (spins < SPINS) PAUSE();
@@ -103,7 +103,7 @@ static void multiply(Thread *t, const Product *p, int64_t rows)
     const Kernels *k = t->shared->call->model->kernels;
     int64_t blocks = p->linear->outputs / k->columns;
     for (int64_t block; (block = next(t)) < blocks; finish(t)) k->product(&t->shared->prepared, p, rows, block);
-    meet(t, blocks);
+    barrier(t, blocks);
 }
 
 THREAD(work, argument)
@@ -115,9 +115,9 @@ THREAD(work, argument)
     const Model *m = call->model;
     const Kernels *k = m->kernels;
     const Row *rows = call->rows;
-    int64_t n = call->row_count, width = m->width, mixed = s->mixed_stride;
+    int64_t n = call->row_count, width = m->width, attended = s->attended_stride;
     for (int64_t i; (i = next(t)) < n; finish(t)) k->embed(m, rows + i, s->x + i * width);
-    meet(t, n);
+    barrier(t, n);
     for (int64_t layer = 0; layer < m->count; layer++) {
         const Layer *l = m->layers + layer;
         const Linear *qkv = &l->linear[QKV], *out = &l->linear[ATTENTION_OUT];
@@ -127,28 +127,28 @@ THREAD(work, argument)
             k->normalise(m, s->x + i * width, l->norm[0], l->shift[0], t->line);
             k->prepare(prepared, i, t->line, qkv, deltas_of(m, rows + i, layer));
         }
-        meet(t, n);
+        barrier(t, n);
         p.linear = qkv, p.mode = STORE, p.out = s->wide;
         multiply(t, &p, n);
-        for (int64_t i; (i = next(t)) < n; finish(t)) k->remember(m, rows + i, layer, s->wide + i * qkv->outputs);
-        meet(t, n);
+        for (int64_t i; (i = next(t)) < n; finish(t)) k->store_kv(m, rows + i, layer, s->wide + i * qkv->outputs);
+        barrier(t, n);
         int64_t items = s->run_count * m->heads;
         for (int64_t i; (i = next(t)) < items; finish(t)) {
             int64_t row = s->runs[i / m->heads], head = i % m->heads, at = head * m->head_width;
             k->attend(m, rows + row, s->runs[i / m->heads + 1] - row, layer, head, s->wide + row * qkv->outputs + at,
-                      qkv->outputs, t->scores, s->mixed + row * mixed + at, mixed);
+                      qkv->outputs, t->scores, s->attended + row * attended + at, attended);
         }
-        meet(t, items);
+        barrier(t, items);
         for (int64_t i; (i = next(t)) < n; finish(t))
-            k->prepare(prepared, i, s->mixed + i * mixed, out, deltas_of(m, rows + i, layer));
-        meet(t, n);
+            k->prepare(prepared, i, s->attended + i * attended, out, deltas_of(m, rows + i, layer));
+        barrier(t, n);
         p.linear = out, p.mode = ADD, p.out = s->x;
         multiply(t, &p, n);
         for (int64_t i; (i = next(t)) < n; finish(t)) {
             k->normalise(m, s->x + i * width, l->norm[1], l->shift[1], t->line);
             k->prepare(prepared, i, t->line, inner, deltas_of(m, rows + i, layer));
         }
-        meet(t, n);
+        barrier(t, n);
         int gated = m->activation == SILU_GATED;
         p.linear = inner, p.mode = gated ? STORE : ACTIVATE, p.out = s->wide;
         multiply(t, &p, n);
@@ -157,7 +157,7 @@ THREAD(work, argument)
             if (gated) k->gate(x, m->inner);
             k->prepare(prepared, i, x, down, deltas_of(m, rows + i, layer));
         }
-        meet(t, n);
+        barrier(t, n);
         p.linear = down, p.mode = ADD, p.out = s->x;
         multiply(t, &p, n);
     }
@@ -168,13 +168,13 @@ THREAD(work, argument)
             for (int64_t c = 0; c < width; c++) t->line[c] += row->lora->last[c];
         k->prepare(prepared, i, t->line, &m->head, 0);
     }
-    meet(t, call->wanted_count);
+    barrier(t, call->wanted_count);
     Product head = {.linear = &m->head, .index = call->wanted, .mode = STORE, .out = call->logits};
     multiply(t, &head, call->wanted_count);
     return 0;
 }
 
-/* Runs of at most NEIGHBOURS rows that are neighbours in one conversation; returns how many. */
+/* Find runs of at most NEIGHBOURS adjacent rows of one conversation; returns how many. */
 static int64_t find_runs(const Call *call, int32_t *runs)
 {
     int64_t count = 0;
@@ -187,7 +187,7 @@ static int64_t find_runs(const Call *call, int32_t *runs)
     return count;
 }
 
-/* Compute a step, with fewer threads where the system refuses some. */
+/* Compute a step, with fewer threads where some cannot be started. */
 EXPORT void person2_step(const Call *call)
 {
     const Model *m = call->model;
@@ -195,13 +195,14 @@ EXPORT void person2_step(const Call *call)
     int64_t threads = call->threads < MAX_THREADS ? call->threads : MAX_THREADS;
     float *at = (float *)(((uintptr_t)call->scratch + 4 * ALIGNED - 1) / (4 * ALIGNED) * (4 * ALIGNED));
     Shared s = {.call = call, .prepared = {.call = call, .stride = wide, .low_stride = up(call->max_rank, KEYS)}};
-    s.mixed_stride = up(m->layers[0].linear[ATTENTION_OUT].inputs, ALIGNED);
+    s.attended_stride = up(m->layers[0].linear[ATTENTION_OUT].inputs, ALIGNED);
     s.x = at, at += rows * up(m->width, ALIGNED);
-    s.mixed = at, at += rows * s.mixed_stride;
-    memset(s.mixed, 0, (size_t)(rows * s.mixed_stride) * sizeof *s.mixed); /* heads may not fill the last block */
+    s.attended = at, at += rows * s.attended_stride;
+    /* heads may not fill the last block */
+    memset(s.attended, 0, (size_t)(rows * s.attended_stride) * sizeof *s.attended);
     s.wide = at, at += rows * wide;
     s.prepared.low = at, at += rows * MAX_PARTS * s.prepared.low_stride;
-    s.prepared.whole = (char *)at, at += 2 * rows * wide * m->kernels->whole / 4;
+    s.prepared.quantized = (char *)at, at += 2 * rows * wide * m->kernels->quantized_size / 4;
     s.prepared.scale = at, at += rows;
     s.prepared.sum = (int32_t *)at, at += 2 * rows;
     int32_t *runs = (int32_t *)at;
@@ -223,12 +224,12 @@ EXPORT void person2_step(const Call *call)
     for (int i = 1; i < team; i++) JOIN(ids[i]);
 }
 
-/* For sampling, a row after the other: see `top_tokens` in `rows.c`. */
+/* For sampling, row by row: see `top_tokens` in `rows.c`. */
 EXPORT void person2_top_tokens(const Kernels *k, const float *logits, int64_t rows, int64_t stride, int64_t vocabulary,
                                const float *inverse, float reach, int64_t room, int32_t *tokens, float *values,
-                               int64_t *counts, double *whole)
+                               int64_t *counts, double *logsumexp)
 {
     for (int64_t row = 0; row < rows; row++)
         k->top_tokens(logits + row * stride, vocabulary, inverse[row], reach, room, tokens + row * room,
-                      values + row * room, counts + row, whole + row);
+                      values + row * room, counts + row, logsumexp + row);
 }
