@@ -110,20 +110,7 @@ class Composer:
             notice = message.conversation.kind is Kind.CHANNEL or drawn is _Fallback.BLOCKED
             return Reply(text=drawn, answers=message.id, notice=notice, question=message)
         completion = drawn.completion
-        details: dict[str, str | int | float] = {
-            "model": self._generator.status().model,
-            "adapter": completion.adapter or "none",
-            "temperature": round(drawn.temperature, 2),
-            "top_p": sampling.top_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "best of": sampling.best_of,
-            "seed": completion.seed,
-            "turns of context": len(kept),
-            "prompt tokens": completion.prompt_tokens,
-            "drawn": drawn.drawn,
-            "seconds": round(completion.seconds, 2),
-            "answered because": str(why),
-        }
+        details = self._details(drawn, sampling, turns=len(kept), why=why)
         if front:  # by row, so that words forgotten later are not kept here
             details[RECALLED] = " ".join(str(each.row) for each in front)
         stored = await asyncio.to_thread(
@@ -146,6 +133,26 @@ class Composer:
             details=details,
             question=message,
         )
+
+    def _details(
+        self, drawn: "_Drawn", sampling: Sampling, *, turns: int, why: policy.Why
+    ) -> dict[str, str | int | float]:
+        """How a reply was made, for “why?”."""
+        completion = drawn.completion
+        return {
+            "model": self._generator.status().model,
+            "adapter": completion.adapter or "none",
+            "temperature": round(drawn.temperature, 2),
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "best of": sampling.best_of,
+            "seed": completion.seed,
+            "turns of context": turns,
+            "prompt tokens": completion.prompt_tokens,
+            "drawn": drawn.drawn,
+            "seconds": round(completion.seconds, 2),
+            "answered because": str(why),
+        }
 
     def _recalled(self, message: Message, row: int, context: Sequence[Remembered], budget: int) -> list[Exchange]:
         """Earlier exchanges with the asker that are related to this message and not in its context, within a budget of

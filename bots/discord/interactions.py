@@ -109,13 +109,8 @@ class Interactions:
 
     def _invocation(self, interaction: Interaction, name: str, argument: str, *, post: str | None = None) -> Invocation:
         conversation = conversation_of(interaction.channel)
-
-        def user(number: int) -> str | None:
-            member = interaction.guild.get_member(number) if interaction.guild is not None else None
-            return member.display_name if member is not None else None
-
         # A setting may mention members and roles: there the ids matter, not the names.
-        text = argument if name == "settings" else plain(argument, interaction.guild, user)
+        text = argument if name == "settings" else plain(argument, interaction.guild)
         return Invocation(
             name=name,
             argument=text,

@@ -1,8 +1,9 @@
 """discord.Message → Message. Pure: knows what Discord's markup means and nothing of chat, memory or the network."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import discord
@@ -114,28 +115,21 @@ def deleted_place(place: Mapping[str, Any]) -> Conversation:
 
 def _readable(message: discord.Message, text: str, me: discord.abc.Snowflake) -> str:
     """The text as people read it: names for ids, `:smile:` for custom emoji, without a mention of us at either end."""
-    guild = message.guild
     users = {user.id: user.display_name for user in message.mentions}
-
-    def user(number: int) -> str | None:
-        member = guild.get_member(number) if guild is not None else None
-        return users.get(number) or (member.display_name if member is not None else None)
-
-    return plain(_without_address(text, _our_marks(message, me)), guild, user)
+    return plain(_without_address(text, _our_marks(message, me)), message.guild, users)
 
 
 def reworded(content: str, guild: discord.Guild | None, me: discord.abc.Snowflake) -> str:
     """The same for an edit event that has only the new text."""
+    return plain(_without_address(content, rf"<@!?{me.id}>"), guild)
+
+
+def plain(text: str, guild: discord.Guild | None, names: Mapping[int, str] = MappingProxyType({})) -> str:
+    """Text with Discord's markup made readable; `names` are those of members that are known besides the server's."""
 
     def user(number: int) -> str | None:
         member = guild.get_member(number) if guild is not None else None
-        return member.display_name if member is not None else None
-
-    return plain(_without_address(content, rf"<@!?{me.id}>"), guild, user)
-
-
-def plain(text: str, guild: discord.Guild | None, user: Callable[[int], str | None]) -> str:
-    """Text with Discord's markup made readable; `user` names a member."""
+        return names.get(number) or (member.display_name if member is not None else None)
 
     def shown(found: re.Match[str]) -> str:
         kind, value = found.lastgroup, found[found.lastgroup or 0]

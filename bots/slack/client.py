@@ -13,7 +13,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.compat import REQUEST_SECONDS, base_url, web_client
-from bots.slack.credentials import BOTH_WAYS
+from bots.slack.credentials import BOTH_WAYS, granted_scopes
 from bots.slack.dispatch import Dispatcher, OneWorkspace, Workspaces
 from bots.slack.errors import NETWORK, explain, redact
 from bots.slack.http_mode import HttpMode
@@ -228,9 +228,8 @@ class SlackBot:
 
 
 def _check_scopes(answer: AsyncSlackResponse) -> None:
-    """Check a token's scopes, which Slack sends in a header (https://docs.slack.dev/authentication/installing-with-oauth)."""
-    header = next((value for name, value in answer.headers.items() if name.lower() == "x-oauth-scopes"), "")
-    granted = {scope.strip() for scope in str(header).split(",")} - {""}
+    """Raises PermanentPlatformError where the token lacks a scope that is needed."""
+    granted = granted_scopes(answer)
     if not granted:
         return
     lacking = [scope for scope in NEEDED if scope not in granted]

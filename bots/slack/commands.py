@@ -18,7 +18,8 @@ from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, acknowledged
 from bots.slack.payloads import Payload, identifier, mapping, mappings, string
 from bots.slack.people import People
-from bots.slack.sending import POST_ERRORS, Question, ResponseUrl, Status
+from bots.slack.sending import POST_ERRORS, Question, ResponseUrl
+from bots.slack.status import Status
 from bots.slack.workspace import Workspace
 from core import commands as table
 from core.chat import Chat
@@ -26,9 +27,6 @@ from core.commands import Answer, Commands, Invocation
 from core.messages import Conversation, Message, Reply
 
 log = logging.getLogger(__name__)
-
-ANOTHER_ANSWER = "another_answer"
-"""Callback id of the message shortcut; the manifest names it too."""
 
 COMMAND = "command-"
 """Prefix of the ids of questions asked by command: nobody sees such a question unless the answer shows it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import aiohttp
 from slack_sdk.errors import SlackClientError
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack.compat import REQUEST_SECONDS, base_url, web_client
 from bots.slack.errors import NETWORK, explain, redact
@@ -23,6 +24,14 @@ class SlackCredentials:
     workspace: str
     missing: Mapping[str, str]
     """Scopes that the bot token lacks, and what each is for; empty where Slack does not send the scopes."""
+
+
+def granted_scopes(answer: AsyncSlackResponse) -> set[str]:
+    """The scopes of the token that a call was made with, which Slack sends in a header; empty where it does not
+    (https://docs.slack.dev/authentication/installing-with-oauth)."""
+    headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
+    scopes = str(headers.get("x-oauth-scopes") or "").split(",")
+    return {scope.strip() for scope in scopes if scope.strip()}
 
 
 async def check_credentials(
@@ -46,9 +55,7 @@ async def check_credentials(
         except NETWORK as error:
             cause = redact(f"{type(error).__name__}: {error}")
             raise PlatformError(f"Slack cannot be reached ({cause}); check the network and SLACK_API_URL.") from error
-    headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
-    told = str(headers.get("x-oauth-scopes") or "")
-    scopes = {scope.strip() for scope in told.split(",") if scope.strip()}
+    scopes = granted_scopes(answer)
     wanted = {**NEEDED, **WANTED}
     return SlackCredentials(
         name=str(answer.get("user") or "Person2"),

@@ -14,7 +14,8 @@ from bots.slack.errors import reason
 from bots.slack.intake import Intake, Notify, Stored, Work, acknowledged
 from bots.slack.payloads import Payload, identifier, mapping, string
 from bots.slack.people import People
-from bots.slack.sending import POST_ERRORS, Status
+from bots.slack.sending import POST_ERRORS
+from bots.slack.status import Status
 from bots.slack.workspace import Workspace
 from core.bounded_dict import BoundedDict
 from core.chat import Chat

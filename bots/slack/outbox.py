@@ -211,17 +211,13 @@ class Outbox:
             method.refused = (channel, until)
             return True
         if is_server_error(error) and status(error) < 500:
-            queue.free_at = now + self._backoff(tries)
+            queue.free_at = now + self.timeouts.backoff(tries, self._rng)
             return tries < SERVER_ERROR_TRIES
         if isinstance(error, NETWORK) or status(error) >= 500:
             method.failures += 1
-            method.free_at = max(method.free_at, now + self._backoff(method.failures))
+            method.free_at = max(method.free_at, now + self.timeouts.backoff(method.failures, self._rng))
             return True
         return False
-
-    def _backoff(self, failures: int) -> float:
-        longest = min(self.timeouts.longest_backoff, self.timeouts.first_backoff * 2.0 ** min(failures - 1, 16))
-        return longest * (0.5 + self._rng.random() / 2)
 
     async def _until(self, deadline: float, *queues: ChannelQueue | MethodLimit) -> None:
         """Wait until all these queues are free. Raises NotPosted where that is after the deadline."""

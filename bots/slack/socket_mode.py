@@ -71,7 +71,7 @@ class SocketMode:
                     log.warning(
                         "Slack cannot be reached (%s): trying again", redact(f"{type(error).__name__}: {error}")
                     )
-                    await self._pause(failures)
+                    await asyncio.sleep(self._timeouts.backoff(failures, self._rng))
                     continue
                 if current is not None:
                     self._retire(current)
@@ -83,7 +83,7 @@ class SocketMode:
                 # Do not reconnect at once to a server that closes connections at once.
                 failures = failures + 1 if time.monotonic() - since < self._timeouts.first_backoff else 0
                 if failures:
-                    await self._pause(failures)
+                    await asyncio.sleep(self._timeouts.backoff(failures, self._rng))
         finally:
             if current is not None:
                 await close(current)
@@ -141,7 +141,3 @@ class SocketMode:
         task = asyncio.create_task(later())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-
-    async def _pause(self, failures: int) -> None:
-        longest = min(self._timeouts.longest_backoff, self._timeouts.first_backoff * 2.0 ** min(failures - 1, 16))
-        await asyncio.sleep(longest * (0.5 + self._rng.random() / 2))

@@ -1,5 +1,6 @@
 """How long to wait for what. Tests scale it down."""
 
+import random
 from dataclasses import dataclass
 
 
@@ -28,3 +29,8 @@ class SlackTimeouts:
     """How long a reply may wait for its turn, a rate limit or an outage before it is abandoned."""
     notice: float = 2 * 60.0
     """The same for a notice, which is useless later."""
+
+    def backoff(self, failures: int, rng: random.Random) -> float:
+        """Seconds to wait after so many failures in a row, with jitter."""
+        longest = min(self.longest_backoff, self.first_backoff * 2.0 ** min(failures - 1, 16))
+        return longest * (0.5 + rng.random() / 2)

@@ -105,6 +105,15 @@ class AdapterRegistry:
                 return root / adapter_id
         raise AdapterError(f"there is no adapter called {adapter_id!r}: `person2 adapters list` lists them")
 
+    def in_service(self, adapter_id: str) -> Adapter:
+        """Raises AdapterError when there is none, or when it was withdrawn."""
+        card = self.card(adapter_id)
+        if card.withdrawn:
+            raise AdapterError(
+                f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another or train a new one"
+            )
+        return Adapter(id=adapter_id, path=self.path(adapter_id))
+
     def is_bundled(self, adapter_id: str) -> bool:
         return self.path(adapter_id).parent in self._bundled.values()
 
@@ -156,10 +165,7 @@ class AdapterRegistry:
         if spec == CURRENT:
             return self.current(base=base)
         if _ID.fullmatch(spec) and any((root / spec / CONFIG).is_file() for root in self._roots()):
-            card = self.card(spec)
-            if card.withdrawn:
-                raise AdapterError(_out_of_service(card))
-            return Adapter(id=spec, path=self.path(spec))
+            return self.in_service(spec)
         folder = Path(spec).expanduser()
         if _is_folder(folder):
             check(folder)
@@ -331,14 +337,11 @@ class AdapterRegistry:
 
     def _usable(self, adapter_id: str) -> Adapter:
         """An adapter in service with the weights that its card names. Raises AdapterError."""
-        card = self.card(adapter_id)
-        if card.withdrawn:
-            raise AdapterError(_out_of_service(card))
-        path = self.path(adapter_id)
-        check(path)
-        if card.weights_sha256 and weights_sha256(path) != card.weights_sha256:
+        adapter, card = self.in_service(adapter_id), self.card(adapter_id)
+        check(adapter.path)
+        if card.weights_sha256 and weights_sha256(adapter.path) != card.weights_sha256:
             raise AdapterError(f"the weights of {adapter_id!r} do not match its card: copy or train it again")
-        return Adapter(id=adapter_id, path=path)
+        return adapter
 
     def _is_usable(self, adapter_id: str) -> bool:
         try:
@@ -438,7 +441,3 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # such as a name that is too long
         return False
-
-
-def _out_of_service(card: Card) -> str:
-    return f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another or train a new one"

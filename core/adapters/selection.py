@@ -114,7 +114,7 @@ class AdapterSelection:
         if override == NONE:
             return None
         try:
-            version = await asyncio.to_thread(self._registered, override)
+            version = await asyncio.to_thread(lambda: _version(self._registry.in_service(override)))
             if version in self._failed:
                 return self.active
             if version != self._overrides.get(override):
@@ -168,7 +168,7 @@ class AdapterSelection:
         if trial is None:
             return
         try:
-            version = await asyncio.to_thread(self._registered, trial.challenger)
+            version = await asyncio.to_thread(lambda: _version(self._registry.in_service(trial.challenger)))
             await self._generator.load(version.adapter)
         except Unavailable as error:  # the server may come back
             self._warn_once(f"{trial.challenger} is not on trial yet: {error}")
@@ -267,12 +267,6 @@ class AdapterSelection:
         successor = self._registry.successor(failed.adapter.id, base=self._base)
         version = _version(successor) if successor else None
         return version if version not in self._failed else None
-
-    def _registered(self, adapter_id: str) -> _Version:
-        card = self._registry.card(adapter_id)
-        if card.withdrawn:
-            raise AdapterError(f"the adapter {card.id!r} is out of service ({card.withdrawn}): choose another")
-        return _version(Adapter(id=adapter_id, path=self._registry.path(adapter_id)))
 
     def _in_service(self, version: _Version) -> bool:
         """Whether an adapter is not withdrawn; one from outside the registry never is."""

@@ -6,7 +6,7 @@ another architecture is refused with an error that lists these.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -91,26 +91,8 @@ _LLAMA = Family(
     norms=("input_layernorm", "post_attention_layernorm", "norm"),
     linear=(*_ATTENTION, "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
 )
-_QWEN2 = Family(
-    name="qwen2",
-    models="Qwen2, Qwen2.5",
-    root=_LLAMA.root,
-    blocks=_LLAMA.blocks,
-    embedding=_LLAMA.embedding,
-    norms=_LLAMA.norms,
-    linear=_LLAMA.linear,
-    biased=_ATTENTION,
-)
-_QWEN3 = Family(
-    name="qwen3",
-    models="Qwen3",
-    root=_LLAMA.root,
-    blocks=_LLAMA.blocks,
-    embedding=_LLAMA.embedding,
-    norms=_LLAMA.norms,
-    linear=_LLAMA.linear,
-    head_norms=("self_attn.q_norm", "self_attn.k_norm"),
-)
+_QWEN2 = replace(_LLAMA, name="qwen2", models="Qwen2, Qwen2.5", biased=_ATTENTION)
+_QWEN3 = replace(_LLAMA, name="qwen3", models="Qwen3", head_norms=("self_attn.q_norm", "self_attn.k_norm"))
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.name: row for row in (_GPT2, _LLAMA, _QWEN2, _QWEN3)})
 """By `model_type`."""
 

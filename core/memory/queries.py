@@ -63,19 +63,7 @@ class Queries:
     def _answered(self, session: Session, row: MessageRow) -> MessageRow | None:
         if row.answers is not None:
             return session.get(MessageRow, row.answers)
-        if row.reply_to is None:
-            return None
-        said = select(MessageRow).where(
-            MessageRow.platform == row.platform,
-            MessageRow.channel == row.channel,
-            MessageRow.message_id == row.reply_to,
-        )
-        posted = (
-            select(MessageRow)
-            .join(PostRow, PostRow.message_id == MessageRow.id)
-            .where(PostRow.platform == row.platform, PostRow.channel == row.channel, PostRow.post_id == row.reply_to)
-        )
-        return session.scalar(said) or session.scalar(posted)
+        return None if row.reply_to is None else _message_or_post(session, row.platform, row.channel, row.reply_to)
 
     def root(self, conversation: Conversation) -> Remembered | None:
         """The message or post of the channel that a thread started from (its id is the thread's), where it is stored
@@ -84,7 +72,7 @@ class Queries:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             if thread is None or thread.epoch > 0:
                 return None
-            found = self._opening(session, conversation)
+            found = _opening(session, conversation)
             return remembered(found, conversation_of_message(session, found)) if found else None
 
     def knows_opening(self, conversation: Conversation) -> bool:
@@ -92,24 +80,7 @@ class Queries:
         with self._store.session() as session:
             thread = session.scalar(select(ConversationRow).where(ConversationRow.key == conversation.key))
             reset = thread is not None and thread.epoch > 0
-            return reset or self._opening(session, conversation) is not None
-
-    def _opening(self, session: Session, thread: Conversation) -> MessageRow | None:
-        said = select(MessageRow).where(
-            MessageRow.platform == thread.platform,
-            MessageRow.channel == thread.channel,
-            MessageRow.message_id == thread.thread,
-        )
-        posted = (
-            select(MessageRow)
-            .join(PostRow, PostRow.message_id == MessageRow.id)
-            .where(
-                PostRow.platform == thread.platform,
-                PostRow.channel == thread.channel,
-                PostRow.post_id == thread.thread,
-            )
-        )
-        return session.scalar(said) or session.scalar(posted)
+            return reset or _opening(session, conversation) is not None
 
     def exchanges_before(self, message: Message, row: int, *, limit: int) -> list[Exchange]:
         """What the message's author said before row `row` and was answered: in the same conversation, in the channel
@@ -200,3 +171,20 @@ class Queries:
                 return
             yield from found
             last = found[-1].row
+
+
+def _opening(session: Session, thread: Conversation) -> MessageRow | None:
+    return _message_or_post(session, thread.platform, thread.channel, thread.thread)
+
+
+def _message_or_post(session: Session, platform: str, channel: str, id_: str | None) -> MessageRow | None:
+    """The message with this id, or the reply that was posted under it."""
+    said = select(MessageRow).where(
+        MessageRow.platform == platform, MessageRow.channel == channel, MessageRow.message_id == id_
+    )
+    posted = (
+        select(MessageRow)
+        .join(PostRow, PostRow.message_id == MessageRow.id)
+        .where(PostRow.platform == platform, PostRow.channel == channel, PostRow.post_id == id_)
+    )
+    return session.scalar(said) or session.scalar(posted)

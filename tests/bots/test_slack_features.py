@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bots.slack.messages import conversation_at
-from bots.slack.sending import FEEDBACK, LOADING
+from bots.slack.sending import FEEDBACK
+from bots.slack.status import LOADING
 from core.notices import WORDLESS
 from tests.bots.slack_talk import talk
 from tests.fakes import FakeGenerator

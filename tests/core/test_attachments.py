@@ -32,4 +32,4 @@ def test_what_no_file_holds_is_not_lost() -> None:
     noise = {"messages": [{"text": rng.randbytes(50).hex()} for _ in range(2000)]}
     made, about = attachment_of(noise, largest=20_000)
     assert made is None
-    assert "ask whoever runs me" in about
+    assert "Ask my operator" in about

@@ -46,7 +46,7 @@ async def run(commands: Commands, line: str, *, admin: bool = False, author: str
         ("ask\thow\nare you", "one", False),
         ("help\nme", "Mention me", True),
         ("forget-me", "cannot be undone", True),
-        ("forget-me yes", "Done: 0 of your messages", True),
+        ("forget-me yes", "Done: I deleted 0 of your messages", True),
         ("my-data", "Everything stored about you: 0 messages", True),
         ("settings", "Only members who may manage", True),
         ("status", "Model fake;", True),

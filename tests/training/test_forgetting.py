@@ -296,7 +296,7 @@ def test_a_reader_that_never_ends_is_named(memory: Memory, tmp_path: Path, monke
     reader = sqlite3.connect(tmp_path / "person2.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM messages").fetchone()
-    assert "write-ahead log still holds the words" in quick.forget("test", "ann").left
+    assert "write-ahead log still contains the messages" in quick.forget("test", "ann").left
     reader.close()
     assert quick.forget("test", "ann") == Removed()
     assert not holding(tmp_path, b"let us walk")

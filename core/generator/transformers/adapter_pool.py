@@ -198,10 +198,7 @@ class AdapterPool:
         adapter_names: Sequence[str],
     ) -> torch.Tensor:
         """`(B, T) int64` and an adapter per row → the last column's logits, `(B, V) float32`; `cache` grows by T."""
-        model: PreTrainedModel | PeftModel = self._base.model
-        extra: dict[str, Any] = {}
-        if self._peft is not None and self._names:
-            model, extra = self._peft, {"adapter_names": list(adapter_names)}
+        model, extra = self._model_for(adapter_names)
         with torch.inference_mode():
             output = model(
                 input_ids,
@@ -224,7 +221,6 @@ class AdapterPool:
             last = self._base.encode(self._base.decode(prompt).rsplit("\n", 1)[-1]) or prompt[-1:]
             fronts += [prompt, [*self._base.start, *last]]
         replies = [row.ids[row.prompt_tokens :] for row in rows for _ in range(2)]
-        adapter_names = [row.adapter_name for row in rows for _ in range(2)]
         width = max(len(front) + len(reply) for front, reply in zip(fronts, replies, strict=True)) - 1
         ids = torch.full((len(fronts), width), self._base.end)
         mask = torch.zeros_like(ids)
@@ -232,10 +228,7 @@ class AdapterPool:
             known = [*front, *reply[:-1]]
             ids[line, width - len(known) :] = torch.tensor(known)
             mask[line, width - len(known) :] = 1
-        model: PreTrainedModel | PeftModel = self._base.model
-        extra: dict[str, Any] = {}
-        if self._peft is not None and self._names:
-            model, extra = self._peft, {"adapter_names": adapter_names}
+        model, extra = self._model_for([row.adapter_name for row in rows for _ in range(2)])
         device = self._base.model.device
         with torch.inference_mode():
             logits = model(
@@ -251,6 +244,12 @@ class AdapterPool:
             own = logits[line, -len(reply) :].log_softmax(1)
             sums.append(float(own[torch.arange(len(reply)), torch.tensor(reply)].sum()))
         return [given - INFORMATION * bare for given, bare in zip(sums[::2], sums[1::2], strict=True)]
+
+    def _model_for(self, adapter_names: Sequence[str]) -> tuple[PreTrainedModel | PeftModel, dict[str, Any]]:
+        """The model, and the argument that gives each row its adapter where any is loaded."""
+        if self._peft is None or not self._names:
+            return self._base.model, {}
+        return self._peft, {"adapter_names": list(adapter_names)}
 
     def _activate(self) -> None:
         """peft needs an active adapter, although each row names its own: make it one that stays."""
