@@ -36,7 +36,7 @@ class ActivityTracker:
         self._names[platform] = name
 
     def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
-        """Whether the bot may listen and answer there, and to whoever says it."""
+        """Whether the bot may store and answer a message: the channel is allowed and the author is not ignored."""
         rules = self._rules(message.conversation, chosen)
         return policy.allowed(message, rules) and not policy.ignored(message, rules)
 

@@ -39,8 +39,8 @@ def private_opener(path: str, flags: int) -> int:
 
 
 def make_private(folder: Path) -> None:
-    """Take everybody else's access from a folder and all it holds. What belongs to another user, and what a link points
-    to, is left as it is."""
+    """Remove others' access to a folder and everything in it. Files of other users and the targets of links are left as
+    they are."""
     for path in (folder, *folder.rglob("*")):
         with suppress(OSError):
             mode = path.lstat().st_mode

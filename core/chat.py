@@ -291,7 +291,7 @@ class Chat:
         return reply or Reply(text=notices.DELETED, notice=True), replaced
 
     def known_as(self, platform: str, name: str) -> None:
-        """The name under which a platform shows the bot: where a channel wants it, it answers to that."""
+        """Set the name that a platform shows for the bot, which answers to it where a channel sets so."""
         self._activity.known_as(platform, name)
 
     def typing(self, conversation: Conversation, member: str) -> None:
@@ -365,7 +365,8 @@ class Chat:
         return await asyncio.to_thread(self.memory.remember, message, why=why, owed=owed)
 
     def _wordless(self, message: Message, chosen: ChannelSettings) -> Reply | None:
-        """A bare mention, a picture, a sticker: say that we read text, where we may speak and were addressed."""
+        """A notice that only text is read, for a bare mention, a picture or a sticker; None where the bot was not
+        addressed or may not answer."""
         addressed = message.mentions_bot or message.replies_to_bot or message.conversation.kind is Kind.DIRECT
         if not addressed or self.draining or not self._activity.allowed(message, chosen):
             return None

@@ -73,7 +73,7 @@ class Message:
     replies_to_bot: bool = False
     """It answers a post of the bot, as far as the platform says so; `Chat.hear` looks up the rest by `reply_to`."""
     joined_thread: bool = False
-    """The bot already speaks in the thread this was said in; `Chat.hear` looks it up."""
+    """The bot already takes part in the thread of this message; `Chat.hear` looks it up."""
 
     def __post_init__(self) -> None:
         if self.sent_at.tzinfo is None:

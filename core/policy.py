@@ -206,7 +206,7 @@ def _addressed(message: Message, rules: Rules) -> Why | None:
 
 
 def calls(text: str, names: Iterable[str]) -> bool:
-    """Whether one of the names stands in a text as a word, in any case."""
+    """Whether a text contains one of the names as a word, in any case."""
     pattern = _pattern(frozenset(names))
     return pattern is not None and pattern.search(text) is not None
 

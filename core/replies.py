@@ -41,7 +41,7 @@ def clean(generated: str, *, said: Iterable[str] = ()) -> str:
 
 
 def _own_lines(generated: str) -> Iterator[str]:
-    """Each line as it may be posted, empty where nothing of it may; ends where somebody else begins to speak."""
+    """Each line as it may be posted, empty where nothing is left of it; ends where another speaker's turn begins."""
     for line in generated.splitlines():
         rest = _OWN_TAG.sub("", line, count=1)
         tag = _TAG.search(rest)

@@ -43,7 +43,7 @@ _CALLED = re.compile(
 )
 """“You too, John.” “Hi Sarah, I'm Alex.”"""
 _MET = re.compile(r"\b(meet you(?: too)?), ?(?!too\b)([a-z]+)(?=[.,!?])", re.IGNORECASE)
-"""“Nice to meet you, ingridio.” Behind this comma stands a name, in small letters too."""
+"""“Nice to meet you, ingridio.” After this comma comes a name, even in lower case."""
 _ANYBODY = frozenset(
     words_of(
         "all again buddy bye dear everybody everyone folks friend friends goodbye guys madam mate sir team there world"

@@ -296,7 +296,7 @@ class Interactions:
                     raise
             pending.deferred, pending.ephemeral = True, private
             if made is None:
-                with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # it stands without a known id
+                with contextlib.suppress(discord.HTTPException, *UNREADABLE):  # posted, but without a known id
                     made = (await interaction.original_response()).id
             return str(made or "")
         if first and not pending.update and pending.ephemeral == private:

@@ -1,4 +1,4 @@
-"""What is known of an adapter, and the file beside its weights that says it."""
+"""What is known of an adapter, and the file beside its weights that contains it."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace

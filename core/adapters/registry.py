@@ -27,7 +27,7 @@ from core.generator import Adapter
 log = logging.getLogger(__name__)
 
 NONE = "none"
-"""The bare base model, wherever an adapter's id may stand."""
+"""In place of an adapter's id: the bare base model."""
 CURRENT = "current"
 STAGED = ".new-"
 """Prefix of a folder's name while it is being written."""

@@ -166,7 +166,7 @@ class Generator(Protocol):
         ...
 
     async def load(self, adapter: Adapter) -> None:
-        """Make an adapter ready beside those in use; requests go on meanwhile. Raises AdapterError."""
+        """Load an adapter beside those in use, while requests continue. Raises AdapterError."""
         ...
 
     async def unload(self, adapter_id: str) -> None:

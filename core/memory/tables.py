@@ -88,7 +88,7 @@ class MessageRow(Table):
     message_id: Mapped[str] = mapped_column(String(100))
     epoch: Mapped[int]
     place: Mapped[int]
-    """Order within a conversation: an answer stands where its question stands, whenever it was finished."""
+    """Order within a conversation: an answer has the place of its question, whenever it was finished."""
     author: Mapped[str] = mapped_column(String(100))
     author_name: Mapped[str] = mapped_column(SafeText(200))
     text: Mapped[str] = mapped_column(SafeText)
