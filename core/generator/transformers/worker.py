@@ -72,7 +72,7 @@ class _TransformersRequest(Request):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Job:
+class _WorkerJob:
     """Something for the worker thread to do between two tokens."""
 
     do: Callable[[], None]
@@ -104,7 +104,7 @@ class TransformersGenerator:
         self._clock = clock
         self._requests: RequestQueue[_TransformersRequest] = RequestQueue(limit=queue_limit)
         self._changed = self._requests.changed
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_WorkerJob] = deque()
         self._unloading: set[AdapterKey] = set()
         self._completed = 0
         self._tokens = 0
@@ -192,7 +192,7 @@ class TransformersGenerator:
         return prepared.key
 
     async def _run_between_steps(self, do: Callable[[], None]) -> None:
-        job = _Job(do=do)
+        job = _WorkerJob(do=do)
         with self._changed:
             self._requests.check_open()
             self._jobs.append(job)
