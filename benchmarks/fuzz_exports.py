@@ -1,4 +1,4 @@
-"""Feeds broken exports to the readers and, every tenth, to the whole import; stops at nothing, reports every crash.
+"""Feeds broken exports to the readers and, every tenth, to the whole import; reports every crash and continues.
 
     python -m benchmarks.fuzz_exports [--inputs 20000] [--first 0] [--data FOLDER]
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tests.training.data import export_fuzz
 from training.data.import_job import Options, import_talk
-from training.data.projection import Previous
+from training.data.reply_links import Previous
 
 SLOW = 5.0
-"""Seconds; an input of a few kilobytes that takes longer hides something that is not linear."""
+"""Seconds; an input of a few kilobytes that takes longer points at something superlinear."""
 
 
 def whole(path: Path, scratch: Path) -> None:

@@ -1,8 +1,8 @@
 """`person2 import`: exports in, a dialogue file and its manifest out, nothing else touched.
 
-Wires readers, sorting, links, projection, consent and manifest together; each of them knows its own matter. Two
-passes: read everything into one sorted table (which shows people, copies and silences), then cut it into dialogues.
-Both use all cores given, and neither the number of cores nor the order in which they finish changes a byte.
+Wires readers, sorting, links, projection, consent and manifest together; each of them does its own part. Two passes:
+read everything into one sorted table (which shows people, copies and silences), then cut it into dialogues. Both use
+all cores given, and neither the number of cores nor the order in which they finish changes a byte.
 """
 
 import errno
@@ -31,21 +31,22 @@ from training.data.formats.items import MAX_MESSAGE
 from training.data.formats.markup import CodeBlocks
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
-from training.data.projection import Draft, Linker, Made, ProjectionRules, person
+from training.data.projection import Draft, Made, ProjectionRules, person
+from training.data.reply_links import Linker
 from training.data.stats import ImportStats
 from training.data.workers import Workers
 from training.data.writer import DialogueWriter, Progress, write
 from training.privacy import consent
 
 PARALLEL_FROM = 16 << 20
-"""Bytes of export from which on starting further processes pays (each takes half a second to start)."""
+"""Bytes of exports from which further processes are worth starting (each takes half a second to start)."""
 MAX_WORKERS = 4
 AHEAD = 2
 """Tasks waiting for each worker; more would only hold memory."""
 HELD_OUT_SHARE = 0.1
-"""Of all dialogues, the newest; as in design: split by time."""
+"""Of all dialogues, the newest: training and held-out dialogues are split by time."""
 COPIED_OFTEN = 5
-"""Times a text is said, across the whole import, to be copy-pasta."""
+"""Times a text must occur in the whole import to count as copy-pasta."""
 MAX_COPIED = 200_000
 GAP = timedelta(hours=12)
 """Silence that ends a conversation. Measured on the PyScript Discord with its reply links hidden: of 1 to 24 hours, the
@@ -53,14 +54,14 @@ conversations found are nearest to the true ones with 12 (scaled VI 81.7, one-to
 50.1, and without the disentangler 80.6 and 48.9). Busy IRC channels hardly fall silent so long: #ubuntu's figures are
 the same from half an hour on."""
 SEEN = 150_000
-"""Fingerprints remembered twice over; a copy is usually near its original, and memory stays flat."""
+"""Fingerprints in each of two generations; a copy is usually near its original, and memory stays flat."""
 T = TypeVar("T")
 Argument = TypeVar("Argument")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Every knob of an import besides sources, outputs and consent."""
+    """The options of an import besides sources, outputs and consent."""
 
     as_name: str | None = None
     """Only this member (a name or id) is Person2."""
@@ -73,13 +74,13 @@ class Options:
     """Characters; longer messages are left out."""
     code: CodeBlocks = CodeBlocks.SHORT
     block_list: tuple[str, ...] = ()
-    """Words and phrases; a message that holds one is left out."""
+    """Words and phrases; a message that contains one is left out."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes; dialogues in others are left out. Empty keeps all."""
     columns: str = ""
     """Which columns of CSV files are what, as `--columns` takes it; empty leaves them out."""
     keep_names: bool = False
-    """Leave people's names in the words, instead of the tag of their side or `[name]`."""
+    """Leave people's names in the text, instead of the tag of their side or `[name]`."""
     countries: tuple[str, ...] = ()
     """ISO 3166 codes of more countries whose national telephone numbers are masked."""
     linker: Linker | None = None
@@ -105,9 +106,9 @@ def import_talk(
 ) -> ImportStats:
     """Turn exports (and the bot's own `log`) into dialogues at `out`, with `out.manifest.json` beside it.
 
-    `home` holds the key for people's hashes. `consented` are the `platform:id`s who said yes to the bot itself: of the
-    log only their words are taken. `liked` are ids of the bot's messages that a person liked. Everything wrong inside
-    the sources is in the faults of the counts; raises ExportError where the import cannot be done at all.
+    `home` holds the key for people's hashes. `consented` are the `platform:id`s who gave the bot their consent: of the
+    log only their words are taken. `liked` are ids of the bot's messages that somebody liked. What is wrong inside the
+    sources is in the faults of the result; raises ExportError where the import cannot be done at all.
     """
     options = options or Options()
     report = progress or (lambda stage, share: None)
@@ -118,10 +119,10 @@ def import_talk(
     names = consent.read_people(people) if people is not None else None
     key = consent.PeopleKey.at(home)
     stats = ImportStats()
-    with _said_plainly(out), ExitStack() as stack:
+    with _explaining_failures(out), ExitStack() as stack:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(stack.enter_context(TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)))
-        job = _Job(scratch, options, stats, report, stack)
+        job = _ImportJob(scratch, options, stats, report, stack)
         job.read(sources, log, frozenset(consented))
         rules = job.rules(names, frozenset(consented) if log is not None else frozenset(), frozenset(liked))
         dialogues = job.make_dialogues(rules)
@@ -140,8 +141,8 @@ def import_talk(
 
 
 @contextmanager
-def _said_plainly(out: Path) -> Iterator[None]:
-    """What the machine lacks, as a sentence. Inside, whatever ends the import removes all it had written so far."""
+def _explaining_failures(out: Path) -> Iterator[None]:
+    """Turns a full disk and a killed process into sentences; the block removes all it had written so far."""
     try:
         yield
     except BrokenProcessPool as problem:
@@ -154,8 +155,8 @@ def _said_plainly(out: Path) -> Iterator[None]:
         if not full and getattr(problem, "sqlite_errorname", "") not in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
             raise
         raise ExportError(
-            f"The disk of {out} is full, so nothing was written; an import needs about as much as the exports "
-            "take when unpacked. Free some, or choose another place with --out."
+            f"The disk of {out} is full, so nothing was written; an import needs about as much space as the "
+            "unpacked exports. Free some, or choose another place with --out."
         ) from problem
 
 
@@ -176,7 +177,7 @@ def _check(
     if sources and not (attest and attest.strip()) and people is None:
         raise ExportError(
             'Nothing was written: say with --attest "…" why you may use this talk, '
-            "or name the people who said yes with --people FILE."
+            "or list the people who consented with --people FILE."
         )
     for target in (out, held_out):
         if target is None:
@@ -209,23 +210,23 @@ def _recorded(options: Options, held_out: Path | None) -> dict[str, Any]:
 
 
 def _hashes(targets: frozenset[str] | None, key: consent.PeopleKey) -> list[str] | None:
-    """Whom `--as` named, as a manifest may say it: a name would still stand there once they asked to be forgotten."""
+    """Whom `--as` named, as hashes: a name would stay in the manifest after they asked to be forgotten."""
     return None if targets is None else sorted(key.of(target) for target in targets)
 
 
-class _Job:
-    """One import's passes over its scratch folder."""
+class _ImportJob:
+    """The two passes of one import and its scratch folder."""
 
     def __init__(self, scratch: Path, options: Options, stats: ImportStats, report: Progress, stack: ExitStack) -> None:
         self.sources: list[dict[str, Any]] = []
-        self._scratch, self._options, self._funnel, self._report = scratch, options, stats, report
+        self._scratch, self._options, self._stats, self._report = scratch, options, stats, report
         self._stack = stack
         self._store = sort.MessageTable(scratch / "messages.db")
         stack.callback(self._store.close)
         self._names: dict[str, list[str]] = {}
 
     def read(self, sources: Sequence[Path], log: Iterable[Message] | None, consented: frozenset[str]) -> None:
-        """First pass: everything into the store, sorted and each message once."""
+        """First pass: everything into the table, sorted, and each message once."""
         size = sum(_size(source) for source in sources)
         self._start(size)
         done = parts = 0
@@ -237,7 +238,7 @@ class _Job:
         if log is not None:
             self._add(ingest.fill(_only_consented(log, consented), parts, self._store.path))
             self.sources.append({"name": "log", "kind": "log", "sha256": ""})
-        self._funnel.dropped["duplicate"] += self._store.settle()
+        self._stats.dropped["duplicate"] += self._store.settle()
 
     def _start(self, size: int) -> None:
         asked = self._options.workers
@@ -245,7 +246,7 @@ class _Job:
         self._workers = self._stack.enter_context(Workers(count))
 
     def _results(self, sources: Sequence[Path]) -> Iterator[tuple[ingest.IngestResult, int]]:
-        """What each part gave, with the bytes it stood for, in the order of the sources."""
+        """The result of each part with its size in bytes, in the order of the sources."""
         waiting: deque[tuple[Future[ingest.IngestResult] | ingest.IngestResult, int]] = deque()
         number = 0
         for at, (source, label) in enumerate(zip(sources, labels(sources), strict=True)):
@@ -279,7 +280,7 @@ class _Job:
         return whole.hexdigest()
 
     def _add(self, result: ingest.IngestResult) -> None:
-        stats = self._funnel
+        stats = self._stats
         stats.read += result.read
         stats.dropped += result.skipped
         stats.faults.update(result.faults)
@@ -288,20 +289,20 @@ class _Job:
             known += [name for name in names if name not in known]
 
     def rules(self, names: list[str] | None, consented: frozenset[str], liked: frozenset[str]) -> ProjectionRules:
-        """What the exports' people and the options come to."""
+        """The rules that follow from the exports' people and the options."""
         options = self._options
-        self._funnel.gap_minutes = options.gap.total_seconds() / 60
+        self._stats.gap_minutes = options.gap.total_seconds() / 60
         allowed = targets = None
         if names is not None:
             found, missing = consent.matching(names, self._names)
-            self._funnel.unknown_people += missing
+            self._stats.unknown_people += missing
             allowed = found | consented
         if options.as_name is not None:
             targets, missing = consent.matching([options.as_name], self._names)
             if missing:
                 raise ExportError(
                     f"Nobody, or more than one member, is called {options.as_name!r} in these exports; "
-                    "give --as a name or id that they show."
+                    "give --as a name or id from them."
                 )
         return ProjectionRules(
             gap=options.gap,
@@ -325,33 +326,33 @@ class _Job:
                 segmentation.Setup(rules=rules, linker=self._options.linker, languages=self._options.languages)
             )
         )
-        seen = _Seen()
-        messages = max(1, self._funnel.read - self._funnel.dropped.total())
+        seen = _RecentFingerprints()
+        messages = max(1, self._stats.read - self._stats.dropped.total())
         done = 0
         with DialogueWriter(self._scratch / "dialogues") as written:
             for made, size in self._made(setup, rules.gap):
                 self._count(made)
                 for draft in made.drafts:
-                    if seen.before(draft):
-                        self._funnel.dialogues_dropped["near-duplicate"] += 1
-                        self._funnel.dropped["in a near-duplicate dialogue"] += draft.messages
+                    if seen.contain(draft):
+                        self._stats.dialogues_dropped["near-duplicate"] += 1
+                        self._stats.dropped["in a near-duplicate dialogue"] += draft.messages
                         continue
                     written.add(draft)
-                    self._funnel.dialogues += 1
-                    self._funnel.turns += draft.turns
-                    self._funnel.words += draft.words
-                    self._funnel.used += draft.messages
+                    self._stats.dialogues += 1
+                    self._stats.turns += draft.turns
+                    self._stats.words += draft.words
+                    self._stats.used += draft.messages
                 done += size
                 self._report("making dialogues", min(done / messages, 1.0))
-        self._funnel.people = len(written.people)
+        self._stats.people = len(written.people)
         return written
 
     def _count(self, made: Made) -> None:
-        self._funnel.conversations += made.conversations
-        self._funnel.dropped += made.dropped
-        self._funnel.dialogues_dropped += made.dialogues_dropped
-        self._funnel.masked += made.masked
-        self._funnel.links += made.links
+        self._stats.conversations += made.conversations
+        self._stats.dropped += made.dropped
+        self._stats.dialogues_dropped += made.dialogues_dropped
+        self._stats.masked += made.masked
+        self._stats.links += made.links
 
     def _made(self, setup: Path, gap: timedelta) -> Iterator[tuple[Made, int]]:
         waiting: deque[tuple[Future[Made] | Made, int]] = deque()
@@ -365,18 +366,19 @@ class _Job:
 
 
 def _processors() -> int:
-    """Those that this process may use, where the system tells."""
+    """How many this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Seen:
-    """The fingerprints of late: two generations, so that memory is bounded and nothing recent is forgotten."""
+class _RecentFingerprints:
+    """Two generations of fingerprints, so that memory is bounded and nothing recent is forgotten."""
 
     def __init__(self) -> None:
         self._new: set[int] = set()
         self._old: set[int] = set()
 
-    def before(self, draft: Draft) -> bool:
+    def contain(self, draft: Draft) -> bool:
+        """Whether a near-duplicate was seen; remembers the draft if not."""
         if any(mark in self._new or mark in self._old for mark in draft.fingerprints):
             return True
         self._new.update(draft.fingerprints)
@@ -391,7 +393,7 @@ def _result(waiting: "tuple[Future[T] | T, int]") -> tuple[T, int]:
 
 
 def labels(sources: Sequence[Path]) -> list[str]:
-    """How sources are named: as shortly as tells them apart, for `ann/_chat.txt` and `bob/_chat.txt` are two chats."""
+    """A name for each source, as short as distinguishes them: `ann/_chat.txt` and `bob/_chat.txt` are two chats."""
     parts = [source.resolve().parts for source in sources]
     longest = max(map(len, parts), default=0)
     found = []
@@ -410,7 +412,7 @@ def _size(source: Path) -> int:
 
 
 def _only_consented(log: Iterable[Message], consented: frozenset[str]) -> Iterator[Message]:
-    """The log with the words of everybody else blanked before they touch a file; the gap they leave stays."""
+    """The log with everybody else's words blanked before they reach a file; the gap stays."""
     for message in log:
         if message.from_bot or person(message) in consented:
             yield message

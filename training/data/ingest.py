@@ -1,4 +1,4 @@
-"""One part of an export → rows to be sorted, and everything worth counting about it.
+"""One part of an export → rows to be sorted, and its counts.
 
 Knows readers and rows, no dialogue. Runs in a worker process: takes and gives plain values only.
 """
@@ -14,14 +14,14 @@ from training.data import formats, sort
 from training.data.projection import READY_MADE
 
 COPY_LENGTH = 40
-"""Characters without spaces from which on a text said again and again is copy-pasta and not a habit of speech."""
+"""Characters, spaces aside, from which a repeated text is copy-pasta and not a habit of speech."""
 MAX_NAMES = 8
 """Names kept of one member."""
 
 
 @dataclass(slots=True)
 class IngestResult:
-    """What was found in a part."""
+    """What a part contained."""
 
     read: int = 0
     """Entries: messages and what was skipped."""

@@ -37,7 +37,7 @@ class Manifest(msgspec.Struct):
     version: int = VERSION
     attestation: str | None = None
     people_file: str | None = None
-    """SHA-256 of the list of people who said yes."""
+    """SHA-256 of the list of people who consented."""
     sources: list[dict[str, Any]] = []
     options: dict[str, Any] = {}
     counts: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def beside(out: Path) -> Path:
 
 
 def load(out: Path) -> Manifest:
-    """The manifest beside a dialogue file. Raises ExportError where there is none of ours, or a damaged one."""
+    """The manifest beside a dialogue file. Raises ExportError for none, a foreign or a damaged one."""
     found = _read(beside(out))
     if found is None:
         raise ExportError(
@@ -62,8 +62,8 @@ def load(out: Path) -> Manifest:
 
 
 def describing(file: Path) -> Manifest | None:
-    """The manifest that tells of a dialogue file: the one beside it or, for the held-out part of an import, the one
-    beside the file that was written with it. None where there is none; those of other programs are passed over.
+    """The manifest that describes a dialogue file: the one beside it or, for the held-out part of an import, the one
+    beside the file that was written with it. None where there is none; those of other programs are ignored.
 
     Raises ExportError where it is damaged.
     """
@@ -79,7 +79,7 @@ def describing(file: Path) -> Manifest | None:
 
 
 def dialogue_files(folder: Path) -> Iterator[Path]:
-    """Every file under `folder` with a manifest of ours beside it, a damaged one too."""
+    """Every file under `folder` that has a manifest of this program beside it, even a damaged one."""
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         try:
             ours = _read(path) is not None
@@ -97,12 +97,12 @@ def _text(path: Path) -> str:
 
 
 def _read(path: Path) -> Manifest | None:
-    """None where there is none, or another program's: JSON that names no people and no dialogues, or no JSON at all
-    beside no dialogue file. Raises ExportError for one of ours that is damaged: whose words were taken must never be
-    guessed.
+    """None where there is none, or another program's: JSON without people and dialogues, or a file that is not JSON and
+    has no dialogue file beside it. Raises ExportError for a damaged manifest of this program: whose words were taken
+    must never be guessed.
     """
     file = path.with_name(path.name.removesuffix(SUFFIX))
-    damaged = f"The manifest {path} says whose words {file.name} holds, and it is damaged"
+    damaged = f"The manifest {path}, which says whose words {file.name} contains, is damaged"
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -141,7 +141,7 @@ def write(file: IO[bytes], head: dict[str, Any], people: Iterable[Person], dialo
 def forget_people(out: Path, hashes: Iterable[str]) -> int:
     """Delete every dialogue that holds words of these people, from the file, its held-out part and the manifest.
 
-    Returns how many dialogues went. All files are replaced only once all are written. Raises ExportError.
+    Returns how many dialogues were deleted. No file is replaced before all are written. Raises ExportError.
     """
     manifest = load(out)
     gone = {at for at, person in enumerate(manifest.people) if person.hash in set(hashes)}
@@ -197,8 +197,8 @@ def changed(path: Path) -> str:
 
 
 def _unname(manifest: Manifest, staying: Collection[str]) -> None:
-    """Take away what may be the name of somebody who is gone: whom `--as` named, and the sources' names (exports of a
-    direct conversation are called after the other one); a source's sum still tells which it was."""
+    """Remove what may name somebody who is gone: whom `--as` named, and the sources' names (exports of a direct
+    conversation are named after the other person); a source's checksum still identifies it."""
     chosen = manifest.options.get("as")
     if chosen is not None:
         manifest.options["as"] = [who for who in chosen if who in staying] if isinstance(chosen, list) else None
@@ -206,7 +206,7 @@ def _unname(manifest: Manifest, staying: Collection[str]) -> None:
 
 
 def _beside(path: Path, stack: ExitStack) -> Path:
-    """A temporary file in the same folder, gone at the end unless it took its place."""
+    """A temporary file in the same folder, deleted at the end unless it has replaced `path`."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -1,9 +1,9 @@
-"""Names of the export's own people in what is said: found once, and written as the tag of whoever's side they are.
+"""Names of an export's own people in its messages: found once, and replaced by the tag of the person's side.
 
-Knows the authors of an export, as `platform:id` with the names they bear, and how people write names: `@Name`, `nick:`
-and `nick,` in front of a line, a full name, a name alone. Sides are known only when a dialogue is cut out of the talk,
-so a name first becomes a mark, and the mark a tag. Knows no list of names or words: whether a name is also an everyday
-word ("will", "mark") is told by how the talk itself uses it.
+Knows the authors of an export, as `platform:id` with their names, and how people write names: `@Name`, `nick:` and
+`nick,` before a line, a full name, a name alone. Sides are known only when a dialogue is cut out of the talk, so a name
+first becomes a mark, and the mark a tag. Knows no list of names or words: whether a name is also an everyday word
+("will", "mark") is told by how the talk itself uses it.
 """
 
 import re
@@ -14,11 +14,11 @@ from core.dialogue import Speaker
 from training.data.pii import NAME, PLACEHOLDERS
 
 SHORTEST = 3
-"""Letters of a name that counts though nothing but itself says that it is one; shorter ones are words."""
+"""Letters of a name that is recognised on its own; shorter ones are taken for words."""
 MAX_WORDS = 4
 """Words of a display name that are looked for."""
 ADDRESSED = 0.25
-"""Share of a word's uses that are an address, or capitalised inside a sentence, from which on it is a name."""
+"""A word is a name where at least this share of its uses addresses somebody or is capitalised inside a sentence."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
@@ -29,7 +29,7 @@ _BEFORE = "(\"'“‘*_<[«„‹~"
 _BEHIND = ".,:;!?)\"'”’“‘*_>]…»›~？！，。：、"
 _AROUND = _BEFORE + _BEHIND + "@"
 _APART = re.compile(r"['’][sS](?![^\W_])|[/&+|;,:—–~«»？！，。：、]+")
-"""What may stand between a name and another word without a blank: `Mia's`, `Mia/Leo`, `hello,Mia`."""
+"""What may join a name and another word: `Mia's`, `Mia/Leo`, `hello,Mia`."""
 _WITHIN = re.compile(r"['’][sS](?![^\W_])|[^\s/][/&+|;,:—–~«»？！，。：、][^\s/]")
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
@@ -38,11 +38,10 @@ class Names:
     """Everybody's names, by their first word."""
 
     def __init__(self, people: Mapping[str, Iterable[str]]) -> None:
-        """`people`: `platform:id` → the names they bear."""
+        """`people`: `platform:id` → their names."""
         self._bearers: dict[str, dict[tuple[str, ...], set[str]]] = {}
         self._cores: set[str] = set()
-        """First words of all names without the signs that may stand around them: a token whose own is none of these
-        begins no name, and that is quick to tell."""
+        """First words of all names without punctuation around them: a quick check, as no name begins otherwise."""
         for person, names in people.items():
             for name in names:
                 words = tuple(name.removeprefix("@").casefold().split())
@@ -83,7 +82,7 @@ class Names:
         )
 
     def _tokens(self, line: str) -> Iterator[tuple[int, int]]:
-        """Where words begin and end; what is written together without being a name comes in pieces."""
+        """Where words begin and end; what is joined without being a name is divided."""
         for found in _TOKEN.finditer(line):
             start, end = found.span()
             if found[0].casefold().strip(_AROUND) not in self._cores and "//" not in found[0]:
@@ -114,7 +113,7 @@ class Names:
     def _at(
         self, line: str, tokens: Sequence[tuple[int, int]], at: int, everyday: frozenset[str]
     ) -> tuple[int, int, set[str], str, int] | None:
-        """The name that begins at a token: where it begins and ends, whose it is, what to write behind, its tokens."""
+        """The name that begins at a token: start, end, whose it is, what to write after it, number of tokens."""
         first, end = tokens[at]
         if line[first:end].casefold().strip(_AROUND) not in self._cores:
             return None
@@ -161,7 +160,7 @@ class Names:
     def _last(
         self, line: str, tokens: Sequence[tuple[int, int]], at: int, words: tuple[str, ...], first_end: int
     ) -> int | None:
-        """Where the last of `words` ends, if all of them stand there."""
+        """Where the last of `words` ends, if all of them follow."""
         if len(words) == 1:
             return first_end
         if first_end != tokens[at][1] or at + len(words) > len(tokens):
@@ -178,7 +177,7 @@ class Names:
 
 
 def _tails(token: str) -> Iterable[int]:
-    """How many characters to leave off behind a token: none, or one more sign after the other."""
+    """How many characters to leave off at the end of a token: none, then one more punctuation mark at a time."""
     yield 0
     for tail in range(1, len(token)):
         if token[-tail] not in _BEHIND:
@@ -187,7 +186,7 @@ def _tails(token: str) -> Iterable[int]:
 
 
 def _called(line: str, stop: int) -> bool:
-    """Whether a name in front of a line that ends at `stop` is an address: `nick:`, `nick,`, `nick -`."""
+    """Whether a name that begins a line and ends at `stop` addresses somebody: `nick:`, `nick,`, `nick -`."""
     return (
         line[stop : stop + 1] in (":", ",", "：", "，")
         or re.match(r" (?:[:,-]|->?) ", line[stop : stop + 4]) is not None
@@ -195,7 +194,7 @@ def _called(line: str, stop: int) -> bool:
 
 
 def resolve(text: str, sides: Mapping[str, Speaker]) -> str:
-    """A marked text with the tag of each person's side, or `[name]` for whoever has none; `sides`: by `platform:id`."""
+    """A marked text with the tag of each person's side, or `[name]` where it is unknown; `sides`: by `platform:id`."""
 
     def tag(found: re.Match[str]) -> str:
         here = {sides[person] for person in found[1].split(" ") if person in sides}

@@ -1,8 +1,8 @@
 """Messages → two-person dialogues: who answers whom, reply paths, whose side is Person2's. Pure.
 
-Knows links, paths and sides, no export format, no file and no platform but the plain dialogue files' own. Links come
-from reply links first, then from a `Linker` (the disentangler, or the message before). A path is cut wherever words may
-not be used: a gap is a gap. No message is ever a target twice.
+Knows links, paths and sides; knows no export format, no file, and no platform but that of plain dialogue files. Links
+come from reply links first, then from a `Linker` (the disentangler, or the message before). A path is cut wherever
+words may not be used, so that a gap stays a gap. No message is a target twice.
 """
 
 import re
@@ -18,12 +18,12 @@ from core.messages import Message
 from training.data import names, pii, reply_links
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
-from training.data.reply_links import Linker, Previous
+from training.data.reply_links import Linker
 
 READY_MADE = "dialogues"
 """The platform of files that are dialogues already (`formats.dialogue_files`): their sides stay as they are."""
 CONTEXT = 8
-"""Messages of an earlier path shown again, as context, in front of a later branch."""
+"""Messages of an earlier path that are repeated, as context, before a later branch."""
 MAX_TURNS = 40
 """Turns of one dialogue; a longer path is cut into several. GPT-2's context holds about this many."""
 MAX_TURN = 1200
@@ -35,7 +35,7 @@ class ProjectionRules:
     """What may be used, and how. Persons are `platform:id` throughout."""
 
     gap: timedelta
-    """A link of the linker is not believed across more silence than this."""
+    """Links of the linker across a longer silence are ignored."""
     allowed: frozenset[str] | None = None
     """Whose words may be used; None for everybody's."""
     targets: frozenset[str] | None = None
@@ -43,13 +43,13 @@ class ProjectionRules:
     liked: frozenset[str] = frozenset()
     """Ids of the bot's own messages that a person liked."""
     copied: frozenset[int] = frozenset()
-    """Copy hashes of what was said over and over."""
+    """Copy hashes of copy-pasta."""
     blocked: re.Pattern[str] | None = None
     max_message: int = 4000
     min_turns: int = 2
     min_words: int = 5
     names: Names | None = None
-    """Whose names become tags in the words; None leaves names as they are."""
+    """People whose names become tags; None leaves names as they are."""
     countries: tuple[str, ...] = COUNTRIES
     """Whose national telephone numbers are masked."""
     language: Callable[[str], bool] | None = None
@@ -67,7 +67,7 @@ class Draft:
     """`platform:id` of everybody whose words are in it with how many of their messages: Person2 first, then the others
     in order of appearance."""
     began: int
-    """Microseconds since 1970 at which its conversation began: all dialogues of one are held out together or not."""
+    """Microseconds since 1970 at which its conversation began: all of its dialogues are held out, or none."""
     messages: int
     """Messages used here for the first time."""
     fingerprints: tuple[int, ...]
@@ -75,7 +75,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Made:
-    """What came of a segment of talk, and what was lost on the way, by reason."""
+    """The dialogues of a segment of talk, and what was dropped, by reason."""
 
     drafts: list[Draft] = field(default_factory=list)
     conversations: int = 0
@@ -100,7 +100,7 @@ def dialogues(
 ) -> Made:
     """Dialogues of one conversation, given as segments between silences, in time order.
 
-    A reply link may reach back over a silence; the linker may not. `copies` are the messages' copy hashes.
+    A reply link may reach back across a silence; the linker may not. `copies` are the messages' copy hashes.
     """
     made = Made()
     messages = [message for segment in segments for message in segment]
@@ -126,7 +126,7 @@ def dialogues(
         began = _microseconds(messages[root])
         for path in paths:
             for run in _runs(path, messages, texts, rules):
-                _tell(run, messages, speakers, texts, rules, used, shown, began, made)
+                _add_dialogues(run, messages, speakers, texts, rules, used, shown, began, made)
     usable = sum(text is not None for text in texts)
     made.dropped["in no dialogue"] += usable - len(shown)
     return made
@@ -135,7 +135,7 @@ def dialogues(
 def _usable(
     message: Message, copy: int, rules: ProjectionRules, made: Made, everyday: frozenset[str] | None
 ) -> str | None:
-    """The message's words as they may be written, or None, counted by reason.
+    """The message's words as they may be written; None, counted by reason, where they may not.
 
     Names in them are marked (`names.resolve` makes tags of them), except with None as `everyday`.
     """
@@ -144,7 +144,7 @@ def _usable(
     if not message.text or (
         rules.allowed is not None and person(message) not in rules.allowed and not message.from_bot
     ):
-        reason = "no consent"  # of the bot's own log, words without consent were not even copied
+        reason = "no consent"  # words without consent in the bot's own log were blanked before
     elif copy in rules.copied and copy:
         reason = "copy-pasta"
     elif len(message.text) > rules.max_message:
@@ -157,7 +157,7 @@ def _usable(
             text = rules.names.mark(text, everyday=everyday)
         text = one_line(text)
         if not pii.has_words(names.resolve(text, {})):
-            # An emoji or a number is an answer too; what is left of a masked link is not.
+            # An emoji or a number is an answer too; the placeholder of a masked link is not.
             reason = "no words" if not text or any(mark in text for mark in pii.PLACEHOLDERS) else None
     if reason is not None:
         made.dropped[reason] += 1
@@ -171,9 +171,9 @@ def _usable(
 
 
 def _components(parents: Sequence[int | None]) -> list[tuple[int, list[list[int]]]]:
-    """Every conversation with its reply paths, the longest first; a branch shows at most `CONTEXT` messages again.
+    """Every conversation with its reply paths, the longest first; a branch repeats at most `CONTEXT` messages.
 
-    Together the paths pass every message, and their lengths add up to at most the messages plus `CONTEXT` a branch.
+    Together the paths contain every message, and their lengths add up to at most the messages plus `CONTEXT` a branch.
     """
     depth = [0] * len(parents)
     has_answer = [False] * len(parents)
@@ -209,7 +209,7 @@ def _components(parents: Sequence[int | None]) -> list[tuple[int, list[list[int]
 def _runs(
     path: Sequence[int], messages: Sequence[Message], texts: Sequence[str | None], rules: ProjectionRules
 ) -> list[list[int]]:
-    """The segments of a path whose words may all be used; the bot's own lines that nobody liked cut it too."""
+    """The runs of a path whose words may all be used; the bot's own lines that nobody liked divide it too."""
     runs: list[list[int]] = [[]]
     for index in path:
         if texts[index] is None or (messages[index].from_bot and messages[index].id not in rules.liked):
@@ -219,7 +219,7 @@ def _runs(
     return [run for run in runs if len(run) > 1]
 
 
-def _tell(
+def _add_dialogues(
     run: Sequence[int],
     messages: Sequence[Message],
     speakers: Sequence[str],
@@ -230,7 +230,7 @@ def _tell(
     began: int,
     made: Made,
 ) -> None:
-    """Turn one segment into dialogues. `used` are messages that were a target, `shown` those that stand anywhere."""
+    """Turn one run into dialogues. `used` are messages that were a target, `shown` those in any dialogue."""
     target, start = _target(run, messages, speakers, rules, used)
     if target is None:
         return
@@ -249,9 +249,9 @@ def _tell(
 def _target(
     run: Sequence[int], messages: Sequence[Message], speakers: Sequence[str], rules: ProjectionRules, used: set[int]
 ) -> tuple[str | None, int]:
-    """Whose side is Person2's, and from where on: the one who answers most often with what was no target yet.
+    """Who is Person2, and from which message on: whoever answers most often with messages that were no target yet.
 
-    Where the bot itself spoke, it is the bot. Ties go to whose side takes up most of the talk.
+    Where the bot itself spoke, it is the bot. Ties go to whoever spans most of the talk.
     """
     here = [speakers[index] for index in run]
     bots = {speaker for speaker, index in zip(here, run, strict=True) if messages[index].from_bot}
@@ -275,9 +275,9 @@ def _target(
 def _pieces(
     run: Sequence[int], speakers: Sequence[str], texts: Sequence[str | None], target: str
 ) -> list[list[tuple[Speaker, list[int]]]]:
-    """Adjacent lines of a side together; pieces end with Person2 and hold at most `MAX_TURNS`.
+    """Adjacent lines of one side merged; pieces end with Person2 and have at most `MAX_TURNS`.
 
-    Where Person2 opened the talk, that stands in front as what Person1 answers, and is no target.
+    Where Person2 opened the talk, that turn is kept as what Person1 answers, and is not a target.
     """
     sides: list[tuple[Speaker, list[int]]] = []
     for index in run:
@@ -347,7 +347,7 @@ def _draft(
 def _ready_made(
     messages: Sequence[Message], texts: Sequence[str | None], rules: ProjectionRules, made: Made
 ) -> Draft | None:
-    """A dialogue of a plain file: nothing is told anew, but words that may not be used cut it short."""
+    """A dialogue of a plain file as it is; words that may not be used cut it short."""
     kept: list[int] = []
     for index, text in enumerate(texts):
         if text is None:
@@ -366,13 +366,14 @@ def _ready_made(
 
 
 SKETCH = 12
-"""Shingle hashes of each end that make a fingerprint: with fewer than nine in ten in common it is another talk."""
+"""Shingle hashes at each end that make a fingerprint: with fewer than nine in ten in common, dialogues count as
+different."""
 SHORT = 16
-"""Word triples up to which only the very same words count as a copy: much short talk is alike."""
+"""Up to so many word triples, only identical words count as a copy: much short talk is alike."""
 _A, _B, _MASK = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, (1 << 64) - 1
 """Large odd numbers, so that the order of three words counts and their hashes spread."""
 FINGERPRINTED = 300
-"""Words looked at."""
+"""Words that are compared."""
 
 
 def fingerprints(turns: Dialogue) -> tuple[int, int]:
@@ -400,6 +401,3 @@ def _mix(values: Sequence[int]) -> int:
 
 def _microseconds(message: Message) -> int:
     return int(message.sent_at.timestamp() * 1_000_000)
-
-
-__all__ = ["Draft", "Linker", "Made", "Previous", "ProjectionRules", "dialogues", "fingerprints", "person"]

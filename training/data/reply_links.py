@@ -1,4 +1,4 @@
-"""Who answers whom in a segment of talk: reply links first, then the linker where people talk past each other.
+"""Who answers whom in a segment of talk: reply links first, then the linker where several conversations interleave.
 
 Knows messages and indices, nothing of dialogues. Two people answer each other, so the linker (which costs a hundred
 times more than looking at the message before) is asked only where more than two speak within a few messages.
@@ -14,11 +14,11 @@ from core.messages import Kind, Message
 NEAR = 6
 """Messages within which a third person makes the talk a crowd."""
 BEFORE = 3
-"""Messages of quieter talk that the linker is shown in front of a crowd."""
+"""Messages of quieter talk before a crowd that the linker sees."""
 AT_ONCE = 300
-"""Messages from which on one call of the linker is as cheap a message as it gets."""
+"""Messages in one call of the linker, beyond which the cost of a message falls no further."""
 CONTINUES = timedelta(minutes=5)
-"""Within this, a second answer of one person to one message goes on from the first instead of standing beside it."""
+"""Within this time, one person's second answer to a message continues the first instead of branching off."""
 
 
 class Linker(Protocol):
@@ -30,7 +30,7 @@ class Linker(Protocol):
 
 
 class Previous:
-    """Everybody answers the message before. Right for two people; the rule to beat for more."""
+    """Everybody answers the previous message: right for two people, and the baseline for more."""
 
     def links(self, messages: Sequence[Message]) -> list[int | None]:
         return [index - 1 if index else None for index in range(len(messages))]
@@ -41,8 +41,8 @@ def parents(
 ) -> list[int | None]:
     """The one earlier message each message answers, as an index over all segments.
 
-    A reply link may reach back into an earlier segment; what it names out of sight, nobody here is answered. A link of
-    the linker is not believed over more silence than `gap`, except in threads, where an answer may come days later.
+    A reply link may reach back into an earlier segment; one to a message out of sight answers nothing here. Links of
+    the linker across a silence longer than `gap` are ignored, except in threads, where an answer may come days later.
     `found_by` counts how each was found.
     """
     messages = [message for segment in segments for message in segment]
@@ -70,8 +70,8 @@ def _near(earlier: Message, later: Message, gap: timedelta) -> bool:
 def _guesses(
     segments: Sequence[Sequence[Message]], messages: Sequence[Message], linker: Linker
 ) -> tuple[list[int | None], set[int]]:
-    """The message before, and in crowds what the linker says; never over the silence between two segments. With the
-    indices of those about which the linker was asked."""
+    """The previous message, and in crowds what the linker says; never across the silence between two segments. Also the
+    indices of the messages for which the linker was asked."""
     guessed: list[int | None] = []
     asked: list[tuple[int, int, int]] = []
     start = 0
@@ -88,14 +88,14 @@ def _guesses(
         for context, begin, end in batch:
             for index in range(begin, end):
                 link = links[at + index - context]
-                # What was shown from other ranges is only there for the linker's efficiency.
+                # Ranges share a call for efficiency alone, so links between them do not count.
                 guessed[index] = None if link is None or not at <= link < at + end - context else shown[link]
             at += end - context
     return guessed, {index for _, begin, end in asked for index in range(begin, end)}
 
 
 def _batches(asked: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
-    """Ranges together, until a call is worth its fixed cost."""
+    """Ranges grouped until a call is worth its fixed cost."""
     batch: list[tuple[int, int, int]] = []
     size = 0
     for found in asked:
@@ -132,7 +132,7 @@ def _crowds(segment: Sequence[Message]) -> Iterator[tuple[int, int]]:
 
 
 def _continued(messages: Sequence[Message], found: list[int | None]) -> list[int | None]:
-    """Second answers of one person to one message follow their first."""
+    """One person's second answer to a message follows the first."""
     latest: dict[tuple[int, str], int] = {}
     for index, parent in enumerate(found):
         if parent is None:

@@ -16,12 +16,13 @@ from typing import TypeAlias
 
 from core.errors import ExportError
 from training.data import sort
-from training.data.projection import READY_MADE, Linker, Made, Previous, ProjectionRules, dialogues
+from training.data.projection import READY_MADE, Made, ProjectionRules, dialogues
+from training.data.reply_links import Linker
 
 BATCH = 3000
 """Messages handed to a worker at once; a reply link reaches back this far at most."""
 MAX_SEGMENT = 3000
-"""Messages of one segment; talk that never falls silent for the length of the gap is cut here."""
+"""Messages of one segment; talk without a silence as long as the gap is cut here."""
 THREAD_GAP = timedelta(days=14)
 """Silence that ends a thread; people answer threads days later."""
 
@@ -31,7 +32,7 @@ Place: TypeAlias = tuple[int, str, int, int, int]
 
 @dataclass(slots=True)
 class ConversationSegments:
-    """Segments of one conversation."""
+    """Segments of one conversation, which `conversation` names by its address."""
 
     conversation: str
     segments: list[sort.Segment]
@@ -86,7 +87,7 @@ def _segments(places: Iterable[Place], gap: timedelta) -> Iterator[tuple[str, so
 
 def make(batch: Sequence[ConversationSegments], setup: Path, store: Path) -> Made:
     """All dialogues of a batch."""
-    rules, linker = _ready(setup)
+    rules, linker = _load(setup)
     total = Made()
     for talk in batch:
         conversation = sort.conversation_of(talk.conversation)
@@ -102,11 +103,12 @@ def make(batch: Sequence[ConversationSegments], setup: Path, store: Path) -> Mad
         total.dropped += made.dropped
         total.dialogues_dropped += made.dialogues_dropped
         total.masked += made.masked
+        total.links += made.links
     return total
 
 
 @lru_cache(maxsize=1)
-def _ready(setup: Path) -> tuple[ProjectionRules, Linker]:
+def _load(setup: Path) -> tuple[ProjectionRules, Linker]:
     with setup.open("rb") as file:
         given: Setup = pickle.load(file)  # noqa: S301 - written by the main process a moment ago
     rules = given.rules
@@ -119,8 +121,8 @@ THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def numpy_on_one_thread() -> None:
-    """Load numpy so that its matrices are multiplied on one thread: ours are small, and waiting threads took four times
-    the processor time. The variables are read while loading and put back at once, so nothing loaded later sees them."""
+    """Load numpy so that it multiplies matrices on one thread: ours are small, and waiting threads took four times the
+    processor time. The variables are read while loading and restored at once, so nothing loaded later sees them."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -151,6 +153,3 @@ def language_filter(languages: Sequence[str]) -> Callable[[str], bool]:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     wanted = frozenset(languages)
     return lambda text: identifier.classify(text)[0] in wanted
-
-
-__all__ = ["BATCH", "ConversationSegments", "Previous", "Setup", "batches", "make"]

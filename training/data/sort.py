@@ -19,7 +19,7 @@ from typing import TypeAlias
 from core.messages import Conversation, Kind, Message
 
 WRITTEN_AT_ONCE = 10_000
-"""Messages a reader holds before it writes them: some 5 MB."""
+"""Messages that a reader collects before it writes them: some 5 MB."""
 CACHE_KB = 16_384
 """SQLite's page cache of a process; larger sorts go to files beside the database."""
 BUSY_SECONDS = 600
@@ -86,7 +86,7 @@ def conversation_of(packed: str) -> Conversation:
 
 
 def _snowflake(platform: str, text: str) -> int | None:
-    """Discord's ids are unique everywhere, so that a copy without its channel's id is known for one."""
+    """Discord's ids are unique everywhere, so that a copy without its channel's id is recognised."""
     return int(text) if platform == "discord" and 15 <= len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
@@ -110,10 +110,10 @@ class Writer:
         self._conversations: dict[int, str] = {}
         self._packed: tuple[Conversation, str, int] | None = None
         self._second = 0
-        self._told: dict[tuple[str, str], int] = {}
+        self._repeats: dict[tuple[str, str], int] = {}
 
     def add(self, message: Message, copy: int) -> None:
-        """Keep a message. One without an id is known by author, second, words and its number among twins."""
+        """Add a message. One without an id is identified by author, second, words and number among identical ones."""
         where = message.conversation
         if self._packed is None or self._packed[0] is not where:
             packed = address(where)
@@ -123,9 +123,9 @@ class Writer:
         second = time // _SECOND
         if second != self._second:
             self._second = second
-            self._told.clear()
-        again = self._told.get((message.author, message.text), 0)
-        self._told[message.author, message.text] = again + 1
+            self._repeats.clear()
+        again = self._repeats.get((message.author, message.text), 0)
+        self._repeats[message.author, message.text] = again + 1
         words = " ".join(message.text.split())
         said = hash64(where.platform, message.author, str(second), words, str(again))
         id_ = _snowflake(where.platform, message.id)
@@ -146,7 +146,7 @@ class Writer:
         """Write what is held."""
         if not self._rows:
             return
-        database = _reader(self._path)
+        database = _connection(self._path)
         database.execute("BEGIN IMMEDIATE")
         database.executemany(
             "INSERT OR IGNORE INTO conversation VALUES (?, ?, ?)",
@@ -159,20 +159,20 @@ class Writer:
 
 
 def _opening(packed: str) -> int | None:
-    """The id of the message that a Discord thread hangs from: the thread's own. It stands in the parent's file."""
+    """The id of the message that opened a Discord thread, which is the thread's own. It is in the parent's file."""
     platform, channel, *_ = packed.split("\x1f")
     return _snowflake(platform, channel)
 
 
 @lru_cache(maxsize=1)
-def _reader(path: Path) -> sqlite3.Connection:
+def _connection(path: Path) -> sqlite3.Connection:
     """One connection a process."""
     return _open(path)
 
 
 def messages(path: Path, conversation: Conversation, segment: Segment) -> list[tuple[Message, int]]:
     """A segment's messages with their copy hashes."""
-    rows = _reader(path).execute(
+    rows = _connection(path).execute(
         "SELECT time, message_id, author, author_name, text, reply_to, from_bot, copy FROM message "
         "WHERE conversation = ? AND (time, part, row) >= (?, ?, ?) ORDER BY time, part, row LIMIT ?",
         (segment.conversation, *segment.start, segment.count),
@@ -200,19 +200,19 @@ class MessageTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._database = _reader(path)
+        self._database = _connection(path)
         self._database.executescript(_TABLES)
 
     def close(self) -> None:
         self._database.close()
-        _reader.cache_clear()
+        _connection.cache_clear()
 
     def settle(self) -> int:
-        """Drop what stands twice and join what belongs together; gives how many messages were dropped.
+        """Drop copies and join what belongs together; returns how many messages were dropped.
 
-        A message is another's copy if its id is the same, then if author, second and words are (of several in one
-        second, as many as one file holds are kept). Of the same id the last in order of the sources, an edit, stays.
-        Conversations that overlapping exports name differently are one where they share what they say. To be called
+        A message is a copy of another with the same id, or with the same author, second and words (of several in one
+        second, as many as one file has are kept). Of the same id the last in the order of the sources, an edit, stays.
+        Conversations that overlapping exports name differently are joined where they share their messages. Call it
         once, after the last writer.
         """
         run = self._database.execute
@@ -241,12 +241,12 @@ class MessageTable:
         return int(self._database.execute("SELECT count(*) FROM message").fetchone()[0])
 
     def _drop_older(self, query: str) -> None:
-        """Of neighbours with the same key the last stays."""
+        """Of neighbours with the same key, keep the last."""
         rows = self._database.execute(query)
         self._delete(one[0] for one, two in pairwise(rows) if one[1:] == two[1:])
 
     def _drop_later(self, query: str) -> None:
-        """Of neighbours with the same key the first stays."""
+        """Of neighbours with the same key, keep the first."""
         rows = self._database.execute(query)
         self._delete(two[0] for one, two in pairwise(rows) if one[1:] == two[1:])
 
@@ -258,7 +258,7 @@ class MessageTable:
         run("DELETE FROM gone")
 
     def _join_copies(self) -> None:
-        """Conversations that share most of what was said in the time they both cover become one."""
+        """Join conversations that share most messages of the time they both cover."""
         run = self._database.execute
         pairs = run(
             "SELECT first.conversation, other.conversation, count(*) FROM shared AS other "
@@ -271,7 +271,7 @@ class MessageTable:
             here, there = _root(home, one), _root(home, two)
             alike = conversation_of(kinds[one]).thread == conversation_of(kinds[two]).thread
             if here != there and alike and self._same_talk(one, two, shared):
-                # The one whose name comes first keeps its place in the order of the output.
+                # The one whose name comes first determines the place in the output.
                 kept, moved = sorted((here, there), key=lambda key: kinds[key])
                 home[moved] = kept
         for moved in home:
@@ -295,7 +295,7 @@ class MessageTable:
         return shared >= SAME_TALK and 2 * shared >= min(counts)
 
     def _adopt_openings(self) -> None:
-        """A message that a thread of another file hangs from moves into the thread."""
+        """Move a message that opened a thread in another file into the thread."""
         run = self._database.execute
         if run("SELECT count(*) FROM conversation WHERE opening IS NOT NULL").fetchone()[0] < 2:
             return
@@ -307,7 +307,7 @@ class MessageTable:
             run("UPDATE message SET conversation = ? WHERE rowid = ?", (thread, row))
 
     def copied(self, often: int, most: int) -> frozenset[int]:
-        """Copy hashes of what was said at least `often` times, at most `most` of them, the commonest first."""
+        """The copy hashes of texts that occur at least `often` times, at most the `most` commonest."""
         rows = self._database.execute(
             "SELECT copy FROM message WHERE copy != 0 GROUP BY copy HAVING count(*) >= ? "
             "ORDER BY count(*) DESC, copy LIMIT ?",

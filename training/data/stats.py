@@ -1,6 +1,6 @@
-"""What an import kept, what it dropped and why: counted on the way, shown at the end.
+"""What an import kept, what it dropped and why.
 
-Knows counts and how to show them, nothing of how they came about.
+Knows counts and how to show them, not where they come from.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ class ImportStats:
     dropped: Counter[str] = field(default_factory=Counter)
     """Messages, by reason."""
     used: int = 0
-    """Messages that stand in a dialogue."""
+    """Messages that are part of a dialogue."""
     masked: Counter[str] = field(default_factory=Counter)
     """E-mail addresses, phone numbers … replaced by placeholders."""
     conversations: int = 0
@@ -39,11 +39,10 @@ class ImportStats:
     people: int = 0
     gap_minutes: float = 0.0
     links: Counter[str] = field(default_factory=Counter)
-    """How it was found what a message answers."""
-    """How: `given`, `valley`, `threshold` or `default`."""
+    """Answers, by how it was found what they answer."""
     faults: Faults = field(default_factory=Faults)
     unknown_people: list[str] = field(default_factory=list)
-    """Entries of the list of people (or `--as`) that nobody in the exports answers to, or several do."""
+    """Entries of the list of people (or `--as`) that match nobody in the exports, or several people."""
     seconds: float = 0.0
     out: Path | None = None
     """None where nothing was written, because no dialogue was left."""

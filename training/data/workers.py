@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """`count` processes, or with one none at all: then a task is done when it is submitted."""
+    """`count` processes; with one, there is no pool and a task is done when it is submitted."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -46,7 +46,7 @@ class Workers:
         self._heard.close()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> "Future[T] | T":
-        """The result, or what will have it; what a task raises comes when it is asked for."""
+        """The result, or a future of it, which raises what the task raised."""
         return self._pool.submit(function, *arguments) if self._pool is not None else function(*arguments)
 
 
@@ -56,7 +56,7 @@ def _begin(held: Connection) -> None:
 
 
 def _end_with(held: Connection) -> None:
-    """Nothing is ever sent: what comes is the end of the pipe, when the main process closes it or dies."""
+    """Nothing is ever sent: the pipe ends when the main process closes it or dies."""
     try:
         held.recv_bytes()
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""The dialogues of an import on their way to a file: spooled while they are made, then written with their manifest.
+"""The dialogues of an import: spooled while they are made, then written to files with their manifest.
 
 Knows bytes, hashes of people and the split by time; knows nothing of exports.
 """
@@ -19,7 +19,7 @@ from training.data.stats import ImportStats
 from training.privacy import consent
 
 SAMPLED = 2000
-"""Dialogues whose tokens are counted exactly; the rest is their share of characters."""
+"""Dialogues whose tokens are counted; the total is extrapolated by characters."""
 CHARACTERS_PER_TOKEN = 4.2
 """Of GPT-2 on English chat, where no tokenizer is given."""
 
@@ -27,7 +27,7 @@ _HEAD = struct.Struct("<qIIH")
 _PERSON = struct.Struct("<II")
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done (`reading`, `telling`, `writing`) and the share that is done, 0 to 1."""
+"""Called with what is being done (`reading`, `making dialogues`, `writing`) and the share that is done, 0 to 1."""
 
 
 class DialogueWriter:
@@ -54,7 +54,7 @@ class DialogueWriter:
         self._file.close()
 
     def add(self, draft: Draft) -> None:
-        """One dialogue more."""
+        """Append a dialogue."""
         text = draft.text.encode("utf-8", "replace")
         self._file.write(_HEAD.pack(draft.began, len(text), draft.turns, len(draft.people)))
         for who, messages in draft.people:
@@ -72,7 +72,7 @@ class DialogueWriter:
 
 
 class _Target:
-    """A dialogue file in the making: its temporary, its sum, and the people of each dialogue."""
+    """A dialogue file being written: its temporary file, its checksum, and the people of each dialogue."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.path, self.count = path, 0
@@ -114,14 +114,15 @@ def write(
 ) -> None:
     """The dialogues to `out` and the newest `held_out_share` of them to `held_out`, a manifest beside `out`.
 
-    `head` is what the manifest begins with. Everything goes into temporaries first, then all into place at once.
+    `head` holds the manifest's first fields. Everything is written to temporary files first; then all are moved into
+    place.
     """
     boundary = _boundary(dialogues.began, held_out_share) if held_out is not None else None
     names = dialogues.people
     order = sorted(range(len(names)), key=lambda at: key.of(names[at]))
     place = {at: new for new, at in enumerate(order)}
     messages = [0] * len(order)
-    sample = _Sample(count_tokens, len(dialogues.began))
+    sample = _TokenEstimate(count_tokens, len(dialogues.began))
     with ExitStack() as stack:
         targets = {"out": _Target(out, stack)}
         if held_out is not None:
@@ -168,8 +169,8 @@ def _boundary(began: "array[int]", share: float) -> int | None:
     return boundary
 
 
-class _Sample:
-    """Tokens of everything, from an even sample of dialogues."""
+class _TokenEstimate:
+    """The number of tokens, from an even sample of dialogues."""
 
     def __init__(self, count: Callable[[str], int] | None, dialogues: int) -> None:
         self._count = count

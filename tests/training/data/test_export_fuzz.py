@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core import dialogue
 from tests.training.data import export_fixtures, export_fuzz
 from training.data.import_job import Options, import_talk
-from training.data.projection import Previous
+from training.data.reply_links import Previous
 
 DATA = Path(os.environ.get("PERSON2_TEST_DATA") or "no test data")
 MUTATIONS = 400

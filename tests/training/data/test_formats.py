@@ -292,7 +292,7 @@ def test_a_folder_of_parts_and_companions(tmp_path: Path) -> None:
     found = Read(folder, tmp_path / "scratch")
     assert [text for _, text in found.talk] == ["part 2", "part 10"]
     assert [message.text for message in found.messages] == ["part 2", "part 10"]
-    assert found.faults == ["dump/notes.txt: no export format that Person2 knows; it is left out"]
+    assert found.faults == ["dump/notes.txt: not in an export format that Person2 knows; it is left out"]
 
 
 # Damage
@@ -319,7 +319,7 @@ def test_one_broken_message_costs_one_message(tmp_path: Path) -> None:
     found = read(tmp_path, broken)
     assert found.talk == [made.TALK[0], *made.TALK[2:]]
     assert len(found.faults) == 1
-    assert "not a message that can be read" in found.faults[0]
+    assert "not a readable message" in found.faults[0]
     latin = read(tmp_path, text.replace(b"fine, and", b"f\xfcr, and"))
     assert latin.talk[1] == ("Bob", "f\ufffdr, and yourself?")
     assert "not UTF-8" in latin.faults[0]
@@ -343,8 +343,8 @@ def test_text_in_another_encoding(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"", "empty"),
-        (b"\x00\x01\x02" * 99, "no export format"),
-        (b"hello\n", "no export format"),
+        (b"\x00\x01\x02" * 99, "not in an export format"),
+        (b"hello\n", "not in an export format"),
         (b"PK\x03\x04rest", "damaged"),
     ],
 )
@@ -385,7 +385,7 @@ def test_links_out_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "dump").mkdir()
     (tmp_path / "dump" / "a.txt").symlink_to(tmp_path / "secret.txt")
     found = Read(tmp_path / "dump", tmp_path / "scratch")
-    assert (found.talk, found.faults) == ([], ["dump/a.txt: a link that leads out of the folder; it is not followed"])
+    assert (found.talk, found.faults) == ([], ["dump/a.txt: a link to a place outside the folder; it is not followed"])
 
 
 # Real exports

@@ -18,7 +18,7 @@ from tests.training.data import export_fixtures as made
 from tests.training.data.reading import Read, folder
 from training.data.formats import archive, unsupported
 from training.data.import_job import Options, import_talk, labels
-from training.data.projection import Previous
+from training.data.reply_links import Previous
 from training.data.stats import ImportStats
 
 RULE = "=" * 62
@@ -117,7 +117,7 @@ def test_archives_in_archives(tmp_path: Path) -> None:
     assert any("FC:F01:Plan" in message.conversation.channel for message in found.messages)
     deep = zipped({"a.zip": zipped({"b.zip": zipped({"c.zip": zipped({"talk.txt": made.whatsapp()})})})})
     (tmp_path / "deep.zip").write_bytes(deep)
-    assert "unpack it first" in Read(tmp_path / "deep.zip", tmp_path / "scratch2").faults[0]
+    assert "unpack them first" in Read(tmp_path / "deep.zip", tmp_path / "scratch2").faults[0]
 
 
 def test_a_zip_needs_the_room_its_content_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_a_zip_needs_the_room_its_content_needs(tmp_path: Path, monkeypatch: pyt
     [
         ("messages.html", '<!DOCTYPE html><body><div class="page_wrap"><div class="history">', "result.json"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c rest", "7z archive"),
-        ("msgstore.db", b"SQLite format 3\x00" + b"\0" * 100, "none of slackdump's"),
+        ("msgstore.db", b"SQLite format 3\x00" + b"\0" * 100, "not slackdump's"),
         ("messages.json", '[{"ID": 1, "Timestamp": "2024", "Contents": "x", "Attachments": ""}]', "data package"),
         ("talk.csv", "who,when,what\nmia,1,hi\n", "--columns"),
     ],
@@ -158,7 +158,7 @@ def test_many_faults_of_a_kind_are_one_line(tmp_path: Path) -> None:
     assert lines[0].startswith("x/bees/2024-01-01.json: ")
     assert lines[0].endswith("(and 8 more like it)")
     assert lines[1].startswith("x/notes0.xyz, x/notes1.xyz, ")
-    assert " and 3 more: no export format that Person2 knows" in lines[1]
+    assert " and 3 more: not in an export format that Person2 knows" in lines[1]
     assert stats.faults.count == 17
 
 
@@ -168,7 +168,7 @@ def test_a_line_of_many_megabytes(tmp_path: Path) -> None:
     path = folder(tmp_path, {"huge.json": json.dumps(made.discord(talk))}) / "huge.json"
     found = Read(path, tmp_path / "scratch")
     assert found.talk == [("Ann", "hello there")]
-    assert "a message of more than 16 MB" in found.faults[0]
+    assert "a message larger than 16 MB" in found.faults[0]
 
 
 CASES = Path(os.environ.get("PERSON2_TEST_DATA") or "no test data").parent / "cases" / "check.py"

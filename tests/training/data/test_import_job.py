@@ -17,7 +17,7 @@ from core.messages import Conversation, Kind, Message
 from tests.training.data import export_fixtures as made
 from training.data import manifest
 from training.data.import_job import Options, import_talk
-from training.data.projection import Previous
+from training.data.reply_links import Previous
 from training.data.stats import ImportStats, render_table
 from training.privacy.consent import PeopleKey, matching
 
@@ -136,7 +136,8 @@ def test_reply_links_make_paths_and_no_target_turn_twice(tmp_path: Path) -> None
     ]
     source = tmp_path / "a.json"
     source.write_text(json.dumps(made.discord(messages)))
-    run(tmp_path, source, options=Options(linker=Starts(), min_words=1))
+    stats = run(tmp_path, source, options=Options(linker=Starts(), min_words=1))
+    assert stats.links == {"reply link": 6}
     dialogues = (tmp_path / "out.txt").read_text().split("\n\n")
     assert dialogues == [
         "Person1: bread?\nPerson2: rye bread\nPerson1: with seeds?\nPerson2: always seeds",
@@ -330,7 +331,7 @@ def test_faults_name_file_and_place_and_the_rest_is_read(tmp_path: Path) -> None
     assert stats.dialogues == 1
     assert stats.faults.lines() == [
         "dump/bad.json: byte 700: the file ends in the middle of its messages; what came before is read",
-        "dump/odd.txt: no export format that Person2 knows; it is left out",
+        "dump/odd.txt: not in an export format that Person2 knows; it is left out",
     ]
 
 

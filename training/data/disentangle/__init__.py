@@ -1,12 +1,11 @@
 """Who answers whom in an interleaved channel.
 
-`Disentangler` knows messages and their order and gives each the earlier message it answers. How it decides: `columns`
-reads messages into numbers, `pairs` compares each with those before it, `scorer` makes a first guess, `threads` tells
-what follows from it, and `scorer` decides. How the scorer was made and measured lies in `models/disentangler/`.
+`Disentangler` knows messages and their order, and says for each which earlier message it answers. `columns` turns
+messages into numbers, `pairs` compares each with those before it, `scorer` makes a first guess, `threads` derives
+features of whole threads from that, and `scorer` decides. `models/disentangler/` says how the scorer was made.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,18 @@ __all__ = ["Disentangler"]
 BLOCK = 4096
 """Messages decided at once."""
 BEHIND = 700
-"""Messages before a block that are read again for context: enough for REACH and for who talks with whom."""
+"""Messages before a block that are read again for context: enough for REACH and for who talks to whom."""
 BEYOND = 2 * AHEAD
 """Messages after a block that are read before it is decided: what follows a message tells whom it answered."""
 
 MONOLOGUE = 0.25
-"""Outside IRC, what a link to one's own message counts. Of the reply links of the PyScript Discord, nearly three in a
-hundred more are found with it, and in no channel of twenty links fewer; dialogues join a person's lines anyway."""
+"""Outside IRC, the weight of a link to one's own message. It finds nearly three in a hundred more of the reply links of
+the PyScript Discord, and fewer in none of its channels with twenty links; dialogues join a person's lines anyway."""
 
 
 class Disentangler:
-    """Links the messages of one channel, oldest first. Where the platform names the answer (`reply_to`), that stands;
-    a message that answers one out of sight answers nobody here."""
+    """Links the messages of one channel, oldest first. Reply links of the platform (`reply_to`) are kept; a message
+    that replies to one out of sight answers nobody here."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -46,34 +45,18 @@ class Disentangler:
         return cls(Scorer.load(path))
 
     def links(self, messages: Sequence[Message]) -> list[int | None]:
-        """For each message the index of the one it answers; None where it starts a conversation or is no talk."""
-        return [
-            None if answer is None else block.start + answer
-            for block in self._blocks(messages)
-            for answer in block.answers
-        ]
+        """For each message the index of the one it answers; None where it starts a conversation or is not talk."""
+        answers: list[int | None] = []
+        while len(answers) < len(messages):
+            begin, start = len(answers), max(len(answers) - BEHIND, 0)
+            is_last = len(messages) - begin < BLOCK + BEYOND
+            held = messages[start:] if is_last else messages[start : begin + BLOCK + BEYOND]
+            end = len(messages) if is_last else begin + BLOCK
+            found = self._decide(held, begin - start, end - start)
+            answers += [None if answer is None else start + answer for answer in found]
+        return answers
 
-    def stream(self, messages: Iterable[Message]) -> Iterator[tuple[Message, Message | None]]:
-        """The same as `links`, message by message, in flat memory: at most BEHIND + BLOCK + BEYOND are held, and the
-        first comes out once so many were read."""
-        for block in self._blocks(messages):
-            for index, answer in enumerate(block.answers, block.begin):
-                yield block.held[index], None if answer is None else block.held[answer]
-
-    def _blocks(self, messages: Iterable[Message]) -> Iterator["_DecidedBlock"]:
-        held: list[Message] = []
-        start = begin = 0
-        for message in messages:
-            held.append(message)
-            if len(held) - begin == BLOCK + BEYOND:
-                yield _DecidedBlock(held, start, begin, self._decide(held, begin, begin + BLOCK))
-                begin += BLOCK
-                cut = max(begin - BEHIND, 0)
-                held = held[cut:]
-                start, begin = start + cut, begin - cut
-        yield _DecidedBlock(held, start, begin, self._decide(held, begin, len(held)))
-
-    def _decide(self, held: list[Message], begin: int, end: int) -> list[int | None]:
+    def _decide(self, held: Sequence[Message], begin: int, end: int) -> list[int | None]:
         """For each of `held[begin:end]` the index in `held` of what it answers."""
         answers: list[int | None] = [None] * (end - begin)
         columns = read(held, buckets=self._buckets, common=self._scorer.common)
@@ -96,22 +79,9 @@ class Disentangler:
         return answers
 
 
-@dataclass(frozen=True, slots=True)
-class _DecidedBlock:
-    """Messages decided together, with those before and after that were read for it."""
-
-    held: list[Message]
-    start: int
-    """Index of `held[0]` in all messages."""
-    begin: int
-    """Index in `held` of the first one decided."""
-    answers: list[int | None]
-    """Indices in `held`, from `begin` on."""
-
-
 def _in_paragraphs(guess: Guess, columns: Columns) -> Guess:
-    """The guess for places where people write several messages on end as one: going on from oneself is then less often
-    an answer than #ubuntu has taught."""
+    """The guess for platforms on which people write several messages in a row as one: a link to one's own message is
+    then rarer than the scorer learned on #ubuntu."""
     own = (guess.option >= 0) & (columns.author[guess.option] == columns.author[:, None])
     chance = guess.chance.copy()
     chance[:, 1:] *= np.where(own, np.float32(MONOLOGUE), np.float32(1))

@@ -1,7 +1,7 @@
-"""A segment of talk as columns of numbers: who, when, to whom, what shape. One row a message, oldest first.
+"""A segment of talk as columns of numbers: who, when, to whom, what form. One row a message, oldest first.
 
 Knows single messages and their nearest relatives (the same author's previous and next message), not pairs and not
-links. System lines (joins, renames, modes) are no talk: they get no row, but a rename keeps two nicks one person.
+links. System lines (joins, renames, modes) get no row, but after a rename both nicks are one person.
 """
 
 import re
@@ -23,8 +23,8 @@ AHEAD = 40
 """Messages a row may look ahead, so that a stream can be answered with a bounded delay."""
 LONGEST_GAP = 1.0
 """Minutes. #ubuntu, which the scorer learned from, is never silent for longer; in quiet channels an answer may take an
-hour, and the scorer must not take that for a new conversation (whoever calls it knows what silence ends one). On the
-development logs it makes no difference, on the PyScript Discord it finds 55 instead of 34 % of the reply links."""
+hour, which the scorer must not take for a new conversation (its caller decides what silence ends one). It makes no
+difference on the development logs; on the PyScript Discord it finds 55 instead of 34 % of the reply links."""
 FAR = 1 << 20
 """Stands for "never" in the pointers below."""
 
@@ -80,7 +80,7 @@ class Columns:
     line: Ints
     """(N,): index of the row in the messages given."""
     author: Ints
-    """(N,): a number a person, counted from 0."""
+    """(N,): the person's number, from 0."""
     minute: Floats
     """(N,): whole minutes since the first message, each silence counted as LONGEST_GAP at most; never falling."""
     address: Ints
@@ -105,7 +105,7 @@ class Columns:
     target_at: Ints
     """(N,): row of the last message before this one by the first person this row names; -FAR for none."""
     edges: Ints
-    """(N, 2): buckets of the first and the last word, told apart from the same words inside."""
+    """(N, 2): buckets of the first and the last word, other than those of the same words inside."""
     known: Ints
     """(N,): row of `reply_to`, where the platform says it; -1 where it does not."""
 
@@ -114,7 +114,7 @@ class Columns:
 
 
 def is_system(message: Message) -> bool:
-    """True for joins, renames, modes and the like: lines a server wrote."""
+    """Whether a server wrote the line: joins, renames, modes and the like."""
     text = message.text
     if ("[" in text or "is now" in text or text.startswith("mode/#")) and _SYSTEM_TEXT.match(text) is not None:
         return True

@@ -1,4 +1,4 @@
-"""Whom a message names: knows the authors of a segment of talk, and how people write each other's names.
+"""Whom a message addresses or mentions, by the names of the authors in a segment of talk.
 
 Knows nothing of time, threads or links. A name at the front of a line followed by `:` or `,` (or after `@`, or behind
 the `|` of a bot command) is an address; a name elsewhere is a mention, and then a name that is also an everyday word
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 MAX_TARGETS = 3
-"""Names kept per message; more is a roll call, which answers nobody in particular."""
+"""Names kept per message; more is a roll call, which addresses nobody in particular."""
 SHORTEST_NAME = 3
 """Shorter names collide with words and typing errors; Kummerfeld et al. (ACL 2019) draw the line in the same place."""
 MAX_WORDS_OF_A_NAME = 4
@@ -29,11 +29,11 @@ class Address(IntEnum):
     MENTION = 1
     NAMED = 2
     STRANGER = 3
-    """Addressed to a name that nobody in sight bears."""
+    """Addressed to a name that nobody in sight has."""
 
 
 class NameIndex:
-    """The names in use in a segment of talk, each with the number of its bearer."""
+    """The names in use in a segment of talk, each with the number of its owner."""
 
     def __init__(self, bearers: Iterable[tuple[str, int]], *, is_common: Callable[[str], bool]) -> None:
         self._bearer: dict[str, int] = {}
@@ -50,7 +50,8 @@ class NameIndex:
         self._completed: dict[str, int | None] = {}
 
     def _exact(self, token: str) -> int | None:
-        """The bearer of `token`, with punctuation around it taken off step by step from the right, then the left."""
+        """The owner of the name `token`, less the punctuation around it: step by step from the right, then from the
+        left."""
         if len(token) < SHORTEST_NAME - 1:
             return None
         found = self._bearer.get(token)
@@ -65,7 +66,7 @@ class NameIndex:
         return self._bearer.get(left) if len(left) >= SHORTEST_NAME else None
 
     def _completes(self, start: str) -> int | None:
-        """The only bearer of a name that begins with `start`; None for several or none."""
+        """The only person whose name begins with `start`; None for several or nobody."""
         if start not in self._completed:
             people = {person for name, person in self._bearer.items() if name.startswith(start)}
             self._completed[start] = people.pop() if len(people) == 1 else None
@@ -112,7 +113,7 @@ class NameIndex:
         for token in tokens:
             if len(token) < SHORTEST_NAME:
                 continue
-            # Nearly all words are neither a name nor stand beside punctuation, and are looked up once.
+            # Nearly all words are neither names nor beside punctuation, so one look-up is enough.
             unadorned = token[-1] not in EDGES and token[0] not in EDGES
             person = self._bearer.get(token) if unadorned else self._exact(token)
             if person is not None and not self._is_common(token.strip(EDGES)):

@@ -1,7 +1,7 @@
-"""What a message and a possible antecedent have to do with each other, as numbers.
+"""Features of a message and a possible antecedent, as numbers.
 
-Knows columns, not links: what earlier links tell stands in `threads`. Everything is vectorised over P pairs and laid
-out feature by feature, (F, P), so that each feature is one contiguous row and the scorer's first layer one product.
+Knows columns, not links: features of earlier links are in `threads`. Everything is vectorised over P pairs and laid out
+feature by feature, (F, P), so that each feature is one contiguous row and the scorer's first layer one product.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def _log(values: NDArray[np.generic], cap: float = 200.0) -> Floats:
 
 
 def context(columns: Columns) -> Floats:
-    """(N, CONTEXT): where each message stands in the talk around it."""
+    """(N, CONTEXT): features of each message among those around it."""
     count = len(columns)
     row = np.arange(count, dtype=np.int32)
     before, after, called = columns.before, columns.after, columns.called_at

@@ -1,7 +1,7 @@
-"""What a first guess at all links tells about each single one: threads, their people, and who has been answered.
+"""Features that follow from a first guess at all links: threads, their people, and who has been answered.
 
-Knows the guess (a few likely antecedents a message, with probabilities) and the columns; everything is counted as far
-as the message in question, but for the few features that look AHEAD. Vectorised over P pairs like `pairs`.
+Knows the guess (a few likely antecedents a message, with probabilities) and the columns; everything is counted up to
+the message in question, except a few features that look AHEAD. Vectorised over P pairs like `pairs`.
 """
 
 from dataclasses import dataclass
@@ -32,24 +32,24 @@ class Guess:
         return np.where(at == 0, row, self.option[row, np.maximum(at - 1, 0)]).astype(np.int32)
 
 
-class _Ledger:
-    """Rows filed under a number each; finds the last one filed there before a given row, and how many."""
+class _GroupedRows:
+    """Rows grouped by a number; finds how many of a group come before a given row, and the last of them."""
 
-    def __init__(self, file: NDArray[np.int64], row: Ints, rows: int) -> None:
+    def __init__(self, group: NDArray[np.int64], row: Ints, rows: int) -> None:
         self._rows = rows + 1
-        self._key = np.sort(file * self._rows + row)
+        self._key = np.sort(group * self._rows + row)
 
-    def count(self, file: NDArray[np.int64], before: Ints) -> Ints:
-        """(P,): rows under `file` that come before `before`."""
-        base = file * self._rows
+    def count(self, group: NDArray[np.int64], before: Ints) -> Ints:
+        """(P,): rows under `group` that come before `before`."""
+        base = group * self._rows
         low = np.searchsorted(self._key, base)
         return (np.searchsorted(self._key, base + before) - low).astype(np.int32)
 
-    def last(self, file: NDArray[np.int64], before: Ints) -> Ints:
-        """(P,): the last row under `file` that comes before `before`; -1 for none."""
-        base = file * self._rows
+    def last(self, group: NDArray[np.int64], before: Ints) -> Ints:
+        """(P,): the last row under `group` that comes before `before`; -1 for none."""
+        base = group * self._rows
         if not len(self._key):
-            return np.full(len(file), -1, np.int32)
+            return np.full(len(group), -1, np.int32)
         at = np.searchsorted(self._key, base + before) - 1
         found = self._key[np.maximum(at, 0)] - base
         return np.where((at >= 0) & (found >= 0), found, -1).astype(np.int32)
@@ -98,10 +98,10 @@ class Threads:
         self._people = people = int(columns.author.max(initial=0)) + 1
         author = columns.author.astype(np.int64)
         child = best != row
-        self._thread = _Ledger(root.astype(np.int64), row, count)
-        self._member = _Ledger(root.astype(np.int64) * people + author, row, count)
-        self._child = _Ledger(best[child].astype(np.int64), row[child], count)
-        self._child_of = _Ledger(best[child].astype(np.int64) * people + author[child], row[child], count)
+        self._thread = _GroupedRows(root.astype(np.int64), row, count)
+        self._member = _GroupedRows(root.astype(np.int64) * people + author, row, count)
+        self._child = _GroupedRows(best[child].astype(np.int64), row[child], count)
+        self._child_of = _GroupedRows(best[child].astype(np.int64) * people + author[child], row[child], count)
         later, slot = np.nonzero((guess.option >= 0) & (row[:, None] - guess.option <= AHEAD))
         key = guess.option[later, slot].astype(np.int64) * people + author[later]
         self._answer_key, where = np.unique(key, return_inverse=True)
@@ -131,14 +131,14 @@ class Threads:
         asker, speaker = columns.author[query], columns.author[option]
         target = columns.targets[query, 0]
         root = self._root[option].astype(np.int64)
-        file = option.astype(np.int64)
+        group = option.astype(np.int64)
         last = self._thread.last(root, query)
         size = self._thread.count(root, query)
         mine = self._member.last(root * self._people + asker, query)
         theirs = np.where(target >= 0, self._member.last(root * self._people + np.maximum(target, 0), query), -1)
-        children = self._child.count(file, query)
-        by_me = self._child_of.count(file * self._people + asker, query)
-        by_them = self._child_of.count(file * self._people + speaker, query)
+        children = self._child.count(group, query)
+        by_me = self._child_of.count(group * self._people + asker, query)
+        by_them = self._child_of.count(group * self._people + speaker, query)
         own, following = columns.before[query], columns.after[query]
         has_own = own >= 0
         own = np.maximum(own, 0)

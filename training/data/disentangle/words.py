@@ -1,4 +1,4 @@
-"""Words as numbers: which words a message has, how telling each is, and which pairs of messages share telling words.
+"""Words as numbers: which words a message has, how informative each is, and which messages share informative words.
 
 Knows no people and no time. A word is known by a hash, so that the scorer ships a table of numbers and no vocabulary.
 """
@@ -20,7 +20,7 @@ MAX_CHARACTERS = 600
 
 _WORD = re.compile(r"[^\W_]+(?:['./+_-][^\W_]+)*|[?!]+|[:;=]-?[)(dp]")
 _CACHE = 200_000
-"""Words whose bucket is remembered; the memory is emptied when full, so it stays flat on endless talk."""
+"""Words whose bucket is cached; the cache is emptied when full, so memory stays flat on endless talk."""
 
 
 def split(lowered: str) -> list[str]:
@@ -59,7 +59,7 @@ class Bags:
 
     @property
     def owner(self) -> NDArray[np.int32]:
-        """(W,): the message each word stands in."""
+        """(W,): the message of each word."""
         return np.repeat(np.arange(len(self.start) - 1, dtype=np.int32), np.diff(self.start))
 
 
@@ -69,7 +69,7 @@ def overlaps(
     """Per message and distance: how much two messages share, as sums and maxima of `telling` (BUCKETS,).
 
     Both are (N, reach): column d - 1 compares message i with message i - d. Words with a weight under `least` are left
-    out, and of a word said often only its `repeats` latest uses are compared: what everybody says tells nothing.
+    out, and of a word said often only its `repeats` latest uses are compared: common words carry no information.
     """
     count = len(bags.start) - 1
     total = np.zeros(count * reach, np.float32)

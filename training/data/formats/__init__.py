@@ -58,10 +58,10 @@ READERS: Sequence[Reader] = (
     whatsapp,
     irc,
 )
-"""Asked in this order: what is told by a sure sign comes first, line patterns last."""
+"""Tried in this order: formats with an unmistakable signature first, line patterns last."""
 _BY_NAME = {reader.NAME: reader for reader in READERS}
 _UTF8_ONLY = (discord_json, discord_html, slackdump, meta, matrix, telegram, jsonlines)
-"""Their parsers know no other encoding."""
+"""Their parsers read no other encoding."""
 
 COMPANIONS = {
     "users.json",
@@ -76,10 +76,10 @@ COMPANIONS = {
     "lists.json",
     "huddle_transcripts.json",
 }
-"""Slack's lists: they belong to an export and are none by themselves."""
+"""Slack's lists: part of an export, and not exports by themselves."""
 BESIDE = {"license", "licence", "readme", "copying", "manifest", ".ds_store", "thumbs.db", "desktop.ini", "__macosx"}
-"""Names (without ending) of files that lie beside exports and are passed over without a word."""
-UNKNOWN = "no export format that Person2 knows; it is left out"
+"""Names (without ending) of files that are found beside exports and skipped silently."""
+UNKNOWN = "not in an export format that Person2 knows; it is left out"
 
 
 def recognise(path: Path) -> Reader | None:
@@ -118,7 +118,7 @@ class _SourceWalk:
         return self._scratch / f"{kind}-{self._unpacked}"
 
     def any(self, path: Path, label: str, *, root: Path, named: bool, depth: int = 0) -> Iterator[Part | Fault]:
-        """`named`: the operator named this file, so that an unknown format is worth a line whatever its ending."""
+        """`named`: the operator named this file, so an unknown format is reported whatever its ending."""
         if not path.exists():
             yield Fault(file=label, place="", reason="there is no such file or folder")
         elif path.is_dir():
@@ -150,7 +150,7 @@ class _SourceWalk:
             if child.name.startswith(".") or child.name == "__MACOSX":
                 continue
             if child.is_symlink() and not child.resolve().is_relative_to(root):
-                yield Fault(file=name, place="", reason="a link that leads out of the folder; it is not followed")
+                yield Fault(file=name, place="", reason="a link to a place outside the folder; it is not followed")
                 continue
             if child.is_symlink() and child.is_dir():
                 continue  # reached by its own name already
@@ -187,7 +187,7 @@ class _SourceWalk:
 
     def _archive(self, path: Path, label: str, depth: int) -> Iterator[Part | Fault]:
         if depth >= archive.MAX_DEPTH:
-            yield Fault(file=label, place="", reason="archives are nested too deeply; unpack it first")
+            yield Fault(file=label, place="", reason="archives are nested too deeply; unpack them first")
             return
         into = self._place("zip")
         into.mkdir()
@@ -204,7 +204,7 @@ class _SourceWalk:
             found = True
             yield piece
         if not found:
-            yield Fault(file=label, place="", reason="no export that Person2 knows is in this archive")
+            yield Fault(file=label, place="", reason="the archive contains no export that Person2 knows")
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
@@ -224,7 +224,7 @@ def _natural(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def read_part(part: Part) -> Iterator[Item]:
-    """What stands in a part; a file that vanished or cannot be opened is a fault like any other."""
+    """The items of a part; a file that vanished or cannot be opened is a fault like any other."""
     try:
         yield from _BY_NAME[part.reader].read(part)
     except OSError as problem:

@@ -34,7 +34,7 @@ ATTACHED = {
     *(".amr", ".flac", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".vcf", ".ics"),
     *(".css", ".js", ".woff", ".woff2", ".ttf", ".thumb", ".exe", ".apk", ".iso", ".psd", ".ai", ".epub", ".lottie"),
 }
-"""Name endings of what people attach and of what pages need: no talk, passed over without a word."""
+"""Endings of attachments and of what pages need: not talk, skipped silently."""
 
 
 def is_zip(path: Path) -> bool:
@@ -62,7 +62,7 @@ def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault
         min(each.file_size, _allowed(each)) for each in archive.infolist()[:MAX_MEMBERS] if _wanted(each.filename)
     )
     if needed > free:
-        reason = f"needs {needed >> 20:,} MB to be unpacked, and {max(0, free) >> 20:,} MB are free beside the output"
+        reason = f"unpacking needs {needed >> 20:,} MB, and only {max(0, free) >> 20:,} MB are free beside the output"
         yield Fault(file=label, place="", reason=reason)
         return
     left = min(MAX_UNPACKED, free)
@@ -78,7 +78,7 @@ def _members(archive: zipfile.ZipFile, into: Path, label: str) -> Iterator[Fault
             continue
         target = _inside(into, member.filename)
         if target is None:
-            yield Fault(file=name, place="", reason="its name leads out of the archive; it is not unpacked")
+            yield Fault(file=name, place="", reason="its path leads out of the archive; it is not unpacked")
             continue
         if (member.external_attr >> 16) & 0o170000 == 0o120000:
             yield Fault(file=name, place="", reason="a link, which is not followed")
@@ -150,14 +150,14 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, le
                     problem = f"unpacks to over {MAX_RATIO} times its size, as zip bombs do; it is not read"
                     break
                 if written > left:
-                    problem = "no room left to unpack it"
+                    problem = "no space left to unpack it"
                     break
                 out.write(block)
             else:
                 return written, ""
         target.unlink()
     except FileExistsError:
-        return 0, "the archive holds this name twice; the first is read"
+        return 0, "the archive contains this name twice; the first is read"
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         return written, f"damaged inside the archive ({error}); what could be unpacked is read"
     return written, problem

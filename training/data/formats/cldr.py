@@ -1,7 +1,7 @@
 """Month names and parts of the day in the languages of the world, as Unicode's CLDR lists them.
 
-Knows words, no stamps. English is known by heart; the other languages are loaded (a second, once) when a word is none
-of it. A word may be another month in another language (`listopad`), so a file's words are looked at together.
+Knows words, no timestamps. English is built in; the other languages are loaded (once, a second) when a word is not
+English. A word may mean different months in two languages (`listopad`), so a file's words are looked at together.
 """
 
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ _EARLIER = {
         "PTG pasdite odp. сл.об. popiet pēcp. пп ÖS nachm."
     ),
 }
-"""Halves of the day as earlier versions of CLDR named them, which older telephones still do."""
+"""AM and PM as earlier versions of CLDR named them; older phones still write those."""
 _VARIANTS = {"zh_Hant", "es_MX", "pt_PT", "sr_Latn", "fr_CA", "en_AU"}
-"""Of one language, those that write months or halves of the day differently."""
+"""Regional variants that write months or halves of the day differently."""
 _COMMON = "en zh hi es ar fr bn pt ru ur id de ja tr ko vi it fa pl uk nl th ro el cs sv hu he"
-"""Asked first where several languages know all the words."""
+"""Preferred where several languages know all the words."""
 SHORTEST = 3
 """Letters of a month's name that may stand for it."""
 
@@ -130,12 +130,12 @@ def _words(language: str) -> Words:
 
 @lru_cache(maxsize=4096)
 def month(word: str, language: str = ENGLISH) -> int | None:
-    """The number of a month's name, whole or begun."""
+    """The month that a full or abbreviated name stands for, 1 to 12."""
     return _month(_words(language), fold(word))
 
 
 def hour(clock: int, word: str, language: str = ENGLISH) -> int | None:
-    """The hour of 24 that `clock` o'clock of this part of the day is; None for a word that is none."""
+    """The hour, 0 to 23, of `clock` o'clock in the part of the day that `word` names; None where it names none."""
     periods = _words(language).periods.get(fold(word))
     if periods is None:
         periods = _english().periods.get(fold(word))

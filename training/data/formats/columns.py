@@ -1,10 +1,9 @@
 """Any CSV, once somebody says which columns are what: `author=User,time=Sent at,text=Message`.
 
 Knows columns by their names in the first row, or by their numbers from 1; no program that writes them. Times are read
-in any shape `stamps` knows, or as seconds or milliseconds since 1970.
+in any form that `timestamps` knows, or as seconds or milliseconds since 1970.
 """
 
-import csv
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ NEEDED = ("author", "time", "text")
 OPTIONAL = ("channel", "name", "id", "reply_to")
 _SECONDS_UNTIL = 10_000_000_000
 """A larger number is milliseconds: as seconds it would be the year 2286."""
-csv.field_size_limit(1 << 27)
 
 
 def parse(text: str) -> dict[str, str]:
@@ -53,7 +51,7 @@ def mapped(path: Path, label: str, mapping: str) -> Iterator[Part | Fault]:
     head = textfile.head(path).lstrip("\ufeff")
     first = head.split("\n", 1)[0]
     delimiter = max(",;\t|", key=first.count)
-    rows = csv.reader(_texts(path, label, []), delimiter=delimiter)
+    rows = (found[1] for found in textfile.rows(path, label, delimiter) if not isinstance(found, Fault))
     names = [name.strip() for name in next(rows, [])]
     places: dict[str, str] = {}
     for role, column in roles.items():
@@ -71,43 +69,28 @@ def mapped(path: Path, label: str, mapping: str) -> Iterator[Part | Fault]:
     yield Part(reader=NAME, path=path, label=label, context={**context, **{f"in {k}": v for k, v in places.items()}})
 
 
-def _texts(path: Path, label: str, faults: list[Fault]) -> Iterator[str]:
-    for line in textfile.lines(path, label):
-        if isinstance(line, Fault):
-            faults.append(line)
-        else:
-            yield line[1].replace("\0", "") + "\n"
-
-
 def read(part: Part) -> Iterator[Item]:
     where = part.context
     style = timestamps.Style.parse(where["style"])
     places = {role: int(where[f"in {role}"]) for role in (*NEEDED, *OPTIONAL) if f"in {role}" in where}
-    faults: list[Fault] = []
-    rows = csv.reader(_texts(part.path, part.label, faults), delimiter=where["delimiter"])
-    next(rows, None)
     conversations: dict[str, Conversation] = {}
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as problem:
-            yield Fault(file=part.label, place=f"line {rows.line_num}", reason=f"not a row of a CSV file ({problem})")
+    is_head = True
+    for found in textfile.rows(part.path, part.label, where["delimiter"]):
+        if isinstance(found, Fault):
+            yield found
             continue
-        while faults:
-            yield faults.pop()
-        if not row:
+        line, row = found
+        if is_head or not row:
+            is_head = False
             continue
         if len(row) <= max(places.values()):
-            yield Fault(file=part.label, place=f"line {rows.line_num}", reason="fewer columns than the first row")
+            yield Fault(file=part.label, place=f"line {line}", reason="fewer columns than the first row")
             continue
         cells = {role: row[at].strip() for role, at in places.items()}
         channel = f"{where['channel']}/{cells['channel']}" if "channel" in cells else where["channel"]
         if channel not in conversations:
             conversations[channel] = Conversation(platform="csv", channel=channel)
-        yield _said(cells, conversations[channel], style, part.label, rows.line_num)
-    yield from faults
+        yield _said(cells, conversations[channel], style, part.label, line)
 
 
 def _said(cells: dict[str, str], where: Conversation, style: timestamps.Style, label: str, line: int) -> Item:

@@ -1,7 +1,7 @@
 """Files that are dialogues already: `Person1:`/`Person2:` lines, a blank line between dialogues.
 
 Knows nothing of its own: `core.dialogue.read` does the reading. Each dialogue becomes a direct conversation in which
-the author `Person2` is the voice to learn; dialogues have no time, so their order stands in for it.
+the author `Person2` is the one to learn from; dialogues have no times, so their order stands in for them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""DiscordChatExporter's HTML, old and new: groups of messages of one author, each with a reply's quote and its words.
+"""DiscordChatExporter's HTML, old and new: groups of messages by one author, each with its text and what it replies to.
 
 Knows the templates of Tyrrrz/DiscordChatExporter since 2017 by their CSS classes, whatever the attribute quoting. Since
 July 2019 messages carry their ids, snowflakes, so times are exact and without a zone whatever language the page is
@@ -88,17 +88,17 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         file.seek(max(0, path.stat().st_size - 8192))
         end = file.read()
     if b"</html>" not in end and b"postamble" not in end:
-        reason = "the page has no end: it may be cut off; what came before is read"
+        reason = "the page is incomplete and may have been cut off; what is there is read"
         yield Fault(file=label, place="", reason=reason)
     for start, stop in _cuts(path):
         if stop - start > MAX_GROUP:
-            yield Fault(file=label, place=f"byte {start}", reason="a message without an end; it is left out")
+            yield Fault(file=label, place=f"byte {start}", reason="a message that never ends; it is left out")
         else:
             yield Part(reader=NAME, path=path, label=label, start=start, end=stop, context=context)
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """Server and channel as the page names them; of the title only where nothing else does."""
+    """Server and channel as the page names them, from its title only where nothing else names them."""
     with path.open("rb") as file:
         raw = file.read(HEAD)
     found = _GROUP.search(raw)
@@ -142,7 +142,7 @@ def _cuts(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _written_stamps(path: Path) -> Iterator[timestamps.Stamp]:
-    """Times of groups whose messages have no ids, in the first megabyte: they show how the page writes them."""
+    """Times of groups whose messages have no ids, in the first megabyte: they show how the page writes dates."""
     with path.open("rb") as file:
         text = file.read(1 << 20).decode("utf-8", "replace")
     if "data-message-id" in text:
@@ -211,7 +211,7 @@ def _is_system(message: LexborNode) -> bool:
 
 
 def _quoted(node: LexborNode) -> bool:
-    """Whether an author's name stands in a reply's quotation or an embed."""
+    """Whether an author's name is part of a quoted message or an embed."""
     at: LexborNode | None = node.parent
     for _ in range(8):
         if at is None:
@@ -243,7 +243,7 @@ def _text(content: LexborNode) -> str:
 
 
 def _write(node: LexborNode, pieces: list[str], depth: int) -> None:
-    """The words of an element: quotations and attachments are none of the author's."""
+    """The text of an element without quotations and attachments, which are not the author's words."""
     for child in node.iter(include_text=True):
         tag = child.tag
         if tag == "-text":
@@ -265,7 +265,7 @@ def _write(node: LexborNode, pieces: list[str], depth: int) -> None:
 
 
 def _emoji(alt: str, title: str) -> str:
-    """Unicode emoji keep their sign; the server's own become `:name:`."""
+    """Unicode emoji stay as they are; the server's own become `:name:`."""
     return alt if alt and not alt.isascii() else f":{(title or alt).strip(':')}:" if title or alt else ""
 
 
@@ -292,7 +292,7 @@ def _said(
         yield Skipped.EMPTY
     elif SYSTEM.fullmatch(text):
         yield Skipped.SYSTEM
-    elif text[0] in markup.COMMAND_SIGNS and markup.COMMAND.match(text):
+    elif markup.COMMAND.match(text):
         yield Skipped.COMMAND
     elif sent_at is None:
         place = f"message {id_[:40]}" if id_ else f"a message of {author.name[:40]}"

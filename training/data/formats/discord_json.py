@@ -79,7 +79,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
                 yield Fault(
                     file=label,
                     place="byte 0",
-                    reason=f"no channel in front of the messages ({problem}); the file is left out",
+                    reason=f"no channel before the messages ({problem}); the file is left out",
                 )
                 return
             context = _context(header, label)
@@ -158,7 +158,7 @@ def read(part: Part) -> Iterator[Item]:
         if not text:
             yield Skipped.EMPTY
             continue
-        if text[0] in markup.COMMAND_SIGNS and markup.COMMAND.match(text):
+        if markup.COMMAND.match(text):
             yield Skipped.COMMAND
             continue
         try:

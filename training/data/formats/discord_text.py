@@ -5,7 +5,6 @@ exporter's language and settings. Neither marks bots; what Discord itself wrote 
 exporter's fixed English sentences.
 """
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ SYSTEM = re.compile(
 """What the exporter writes for what Discord said (`PlainTextMessageExtensions.cs`)."""
 _DISCRIMINATOR = re.compile(r"#\d{4}$")
 _LETTERS, _DIGITS = re.compile(r"[^\W\d_]+\.?"), re.compile(r"\d+")
-csv.field_size_limit(1 << 27)  # a million-character cell is a message too long, not an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +39,7 @@ class Line:
     """One message as both formats give it."""
 
     place: int
-    """The line it begins at."""
+    """The line on which it begins."""
     author: str
     name: str
     stamp: str
@@ -60,10 +58,10 @@ class DiscordText:
     NAME: str
     lines: Lines
     stamps: Callable[[Path, str], Iterator[str]]
-    """Every stamp of a file, quickly."""
+    """Every timestamp of a file, without parsing the rest."""
     looks: Callable[[str], bool]
     between: re.Pattern[bytes] | None = None
-    """What stands where the file may be cut, if anything surely does."""
+    """Matches where the file may be cut; None where no pattern is certain."""
 
     def recognises(self, path: Path, head: str) -> bool:
         return path.is_file() and self.looks(head.lstrip("\ufeff"))
@@ -112,7 +110,7 @@ def _said(line: Line, part: Part, conversation: Conversation, style: timestamps.
     text = markup.discord(line.text, {}, code).strip()
     if not text:
         return Skipped.FORWARDED if line.forwarded else Skipped.EMPTY
-    if text[0] in markup.COMMAND_SIGNS and markup.COMMAND.match(text):
+    if markup.COMMAND.match(text):
         return Skipped.COMMAND
     sent_at = timestamps.parse(line.stamp, style)
     if sent_at is None:
@@ -130,50 +128,31 @@ def _said(line: Line, part: Part, conversation: Conversation, style: timestamps.
 
 def csv_lines(part: Part) -> Iterator[Line | Fault]:
     path, label = part.path, part.label
-    faults: list[Fault] = []
-
-    def texts() -> Iterator[str]:
-        for line in textfile.lines(path, label):
-            if isinstance(line, Fault):
-                faults.append(line)
-            else:
-                yield line[1].replace("\0", "") + "\n"
-
     columns = _COLUMNS.match(textfile.head(path).lstrip())
-    rows = csv.reader(texts(), delimiter=(columns["by"] or columns["by2"]) if columns else ",")
     named = 0 if columns is None or columns["by"] else -1
     """Before September 2019 there was no column of ids."""
-    first = True
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            break
-        except csv.Error as problem:
-            yield Fault(file=label, place=f"line {rows.line_num}", reason=f"not a row of a CSV file ({problem})")
+    is_head = True
+    for found in textfile.rows(path, label, (columns["by"] or columns["by2"]) if columns else ","):
+        if isinstance(found, Fault):
+            yield found
             continue
-        while faults:
-            yield faults.pop()
-        if first:
-            first = False
+        line, row = found
+        if is_head or not row:
+            is_head = False
             continue
         if len(row) < 4 + named:
-            if row:
-                yield Fault(
-                    file=label, place=f"line {rows.line_num}", reason="fewer than four columns; the row is left out"
-                )
+            yield Fault(file=label, place=f"line {line}", reason="fewer than four columns; the row is left out")
             continue
         author, stamp, text = row[1 + named : 4 + named]
         long = len(text) > MAX_MESSAGE
         yield Line(
-            place=rows.line_num,
+            place=line,
             author=(author if named else row[0]).strip(),
             name=_DISCRIMINATOR.sub("", author),
             stamp=stamp,
             text="" if long else text.strip(),
             long=long,
         )
-    yield from faults
 
 
 def _csv_stamps(path: Path, label: str) -> Iterator[str]:
@@ -182,7 +161,7 @@ def _csv_stamps(path: Path, label: str) -> Iterator[str]:
 
 
 def text_lines(part: Part) -> Iterator[Line | Fault]:
-    """A header is a line `[stamp] author` behind a blank line whose stamp is written as the first one is."""
+    """A header is a line `[stamp] author` after a blank line, with its stamp written like the first one."""
     header: tuple[int, re.Match[str]] | None = None
     shape, before = part.context["shape"], int(part.context["lines before"])
     content: list[str] = []

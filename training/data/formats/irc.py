@@ -32,7 +32,7 @@ _FRAMES = {
         r"(?P<stamp>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) +[@+%&~]?(?P<nick>\S{1,64}?)(?: {2,}| +[|│] ?)(?P<text>\S.*)"
     ),
 }
-"""How clients set off who speaks: `<nick>`, WeeChat's tabs, those tabs once a terminal has made blanks of them, and
+"""How clients mark the speaker: `<nick>`, WeeChat's tabs, those tabs once a terminal has made blanks of them, and
 Pidgin's `(time) nick: words`."""
 _DATE_APART = re.compile(r"\[([^\[\]<>]{6,40})\] \[(\d{1,2}:\d\d[^\[\]<>]{0,20})\]")
 """Konversation's two brackets, one for the date and one for the time."""
@@ -56,18 +56,18 @@ _RENAMED = re.compile(
     r"è ora conosciuto come|ora si chiama|agora é conhecido como|staat nu bekend als|jest teraz znany jako|"
     r"теперь известен как) (?P<new>[^\s<>]{1,64}?)[.\]]?\s*$"
 )
-"""Of irssi, WeeChat, ZNC, mIRC and HexChat; the last one speaks its user's language."""
+"""As irssi, WeeChat, ZNC, mIRC and HexChat write it; HexChat does so in its user's language."""
 _RELAYED = re.compile(r"(?:\[[^\[\]\n]{1,30}\] ?)?<(?P<who>[^<>\n]{1,64})> ?(?P<text>.*)")
 RELAYS_FROM = 2
-"""Different people for whom a nick speaks to be a bridge."""
+"""A nick that relays at least so many people is a bridge."""
 RELAY_SHARE = 0.6
-"""Of a bridge's lines; a person who quotes two others says more of their own."""
+"""Share of a bridge's lines that are relayed; a person who quotes two others writes more of their own."""
 BACKWARD = timedelta(minutes=90)
 """A clock further back than this has passed midnight; less is a clock set right or winter time's hour."""
 UNDATED = date(2000, 1, 1)
 """Where neither file name nor lines say a date; only gaps and order matter."""
 SHOWN = 3
-"""Lines of no known kind that are reported by themselves."""
+"""Unrecognised lines that are reported one by one."""
 
 
 def _one_bracket(line: str) -> str:
@@ -103,7 +103,7 @@ def _frame_of(lines: list[str]) -> str | None:
 
 
 def _stamped(line: str) -> bool:
-    """A line of a log that nobody says: `10:30 -!- Eve has joined`, `[10:30] *** Eve sets mode`."""
+    """Whether a log writes it by itself: `10:30 -!- Eve has joined`, `[10:30] *** Eve sets mode`."""
     found = re.match(
         r"\[([^\[\]]{4,40})\](?:\s|$)|\(([^()]{4,40})\)\s|(.{4,30}?)(?:\s(?=-!-|\*|-->|<--|--|===)|\t)|(\S{4,10})(?:\s|$)",
         line,
@@ -149,7 +149,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
 
 
 def _relays(path: Path, label: str, pattern: re.Pattern[str]) -> set[str]:
-    """Nicks that speak for several others."""
+    """Nicks under which a bridge relays several people."""
     people: dict[str, set[str]] = {}
     relayed: Counter[str] = Counter()
     for entry in textfile.lines(path, label):
@@ -180,7 +180,7 @@ class _Context:
     before: datetime
     relays: frozenset[str]
     aliases: dict[str, str] = field(default_factory=dict)
-    """Nick → the one its bearer had first."""
+    """Nick → the first nick of the same person."""
     spoke: set[str] = field(default_factory=set)
     unread: int = 0
 
@@ -198,7 +198,7 @@ def read(part: Part) -> Iterator[Item]:
         elif entry[1].strip():
             yield from _line(entry[0], _one_bracket(entry[1]), pattern, conversation, state)
     if state.unread > SHOWN:
-        yield Fault(file=part.label, place="", reason=f"{state.unread - SHOWN} more lines are not of an IRC log")
+        yield Fault(file=part.label, place="", reason=f"{state.unread - SHOWN} more lines are not lines of an IRC log")
 
 
 def _line(
@@ -244,7 +244,7 @@ def _line(
 
 
 def _unsaid(number: int, line: str, state: _Context) -> Iterator[Item]:
-    """Lines that nobody says, and lines of no log."""
+    """Lines that nobody says, and lines that are not part of a log."""
     if _CHANGE.match(line):
         day = _changed_day(line, state.style.language)
         if day is not None:
@@ -292,7 +292,7 @@ def _day(year: int, month: int, day: int) -> date | None:
 def _moment(
     said: tuple[tuple[int, int, int], tuple[str, int] | None, timestamps.Stamp | None], state: _Context
 ) -> datetime | None:
-    """When the line was said, given the line before it."""
+    """When a line was written, given the line before it."""
     (hour, minute, second), month_day, whole = said
     before = state.before
     if whole is not None:

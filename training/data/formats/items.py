@@ -15,7 +15,7 @@ from core.messages import Message
 
 
 class Skipped(StrEnum):
-    """A line of an export that is not talk; the words are what the table at the end shows."""
+    """An entry of an export that is not talk; the values are shown in the table at the end."""
 
     SYSTEM = "system line"
     """Joins, leaves, pins, calls, renames, tombstones: the platform speaks, not a person."""
@@ -24,16 +24,16 @@ class Skipped(StrEnum):
     EMPTY = "no words"
     """Only attachments, stickers or quotes."""
     ACTION = "action line"
-    """IRC's `* nick waves`, which is told rather than said."""
+    """IRC's `* nick waves`: narrated, not said."""
     FORWARDED = "forwarded"
-    """Somebody else's words, so nobody here can say yes for them."""
+    """Somebody else's words, for which nobody here can consent."""
     AUTHORLESS = "no author"
     TOO_LONG = "too long"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that cannot be read, in one line: file, place, reason. What stands around it is still read."""
+    """Something that cannot be read, in one line: file, place, reason. What surrounds it is still read."""
 
     file: str
     """As the operator knows it: relative to the source they named, `archive.zip!member` inside an archive."""
@@ -42,7 +42,7 @@ class Fault:
     reason: str
 
     def __post_init__(self) -> None:
-        for name in ("file", "place", "reason"):  # they may quote what stands in a damaged file
+        for name in ("file", "place", "reason"):  # they may quote a damaged file
             object.__setattr__(self, name, _one_short_line(getattr(self, name)))
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Faults:
     """Faults by kind: what is wrong a thousand times over is one line with a count."""
 
     SHOWN = 5
-    """Files named where a whole file is meant."""
+    """Files that are named where the fault is of a whole file."""
     MAX_KINDS = 1000
 
     def __init__(self) -> None:
@@ -82,10 +82,10 @@ class Faults:
 
     def lines(self) -> list[str]:
         """One a kind, in the order in which they were met."""
-        return [_told(known, number) for known, number in self._kinds.values()]
+        return [_summary(known, number) for known, number in self._kinds.values()]
 
 
-def _told(known: list[Fault], number: int) -> str:
+def _summary(known: list[Fault], number: int) -> str:
     first = known[0]
     if number == 1:
         return str(first)
@@ -117,7 +117,7 @@ class Part:
     label: str
     """How faults name the file."""
     start: int = 0
-    """First byte; only the JSON readers cut files."""
+    """First byte, where the reader cuts files."""
     end: int | None = None
     context: dict[str, str] = field(default_factory=dict)
     """What the reader learned from the rest of the source: channel, space, names …"""

@@ -178,10 +178,10 @@ def elements(
 
 
 def cut_short(label: str, piece: Slice) -> Fault:
-    """What to say of a truncated slice."""
+    """The fault of a truncated slice."""
     reason = "the file ends in the middle of its messages; what came before is read"
     if piece.end - piece.start > MAX_ELEMENT:
-        reason = f"a message of more than {MAX_ELEMENT >> 20} MB; what came before is read"
+        reason = f"a message larger than {MAX_ELEMENT >> 20} MB; what came before is read"
     return Fault(file=label, place=f"byte {piece.end}", reason=reason)
 
 
@@ -238,7 +238,7 @@ def _one_by_one(data: bytes, label: str, start: int, decoder: "msgspec.json.Deco
                 yield from decoder.decode(b"[" + mended + b"]")
                 yield Fault(file=label, place=place, reason="not UTF-8; the unreadable characters were replaced")
             except (msgspec.DecodeError, RecursionError):
-                yield Fault(file=label, place=place, reason=f"not a message that can be read ({_short(problem)})")
+                yield Fault(file=label, place=place, reason=f"not a readable message ({_short(problem)})")
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int]]:

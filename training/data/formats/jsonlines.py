@@ -61,7 +61,7 @@ def _objects(part: Part) -> Iterator[dict[str, Any] | Fault]:
         return
     for number, line in jsonfile.lines(part.path):
         if len(line) >= jsonfile.MAX_ELEMENT:
-            reason = f"longer than {jsonfile.MAX_ELEMENT >> 20} MB, which no message is; it is left out"
+            reason = f"longer than {jsonfile.MAX_ELEMENT >> 20} MB, so not a message; it is left out"
             yield Fault(file=part.label, place=f"line {number}", reason=reason)
             continue
         try:
@@ -80,7 +80,7 @@ def read(part: Part) -> Iterator[Item]:
         try:
             yield from take(found, state)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as problem:
-            yield Fault(file=part.label, place="an entry", reason=f"lacks what a message needs ({problem!r})")
+            yield Fault(file=part.label, place="an entry", reason=f"not a complete message ({problem!r})")
 
 
 class _FileState:

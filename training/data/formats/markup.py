@@ -1,7 +1,7 @@
-"""Markup → what a person reads: Discord's Markdown and Slack's mrkdwn as plain lines.
+"""Markup → what a reader sees: Discord's Markdown and Slack's mrkdwn as plain lines.
 
 Knows the two markups, no files. Names are looked up in what the export says; an unknown id becomes `@someone` or
-`#channel`, never the bare id. Quoted lines are somebody else's words and go; code blocks follow `CodeBlocks`.
+`#channel`, never the bare id. Quoted lines are somebody else's words and are removed; code blocks follow `CodeBlocks`.
 """
 
 import re
@@ -42,7 +42,6 @@ _SLACK_QUOTE = re.compile(r"^(?:&gt;&gt;&gt;.*\Z|&gt;[^\n]*(?:\n|\Z))", re.MULTI
 _SLACK_QUOTED_REST = re.compile(r"^&gt;&gt;&gt;.*\Z", re.MULTILINE | re.DOTALL)
 _SLACK_SIGNS = re.compile(r"[<>&*_~`]")
 
-COMMAND_SIGNS = "!?/$;%&"
 COMMAND = re.compile(r"[!?/$;%&][a-zA-Z][\w-]{0,31}(?:\s|\Z)")
 """A line addressed to a bot: `!rank`, `/giphy cat`. A path (`/usr/bin`) or a price (`$20`) is not one."""
 

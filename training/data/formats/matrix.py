@@ -1,7 +1,7 @@
 """Matrix: the JSON that Element exports of a room, events as the protocol has them.
 
 Knows `m.room.message`, edits, replies, threads and members (spec.matrix.org, client-server API); no other client. What
-could not be decrypted is no talk.
+could not be decrypted is skipped.
 """
 
 import re
@@ -17,10 +17,10 @@ from training.data.formats.items import MAX_MESSAGE, Fault, Item, Named, Part, S
 
 NAME = "matrix"
 _FALLBACK = re.compile(r"(?:> [^\n]*\n?)+\n?")
-"""The quotation in front of a reply, for clients that know no replies."""
+"""The quotation before a reply, for clients that do not support replies."""
 _BOT = re.compile(r".*(?:bot|-hook|webhook)\d*", re.IGNORECASE)
 EDITS_WITHIN = 10_000
-"""Messages behind which an edit still finds its message."""
+"""How many messages later an edit still finds the message it changes."""
 
 
 class _ReplyTo(msgspec.Struct):

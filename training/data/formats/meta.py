@@ -41,7 +41,7 @@ class _MetaMessage(msgspec.Struct):
     type: str | None = None
     call_duration: Any = None
     is_unsent: bool | None = False
-    # the same of end-to-end encrypted chats
+    # the same fields in end-to-end encrypted chats
     senderName: str | None = None  # noqa: N815 - Meta's spelling
     timestamp: int = 0
     text: str | None = None
@@ -73,7 +73,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         try:
             header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_MetaHeader)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-            yield Fault(file=label, place="byte 0", reason=f"no participants in front of the messages ({problem})")
+            yield Fault(file=label, place="byte 0", reason=f"no participants before the messages ({problem})")
             return
         names = sorted(person if isinstance(person, str) else person.name or "" for person in header.participants)
         context = {"channel": _chat(label, names), "direct": "yes" if len(names) <= 2 else ""}
@@ -82,7 +82,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
             yield jsonfile.cut_short(label, piece)
         yield Part(reader=NAME, path=path, label=label, start=piece.start, end=piece.end, context=context)
     if not found:
-        yield Fault(file=label, place="", reason="a download of Meta's without messages")
+        yield Fault(file=label, place="", reason="a Meta download without messages")
 
 
 def _chat(label: str, people: list[str]) -> str:
@@ -119,7 +119,7 @@ def read(part: Part) -> Iterator[Item]:
         if not text:
             yield Skipped.EMPTY
             continue
-        if _SYSTEM.fullmatch(text) or _is_told(content, name):
+        if _SYSTEM.fullmatch(text) or _is_report(content, name):
             yield Skipped.SYSTEM
             continue
         if markup.COMMAND.match(text):
@@ -136,8 +136,8 @@ def read(part: Part) -> Iterator[Item]:
         yield Message(conversation=conversation, id="", author=name, author_name=name, text=text, sent_at=sent_at)
 
 
-def _is_told(content: str, name: str) -> bool:
-    """What Meta tells of somebody, in any language: it begins with their own name, or reports a reaction."""
+def _is_report(content: str, name: str) -> bool:
+    """Whether Meta reports what somebody did, in any language: it begins with their name, or names a reaction."""
     if content.startswith(f"{name} "):
         return True
     return len(content) <= MAX_REACTION and content.endswith(" ") and _EMOJI.search(content) is not None

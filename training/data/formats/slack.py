@@ -2,7 +2,7 @@
 
 Knows the layout: channels.json (public), groups.json (private), mpims.json, dms.json, canvases.json, users.json and
 org_users.json, and the folders named in them. A folder or a day by itself is read too; then the folder's name is the
-channel's. What stands in a day file is `slack_messages`' business.
+channel's. The messages in a day file are read by `slack_messages`.
 """
 
 import re
@@ -14,8 +14,8 @@ import msgspec
 
 from core.messages import Kind
 from training.data.formats import identity, jsonfile, markup
-from training.data.formats.items import Fault, Item, Named, Part
-from training.data.formats.slack_messages import USER_LISTS, RawMessage, User, said, users
+from training.data.formats.items import Fault, Item, Part
+from training.data.formats.slack_messages import USER_LISTS, RawMessage, Source, User, said, users
 
 NAME = "slack"
 LISTS = {
@@ -24,7 +24,7 @@ LISTS = {
     "mpims.json": Kind.CHANNEL,
     "dms.json": Kind.DIRECT,
 }
-"""What an export lists its conversations in; any of them, or a list of users, shows that a folder is one."""
+"""Where an export lists its conversations; any of them, or a list of users, identifies a folder as an export."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
 _ENTRY = re.compile(r'\[\s*\{[^\[\]]{0,4000}?"ts"\s*:', re.DOTALL)
 
@@ -87,18 +87,18 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
 def _check_users(path: Path, label: str) -> Iterator[Fault]:
     there = [name for name in USER_LISTS if (path / name).is_file()]
     if not there:
-        reason = "is not there; people whom no message names go without names"
+        reason = "is missing; members whose messages do not name them appear as “someone”"
         yield Fault(file=f"{label}/users.json", place="", reason=reason)
     for name in there:
         try:
             msgspec.json.decode((path / name).read_bytes(), type=list[User])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-            reason = f"cannot be read ({problem}); people go without names"
+            reason = f"cannot be read ({problem}); members whose messages do not name them appear as “someone”"
             yield Fault(file=f"{label}/{name}", place="", reason=reason)
 
 
 def _names(folder: Path) -> dict[str, str]:
-    """Names of channels by id, for mentions."""
+    """Channel names by id, for mentions."""
     names: dict[str, str] = {}
     for file_name in LISTS:
         with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -112,22 +112,10 @@ def read(part: Part) -> Iterator[Item]:
     people = users(Path(where["lists"]))
     names = _names(Path(where["lists"])) | {user.id: user.names()[0] for user in people.values()}
     code = markup.CodeBlocks(where.get("code", markup.CodeBlocks.SHORT))
-    known: set[str] = set()
+    source = Source(label=part.label, people=people, names=names, code=code)
     for raw in jsonfile.listed(part.path, part.label, _MESSAGES):
         if isinstance(raw, Fault):
             yield raw
             continue
-        user = people.get(raw.user or "")
-        if user is not None and user.id not in known:
-            known.add(user.id)
-            for name in user.names()[1:]:
-                yield Named(platform="slack", author=user.id, name=name)
-        yield from said(
-            raw,
-            label=part.label,
-            channel=where["channel"],
-            kind=Kind(where["kind"]),
-            people=people,
-            names=names,
-            code=code,
-        )
+        yield from source.names_of(people.get(raw.user or ""))
+        yield from said(raw, source, where["channel"], Kind(where["kind"]))

@@ -5,6 +5,7 @@ thread hangs from belongs to the thread. Edited messages stand in their last for
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -101,43 +102,44 @@ def _users(path: Path, changed: int, size: int) -> Mapping[str, User]:
         return {}
 
 
-def said(
-    raw: RawMessage | Edit,
-    *,
-    label: str,
-    channel: str,
-    kind: Kind,
-    people: Mapping[str, User],
-    names: Mapping[str, str],
-    code: markup.CodeBlocks,
-) -> Iterator[Item]:
-    """The message an entry holds, after its replies' entries are taken apart too."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the messages of one export share."""
+
+    label: str
+    people: Mapping[str, User]
+    names: Mapping[str, str]
+    """Of users and channels by id, for mentions."""
+    code: markup.CodeBlocks
+    named: set[str] = field(default_factory=set)
+    """Users whose names were given already."""
+
+    def names_of(self, user: User | None) -> Iterator[Named]:
+        """The other names of a user, once."""
+        if user is not None and user.id not in self.named:
+            self.named.add(user.id)
+            for name in user.names()[1:]:
+                yield Named(platform="slack", author=user.id, name=name)
+
+
+def said(raw: RawMessage | Edit, source: Source, channel: str, kind: Kind) -> Iterator[Item]:
+    """The messages of an entry: its own, and the replies that slackdump puts inside it."""
     if isinstance(raw, RawMessage):
         if raw.subtype == "message_changed" and raw.message is not None:
             raw = raw.message
         else:
-            yield from _entry(raw, label, channel, kind, people, names, code, root=bool(raw.reply_count))
+            yield from _entry(raw, source, channel, kind, root=bool(raw.reply_count))
             for reply in raw.slackdump_thread_replies or ():
                 if reply.ts != raw.ts:
                     reply.slackdump_thread_replies = None
-                    yield from _entry(reply, label, channel, kind, people, names, code, root=False)
+                    yield from _entry(reply, source, channel, kind, root=False)
             return
-    yield from _entry(raw, label, channel, kind, people, names, code, root=False)
+    yield from _entry(raw, source, channel, kind, root=False)
 
 
-def _entry(
-    raw: RawMessage | Edit,
-    label: str,
-    channel: str,
-    kind: Kind,
-    people: Mapping[str, User],
-    names: Mapping[str, str],
-    code: markup.CodeBlocks,
-    *,
-    root: bool,
-) -> Iterator[Item]:
+def _entry(raw: RawMessage | Edit, source: Source, channel: str, kind: Kind, *, root: bool) -> Iterator[Item]:
     subtype = raw.subtype or ""
-    user = people.get(raw.user or "")
+    user = source.people.get(raw.user or "")
     if raw.bot_id or subtype == "bot_message" or raw.user in SERVICE_USERS or (user is not None and user.is_bot):
         yield Skipped.BOT
         return
@@ -158,7 +160,7 @@ def _entry(
         return
     if subtype in {"file_share", "file_comment"}:
         content = uploaded(content)
-    text = markup.slack(content, names, code).strip()
+    text = markup.slack(content, source.names, source.code).strip()
     if not text:
         yield Skipped.EMPTY
         return
@@ -169,7 +171,9 @@ def _entry(
     try:
         sent_at = datetime.fromtimestamp(float(id_), UTC)
     except (ValueError, OverflowError, OSError):
-        yield Fault(file=label, place=f"message {id_[:40] or '?'}", reason="no readable time in ts; it is left out")
+        yield Fault(
+            file=source.label, place=f"message {id_[:40] or '?'}", reason="no readable time in ts; it is left out"
+        )
         return
     threaded = bool(thread) and (thread != id_ or root)
     yield Message(
@@ -193,7 +197,7 @@ def _ts(value: str | float | None) -> str:
 
 
 def uploaded(text: str) -> str:
-    """What a person said with a file: exports before 2018 put it behind “… uploaded a file: <…> and commented:”."""
+    """What a person wrote with a file: exports before 2018 put it after “… uploaded a file: <…> and commented:”."""
     head, mark, comment = text.partition(" and commented: ")
     if " uploaded a file: " in head or " commented on " in head:
         return comment if mark else ""

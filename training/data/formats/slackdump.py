@@ -6,7 +6,7 @@ exports are read by `slack`.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 from core.messages import Kind
 from training.data.formats import identity, jsonfile, markup, textfile
 from training.data.formats.items import Fault, Item, Named, Part
-from training.data.formats.slack_messages import RawMessage, User, said, users
+from training.data.formats.slack_messages import RawMessage, Source, User, said, users
 
 NAME = "slackdump"
 _SQLITE = "SQLite format 3\0"
@@ -67,7 +67,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
         try:
             header = msgspec.json.decode(piece.header.removeprefix(b"\xef\xbb\xbf"), type=_DumpHeader)
         except _BROKEN as problem:
-            yield Fault(file=label, place="byte 0", reason=f"no channel id in front of the messages ({problem})")
+            yield Fault(file=label, place="byte 0", reason=f"no channel id before the messages ({problem})")
             return
         here = {**context, "kind": "dump", "channel": header.channel_id}
         if piece.truncated:
@@ -81,7 +81,7 @@ def read(part: Part) -> Iterator[Item]:
     people = dict(users(Path(where["users"])))
     names = {user.id: user.names()[0] for user in people.values()}
     code = markup.CodeBlocks(where.get("code", markup.CodeBlocks.SHORT))
-    known: set[str] = set()
+    source = Source(label=part.label, people=people, names=names, code=code)
     entries = {"database": _stored, "chunks": _chunks, "dump": _dumped}[where["kind"]]
     for raw, channel in entries(part):
         if isinstance(raw, Fault):
@@ -90,19 +90,12 @@ def read(part: Part) -> Iterator[Item]:
         if isinstance(raw, User):
             people[raw.id], names[raw.id] = raw, raw.names()[0]
             yield from (Named(platform="slack", author=raw.id, name=name) for name in raw.names())
-            known.add(raw.id)
+            source.named.add(raw.id)
             continue
-        yield from _named(people, raw.user or "", known)
+        yield from source.names_of(people.get(raw.user or ""))
         kind = Kind.DIRECT if channel.startswith("D") else Kind.CHANNEL
         own = identity.slack(where["export"] or part.label, channel)
-        yield from said(raw, label=part.label, channel=own, kind=kind, people=people, names=names, code=code)
-
-
-def _named(people: Mapping[str, User], user: str, known: set[str]) -> Iterator[Named]:
-    if user in people and user not in known:
-        known.add(user)
-        for name in people[user].names()[1:]:
-            yield Named(platform="slack", author=user, name=name)
+        yield from said(raw, source, own, kind)
 
 
 def _dumped(part: Part) -> Iterator[tuple[RawMessage | User | Fault, str]]:
@@ -117,7 +110,10 @@ def _chunks(part: Part) -> Iterator[tuple[RawMessage | User | Fault, str]]:
         try:
             chunk = _CHUNK.decode(line)
         except _BROKEN as problem:
-            yield Fault(file=part.label, place=f"line {number}", reason=f"not a line of slackdump's ({problem})"), ""
+            yield (
+                Fault(file=part.label, place=f"line {number}", reason=f"not a line of a slackdump file ({problem})"),
+                "",
+            )
             continue
         for user in chunk.u or ():
             yield user, ""
@@ -147,7 +143,7 @@ def _stored(part: Part) -> Iterator[tuple[RawMessage | User | Fault, str]]:
                 for (data,) in database.execute("SELECT DATA FROM S_USER ORDER BY CHUNK_ID"):
                     yield from ((user, "") for user in _decoded(_USER, data))
             except sqlite3.OperationalError:
-                pass  # an archive without people: they go without names
+                pass  # an archive without a list of users
             for channel, data in database.execute("SELECT CHANNEL_ID, DATA FROM MESSAGE ORDER BY CHUNK_ID, IDX"):
                 found = True
                 raw = next(_decoded(_MESSAGE, data), None)
@@ -156,7 +152,7 @@ def _stored(part: Part) -> Iterator[tuple[RawMessage | User | Fault, str]]:
                 else:
                     yield raw, str(channel)
     except sqlite3.Error as problem:
-        reason = f"not a database that slackdump writes, or a damaged one ({problem}); what came before is read"
+        reason = f"not a slackdump database, or a damaged one ({problem}); what came before is read"
         yield Fault(file=part.label, place="", reason=reason), ""
         return
     if not found:

@@ -29,13 +29,12 @@ _ACCOUNT = ("chats", "left_chats", "personal_information", "profile_pictures", "
 _DISCORD = re.compile(r'"channel"\s*:')
 """A field of its exports; a chat of Telegram's may be named so."""
 _BOT = re.compile(r".*(?:[_\s.-]bot|[a-z\d]Bot|BOT)\d*|Bot\d*")
-"""Names of bots; exports do not say who is one. Talbot is none."""
+"""Names of bots; exports do not say who is one. “Talbot” does not match."""
 
 
 class _TextEntity(msgspec.Struct):
     type: str | None = ""
     text: str | None = ""
-    document_id: Any = None
 
 
 class _TelegramMessage(msgspec.Struct):
@@ -47,14 +46,14 @@ class _TelegramMessage(msgspec.Struct):
     from_id: str | int | None = None
     text: str | list[str | _TextEntity] | None = ""
     text_entities: list[str | _TextEntity] | None = None
-    """The same in pieces; some programs that shorten exports keep nothing else."""
+    """The same in pieces; some programs that shorten exports keep only this."""
     reply_to_message_id: int | str | None = None
     forwarded_from: Any = None
     via_bot: Any = None
     inline_bot_buttons: Any = None
     """Only bots can put buttons under a message."""
     reply_to_peer_id: Any = None
-    """The other chat, where a reply answers something that was said there."""
+    """The other chat, where a reply answers a message there."""
     action: str | None = None
 
 
@@ -88,7 +87,7 @@ def parts(path: Path, label: str) -> Iterator[Part | Fault]:
 def _chat(path: Path, label: str, pieces: list[jsonfile.Slice]) -> Iterator[Part | Fault]:
     header = _header(pieces[0].header)
     if header is None:
-        reason = "no chat stands in front of these messages; they are left out"
+        reason = "no chat is named before these messages; they are left out"
         yield Fault(file=label, place=f"byte {pieces[0].start}", reason=reason)
         return
     kind = str(header.type or "")
@@ -115,7 +114,7 @@ def _has_topics(path: Path, pieces: list[jsonfile.Slice]) -> bool:
 
 
 def _header(before: bytes) -> _TelegramHeader | None:
-    """The chat's own fields: the object whose opening bracket is nearest in front of its messages."""
+    """The chat's own fields: the object whose opening bracket is nearest before its messages."""
     for start in (before.find(b"{"), before.rfind(b"{")):
         try:
             header = msgspec.json.decode(before[max(start, 0) :], type=_TelegramHeader)

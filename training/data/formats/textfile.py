@@ -1,10 +1,11 @@
-"""Text files as lines, whatever their encoding; never raises for what stands in them.
+"""Text files as lines, whatever their encoding; never raises for their content.
 
 Knows encodings and line ends, no format. UTF-8 and UTF-16 are told by their byte order mark; a line that is not UTF-8
 is read as Windows-1252, the commonest other encoding of chat logs, and the first such line of a file is reported.
 """
 
 import codecs
+import csv
 import io
 import re
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from training.data.formats.items import Fault
 HEAD = 64 << 10
 """Bytes looked at to recognise a format."""
 BLOCK = 1 << 20
-"""Bytes read at a time, to the end of the line in which they end."""
+"""Bytes read at a time, and then to the end of the line."""
 PIECE = 4 << 20
-"""Bytes of a piece that is read by itself."""
+"""Bytes of a piece that is read separately."""
 MAX_LINE = 4 << 20
 """Bytes; the rest of a longer line is read as further lines, so that memory stays flat."""
+csv.field_size_limit(1 << 27)  # a cell of a million characters is a message too long, not an error
 
 
 def encoding_of(start: bytes) -> str:
@@ -87,6 +89,32 @@ def lines(
                 found.pop()
             yield from enumerate(found, number + 1)
             number += len(found)
+
+
+def rows(path: Path, label: str, delimiter: str) -> Iterator[tuple[int, list[str]] | Fault]:
+    """The rows of a CSV file, each with the number of its last line; one that is not CSV becomes a Fault."""
+    faults: list[Fault] = []
+
+    def texts() -> Iterator[str]:
+        for line in lines(path, label):
+            if isinstance(line, Fault):
+                faults.append(line)
+            else:
+                yield line[1].replace("\0", "") + "\n"
+
+    reader = csv.reader(texts(), delimiter=delimiter)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as problem:
+            yield Fault(file=label, place=f"line {reader.line_num}", reason=f"not a row of a CSV file ({problem})")
+            continue
+        while faults:
+            yield faults.pop()
+        yield reader.line_num, row
+    yield from faults
 
 
 def cuts(path: Path, between: re.Pattern[bytes], *, size: int = PIECE) -> Iterator[tuple[int, int, int]]:

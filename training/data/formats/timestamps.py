@@ -1,4 +1,5 @@
-"""Dates as people's programs write them: which number is the day, and in which language, is decided from a whole file.
+"""Dates in the many ways that chat programs write them; the order of day and month and the language are decided from a
+whole file.
 
 Knows number order, calendars, clocks and ISO; no chat format. Times without a zone are taken as UTC, because an export
 does not say where it was made and only gaps and order matter here.
@@ -41,7 +42,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a stamp says before it is known how the file writes them."""
+    """A timestamp as it is written, before the order of its numbers is known."""
 
     numbers: tuple[int, int, int] = (0, 0, 0)
     """As they stand; with a month's name: year, 0, day."""
@@ -53,10 +54,10 @@ class Stamp:
 
 
 _LETTER = "(?:[^\\W\\d_]|[\u0300-\u036f\u064b-\u065f\u0900-\u109f\u0e31-\u0e4e\u05f3\u05f4])"
-"""Vowel signs of Indian scripts, Thai and Arabic are no letters to `re`."""
+"""`re` does not count the vowel signs of Indian scripts, Thai and Arabic as letters."""
 _WORD = rf"[^\W\d_](?:{_LETTER}|(?:[.'’] ?| )(?=[^\W\d_]))*\.?"
 CLOCK = rf"(?:(?:{_WORD}) ?)?\d{{1,2}}[:.]\d{{2}}(?:[:.]\d{{2}})?(?:[.,]\d{{1,9}})?(?: ?(?:{_WORD}))?"
-"""A time of day, with its half before or behind it, in `plain` text."""
+"""A time of day, with AM or PM before or after it, in `plain` text."""
 DATE = r"\d{1,4} ?[./\-年년] ?\d{1,2} ?[./\-月월] ?\d{1,4} ?[.日일]?"
 _CLOCK = re.compile(
     rf"(?:(?P<before>{_WORD}) ?)?(?P<hour>\d{{1,2}})[:.](?P<minute>\d{{2}})(?:[:.](?P<second>\d{{2}}))?"
@@ -72,7 +73,7 @@ _NAMED = re.compile(
     rf"|(?P<year3>\d{{4}})[ \-./,]+(?P<month3>{_WORD})[ \-./,]*(?P<day3>\d{{1,2}})\.?)"
 )
 _NUMBERED = re.compile(r"(?<=\d)([-./ ]?)(?:(\d{1,2})[月월]|thg (\d{1,2}))(?=\1\d)")
-"""A month's short name that is its number, between day and year: `13-5月-24`, `13-thg 5-24`."""
+"""A month abbreviated to its number, between day and year: `13-5月-24`, `13-thg 5-24`."""
 _UNIX = re.compile(r"1\d{9}(?:\d{3})?")
 """Seconds or milliseconds since 1970, from 2001 to 2033."""
 _BETWEEN = re.compile(r"[\s,]*(?:at |um |à |a las |T(?=\d))?")

@@ -1,6 +1,6 @@
-"""What files are that cannot be read, and what to do about them: a sentence for each kind that people try.
+"""Files that cannot be imported: what each is, and what to do about it.
 
-Knows signs at the start of files, and reads nothing.
+Knows file signatures, and reads no message.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ _SIGNATURES = {
     b"Rar!\x1a\x07": "a RAR archive; unpack it and import the folder",
     b"BZh": "a bzip2 file; unpack it and import what it holds",
     b"\xfd7zXZ\x00": "an xz file; unpack it and import what it holds",
-    b"SQLite format 3\x00": "a database, and none of slackdump's; export the chat from the program it belongs to",
+    b"SQLite format 3\x00": "a database, but not slackdump's; export the chat from the program it belongs to",
     b"%PDF": "a PDF; export the chat as JSON or text instead",
 }
 _TAR = b"ustar"
 _TELEGRAM_PAGE = "a Telegram export in HTML; export the chat again as “Machine-readable JSON” and import result.json"
-_META_PAGE = "a download of Meta's in HTML; ask for it again in the format JSON"
-_PACKAGE = "Discord's data package holds one person's lines without what they answer; export the channel instead"
+_META_PAGE = "a Meta download in HTML; request it again in JSON format"
+_PACKAGE = "Discord's data package contains one person's messages without the others'; export the channel instead"
 
 
 def hint(path: Path) -> str:

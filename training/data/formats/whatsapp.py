@@ -1,8 +1,8 @@
 """WhatsApp's “export chat” text: Android's `date, time - name: words` and the iPhone's `[date, time] name: words`.
 
-Knows the frames a line may have, and that a file keeps to one. A line without a stamp goes on with the message above
-it. What WhatsApp itself wrote is told by how it is marked (no name, U+200E in front, angle brackets), which holds in
-every language, and where a program has taken the marks away, by the table of sentences in `whatsapp.toml`. Pages of
+Knows the frames a line may have, and that a file keeps to one. A line without a stamp continues the message above it.
+What WhatsApp itself wrote is told by how it is marked (no name, U+200E in front, angle brackets), which holds in every
+language, and where a program has taken the marks away, by the table of sentences in `whatsapp.toml`. Pages of
 signal-export (`.md`) have the iPhone's frame too.
 """
 
@@ -109,7 +109,7 @@ def is_placeholder(text: str) -> bool:
 
 @dataclass(slots=True)
 class _Entry:
-    """One stamped line with the lines that follow it."""
+    """A line with a timestamp, and the lines that continue it."""
 
     number: int
     stamp: str
@@ -222,7 +222,7 @@ def _entries(part: Part) -> Iterator[_Entry | Fault]:
             opened.length += len(line)
         elif line.strip():
             yield Fault(
-                file=part.label, place=f"line {number}", reason="stands before the first message; it is left out"
+                file=part.label, place=f"line {number}", reason="comes before the first message; it is left out"
             )
     if opened is not None:
         yield opened
@@ -242,7 +242,9 @@ def read(part: Part) -> Iterator[Item]:
             continue
         sent_at = timestamps.parse(entry.stamp, style)
         if sent_at is None:
-            yield Fault(file=part.label, place=f"line {entry.number}", reason="no such date; the message is left out")
+            yield Fault(
+                file=part.label, place=f"line {entry.number}", reason="not a valid date; the message is left out"
+            )
             continue
         if entry.length > MAX_MESSAGE:
             yield Skipped.TOO_LONG

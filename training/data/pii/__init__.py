@@ -1,7 +1,7 @@
-"""Masks what identifies people or opens doors: addresses, numbers, keys, links. Pure; text in, text out.
+"""Masks personal data and secrets: addresses, numbers, keys, links. Pure; text in, text out.
 
-Would rather mask a version number than let an address through. Placeholders are plain words in brackets, so that a
-model learns where such a thing stands and never which.
+In doubt it masks: better a version number too many than an address too few. Placeholders are plain words in brackets,
+so that a model learns where such data occurs, but never the data.
 """
 
 import re
@@ -34,7 +34,7 @@ _DOMAIN = re.compile(
     re.IGNORECASE,
 )
 _TECH = re.compile(r"(?:asp|vb|ado|ml|node|socket|discord|next|vue|three|d3|express)\.(?:net|io|js)", re.IGNORECASE)
-"""Names of technologies that end as domains do."""
+"""Names of technologies that look like domains."""
 _TRAILING = ".,;:!?)]}'’”»…*_|"
 _EMAIL = re.compile(
     r"[\w.+%'&=~^-]{1,64} ?@ ?(?:[\w-]{1,63}\.){1,12}[^\W\d_]{2,24}(?![\w-])"
@@ -95,7 +95,7 @@ _NAMED_ID = re.compile(
 _LONG_NUMBER = re.compile(r"(?<![\w.])\d{15,}(?!\w)")
 _WALLET = re.compile(r"\b(?:bc1[a-z0-9]{25,60}|[13][a-km-zA-HJ-NP-Z1-9]{25,34}|0x[0-9a-fA-F]{40})\b")
 
-# What a mask needs to stand in a text at all: most lines have none of it, and these are quick to look for.
+# Quick checks for what a mask needs at all: most lines have none of it.
 _DIGIT = re.compile(r"\d")
 _FRACTION = re.compile(r"\d\.\d{3}|\d \d+\.\d")
 _HEX_PARTS = re.compile(r"[\da-fA-F]{2}[:-][\da-fA-F]{2}[:-]|[\da-fA-F]{4}\.[\da-fA-F]{4}\.")
@@ -104,7 +104,7 @@ _LONG = 16
 _LONG_TOKEN = re.compile(rf"[^\s\0]{{{_LONG},}}")
 _SCHEMES = re.compile(r"mailto:|tel:|magnet:|skype:")
 _BEFORE_AT, _BEFORE_DOT = 65, 64
-"""Characters in front of the first such sign at which the mask may begin at the earliest."""
+"""How many characters before the first such sign a match may begin."""
 _LETTERS = re.compile(r"[^\W\d_]")
 _AT_HOST = re.compile(r"@ ?(?:[\w-]{1,63}\.|\[|gmail|yahoo|hotmail|outlook|icloud|proton|gmx)")
 _DOMAIN_END = re.compile(rf"\.(?:(?:{_TLD})(?![\w-])|(?:{_AMBIGUOUS})[:/])", re.IGNORECASE)
@@ -153,7 +153,7 @@ def scrub(text: str, *, countries: Sequence[str] = phones.COUNTRIES) -> str:
 
 
 def _scrub_tokens(copy: Copy, *, digits: bool) -> None:
-    """What a long run of characters holds; most of it has `digits`."""
+    """Secrets and ids in long runs of characters; most of them contain digits."""
     copy.mask(secrets.known_formats(), SECRET, within=_LONG_TOKEN)
     dashes = copy.plain.count("-") >= 3
     if dashes:
@@ -170,7 +170,7 @@ def _scrub_tokens(copy: Copy, *, digits: bool) -> None:
 
 
 def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
-    """What holds a digit."""
+    """Everything that contains a digit."""
     plain = copy.plain
     if "°" in plain or "geo:" in plain or _FRACTION.search(plain):
         copy.mask(places.COORDINATES, PLACE)
@@ -201,7 +201,7 @@ def _scrub_numbers(copy: Copy, lower: str, countries: Sequence[str]) -> None:
         copy.mask(_TAG, NAME)
 
 
-# Spelt out, because loops over the words take several times as long and these see every message.
+# Spelt out, because a loop over the words takes several times as long, and every message passes here.
 
 
 def _may_name_a_secret(lower: str) -> bool:
@@ -264,7 +264,7 @@ def _may_spell_an_address(lower: str) -> bool:
 
 
 def has_words(text: str) -> bool:
-    """Whether anything was said besides placeholders, signs and numbers."""
+    """Whether there is any word besides placeholders, punctuation and numbers."""
     return _LETTERS.search(_PLACEHOLDER.sub("", text) if "[" in text else text) is not None
 
 
@@ -275,7 +275,7 @@ def blocker(words: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _keep_placeholders(copy: Copy) -> None:
-    """Placeholders that stand in the text already stay as they are, and nothing is looked for in them."""
+    """Leave placeholders that are in the text already as they are."""
     for found in _PLACEHOLDER.finditer(copy.plain):
         copy.take(*found.span(), found[0])
 

@@ -16,7 +16,7 @@ NAMED = re.compile(
     r"(?: (?:is|number|nr)\.?)*[ :=.#]{1,3}(?P<number>\d(?:[ \-/.]?\d){5,14})(?![\w.,]\d)",
     re.IGNORECASE,
 )
-"""“phone: 5551234”: what is called one is one, however few its digits."""
+"""“phone: 5551234”: a number that is called one, however short."""
 _DATE = re.compile(
     r"(?:\d{4}[-./ ](?:0?\d|1[0-2])[-./ ][0-3]?\d|[0-3]?\d[-./ ][0-3]?\d[-./ ](?:19"
     r"|20)\d{2})(?:[ T]\d{1,2}(?::\d{2})*)?"

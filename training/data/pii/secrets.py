@@ -16,7 +16,7 @@ _OTHER_FORMATS = (
     r"[A-Za-z0-9_-]{23,28}\.[\w-]{6,7}\.[\w-]{27,45}", r"SG\.[\w-]{16,}\.[\w-]{16,}", r"EAAC\w{20,}",
     r"[0-9]{1,10}:AA[\w-]{30,}", r"ops_\w{20,}", r"AGE-SECRET-KEY-\w{20,}", r"eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
 )  # fmt: skip
-"""Formats of tokens that the library leaves out, or knows at their full length alone while people paste a part."""
+"""Formats of tokens that the library lacks, or recognises only at full length while people paste a part."""
 
 _NAME = (
     r"pass ?words?|passwd|passphrase|pass ?code|pwd|pw|passwort|kennwort|contrase(?:ñ|n)a|mot de passe|mdp|senha"

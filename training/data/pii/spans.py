@@ -1,4 +1,4 @@
-"""Where something private stands in a text, found on a plain copy of it and cut out of the text itself.
+"""Private data in a text: found in a normalised copy, replaced in the text itself.
 
 People write the same address with full-width letters, a non-breaking hyphen or an invisible space inside. So every mask
 reads a normalised copy, in which each such character is its plain form, and the copy knows where in the text each of
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 TAKEN = "\0"
-"""Stands in the copy for what is masked already; no pattern matches it."""
+"""Replaces in the copy what is masked already; no pattern matches it."""
 
 _INVISIBLE = frozenset(
     "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
@@ -80,7 +80,7 @@ class Copy:
         out, at = [], 0
         for start, end, label in sorted(self._found):
             first, last = (start, end) if self._origin is None else (self._origin[start], self._origin[end - 1] + 1)
-            if first < at:  # two parts of one character of the text
+            if first < at:  # two matches within one character of the text
                 continue
             out += [self._text[at:first], label]
             at = last
@@ -89,7 +89,7 @@ class Copy:
 
 @lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """What a character is written as in the copy; empty for one that nobody sees."""
+    """What a character becomes in the copy; empty for an invisible one."""
     if character in _INVISIBLE:
         return ""
     category = unicodedata.category(character)
