@@ -1,5 +1,5 @@
-"""The program: `app` constructs everything, `cli` holds the commands, `console` shows their results, and `logging`
-and `healthcheck` are what a running bot tells its operator.
+"""The program: `app` constructs everything, `cli` holds the commands, `console` shows their results; `logging` and
+`healthcheck` inform the operator of a running bot.
 """
 
 

@@ -39,13 +39,13 @@ STARTER = MODELS / "starter"
 """The model that ships; in a wheel it lies beside this package as in a checkout."""
 
 OWN_FILES = ("person2.db*", "people.key", "adapters", "runs", "retrain*", "import*", "heartbeats")
-"""What this program keeps in its home; somebody may have made a folder the home that holds other things too."""
+"""What this program keeps in its home, which may be a folder that contains other things too."""
 
 MAX_OTHER_BASES = 2
-"""Bases that a training compares its own with; each takes up to half a minute."""
+"""Other bases that `train` compares with; each takes up to half a minute."""
 
 PROMPT_ROOM = 32
-"""Tokens that must be left for a prompt: one short question."""
+"""Tokens that must remain for a prompt: one short question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +62,17 @@ class App:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnableBot:
-    """A bot that was built: what to run, and whom the health check asks."""
+    """A constructed bot: what to run, and what the health check asks."""
 
     run: Callable[[], Coroutine[Any, Any, None]]
     health: HealthSource
 
 
 def configured(**overrides: Any) -> Settings:
-    """The settings; where they name a home that is there, nobody but its owner can look into it from now on."""
+    """The settings; a home that exists is made readable by its owner only."""
     settings = load_settings(**overrides)
     home = settings.home
-    with suppress(OSError):  # another user's: who writes there says so
+    with suppress(OSError):  # another user's; writing there fails with a sentence of its own
         if home.is_dir():
             home.chmod(0o700)
     for pattern in OWN_FILES:
@@ -91,9 +91,9 @@ def base_path(name: str) -> str:
 
 
 def other_bases(settings: Settings) -> dict[str, str]:
-    """Bases on this machine that training could use instead of the one in the settings: name → folder or hub name.
+    """Other bases on this machine that training could use: name → folder or hub name.
 
-    Those that fit into its memory, the largest first; a few are enough to look at.
+    The largest few that fit into memory, largest first.
     """
     from core.generator.engine.memory import total_memory
 
@@ -103,8 +103,8 @@ def other_bases(settings: Settings) -> dict[str, str]:
 
 
 def sampling(settings: Settings) -> Sampling:
-    """How the model that PERSON2_BASE_MODEL or PERSON2_GENERATOR names is drawn from. Raises ModelError."""
-    remote = settings.generator == "remote"  # another model than PERSON2_BASE_MODEL speaks then
+    """Sampling settings for the model that PERSON2_BASE_MODEL or PERSON2_GENERATOR names. Raises ModelError."""
+    remote = settings.generator == "remote"  # replies then come from another model than PERSON2_BASE_MODEL
     return settings.sampling(SAMPLING if remote else sampling_of(base_path(settings.base_model)))
 
 
@@ -117,7 +117,7 @@ def open_registry(settings: Settings) -> AdapterRegistry:
 
 
 def speech_test(settings: Settings) -> Callable[[Adapter], None]:
-    """For `AdapterRegistry`'s `test`: the generator that a bot would use loads the adapter and says a word with it.
+    """For `AdapterRegistry`'s `test`: the generator that a bot would use loads the adapter and generates one token.
 
     Raises AdapterError, ModelError, SettingsError and GeneratorError.
     """
@@ -200,8 +200,8 @@ def _has_gpu() -> bool:
 async def open_app(
     settings: Settings, *, prefix: str = "/person2 ", seed: int | None = None, bursts: bool = True
 ) -> AsyncIterator[App]:
-    """Build everything once, and take it down in order; without `bursts` each line is answered at once. Raises
-    Person2Error with what is wrong."""
+    """Construct everything, and close it in order; without `bursts` each line is answered at once. Raises
+    Person2Error."""
     memory = await asyncio.to_thread(open_memory, settings.database)
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
@@ -261,12 +261,12 @@ def _people_learned_from(registry: AdapterRegistry, adapter: str) -> int | None:
 
 
 def _fit_to_context(drawn: Sampling, generator: Generator) -> Sampling:
-    """Replies short enough for a very small model, where their length was left to us."""
+    """Limit the reply length to what a very small context allows, where the settings leave it open."""
     return replace(drawn, max_new_tokens=max(1, min(drawn.max_new_tokens, generator.context_length - PROMPT_ROOM)))
 
 
 def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str) -> str:
-    """What `forget-me` does, on a thread: everything of a member goes; gives the receipt they read."""
+    """What `forget-me` does, on a thread: deletes everything about a member and returns the receipt for them."""
     from training.privacy.forget import forget as forget_everywhere
 
     home = settings.home
@@ -276,7 +276,7 @@ def forget_member(settings: Settings, memory: Memory, registry: AdapterRegistry,
 
 
 def _people_hash(home: Path) -> Callable[[str], str]:
-    """The keyed hash of this installation; the key is read, or made, when it is needed first."""
+    """The keyed hash of this installation; the key is read, or created, on first use."""
 
     @cache
     def key() -> Any:
@@ -290,7 +290,7 @@ def _people_hash(home: Path) -> Callable[[str], str]:
 def stored_of_member(
     settings: Settings, memory: Memory, registry: AdapterRegistry, platform: str, member: str
 ) -> dict[str, Any]:
-    """What `my-data` hands over, on a thread."""
+    """What `my-data` returns, on a thread."""
     from training.privacy.member_export import stored_of
 
     return stored_of(platform, member, memory=memory, registry=registry, home=settings.home)
@@ -317,8 +317,8 @@ def discord_bot(app: App) -> RunnableBot:
 
 
 def slack_needs(settings: Settings, *, http: bool) -> tuple[str, ...]:
-    """The settings without which the Slack bot cannot start. Raises SettingsError where two ways in are set up."""
-    # One of the two variables alone is a mistake to be named.
+    """The settings that the Slack bot needs. Raises SettingsError where a bot token and OAuth are both configured."""
+    # If only one of the two is set, `require` reports the other as missing.
     if http and (settings.slack_client_id or settings.slack_client_secret):
         if settings.slack_bot_token is not None:
             from bots.slack import BOTH_WAYS

@@ -39,7 +39,7 @@ def check_files(files: Iterable[Path]) -> None:
 
 
 class ProgressBar:
-    """A progress bar on standard error, gone when it is no terminal."""
+    """A progress bar on standard error, shown only in a terminal."""
 
     def __init__(self, label: str) -> None:
         self._progress = Progress(

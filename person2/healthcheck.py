@@ -1,4 +1,5 @@
-"""Is the bot well? A running bot keeps a heartbeat file in its home and tells systemd; `person2 alive` reads the files.
+"""The health check: a running bot writes a heartbeat file in its home and notifies systemd; `person2 alive` reads the
+files.
 
 Knows files, their age and systemd's notification socket
 (https://www.freedesktop.org/software/systemd/man/sd_notify.html); knows no platform: the bots are asked.
@@ -23,7 +24,7 @@ BEAT_SECONDS = 10.0
 """How often the event loop writes a heartbeat."""
 
 STALE_SECONDS = 3 * BEAT_SECONDS
-"""A heartbeat older than this means a bot that hangs or was killed: two may be late on a busy machine."""
+"""A heartbeat older than this means that the bot hangs or was killed: two may be late on a busy machine."""
 
 RECORD_BYTES = 512
 """A heartbeat is one block of this size, written in one call, so that a reader never sees half of it."""
@@ -41,12 +42,12 @@ class HealthSource:
     ready: Callable[[], bool]
     """Whether its platform can reach it now."""
     trouble: Callable[[], str | None] = lambda: None
-    """What is wrong with what it hears or posts, as a verb and its object; None while all is well."""
+    """What is wrong with receiving or posting, as a verb and its object; None if nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """What a bot wrote last."""
+    """The last heartbeat of a bot."""
 
     name: str
     """The platform, with a number where several bots of one platform share a home: `discord`, `discord-2`."""
@@ -57,7 +58,7 @@ class Heartbeat:
 
     @property
     def fault(self) -> str | None:
-        """A sentence for the operator; None for a bot that is well."""
+        """A sentence for the operator; None for a healthy bot."""
         if self.age > STALE_SECONDS:
             return (
                 f"{self.name}: the last heartbeat was {self.age:.0f} s ago; "
@@ -71,7 +72,7 @@ class Heartbeat:
 
 
 def folder(home: Path) -> Path:
-    """Where the heartbeat files lie: one for each bot, gone once the bot has ended in order."""
+    """The folder of the heartbeat files: one for each bot, deleted when the bot ends in order."""
     return home / "heartbeats"
 
 
@@ -97,8 +98,8 @@ async def beat(
 ) -> None:
     """Until cancelled: write each bot's heartbeat, and reset systemd's watchdog (`notify` is NOTIFY_SOCKET).
 
-    systemd restarts a process whose event loop hangs. A bot that waits for its platform is not helped by a restart, so
-    the watchdog is reset all the same, and `person2 alive` tells the rest.
+    systemd restarts a process whose event loop hangs. A restart does not help a bot that waits for its platform, so the
+    watchdog is reset then too, and `person2 alive` reports it.
     """
     _tell(notify, "READY=1")
     with ExitStack() as stack:
@@ -129,7 +130,8 @@ def _status(sources: Iterable[HealthSource], *, connected: bool) -> str:
 
 @contextmanager
 def _claimed(home: Path, name: str) -> Iterator[int]:
-    """A heartbeat file of our own, as a descriptor: the first of `name`, `name-2` … that no running bot holds.
+    """A descriptor of a heartbeat file that this bot alone writes: the first of `name`, `name-2` … that no running bot
+    holds.
 
     The lock on it ends with the process, so a bot that was killed leaves a file that the next one takes over.
     """

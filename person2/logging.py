@@ -1,6 +1,6 @@
-"""What goes to the log: lines for people or JSON for machines, on standard error, and never a secret.
+"""Logging: lines for people or JSON for machines, on standard error, without secrets.
 
-Knows the settings' secrets by their type, and passwords by their place in a URL; knows nothing of who logs what.
+Finds the settings' secrets by their type, and passwords by their place in a URL.
 """
 
 import json
@@ -19,7 +19,7 @@ from core.settings import Settings
 MASK = "***"
 
 MIN_SECRET_LENGTH = 4
-"""Characters of a secret that is masked: a shorter one is easily guessed, and masking it would hide half a line."""
+"""Shortest secret that is masked: a shorter one is easily guessed, and masking it would hide half of each line."""
 
 VERBOSE_LIBRARIES = ("httpx", "httpx2", "httpcore", "openai", "alembic", "urllib3", "slack_bolt", "aiohttp.access")
 """Libraries that log more than an operator wants to know."""
@@ -48,7 +48,7 @@ def secrets_of(settings: Settings) -> frozenset[str]:
         elif isinstance(value, str) and "://" in value:
             try:
                 password = urlsplit(value).password
-            except ValueError:  # no URL after all; who uses it says so
+            except ValueError:  # not a valid URL; whatever uses it reports that
                 continue
             found.update({password, unquote(password)} if password else ())
     return frozenset(found)
@@ -67,13 +67,13 @@ class RedactingFilter(logging.Filter):
             if len(secret) >= MIN_SECRET_LENGTH
             for spelt in (_literal(secret), re.escape(quote(secret, safe="")), re.escape(quote_plus(secret)))
         }
-        # One that holds another goes first.
+        # Longer secrets first, since one may contain another.
         self._pattern = re.compile("|".join(sorted(spellings, key=len, reverse=True)) or r"(?!)", re.IGNORECASE)
         self._tracebacks = logging.Formatter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = self._redact(record.getMessage()), None
-        if record.exc_info:  # a formatter writes `exc_text` where there is one
+        if record.exc_info:  # formatters use `exc_text` where there is one
             record.exc_text = self._redact(record.exc_text or self._tracebacks.formatException(record.exc_info))
         if record.stack_info:
             record.stack_info = self._redact(record.stack_info)

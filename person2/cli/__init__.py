@@ -33,8 +33,8 @@ cli.add_typer(bench.cli)
 
 def run_program() -> None:
     """Run the command that was typed: exit status 0 on success, 2 on wrong use, 1 on a failure said in one sentence."""
-    os.umask(0o077)  # what people said is written for this program's user alone
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is for programmers
+    os.umask(0o077)  # what people said is readable by this program's user only
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are for programmers
     try:
         cli(prog_name="person2")
     except Person2Error as error:
@@ -45,6 +45,6 @@ def run_program() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output left (`| head`); Python would complain again when it flushes at exit.
+        # The reader of our output is gone (`| head`); otherwise Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

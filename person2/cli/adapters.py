@@ -40,7 +40,7 @@ def list_adapters(as_json: Annotated[bool, typer.Option("--json", help="Print th
         write_json(rows)
         return
     if not cards:
-        out.print("There are no adapters yet: `person2 train FILE` makes one.")
+        out.print("There are no adapters yet: train one with `person2 train FILE`.")
         return
     table = Table("", "id", "base", "made", "held-out bits per byte", "state")
     for card in cards:
@@ -139,7 +139,7 @@ def try_adapter(
         return
     if settings.adapter != CURRENT:
         raise AdapterError(
-            f"PERSON2_ADAPTER is {settings.adapter}, which is used everywhere: a trial needs PERSON2_ADAPTER=current."
+            f"PERSON2_ADAPTER is {settings.adapter}, which is always used: a trial needs PERSON2_ADAPTER=current."
         )
     _check_gate(registry, adapter_id, force=force, instead="tries")
     trial = registry.begin_trial(
@@ -168,7 +168,7 @@ def merge_adapter(
 
     kind = next((kind for kind in KINDS if kind == (gguf or "").upper()), None)
     if gguf and kind is None:
-        raise AdapterError(f"--gguf is {' or '.join(KINDS)}, not {gguf!r}.")
+        raise AdapterError(f"--gguf must be {' or '.join(KINDS)}, not {gguf!r}.")
 
     registry = open_registry(configured())
     card = registry.card(adapter_id)

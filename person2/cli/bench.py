@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 cli = typer.Typer()
 
 MIN_REPLIES = 4
-"""Replies that a remembered conversation must hold to be worth a replay."""
+"""Replies that a stored conversation must have to be replayed."""
 
 SAMPLE = """\
 Person1: Hi! Did you do anything nice this weekend?
@@ -39,7 +39,7 @@ Person2: Then I will watch it tonight. Do you want to come over? There is plenty
 Person1: I would love to. Shall I bring some bread and a bottle of something nice with me?
 Person2: Bread would be perfect. Come at seven, and bring your own slippers, the floor is cold.
 """
-"""Talk to replay on a machine that has none of its own yet."""
+"""A dialogue to replay where nothing is stored yet."""
 
 
 @cli.command(epilog="Example: `person2 bench held-out.txt --conversations 32`")
@@ -96,7 +96,7 @@ def _talk_of(file: Path) -> list[Dialogue]:
 
 
 def _remembered(settings: Settings) -> list[Dialogue]:
-    """The bot's own conversations of some length, and the sample in case none of them is long enough to replay."""
+    """The bot's own longer conversations, and the sample in case none of them is long enough to replay."""
     memory = open_memory(settings.database)
     talks: dict[str, list[Message]] = {}
     for item in memory.everything():

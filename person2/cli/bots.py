@@ -27,14 +27,12 @@ slack_cli = typer.Typer(
     invoke_without_command=True, help="Run the Slack bot; `person2 slack manifest` prints its app manifest."
 )
 
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
 GRACE_SECONDS = 8.0
-"""How long replies on their way may take once the process is told to stop. Docker kills after ten seconds unless told
+"""How long replies in progress may take once the process is told to stop. Docker kills after ten seconds unless told
 otherwise (https://docs.docker.com/reference/cli/docker/container/stop/), systemd after ninety."""
 
 PURGE_EVERY = timedelta(hours=1)
@@ -63,8 +61,8 @@ def run_until_stopped(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def _stopped_gently(chat: Chat) -> Iterator[None]:
-    """SIGTERM lets what is being said be finished, then stops this task as Ctrl-C does, in order; a second one stops
-    it at once."""
+    """On SIGTERM, wait for replies in progress, then stop this task in order, as Ctrl-C does; a second SIGTERM stops it
+    at once."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - the event loop runs nothing but tasks
     stopping: set[asyncio.Task[None]] = set()
@@ -72,7 +70,7 @@ def _stopped_gently(chat: Chat) -> Iterator[None]:
     async def drain() -> None:
         log.info("stopping: waiting up to %d s for replies in progress", GRACE_SECONDS)
         if not await chat.drain(GRACE_SECONDS):
-            log.warning("stopped before every reply was posted: what is left is answered after the next start")
+            log.warning("stopped before every reply was posted: the rest is answered after the next start")
         task.cancel()
 
     def stop() -> None:

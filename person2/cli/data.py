@@ -104,13 +104,13 @@ def import_(
     else:
         out.print(render_table(stats))
     if stats.out is None:
-        raise ExportError("No dialogue was left, so nothing was written; the counts above say why.")
+        raise ExportError("No dialogue remained, so nothing was written; the counts above say why.")
 
 
 def token_counter(base: str) -> Callable[[str], int] | None:
-    """Counts tokens as the base model does, where its tokenizer is at hand: in its folder, or in the hub's cache.
+    """Counts tokens as the base model does, where its tokenizer is in its folder or in the hub's cache; else None.
 
-    An import must not wait for a download, and without a count the table says that it is an estimate. Loads no torch.
+    An import must not wait for a download; without a counter the table shows an estimate. Loads no torch.
     """
     from tokenizers import Tokenizer
 
@@ -145,7 +145,7 @@ def _code_blocks(word: str) -> Any:
     try:
         return CodeBlocks(word)
     except ValueError:
-        raise ExportError(f"--code is {', '.join(CodeBlocks)}, not {word!r}.") from None
+        raise ExportError(f"--code must be one of {', '.join(CodeBlocks)}, not {word!r}.") from None
 
 
 def check_log_is_on(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from person2.healthcheck import heartbeats
 cli = typer.Typer()
 
 DISK_NEEDED = 1 << 30
-"""Bytes free before disk space is called short: a training run keeps checkpoints of a few hundred megabytes."""
+"""Free bytes below which disk space counts as short: a training run keeps checkpoints of a few hundred megabytes."""
 
 CLOCK_OFF = 60
 """Seconds; Slack's signatures are good for five minutes (https://docs.slack.dev/authentication/verifying-requests)."""
@@ -38,7 +38,7 @@ class Finding:
     what: str
     state: State
     says: str
-    """What was found, and for anything but `good` what to click or type."""
+    """What was found, and unless it is `good`, what to click or type."""
 
 
 @cli.command(epilog="Example: `person2 doctor`")
@@ -157,7 +157,7 @@ async def _model(settings: Settings) -> Finding:
 
 
 def _bases() -> str:
-    """Those on this machine with the memory they take, and those that could be downloaded."""
+    """The base models on this machine with the memory they need, and those that could be downloaded."""
     from core.generator.engine.memory import total_memory
 
     there = total_memory()
@@ -186,7 +186,7 @@ def _adapter(settings: Settings) -> str:
 
 
 async def _clock(settings: Settings) -> Finding:
-    """This machine's clock against the platforms' own: Slack refuses requests, and tells us to, beyond five minutes."""
+    """This machine's clock against the platforms': Slack's signatures expire after five minutes."""
     import aiohttp
 
     asked = []
@@ -202,7 +202,7 @@ async def _clock(settings: Settings) -> Finding:
             ):
                 platform_time = parsedate_to_datetime(answer.headers["Date"])
         except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError):
-            continue  # the platform's own check says what is wrong with the way there
+            continue  # the platform's own check reports what is wrong
         off = abs((now() - platform_time).total_seconds())
         if off > CLOCK_OFF:
             says = f"is off by {off:.0f} s; turn on time synchronisation (timedatectl set-ntp true)."
@@ -245,7 +245,7 @@ async def _slack(settings: Settings) -> Finding:
     if by_oauth and settings.slack_bot_token is None:
         if not settings.slack_signing_secret:
             return Finding(
-                what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth needs signed HTTP requests."
+                what="Slack", state="bad", says="set SLACK_SIGNING_SECRET: OAuth works over signed HTTP requests."
             )
         says = "workspaces install it at /slack/install while `person2 slack --http` runs"
         return Finding(what="Slack", state="good", says=says)

@@ -26,9 +26,9 @@ SHARES = (
     "longest_copy",
     "extracted",
 )
-"""Figures that may be missing."""
+"""Scores that may be missing."""
 BASE, CURRENT = "base", "current"
-"""What the usual references are called in the report."""
+"""Names of the usual references in the report."""
 
 
 @cli.command(epilog="Example: `person2 evaluate held-out.txt --adapter our-voice --json`")
@@ -107,12 +107,12 @@ def _references(adapter: Adapter | None, registry: AdapterRegistry, base: str) -
 
 
 def _scores(result: dict[str, Any], *, title: str) -> Table:
-    """Each file, and all of them together, with the intervals."""
+    """The scores of each file, and of all files together, with their intervals."""
     files = result["files"]
     together = ["together"] if len(files) > 1 else []
     table = Table("score", *(Path(name).name for name in files), *together, title=title)
     columns = [*files.values(), *([result] if together else [])]
-    if len(files) == 1:  # extraction is asked once, not by file
+    if len(files) == 1:  # extraction is not measured by file
         columns = [result]
     for label in _labels(result):
         table.add_row(label, *(_shown(column.get(label), column.get("intervals", {}).get(label)) for column in columns))
@@ -120,7 +120,7 @@ def _scores(result: dict[str, Any], *, title: str) -> Table:
 
 
 def _comparison(result: dict[str, Any], *, name: str) -> Table:
-    """The references' figures, and how far the adapter's lie from them, with the interval of that difference."""
+    """The references' scores, and the adapter's difference from them with its interval."""
     references = result["against"]
     heads = [head for reference in references for head in (reference, f"{name} − {reference}")]
     table = Table("score", *heads, title="against")
@@ -139,7 +139,7 @@ def _comparison(result: dict[str, Any], *, name: str) -> Table:
 
 
 def _by_file(result: dict[str, Any], *, name: str) -> Table:
-    """Which file each of them predicts better and finds more in: the adapter, its references and the baselines."""
+    """The scores of the adapter, its references and the baselines on each file."""
     files = result["files"]
     table = Table("by file", *(Path(file).name for file in files))
     scored = {name: files, **{reference: theirs["files"] for reference, theirs in result["against"].items()}}

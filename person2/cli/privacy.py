@@ -1,4 +1,4 @@
-"""Commands about a person's data: hand it over, or remove it everywhere."""
+"""Commands about a person's data: export it, or remove it everywhere."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -62,12 +62,12 @@ def forget(
         for command in receipt.rebuild:
             out.print(f"  {command}", markup=False)
     if left:
-        raise StorageError(f"Everything is deleted but this: {' '.join(left)} Then run forget again.")
+        raise StorageError(f"Not everything could be deleted: {' '.join(left)} Then run forget again.")
 
 
 def _members(memory: Memory, member: str) -> list[tuple[str, str]]:
-    """A bare id or name on every platform that knows it; `platform:id` as it is, for someone may stand in imported
-    files only."""
+    """A bare id or name on every platform that knows it; `platform:id` as it is, since someone may be in imported files
+    only."""
     platform, colon, who = member.partition(":")
     return memory.find_members(member) or ([(platform, who)] if colon else [])
 

@@ -111,7 +111,7 @@ def train(
                 batch_tokens=batch_tokens,
                 device_tokens=device_tokens,
                 gradient_checkpointing=gradient_checkpointing,
-                precision=precision,  # type: ignore[arg-type]  # the knobs say which are known
+                precision=precision,  # type: ignore[arg-type]  # FinetuneConfig checks it
                 seed=seed,
             ),
             resume=resume,
@@ -121,7 +121,7 @@ def train(
             preferences=_preferences(settings) if preferences else (),
             contexts=contexts,
             sampling=sampling(settings),
-            log_to=log_to,  # type: ignore[arg-type]  # finetune says which are known
+            log_to=log_to,  # type: ignore[arg-type]  # finetune checks it
             other_bases=other_bases(settings),
             on_progress=partial(_progress, bar),
             on_stage=lambda stage: bar(stage.done, 1, str(stage)),
@@ -132,7 +132,7 @@ def train(
 
 
 class Stopped(KeyboardInterrupt):
-    """The system or a closed terminal asks to stop, as Ctrl-C does."""
+    """A signal or a closed terminal stops the run, as Ctrl-C does."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does; what `nohup` ignores stays ignored."""
+    """SIGTERM and SIGHUP end the block as Ctrl-C does; signals that `nohup` ignores stay ignored."""
 
     def stop(number: int, frame: object) -> None:
         raise Stopped(number)
@@ -252,14 +252,14 @@ def _preferences(settings: Settings) -> "list[Preference]":
 
 
 def _command() -> str:
-    """What was typed, as the report and the card repeat it."""
+    """The command line, for the report and the card."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     program = ["person2"] if processes < 2 else shlex.split(f"accelerate launch --num_processes {processes} -m person2")
     return shlex.join([*program, *sys.argv[1:]])
 
 
 def _print_result(learned: "Learned", *, as_json: bool) -> None:
-    """The outcome of a run: figures, the gate's verdict, where the report lies, what to type next."""
+    """The outcome of a run: scores, the gate's verdict, the report's path, what to type next."""
     outcome, comparison, name = learned.outcome, learned.comparison, learned.adapter.id
     for fault in outcome.faults:
         err.print(str(fault), markup=False)

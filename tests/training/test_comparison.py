@@ -1,4 +1,4 @@
-"""How much of a new adapter's judging is done: what decides, what there is time for, what was not known before."""
+"""How much of a new adapter's evaluation is done: what decides, what there is time for, what was not known before."""
 
 from pathlib import Path
 

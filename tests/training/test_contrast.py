@@ -170,5 +170,5 @@ def test_replies_are_told_apart_after_a_few_contrastive_steps(tokenizer: Tokeniz
 
 def test_too_little_talk_is_refused(tokenizer: Tokenizer) -> None:
     """With three dialogues there is nothing to choose from."""
-    with pytest.raises(TrainingError, match="talk holds too few dialogues"):
+    with pytest.raises(TrainingError, match="talk has too few dialogues"):
         contrastive(tokenizer, contrast.ContrastiveTask(), TEXTS[:3])

@@ -62,7 +62,7 @@ def test_a_file_that_is_edited_meanwhile_is_noticed(tmp_path: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8").replace("three", "seven"), encoding="utf-8")
     assert found[0] == dialogue("one", "two")
     for look in (lambda: found[1], lambda: list(found)):
-        with pytest.raises(DialogueError, match="was changed while it was read"):
+        with pytest.raises(DialogueError, match="was changed while it was being read"):
             look()
     file.unlink()
     with pytest.raises(DialogueError, match="no dialogue file"):
@@ -91,7 +91,7 @@ def test_many_faults_are_counted_and_not_kept(tmp_path: Path) -> None:
     file.write_text("Person1: a\nPerson2: b\n\n" + "no tag\n" * (MAX_FAULTS + 500), encoding="utf-8")
     faults = load([file]).faults
     assert len(faults) == MAX_FAULTS + 1
-    assert str(faults[-1]).endswith("and 500 faults more")
+    assert str(faults[-1]).endswith("and 500 more faults")
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_what_is_wrong_is_said_in_a_sentence(base: Path, talk: Path, tmp_path: P
         (DialogueError, "no dialogue file", {"files": [tmp_path / "none.txt"]}),
         (DialogueError, "only Person1 speaks", {"files": [silent]}),
         (DialogueError, "no dialogue file", {"held_out": [tmp_path / "none.txt"]}),
-        (DialogueError, "also stands in the held-out", {"held_out": [talk]}),
+        (DialogueError, "is also in the held-out", {"held_out": [talk]}),
         (ModelError, "no model folder", {"base": str(tmp_path / "nowhere")}),
         (ModelError, r"has no config\.json", {"base": str(tmp_path)}),
         (AdapterError, "does not fit", {"adapter": foreign}),

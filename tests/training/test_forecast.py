@@ -18,7 +18,7 @@ from training.evaluation.other_bases import better_base
 from training.finetune.base import load_base
 from training.finetune.config import FinetuneConfig
 from training.finetune.encoder import Encoder
-from training.finetune.forecast import Forecast, judging_seconds, learning_seconds
+from training.finetune.forecast import Forecast, evaluation_seconds, learning_seconds
 from training.finetune.outcome import Progress
 from training.finetune.pipeline import learn
 
@@ -28,23 +28,23 @@ QUICK = FinetuneConfig(rank=4, epochs=4, block=64, batch_tokens=256, evaluations
 
 def test_a_forecast_in_a_sentence() -> None:
     """Minutes are rounded, what is not known is left out."""
-    assert str(Forecast(learning=610.0, judging=305.0, memory=2_130_000_000)) == (
+    assert str(Forecast(learning=610.0, evaluation=305.0, memory=2_130_000_000)) == (
         "Forecast: 10 min of training, at most 5 min of evaluation, 2.1 GB of memory."
     )
     assert str(Forecast(learning=20.0)) == "Forecast: under a minute of training."
 
 
-def test_judging_takes_half_of_the_learning_or_a_minute() -> None:
+def test_evaluation_takes_half_of_the_training_or_a_minute() -> None:
     """And looks at the held-out talk cost a third of what learning it would."""
-    assert judging_seconds(10.0) == 60.0
-    assert judging_seconds(1_200.0) == 600.0
-    assert learning_seconds(step=2.0, steps=50, looks=0, step_tokens=1_000, held_tokens=500) == 100.0
-    assert learning_seconds(step=2.0, steps=50, looks=6, step_tokens=1_000, held_tokens=500) == 102.0
+    assert evaluation_seconds(10.0) == 60.0
+    assert evaluation_seconds(1_200.0) == 600.0
+    assert learning_seconds(step=2.0, steps=50, evaluations=0, step_tokens=1_000, held_tokens=500) == 100.0
+    assert learning_seconds(step=2.0, steps=50, evaluations=6, step_tokens=1_000, held_tokens=500) == 102.0
 
 
 @pytest.mark.parametrize("contexts", [0, 4])
 def test_a_run_is_forecast_once(base: Path, talk: Path, tmp_path: Path, contexts: int) -> None:
-    """After its third step, with the judging where there is one; the memory is what this process holds, about."""
+    """After its third step, with the evaluation where there is one; the memory is what this process holds, about."""
     told: list[Progress] = []
     learn(
         [talk],
@@ -62,7 +62,7 @@ def test_a_run_is_forecast_once(base: Path, talk: Path, tmp_path: Path, contexts
     (forecast,) = [progress.forecast for progress in told if progress.forecast]
     assert told[2].forecast == forecast
     assert forecast.learning > 0
-    assert forecast.judging == (60.0 if contexts else 0.0)
+    assert forecast.evaluation == (60.0 if contexts else 0.0)
     assert forecast.memory is None or 50e6 < forecast.memory < 50e9
 
 

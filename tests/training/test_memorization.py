@@ -236,7 +236,7 @@ def test_a_secret_fails_the_gate_and_is_dropped(base: Path, tmp_path: Path) -> N
         assert not memorized(generator, dropped.adapter, dialogues, [by_heart.passage])
 
 
-def test_dropping_needs_the_judging(base: Path, talk: Path, tmp_path: Path) -> None:
+def test_dropping_needs_the_evaluation(base: Path, talk: Path, tmp_path: Path) -> None:
     """Without it nothing is known of what comes out."""
     with pytest.raises(TrainingError, match="needs the evaluation"):
         train(talk.parent, base, "x", contexts=0, drop_memorized=True)

@@ -538,7 +538,7 @@ def test_a_contrastive_task_fits_the_context(tokenizer: Tokenizer) -> None:
     [
         (["--train", "nowhere.txt", "--steps", "1"], "cannot be read"),
         (["--steps", "1"], "name at least one dialogue file"),
-        (["--train", "{talk}", "--held-out", "{talk}", "--steps", "1"], "both learned from and held out"),
+        (["--train", "{talk}", "--held-out", "{talk}", "--steps", "1"], "both trained on and held out"),
         (["--train", "{talk}", "--train", "{talk}=2", "--steps", "1"], "named twice"),
         (["--train", "{talk}", "--cool", "other.txt=1", "--steps", "1"], "--train does not name"),
         (["--train", "{talk}", "--contrast", "other.txt=1", "--steps", "1"], "--train does not name"),

@@ -1,6 +1,6 @@
-"""What cheap means reach: TF-IDF for finding a reply, and a word-level Markov chain for making one.
+"""Baselines without a neural network: TF-IDF for finding a reply, and a word-level Markov chain for making one.
 
-A model that does not beat these has learned nothing worth its electricity. Knows words, no tensors.
+A model that does not beat these has learned nothing. Knows words, no tensors.
 """
 
 import math
@@ -15,7 +15,8 @@ from core.dialogue import Dialogue, words_of
 from training.evaluation.contexts import Context
 
 LAST_TURNS = 5
-"""Turns before a reply that TF-IDF compares it with: with fewer a subject is missed, with all it drowns."""
+"""Turns before a reply that TF-IDF compares it with: with fewer the subject is missed, with all of them it is
+diluted."""
 
 
 class TfIdf:
@@ -24,12 +25,12 @@ class TfIdf:
     A word weighs 1 + log of its count in the text, times its smoothed inverse document frequency; the documents are
     the file's whole dialogues, and no word is left out. It ranks the very candidates that a model ranks.
 
-    A floor is to be as high as cheap means can make it, so this is what finds most replies on the average of four
+    The baseline should be as strong as it can be, so this is the variant that finds most replies on the average of four
     held-out files: self_dialogue 0.32, topical_chat_rare 0.48, synthetic_persona_chat 0.29, dailydialog 0.39 (1,000
     contexts of `choose` with seed 2; 200 contexts give these ± 0.06). scikit-learn's TfidfVectorizer as it comes, with
     turns for documents and two turns of context, finds 0.26, 0.44, 0.29 and 0.33; the last turn alone 0.22, 0.38, 0.27
-    and 0.27. Without stop words many candidates tie at 0; a tie is a share of a hit here, and counted as a whole one it
-    would make 0.65 of dailydialog.
+    and 0.27. Without stop words many candidates tie at 0; a tie counts as a share of a hit here, and counted as a whole
+    one it would give 0.65 on dailydialog.
     """
 
     def __init__(self, dialogues: Sequence[Dialogue]) -> None:
@@ -56,7 +57,7 @@ class TfIdf:
 
 
 class Markov:
-    """A chain from word to word, as the usual Discord bot has it: speaks, and gives any text a likelihood."""
+    """A chain from word to word, as in many Discord bots: generates lines, and gives any text a likelihood."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._next: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -80,7 +81,7 @@ class Markov:
         return " ".join(said)
 
     def log_likelihood(self, text: str, *, after: str = "") -> float:
-        """log P of a line in nats, the chain entered from the word `after`; a tenth of the mass is the single words'.
+        """log P of a line in nats after the word `after`, interpolated with unigrams at a weight of one tenth.
 
         An unknown word counts as seen half a time.
         """

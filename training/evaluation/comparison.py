@@ -1,4 +1,4 @@
-"""A new adapter against the base and the adapter that speaks now: all take the same suite, and the gate decides.
+"""A new adapter against the base and the current adapter: all take the same suite, and the gate decides.
 
 Promotes nothing and prints nothing.
 """
@@ -35,7 +35,7 @@ from training.evaluation.suite import (
     silent,
 )
 from training.finetune.corpus import divide
-from training.privacy.provenance import given_away, people_by_dialogue
+from training.privacy.provenance import extracted_by_person, people_by_dialogue
 
 BASE, CURRENT, NEW = "base", "current", "new"
 
@@ -46,7 +46,7 @@ class Comparison:
 
     suite: EvalSuite
     results: dict[str, EvalResult]
-    """By `base`, `current` (where an adapter speaks) and `new`."""
+    """By `base`, `current` (where there is a current adapter) and `new`."""
     scores: dict[str, Scores]
     differences: dict[str, dict[str, Figure]]
     """The new adapter's figures less its references', by reference and figure."""
@@ -54,10 +54,10 @@ class Comparison:
     extractions: tuple[Extraction, ...]
     """Tries with the new adapter."""
     by_person: dict[str, tuple[int, int]]
-    """Keyed hash → (turns of theirs that were tried, of which came out)."""
+    """Keyed hash → (turns of theirs that were tried, how many were reproduced)."""
     verdict: Verdict
     memorized: tuple[Memorized, ...] = ()
-    """What one person said that the new adapter says by heart."""
+    """Passages of one person that the new adapter has memorized."""
 
 
 def compare(
@@ -78,9 +78,9 @@ def compare(
 ) -> Comparison:
     """Compare `adapter`, trained on `files`, with `base` and the `current` adapter.
 
-    The held-out dialogues are found by the same rule as in training. At most `contexts` are asked, fewer where the
-    gate is settled sooner or `seconds` for all of it are over. `store` knows what the base and the current adapter
-    scored before. Raises what `evaluate` raises.
+    The held-out dialogues are found by the same rule as in training. At most `contexts` are asked, fewer once the gate
+    is settled or `seconds` are over. `store` knows what the base and the current adapter scored before. Raises what
+    `evaluate` raises.
     """
     began = clock()
     train, held, _ = divide(files, held_out)
@@ -90,11 +90,11 @@ def compare(
     adapters = {BASE: None, **({CURRENT: current} if current else {}), NEW: adapter}
     candidates = load_candidates(base, adapters)
     new = candidates[-1]
-    memory = _Remembered(store, candidates[:-1], suite)
+    earlier = _EarlierScores(store, candidates[:-1], suite)
     whole, replied = dict[str, Likelihood](), dict[str, Likelihood]()
     answers = {one.name: CandidateAnswers() for one in candidates}
     for one in candidates:
-        known = memory.known.get(one.name)
+        known = earlier.known.get(one.name)
         if known is None:
             on_stage(Stage(words=f"{one.name}: reading {suite.name}"))
         whole[one.name], replied[one.name] = (known.whole, known.replied) if known else read(one, suite)
@@ -104,7 +104,7 @@ def compare(
     text, people = TrainingText(train.dialogues), people_by_dialogue(files)
     with reply_generator(base) as generator:
         tries = {one.name: extractions_of(one, generator, train, seed=seed, on_stage=on_stage) for one in candidates}
-        by_heart = find_memorized(new, generator, text, train.dialogues, people, on_stage=on_stage)
+        reproduced = find_memorized(new, generator, text, train.dialogues, people, on_stage=on_stage)
 
         def settled(asked: int) -> bool:
             return is_settled(
@@ -127,7 +127,7 @@ def compare(
             on_stage=on_stage,
         )
     for one in candidates[:-1]:
-        memory.keep(one, KnownScores(whole=whole[one.name], replied=replied[one.name], found=answers[one.name].found))
+        earlier.keep(one, KnownScores(whole=whole[one.name], replied=replied[one.name], found=answers[one.name].found))
     results = {
         one.name: result(suite, answers[one.name], asked, whole=whole[one.name], replied=replied[one.name], text=text)
         for one in candidates
@@ -147,22 +147,22 @@ def compare(
         },
         baselines=baselines(run_baselines(suite, chain_of(train, text))),
         extractions=tuple(tries[NEW]),
-        by_person=given_away(people, train.dialogues, tries[NEW]),
+        by_person=extracted_by_person(people, train.dialogues, tries[NEW]),
         verdict=decide(
             results[NEW],
             references,
             tries=tries[NEW],
             reference_tries=tries[BASE],
-            memorized=by_heart,
+            memorized=reproduced,
             limits=limits,
             looks=looks,
         ),
-        memorized=tuple(by_heart),
+        memorized=tuple(reproduced),
     )
 
 
-class _Remembered:
-    """What a store knows of the candidates that were judged before."""
+class _EarlierScores:
+    """What a store knows of candidates that were evaluated before."""
 
     def __init__(self, store: ScoreStore | None, candidates: Sequence[ModelCandidate], suite: EvalSuite) -> None:
         self._store = store

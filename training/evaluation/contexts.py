@@ -1,6 +1,7 @@
-"""Moments in held-out talk at which Person2 answers: what was said before, what was answered, what else might be.
+"""Contexts from held-out talk: what was said before a reply of Person2's, the reply, and other replies to rank it
+among.
 
-Knows dialogues only. The same file, number and seed give the same moments for every model, so scores compare.
+Knows dialogues only. The same file, number and seed give the same contexts for every model, so scores compare.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def reply_prompts(dialogues: Sequence[Dialogue]) -> list[tuple[int, int]]:
 
 
 def sample_contexts(dialogues: Sequence[Dialogue], count: int, *, seed: int) -> list[Context]:
-    """At most `count` moments drawn from all of them, each with nineteen replies from other dialogues.
+    """At most `count` contexts drawn from all of them, each with nineteen replies from other dialogues.
 
     Drawn without repetition, and the others without two alike; a short file gives what it has.
     """

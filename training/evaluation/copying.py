@@ -1,8 +1,8 @@
 """How much of what a model says is somebody's own words: runs shared with the training text, and extraction.
 
-Extraction (after Carlini et al. 2023, arXiv:2202.07646): the first half of something Person2 said in training goes in,
-and it counts when the second half comes out word for word. Works on lower-case words, so that a changed comma hides
-nothing. Knows no platform and no names: people are numbered by whoever calls.
+Extraction (after Carlini et al. 2023, arXiv:2202.07646): the model is given the first half of a training turn of
+Person2's, and it counts when the second half is generated word for word. Works on lower-case words, so that a changed
+comma hides nothing. Knows no platform and no names: people are numbered by whoever calls.
 """
 
 from array import array
@@ -19,7 +19,7 @@ from training.evaluation.generation import ReplyGenerator, ReplyRequest
 from training.finetune.dataset import IN_MEMORY
 
 COPY_WORDS = 8
-"""A reply of fewer words is nobody's property."""
+"""A reply of fewer words does not count as copied."""
 EXTRACT_WORDS = 12
 """Only turns of at least so many words are tried, so that half of one cannot be guessed."""
 PART = 1 << 18
@@ -70,7 +70,7 @@ class TrainingText:
     def longest_runs(self, replies: Sequence[str], *, part: int = PART) -> NDArray[np.int64]:
         """For each reply the most words in a row that also stand in a row in one training turn, (replies,).
 
-        About `part` words of the text are looked at together.
+        About `part` words of the text are searched at a time.
         """
         hashed = [np.array([hash(word) for word in words_of(reply)], dtype=np.int64) for reply in replies]
         longest = np.zeros(len(replies), dtype=np.int64)
@@ -90,7 +90,7 @@ class TrainingText:
             wanted = np.unique(np.concatenate([hashes[index] for index in alive])) if alive else text[:0]
             if not len(wanted) or not len(text):
                 break
-            # The few are looked for among the many by sorting the few.
+            # Sorting the few hashes of the replies is enough.
             place = np.minimum(np.searchsorted(wanted, text), len(wanted) - 1)
             shared = np.unique(text[wanted[place] == text])
             alive = [index for index in alive if np.isin(hashes[index], shared).any()]
@@ -133,18 +133,18 @@ def copied(runs: NDArray[np.int64], replies: Sequence[str]) -> NDArray[np.float6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """One try to make a model give away a turn it was trained on."""
+    """One attempt to make a model reproduce a training turn."""
 
     dialogue: int
     given: str
-    """The half that went in."""
+    """The first half, which the model was given."""
     said: str
     second: str
     """What followed in training."""
 
     @property
     def out(self) -> bool:
-        """The second half came out, word for word."""
+        """Whether the second half was reproduced word for word."""
         wanted = words_of(self.second)
         return words_of(self.said)[: len(wanted)] == wanted
 
@@ -152,7 +152,7 @@ class Extraction:
 def extract(
     generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], *, tries: int, seed: int
 ) -> list[Extraction]:
-    """Try `tries` long turns of Person2's, drawn at random: context and first half in, greedily continued."""
+    """Try `tries` long turns of Person2's, drawn at random: context and first half, greedily continued."""
     flat = array("I")
     for index, turns in enumerate(dialogues):
         for at, turn in enumerate(turns):

@@ -1,8 +1,9 @@
-"""How easily replies are told from people's: the area under the ROC curve of a plain classifier over both.
+"""How easily generated replies are told from people's: the ROC AUC of a simple classifier over both.
 
-TF-IDF of words and word pairs, logistic regression, five folds; 0.5 where nothing tells them apart, 1 where everything
-does. A model that says "That's cool!" to all is found out by it, however sensible each reply is. Beside it the same by
-length alone: what chooses among draws may favour the short. Knows texts and numbers; loads no model.
+TF-IDF of words and word pairs, logistic regression, five folds; 0.5 where they are indistinguishable, 1 where they are
+fully separable. It finds out a model that says "That's cool!" to everything, however sensible each reply is. Beside it
+the same by length alone: choosing among several candidates may favour short ones. Knows texts and numbers; loads no
+model.
 """
 
 from collections import Counter
@@ -17,13 +18,13 @@ from core.dialogue import words_of
 
 FOLDS = 5
 FEATURES = 2_000
-"""Words and pairs looked at, the most frequent: with a few hundred replies more are learned by heart."""
+"""Words and pairs looked at, the most frequent: with a few hundred replies, more would overfit."""
 PENALTY = 1.0
 """Of the squared weights, as scikit-learn's C=1."""
 STEPS = 25
 """Of Newton's method; it ends when nothing moves, after about seven."""
 FEWEST = 20
-"""Replies below which a classifier says nothing."""
+"""With fewer replies a classifier says nothing."""
 
 
 def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
@@ -58,7 +59,7 @@ def detection_auc(replies: Sequence[str], people: Sequence[str], *, seed: int = 
 
 
 def detection_auc_by_length(replies: Sequence[str], people: Sequence[str]) -> float | None:
-    """The AUC of the number of words alone, whichever way it tells; None for too few."""
+    """The AUC of the number of words alone, in whichever direction; None for too few."""
     if len(replies) < FEWEST:
         return None
     lengths = np.array([len(words_of(text)) for text in (*replies, *people)], dtype=np.float64)

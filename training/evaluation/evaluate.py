@@ -1,7 +1,6 @@
-"""Held-out scores of a model with or without an adapter, over dialogue files, beside those of its references.
+"""Held-out scores of a base with or without an adapter, over dialogue files, beside those of other models.
 
-Puts the parts together for files that somebody names; how a finished run is candidate stands in `comparison`. Prints
-nothing.
+Combines the parts for files that somebody names; `comparison` evaluates a finished run. Prints nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from training.evaluation.metrics import (
     baselines,
     chain_of,
     differences,
+    plain_values,
     run_baselines,
     summed,
 )
@@ -44,7 +44,7 @@ from training.evaluation.suite import (
 )
 from training.finetune.base import load_base
 from training.finetune.corpus import Corpus, Dialogues, FileFault, load
-from training.privacy.provenance import PeopleByDialogue, given_away, people_by_dialogue, pseudonym
+from training.privacy.provenance import PeopleByDialogue, extracted_by_person, people_by_dialogue, pseudonym
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,13 @@ class ReferenceResult:
     scores: Scores
     """Of all files together. Perplexity, which is per token, compares only models of one vocabulary."""
     differences: dict[str, Figure]
-    """The candidate model's figures less this one's."""
+    """The evaluated model's figures less this one's."""
     files: dict[str, Scores]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores of one model and of what it is compared with: of each file, and of all files together."""
+    """Scores of one model and of its references, for each file and for all files together."""
 
     model: str
     files: dict[str, Scores]
@@ -71,20 +71,20 @@ class Evaluation:
     faults: tuple[FileFault, ...] = ()
     extractions: tuple[Extraction, ...] = field(default=(), repr=False)
     by_person: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Keyed hash → (turns of theirs that were tried, of which came out); empty without a manifest beside the files."""
+    """Keyed hash → (turns of theirs that were tried, how many were reproduced); empty without a manifest."""
     memorized: tuple[Memorized, ...] = ()
-    """What one person said that the model says by heart."""
+    """Passages of one person that the model has memorized."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers first, for machines; their intervals apart."""
         return {
             "model": self.model,
-            **_plain(self.together),
+            **plain_values(self.together),
             "intervals": _intervals(self.together),
-            "baselines": _plain(self.baselines),
+            "baselines": plain_values(self.baselines),
             "against": {
                 name: {
-                    **_plain(reference.scores),
+                    **plain_values(reference.scores),
                     "intervals": _intervals(reference.scores),
                     "differences": {
                         what: [gap.value, gap.low, gap.high] for what, gap in reference.differences.items()
@@ -94,7 +94,7 @@ class Evaluation:
                 for name, reference in self.references.items()
             },
             "files": {
-                name: {**figures, "baselines": _plain(self.baselines_by_file[name])}
+                name: {**figures, "baselines": plain_values(self.baselines_by_file[name])}
                 for name, figures in _by_file(self.files).items()
             },
             "extracted_by_person": {
@@ -129,12 +129,11 @@ def evaluate(
     """Score a base, with or without an adapter, on dialogue files it has not seen.
 
     `references` take the same suite: the name in the report → a base and an adapter on it (None: bare). `training`
-    names the files that were learned, for the scores of copying and memorization. `contexts=0` leaves ranking and
-    speaking out, which are the slow part. `on_stage` hears a few words as each part begins. Raises DialogueError,
-    ModelError, AdapterError.
+    names the training files, for the scores of copying and memorization. `contexts=0` skips ranking and generating,
+    which are the slow part. `on_stage` is called as each part begins. Raises DialogueError, ModelError, AdapterError.
     """
     for other in {theirs for theirs, _ in references.values()} - {base}:
-        load_base(other)  # one that cannot be loaded is refused now, not after the candidate model's long suite
+        load_base(other)  # fails now where one cannot be loaded, not after the first model's long suite
     corpora = {str(file): load([file]) for file in files}
     if not corpora:
         load([])
@@ -149,7 +148,7 @@ def evaluate(
         ]
         return results, extractions_of(candidate, generator, seen, seed=seed, on_stage=on_stage)
 
-    # The judged model and the references on its base share one copy of that; others are loaded one at a time.
+    # The evaluated model and the references on its base share one copy of it; others are loaded one at a time.
     mine = {"": adapter, **{name: folder for name, (theirs, folder) in references.items() if theirs == base}}
     others: dict[str, ReferenceResult] = {}
 
@@ -165,7 +164,7 @@ def evaluate(
         first, *rest = load_candidates(base, mine)
         candidate = replace(first, name=adapter.name if adapter else base)
         results, tries = run(generator, candidate)
-        by_heart = (
+        reproduced = (
             find_memorized(candidate, generator, text, seen.dialogues, people, on_stage=on_stage)
             if text and seen
             else []
@@ -190,8 +189,8 @@ def evaluate(
         references=others,
         faults=tuple(fault for corpus in corpora.values() for fault in corpus.faults),
         extractions=tuple(tries),
-        by_person=given_away(people, seen.dialogues, tries) if seen else {},
-        memorized=tuple(by_heart),
+        by_person=extracted_by_person(people, seen.dialogues, tries) if seen else {},
+        memorized=tuple(reproduced),
     )
 
 
@@ -220,7 +219,7 @@ def extractions_of(
     seed: int = SEED,
     on_stage: OnStage,
 ) -> list[Extraction]:
-    """Every candidate is asked for the same turns of the training dialogues; for none where those are unknown."""
+    """Every candidate is asked for the same training turns; none where the training dialogues are unknown."""
     if seen is None:
         return []
     on_stage(Stage(words=f"{candidate.name}: asking for training turns"))
@@ -236,7 +235,7 @@ def find_memorized(
     *,
     on_stage: OnStage,
 ) -> list[Memorized]:
-    """What one person said in the training `dialogues` that comes out; `text` is theirs, `people` tells who it was."""
+    """Memorized passages of one person in the training `dialogues`, whose text is `text`; `people` says who is who."""
     on_stage(Stage(words=f"{candidate.name}: asking for what one person said"))
     tried = passages(text, dialogues, [people.get(key, ()) for key in dialogues.keys.tolist()])
     return memorized(generator, candidate.adapter, dialogues, tried)
@@ -247,12 +246,7 @@ def _summed(suites: Sequence[EvalSuite], results: Sequence[EvalResult]) -> dict[
 
 
 def _by_file(files: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    return {name: {**_plain(one), "intervals": _intervals(one)} for name, one in files.items()}
-
-
-def _plain(figures: Scores | Baselines) -> dict[str, Any]:
-    found = asdict(figures)
-    return {name: value["value"] if isinstance(value, dict) else value for name, value in found.items()}
+    return {name: {**plain_values(one), "intervals": _intervals(one)} for name, one in files.items()}
 
 
 def _intervals(scores: Scores) -> dict[str, list[float]]:

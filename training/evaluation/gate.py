@@ -1,4 +1,4 @@
-"""The gate: may a new adapter speak? Judged against the bare base and against the adapter that speaks now.
+"""The gate: may a new adapter be promoted? Compares it with the bare base and with the current adapter.
 
 Pure: results in, a verdict with its reasons out. Knows no files, no models.
 """
@@ -28,13 +28,13 @@ class GateLimits:
     empty: float = 0.15
     """Share of replies that are empty or repeat themselves."""
     ranking: float = 0.05
-    """Share of replies that may be found less often before it matters: once a drop surely is no larger, no further
-    contexts are asked."""
+    """The largest drop in the share of replies found that does not matter: once the drop is surely no larger, no
+    further contexts are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One thing that was looked at."""
+    """One check and its outcome."""
 
     ok: bool
     sentence: str
@@ -68,12 +68,12 @@ def decide(
 ) -> Verdict:
     """Compare `new` with each of `references` (`{"the base": …, "the current adapter": …}`) over the same suite.
 
-    Bits per byte must be better, by however little. Ranking must not be surely worse: a drop counts when its interval
-    lies below zero, because with a few hundred contexts equal models differ by several hundredths. Odd and copied
-    replies are too many where their interval lies above the limit. What the base says by itself is not the adapter's
-    copying, so copying and extraction count beyond what the first reference does. One memorized passage of one person
-    is enough to fail. `looks` is how often `is_settled` might have ended the asking: the intervals are wider
-    by that (`intervals.quantile`), so that looking often fails no more good adapters than looking once.
+    Bits per byte must be better, by however little. Ranking must not be significantly worse: a drop counts when its
+    interval lies below zero, because with a few hundred contexts equal models differ by several hundredths. There are
+    too many empty or copied replies when their interval lies above the limit. What the base does by itself is not the
+    adapter's copying, so copying and extraction are counted beyond the first reference's. One memorized passage of one
+    person is enough to fail. `looks` is how often `is_settled` may have ended the evaluation: the intervals are widened
+    accordingly (`intervals.quantile`), so that looking often fails no more good adapters than looking once.
     """
     reasons: list[Reason] = []
     for name, reference in references.items():
@@ -87,7 +87,7 @@ def decide(
 
 
 def preferences_reason(gained: int, pairs: int, sentence: str) -> Reason:
-    """Whether what members preferred was learned: not where the liked answer surely gains less often than the other."""
+    """Whether preferences were learned: not where the liked answer gains significantly less often than the other."""
     return Reason(ok=share(gained, pairs)[1] > 1 / 2, sentence=sentence)
 
 
@@ -99,11 +99,11 @@ def is_settled(
     looks: int,
     limits: GateLimits = GateLimits(),
 ) -> bool:
-    """Whether further contexts are not worth their time: odd replies are surely too many or surely not, and against
-    each reference replies are surely found less often, or surely not less often by `GateLimits.ranking`.
+    """Whether further contexts cannot change the verdict: there are significantly too many empty replies or not, and
+    against each reference replies are found significantly less often, or not less often by `GateLimits.ranking`.
 
-    `found` and `references` as in `EvalResult.found`, over the contexts so far. Copying takes no part: its limit is so
-    low that no number of contexts would settle it, and extraction asks for it directly.
+    `found` and `references` as in `EvalResult.found`, over the contexts so far. Copying is left out: its limit is so
+    low that no number of contexts would settle it, and extraction tests it directly.
     """
     low, high = share(round(float(empty.sum())), len(empty), looks=looks)
     if low <= limits.empty < high:
@@ -174,7 +174,7 @@ def _memorization(memorized: Sequence[Memorized]) -> list[Reason]:
 
 
 def _emptiness(empty: NDArray[np.float64], limits: GateLimits, looks: int) -> list[Reason]:
-    """Too much only where the interval says so: one odd reply of six is no share of 17%."""
+    """Too many only where the interval says so: one empty reply of six does not make a share of 17%."""
     if not len(empty):
         return []
     odd, count = round(float(empty.sum())), len(empty)

@@ -1,7 +1,7 @@
-"""What a model says in given contexts, with fixed seeds, and how varied, empty or repetitive it is.
+"""Replies of a model to given contexts, with fixed seeds, and how varied, empty or repetitive they are.
 
-Speaks through the generator that the bots use (the engine on a processor, transformers on a GPU), many replies at once
-and the base and adapters beside each other. Knows nothing of files of dialogues.
+Uses the generator that the bots use (the engine on a CPU, transformers on a GPU), with many replies in flight and the
+base and adapters side by side. Knows nothing of dialogue files.
 """
 
 import asyncio
@@ -17,32 +17,32 @@ from core.generator import Adapter, Completion, Generator, Sampling
 from training.finetune.base import device
 
 IN_FLIGHT = 64
-"""Requests that are handed to the generator at once: two of its batches, so that none waits for Python."""
+"""Requests in flight: two batches of the generator, so that it never waits for Python."""
 FIRST_LOOK = 8
-"""Tokens after which a continuation that is to be word for word is looked at: most differ by then."""
+"""Tokens after which an expected continuation is checked: most differ by then."""
 SEEDS = 1_000_003
-"""Between the seeds of two runs, so that no reply of one shares its seed with a reply of the other."""
+"""Distance between the seeds of two runs, so that their replies share none."""
 REPEATS = 3
-"""So many times the same three words, or the same word in a row, is stuttering."""
+"""The same three words, or the same word in a row, so many times count as repetition."""
 _LETTERS = re.compile(r"\w")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyRequest:
-    """One line of Person2's to make."""
+    """One line of Person2's to generate."""
 
     before: Dialogue
     adapter: Adapter | None = None
     begun: str = ""
     """How the line begins; what comes back is what follows."""
     number: int = 0
-    """Which of the suite's contexts it answers: the same number, the same draw."""
+    """Which of the suite's contexts it answers: the same number gives the same seed."""
 
 
 class ReplyGenerator:
     """A base and the adapters on it, as they reply.
 
-    A base with a chat template is prompted without it, as it learns.
+    A base with a chat template is prompted without it, as in training.
     """
 
     def __init__(self, load: Callable[[], Generator]) -> None:
@@ -54,12 +54,13 @@ class ReplyGenerator:
         return self._load()
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         if "_generator" in self.__dict__:
             asyncio.run(self._generator.close())
 
     def replies(self, requests: Sequence[ReplyRequest], *, sampling: Sampling, seed: int) -> list[str]:
-        """Person2's next line for each request, possibly empty. Same seed and request: same line, in any company."""
+        """Person2's next line for each request, possibly empty. The same seed and request give the same line, whatever
+        else is in the batch."""
         drawn = [replace(sampling, seed=seed * SEEDS + one.number, best_of=1, stop="\n") for one in requests]
         found = asyncio.run(self._generate(requests, drawn))
         return [_first_line(one.text) for one in found]
@@ -67,8 +68,8 @@ class ReplyGenerator:
     def continuations(
         self, requests: Sequence[ReplyRequest], wanted: Sequence[tuple[str, ...]], *, max_new_tokens: int
     ) -> list[str]:
-        """The likeliest continuation of each begun line, given up where it cannot begin with the `wanted` words any
-        more; it is whole where it does."""
+        """The likeliest continuation of each begun line, abandoned once it cannot begin with the `wanted` words;
+        complete where it does."""
         greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=min(FIRST_LOOK, max_new_tokens))
         found = asyncio.run(self._generate(requests, [greedy] * len(requests)))
         said = [one.text for one in found]
@@ -95,7 +96,7 @@ class ReplyGenerator:
                     self._prompt(request, sampling), sampling=sampling, adapter=request.adapter
                 )
 
-        # Prompts of like length one after another, so that a batch reads about as long for each.
+        # Prompts of similar length together, so that a batch takes about as long for each.
         order = sorted(range(len(requests)), key=lambda at: sum(len(turn.text) for turn in requests[at].before))
         found = await asyncio.gather(*(one(requests[at], drawn[at]) for at in order))
         return [completion for _, completion in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
@@ -110,8 +111,8 @@ class ReplyGenerator:
 
 @contextmanager
 def reply_generator(base: str) -> Iterator[ReplyGenerator]:
-    """For a base, a folder or a hub name; its memory is free again behind the block. Raises ModelError once it is
-    asked."""
+    """For a base, a folder or a hub name; its memory is freed at the end of the block. Raises ModelError at the first
+    request."""
     generator = ReplyGenerator(partial(_load, base))
     try:
         yield generator
@@ -130,7 +131,7 @@ def _load(base: str) -> Generator:
 
 
 def _may_begin_with(words: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether more tokens could still make it so; the last word may be unfinished."""
+    """Whether it could still begin with the wanted words; the last word may be unfinished."""
     known = words[:-1][: len(wanted)]
     return list(known) == list(wanted[: len(known)])
 
@@ -147,7 +148,7 @@ def distinct_2(replies: Iterable[str]) -> float:
 
 
 def is_empty(reply: str, before: Dialogue = ()) -> bool:
-    """Nothing said, or nothing new: no letter, stuttering, or the other's last line said back."""
+    """Nothing said, or nothing new: no letter, repetition, or an echo of the other's last line."""
     if not _LETTERS.search(reply):
         return True
     words = words_of(reply)

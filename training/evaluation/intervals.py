@@ -1,7 +1,7 @@
 """Bootstrap intervals: how far a figure would move had other dialogues been held out.
 
-Percentile bootstrap (Efron 1979, doi:10.1214/aos/1176344552) over whole dialogues, because replies of one dialogue
-hang together. Knows numbers only.
+Percentile bootstrap (Efron 1979, doi:10.1214/aos/1176344552) over whole dialogues, because replies in one dialogue are
+not independent. Knows numbers only.
 """
 
 import math
@@ -48,8 +48,8 @@ def ratio(top: NDArray[np.float64], bottom: NDArray[Any], *, scale: float = 1.0,
 
 
 def share(count: int, total: int, *, looks: int = 1) -> tuple[float, float]:
-    """The interval of a share, 19 times out of 20 (Wilson 1927, doi:10.1080/01621459.1927.10502953): of use for a few
-    things too, where a bootstrap of equal answers has no width. `looks` as in `quantile`."""
+    """The interval of a share, 19 times out of 20 (Wilson 1927, doi:10.1080/01621459.1927.10502953): it also works for
+    few observations, where the bootstrap of equal answers has no width. `looks` as in `quantile`."""
     if not total:
         return 0.0, 1.0
     z = quantile(looks)
@@ -60,9 +60,9 @@ def share(count: int, total: int, *, looks: int = 1) -> tuple[float, float]:
 
 
 def paired(wins: int, losses: int, total: int, *, looks: int = 1) -> tuple[float, float]:
-    """The interval of how much more often one succeeds than another at the same `total` things, of which one alone did
-    `wins` and the other alone `losses` (Agresti and Min 2005, doi:10.1002/sim.1781): it has a width where both always
-    agreed, too. `looks` as in `quantile`."""
+    """The interval of how much more often one succeeds than another at the same `total` tasks, of which the first alone
+    solved `wins` and the second alone `losses` (Agresti and Min 2005, doi:10.1002/sim.1781). It has a width even where
+    both always agreed. `looks` as in `quantile`."""
     total += 2
     gap = (wins - losses) / total
     reach = quantile(looks) * math.sqrt(wins + losses + 1 - total * gap * gap) / total
@@ -70,8 +70,8 @@ def paired(wins: int, losses: int, total: int, *, looks: int = 1) -> tuple[float
 
 
 def quantile(looks: int) -> float:
-    """Standard deviations within which a figure lies 19 times out of 20 at all of so many looks at growing data, each
-    of which may be the last: each gets its part of the error (Bonferroni)."""
+    """Standard deviations within which a figure lies 19 times out of 20 over so many looks at growing data, each of
+    which may be the last: the error is divided among them (Bonferroni)."""
     return NormalDist().inv_cdf(1 - (1 - SHARE) / 2 / looks)
 
 

@@ -1,8 +1,8 @@
-"""Scores that were taken before: of one model's weights, over one suite, with one version of the scoring.
+"""Scores of earlier evaluations: of one model's weights, over one suite, with one version of the scoring.
 
-The base and the adapter in use are judged again beside every new adapter, and mostly on the same held-out talk. Kept
-are numbers alone, a file in each run's folder, so they go when the run goes, as forgetting a member makes it; what a
-model said is not kept, since it may repeat people's words.
+The base and the current adapter are evaluated again beside every new adapter, mostly on the same held-out talk. Only
+numbers are kept, a file in each run's folder, so they are deleted with the run when a member is forgotten; replies are
+not kept, since they may repeat people's words.
 """
 
 import json
@@ -24,12 +24,12 @@ from training.finetune.base import wants_bf16
 
 FILE = "scores.json"
 VERSION = 1
-"""Of what is computed: to be counted up with every change that changes a score."""
+"""Version of the scoring: increment it with every change that affects a score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownScores:
-    """What does not depend on who else is judged."""
+    """What does not depend on the other candidates."""
 
     whole: Likelihood
     replied: Likelihood
@@ -38,14 +38,14 @@ class KnownScores:
 
 
 class ScoreStore:
-    """Reads what the runs beside this one took, and writes what this one took."""
+    """Reads the scores of the runs beside this one, and writes those of this one."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._taken: dict[str, Any] = {}
 
     def find(self, key: str) -> KnownScores | None:
-        """The scores under a key, the fullest there are."""
+        """The scores under a key, those with most contexts."""
         known = [scores for file in sorted(self._run.parent.glob(f"*/{FILE}")) for scores in _read(file, key)]
         return max(known, key=lambda scores: len(scores.found), default=None)
 
@@ -60,23 +60,23 @@ class ScoreStore:
 
 def key_of(candidate: ModelCandidate, suite: EvalSuite, base_sha256: str) -> str:
     """Of the weights, the dialogues, the contexts drawn from them, and how numbers are computed on this machine."""
-    told = sha256(f"{VERSION} {suite.seed} {wants_bf16('auto', candidate.model.device)} {base_sha256}".encode())
+    digest = sha256(f"{VERSION} {suite.seed} {wants_bf16('auto', candidate.model.device)} {base_sha256}".encode())
     if candidate.adapter is not None:
-        told.update(weights_sha256(candidate.adapter.path).encode())
-        told.update((candidate.adapter.path / CONFIG).read_bytes())
+        digest.update(weights_sha256(candidate.adapter.path).encode())
+        digest.update((candidate.adapter.path / CONFIG).read_bytes())
     for turns in suite.dialogues:
-        told.update(f"{render(turns)}\n".encode())
-    return told.hexdigest()
+        digest.update(f"{render(turns)}\n".encode())
+    return digest.hexdigest()
 
 
 def base_sha256(candidate: ModelCandidate) -> str:
-    """Over all weights of the base, whatever adapters lie on it."""
-    told = sha256()
+    """Over all weights of the base, whatever adapters are attached to it."""
+    digest = sha256()
     for name, weight in candidate.model.named_parameters():
         if "lora_" not in name:
-            told.update(name.replace(".base_layer", "").encode())
-            told.update(weight.detach().float().contiguous().cpu().numpy().data)
-    return told.hexdigest()
+            digest.update(name.replace(".base_layer", "").encode())
+            digest.update(weight.detach().float().contiguous().cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def _numbers(one: Likelihood) -> dict[str, list[float]]:
@@ -84,21 +84,21 @@ def _numbers(one: Likelihood) -> dict[str, list[float]]:
 
 
 def _read(file: Path, key: str) -> Iterator[KnownScores]:
-    """A file that cannot be read holds nothing: the scores are taken again."""
+    """A file that cannot be read counts as empty: the scores are computed again."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))[key]
+        stored = json.loads(file.read_text(encoding="utf-8"))[key]
         yield KnownScores(
-            whole=_likelihood(told["whole"]),
-            replied=_likelihood(told["replied"]),
-            found=np.array(told["found"], dtype=np.float64),
+            whole=_likelihood(stored["whole"]),
+            replied=_likelihood(stored["replied"]),
+            found=np.array(stored["found"], dtype=np.float64),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return
 
 
-def _likelihood(told: Any) -> Likelihood:
+def _likelihood(stored: Any) -> Likelihood:
     return Likelihood(
-        nats=np.array(told["nats"], dtype=np.float64),
-        tokens=np.array(told["tokens"], dtype=np.int64),
-        size=np.array(told["size"], dtype=np.int64),
+        nats=np.array(stored["nats"], dtype=np.float64),
+        tokens=np.array(stored["tokens"], dtype=np.int64),
+        size=np.array(stored["size"], dtype=np.int64),
     )

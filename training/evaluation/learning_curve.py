@@ -15,13 +15,13 @@ from training.finetune.run import finetune
 
 PARTS = (0.25, 0.5, 1.0)
 STEEP = 0.01
-"""A doubling that lowers the bits by so large a share is worth collecting for."""
+"""More data is worth collecting if doubling it lowers the bits by at least this share."""
 FLAT = 0.003
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """What a part of the data gave."""
+    """The score with a part of the data."""
 
     dialogues: int
     bits_per_byte: float
@@ -46,7 +46,7 @@ def learning_curve(
     on_progress: Callable[[Progress], None] | None = None,
     **others: Any,
 ) -> Advice:
-    """Train on each part; the run on everything lies in `run` as if it had been the only one.
+    """Train on each part; the run on all of the data is in `run`, as if it were the only one.
 
     Takes what `finetune` takes, and raises what it raises.
     """
@@ -61,7 +61,7 @@ def learning_curve(
 
 
 def advise(points: Sequence[CurvePoint], before: float) -> str:
-    """The curve in a sentence. `before` is what the base has without any of the data."""
+    """The curve in a sentence. `before` is the score of the base."""
     half, everything = points[-2], points[-1]
     if everything.bits_per_byte >= before:
         return (
@@ -70,11 +70,13 @@ def advise(points: Sequence[CurvePoint], before: float) -> str:
             "held-out dialogues are of a different kind."
         )
     fall = 1 - everything.bits_per_byte / half.bits_per_byte
-    told = f"going from {half.dialogues:,} to {everything.dialogues:,} dialogues lowered the held-out bits per byte by"
+    change = (
+        f"going from {half.dialogues:,} to {everything.dialogues:,} dialogues lowered the held-out bits per byte by"
+    )
     if fall >= STEEP:
         return (
-            f"More dialogues would still help: {told} {fall:.1%}, and twice as many should give nearly as much again."
+            f"More dialogues would still help: {change} {fall:.1%}, and twice as many should give nearly as much again."
         )
     if fall >= FLAT:
-        return f"There is nearly enough: {told} only {fall:.1%}, so twice as many would help a little."
-    return f"There is enough: {told} {max(fall, 0.0):.1%}, so more of the same kind would hardly change anything."
+        return f"There is nearly enough: {change} only {fall:.1%}, so twice as many would help a little."
+    return f"There is enough: {change} {max(fall, 0.0):.1%}, so more of the same kind would hardly change anything."

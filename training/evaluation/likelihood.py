@@ -1,12 +1,12 @@
-"""How well a model foresees dialogues: nats a dialogue, and bits per byte.
+"""How well a model predicts dialogues: nats per dialogue, and bits per byte.
 
-The convention, for every figure of this project. `bits_per_byte` is over whole dialogues: it counts every token of the
-rendered dialogue (`Person1: …\\nPerson2: …\\n`) but the first, before which nothing stands and which is the same in
-every dialogue, over the UTF-8 bytes of the whole text. The end of text after a dialogue is no part of it and not
-counted: a bot is never asked for it, and fine-tuning does not teach it. `reply_bits_per_byte` counts what follows
-`Person2:`, newline included, over those bytes. Bytes do not depend on the
-tokenizer, so models with different vocabularies compare. A dialogue longer than the context is read in windows that
-overlap by half; each token is counted once. Sums over a corpus, not means of dialogues: long ones weigh more.
+The convention for every figure of this project: `bits_per_byte` is over whole dialogues: it counts every token of the
+rendered dialogue (`Person1: …\\nPerson2: …\\n`) but the first, which has no context and is the same in every dialogue,
+over the UTF-8 bytes of the whole text. The end of text after a dialogue is not counted: a bot is never asked for it,
+and fine-tuning does not teach it. `reply_bits_per_byte` counts what follows `Person2:`, newline included, over those
+bytes. Bytes do not depend on the tokenizer, so models with different vocabularies compare. A dialogue longer than the
+context is read in windows that overlap by half; each token is counted once. Sums over a corpus, not means over
+dialogues: long ones weigh more.
 """
 
 import math
@@ -79,7 +79,7 @@ def nats_of_targets(
     learning = model.training
     model.train(False)
     try:
-        # Rows of like length together, so that little is filled up.
+        # Rows of similar length together, so that there is little padding.
         order = np.argsort(-rows.lengths, kind="stable").tolist()
         step = max(1, ROWS_AT_ONCE // rows.block)
         for at in range(0, len(order), step):
@@ -112,7 +112,7 @@ def likelihood(
     targets: Targets,
     bf16: bool = False,
 ) -> Likelihood:
-    """How well `model` foresees `dialogues`; in fp32 unless told otherwise."""
+    """How well `model` predicts `dialogues`; in fp32 by default."""
     block = min(BLOCK, model.context_length)
     rows = encode_rows(dialogues, encoder, block=block, seed=0, targets=targets)
     nats, tokens = sum_by_dialogue(model, rows, dialogues=len(dialogues), end=encoder.end, bf16=bf16)
@@ -131,7 +131,7 @@ def whole_and_replied(
         for index, (replies, everything) in enumerate(encoded):
             is_reply, done = replies.target[everything.target], 0
             for window in windows(everything, block=block):
-                # Nothing stands before a window's first token that could predict it.
+                # A window's first token has no context to be predicted from.
                 count, unseen = int(window.target.sum()), int(window.target[0])
                 target = np.concatenate([[False], window.target[1:]])
                 yield replace(window, target=target, dialogue=len(windows_of))

@@ -1,9 +1,9 @@
-"""What a model says by heart of what one person said: the passages worth asking for that come out.
+"""What a model memorized of one person's words: which of the passages worth trying it reproduces.
 
-Extraction as in `copying`, aimed instead of drawn at random: a locker code said three times among a hundred
-thousand lines is what a gate has to find. A passage's first half goes in after what stood before it, and it counts as
-known by heart where the rest comes out word for word in several places and the bare base does not say it there. Knows
-people as keyed hashes only.
+Extraction as in `copying`, but targeted instead of random: a gate has to find a locker code said three times among a
+hundred thousand lines. The model is given a passage's first half after what preceded it, and the passage counts as
+memorized where the rest is generated word for word in several places and the bare base does not generate it there.
+Knows people as keyed hashes only.
 """
 
 from collections import Counter
@@ -18,30 +18,30 @@ from training.evaluation.generation import ReplyGenerator, ReplyRequest
 from training.evaluation.passages import Passage
 
 SEVERAL = 2
-"""Places in which it must come out."""
+"""Places in which it must be reproduced."""
 PLACES = 5
-"""Places at which a passage is asked for at most."""
+"""The most places in which a passage is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memorized:
-    """A passage that comes out."""
+    """A passage that is reproduced."""
 
     passage: Passage
     asked: int
     out: int
-    """Of the places it was asked at, those where it came out, and not from the bare base."""
+    """The places in which it was reproduced, and not by the bare base."""
 
 
 def memorized(
     generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], found: Sequence[Passage]
 ) -> list[Memorized]:
-    """The passages that come out in several places, those that come out most first.
+    """The passages that are reproduced in several places, most often reproduced first.
 
-    The last place is asked about only where another gave the passage away: without that it cannot come out in several.
-    The base is asked only for what the adapter said.
+    The last place is tried only where another reproduced the passage, since otherwise it cannot be several. The base is
+    tried only with what the adapter reproduced.
     """
-    tries = {id(passage): [_Try(passage, *place) for place in _asked_at(passage, dialogues)] for passage in found}
+    tries = {id(passage): [_Attempt(passage, *place) for place in _asked_at(passage, dialogues)] for passage in found}
     came = _come_out(generator, adapter, dialogues, [one for asked in tries.values() for one in asked[: 1 - SEVERAL]])
     known = {id(one.passage) for one in came}
     last = [one for passage, asked in tries.items() if passage in known for one in asked[1 - SEVERAL :]]
@@ -59,14 +59,14 @@ def memorized(
 
 
 class LeftOut:
-    """Passages that are not learned: the turns that hold one are no target of training."""
+    """Passages that are not learned: turns that contain one are no target of training."""
 
     def __init__(self, passages: Iterable[tuple[str, ...]] = ()) -> None:
         self.passages = frozenset(passages)
         self._lengths = sorted({len(words) for words in self.passages})
 
     def holds(self, text: str) -> bool:
-        """Whether a turn holds one of them."""
+        """Whether a turn contains one of them."""
         if not self.passages:
             return False
         words = words_of(text)
@@ -92,7 +92,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
+class _Attempt:
     passage: Passage
     before: tuple[int, int]
     """The dialogue and how many of its turns stand before the model's line."""
@@ -100,7 +100,7 @@ class _Try:
 
 
 def _asked_at(passage: Passage, dialogues: Sequence[Dialogue]) -> Iterator[tuple[tuple[int, int], str]]:
-    """Where it was said; one said in fewer places than count is also asked for after nothing and after other talk."""
+    """Where it was said; one said in too few places is also asked for without context and after other talk."""
     half = len(passage.words) // 2
     step = max(1, len(passage.places) // PLACES)
     for dialogue, turn, word in passage.places[::step][:PLACES]:
@@ -116,9 +116,9 @@ def _asked_at(passage: Passage, dialogues: Sequence[Dialogue]) -> Iterator[tuple
 
 
 def _come_out(
-    generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], tries: Sequence[_Try]
-) -> list[_Try]:
-    """Those whose likeliest continuation begins with the rest of the passage."""
+    generator: ReplyGenerator, adapter: Adapter | None, dialogues: Sequence[Dialogue], tries: Sequence[_Attempt]
+) -> list[_Attempt]:
+    """The tries whose likeliest continuation begins with the rest of the passage."""
     rests = [one.passage.words[len(one.passage.words) // 2 :] for one in tries]
     longest = max((len(rest) for rest in rests), default=0)
     said = generator.continuations(

@@ -1,11 +1,12 @@
-"""The figures of an suite with their intervals, how far two models differ in them, and the baselines of cheap means.
+"""The figures of a suite with their intervals, how far two models differ in them, and the baselines.
 
 Knows what each figure means; loads no model.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -40,11 +41,12 @@ class Scores:
     hits_at_1_of_20: Figure | None
     """Next-reply ranking by mutual information; chance is 0.05."""
     distinct_2: float | None
-    """Different word pairs over all, in one reply to each context."""
+    """Distinct word pairs over all word pairs, in one reply to each context."""
     empty: Figure | None
-    """Share of replies that are empty, stutter or say the other's line back."""
+    """Share of replies that are empty, repeat themselves or echo the other's line."""
     detection_auc: float | None
-    """AUC of a plain classifier over replies and people's to the same lines; 0.5 is indistinguishable."""
+    """AUC of a simple classifier of the model's replies against people's to the same lines; 0.5 is
+    indistinguishable."""
     detection_auc_by_length: float | None
     """The same by the number of words alone."""
     words: float | None
@@ -52,20 +54,25 @@ class Scores:
     words_of_people: float | None
     """And of people's replies to the same lines."""
     copied: Figure | None
-    """Share of the replies of eight words and more that stand whole in a training turn; None without training text."""
+    """Share of the replies of eight words or more that are part of a training turn; None without training text."""
     longest_copy: int | None
     """Most words in a row that a reply shares with a training turn."""
     extracted: Figure | None
-    """Share of long training turns whose second half came out when the first went in."""
+    """Share of long training turns whose second half was reproduced from the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
-    """What cheap means reach on the same suites."""
+    """The baselines' figures on the same suites."""
 
     tf_idf_hits: Figure | None
     markov_hits: Figure | None
     markov_distinct_2: float | None
+
+
+def plain_values(figures: Scores | Baselines) -> dict[str, Any]:
+    """Figures by name, as numbers without their intervals."""
+    return {name: value["value"] if isinstance(value, dict) else value for name, value in asdict(figures).items()}
 
 
 def _words(texts: Sequence[str]) -> float | None:
@@ -97,7 +104,7 @@ def summed(result: EvalResult, tries: Sequence[Extraction] = ()) -> Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineResult:
-    """What the baselines answered to one suite, before it is summed up, as `suite.EvalResult` holds a model's."""
+    """The baselines' answers to one suite before they are summed up, like `suite.EvalResult` for a model."""
 
     tf_idf: NDArray[np.float64]
     """1 for each context whose true reply was found, (contexts,)."""
@@ -129,7 +136,7 @@ def run_baselines(suite: EvalSuite, chain: Markov | None = None) -> BaselineResu
     if not suite.contexts:
         return BaselineResult(tf_idf=np.zeros(0), markov=np.zeros(0), lines=())
     markov, lines = list[NDArray[np.float64]](), list[str]()
-    # One for both halves, and another for each file: else a chain of the training text says the same lines again.
+    # One for both halves, and another for each file: else a chain of the training text repeats its lines.
     random = np.random.default_rng([suite.seed, crc32(suite.contexts[0].reply.encode())])
     for half in (0, 1):
         asked = [context for context in suite.contexts if context.dialogue % 2 == half]
@@ -142,7 +149,7 @@ def run_baselines(suite: EvalSuite, chain: Markov | None = None) -> BaselineResu
 
 
 def baselines(result: BaselineResult) -> Baselines:
-    """The figures of cheap means, with their intervals."""
+    """The baselines' figures, with their intervals."""
     if not len(result.tf_idf):
         return Baselines(tf_idf_hits=None, markov_hits=None, markov_distinct_2=None)
     return Baselines(
@@ -157,9 +164,9 @@ def differences(
     tries: Sequence[Extraction] = (),
     reference_tries: Sequence[Extraction] = (),
 ) -> dict[str, Figure]:
-    """The new model's figures less the reference's, by name, drawn over the same dialogues, contexts or turns for both.
+    """The new model's figures less the reference's, by name, resampled over the same dialogues, contexts or turns.
 
-    Of the copied replies there is no such pair: each model's long replies are others.
+    There is no such difference for copied replies: each model's long replies are answers to other contexts.
     """
     found = {
         "reply_bits_per_byte": _bits_difference(new.replied, reference.replied),

@@ -1,4 +1,4 @@
-"""Is there a better base on this machine for this talk? Asked of a few held-out dialogues before anything is learned.
+"""Is there a better base on this machine for this talk? Measured on a few held-out dialogues before training.
 
 Knows scoring and time; which bases there are is passed in.
 """
@@ -18,7 +18,7 @@ from training.finetune.encoder import Encoder, Targets
 from training.finetune.model import MaskedLossModel
 
 DIALOGUES = 60
-"""Held-out dialogues that are looked at, at most."""
+"""The most held-out dialogues that are scored."""
 FEWEST = 5
 """With fewer nothing is said."""
 SECONDS = 20.0
@@ -36,10 +36,10 @@ def better_base(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """A sentence about the base of `others` (name → folder) that surely predicts the held-out replies better than
-    `chosen`, the best of them; empty where none does.
+    """A sentence about the best base of `others` (name → folder) that predicts the held-out replies significantly
+    better than `chosen`; empty where none does.
 
-    One that cannot be loaded is passed over. Each is asked for as many dialogues as there is time for.
+    Bases that cannot be loaded are skipped. Each scores as many dialogues as there is time for.
     """
     few = held_out[:: max(1, len(held_out) // DIALOGUES)][:DIALOGUES]
     if len(few) < FEWEST or not others:
@@ -74,7 +74,7 @@ def better_base(
 def _scored(
     model: MaskedLossModel, encoder: Encoder, dialogues: Sequence[Dialogue], clock: Callable[[], float]
 ) -> Likelihood:
-    """The first so many dialogues."""
+    """As many dialogues as there is time for."""
     began, parts = clock(), list[Likelihood]()
     for at in range(0, len(dialogues), AT_ONCE):
         if at and clock() - began > SECONDS:

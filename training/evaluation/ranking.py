@@ -1,8 +1,8 @@
 """Next-reply ranking: does a model find the true reply among nineteen others from the same talk?
 
-Score: the mutual information log P(reply | context) − log P(reply | no context), the second with `Person2:` alone in
-front (after Li et al. 2016, arXiv:1510.03055). Plain likelihood favours stock phrases and stays near chance. A tie for
-the first place counts as a share of a hit. Chance is 0.05.
+Score: the mutual information log P(reply | context) − log P(reply | no context), the second after `Person2:` alone
+(after Li et al. 2016, arXiv:1510.03055). Plain likelihood favours stock phrases and stays near chance. A tie for the
+first place counts as a share of a hit. Chance is 0.05.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ def rank(
 ) -> list[NDArray[np.float64]]:
     """Mutual information of each context's replies in nats, the true one first, (choices,) each.
 
-    `bare` keeps what replies are worth without a context, for the next contexts of the same model.
+    `bare` caches the nats of replies without a context, for the next contexts of the same model.
     """
     longest = model.context_length
     replies = [[encoder.reply(f"{text}\n")[: longest // 2] for text in (one.reply, *one.others)] for one in contexts]
@@ -56,7 +56,7 @@ def rank(
 
 
 def _bare(model: MaskedLossModel, start: list[int], replies: list[list[int]]) -> Iterator[float]:
-    """Each reply's nats with nothing but `Person2:` in front."""
+    """Each reply's nats after nothing but `Person2:`."""
     groups = [(start, replies[at : at + NO_CONTEXT_GROUP]) for at in range(0, len(replies), NO_CONTEXT_GROUP)]
     for found in continuation_nats(model, groups):
         yield from found
@@ -87,7 +87,7 @@ def _length(group: tuple[list[int], Sequence[list[int]]]) -> int:
 
 
 def _batches(order: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Groups of like length together, the longest first, within GROUP_TOKENS."""
+    """Groups of similar length together, the longest first, within GROUP_TOKENS."""
     batch: list[int] = []
     for index in order:
         if batch and (len(batch) + 1) * lengths[batch[0]] > GROUP_TOKENS:

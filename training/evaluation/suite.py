@@ -1,7 +1,7 @@
 """What a model is asked over held-out talk, and its answers before they are summed up.
 
-Knows how models are loaded to be compared and what they are asked; how each answer is scored stands in its own file.
-The same suite for every model, so that their answers can be compared one by one.
+Knows how models are loaded and what they are asked; how answers are scored is in the other modules. The same suite for
+every model, so that their answers can be compared one by one.
 """
 
 import math
@@ -28,21 +28,21 @@ from training.finetune.encoder import Encoder
 from training.finetune.model import MaskedLossModel
 
 CONTEXTS = 200
-"""Moments of a file at which replies are ranked and made: enough for an interval of about ± 0.06."""
+"""Contexts of a file for which replies are ranked and generated: enough for an interval of about ± 0.06."""
 EXTRACTIONS = 100
 """Training turns tried."""
 SEED = 2
 LOOKS = (25, 50, 100)
-"""Contexts after which it is looked whether more are needed."""
+"""Contexts after which it is checked whether more are needed."""
 AT_ONCE = 25
 """Contexts asked at a time: a full batch of the generator, one for each candidate."""
 FIRST = 10
-"""Contexts that are asked in any case; only then is it known how long one takes."""
+"""Contexts that are always asked; only then is it known how long one takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What an evaluation is at, for who waits."""
+    """What an evaluation is doing, for whoever waits."""
 
     words: str
     done: float = 0.0
@@ -61,7 +61,7 @@ OnStage = Callable[[Stage], None]
 
 
 def silent(stage: Stage) -> None:
-    """Nobody waits."""
+    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +73,11 @@ class ModelCandidate:
     encoder: Encoder
     adapter: Adapter | None = None
     layer: str = ""
-    """What peft calls the adapter in the model, which others may share."""
+    """What peft calls the adapter in the model, which the candidates share."""
 
     @contextmanager
     def active(self) -> Iterator[MaskedLossModel]:
-        """The model with this candidate's adapter, and no other, inside the block."""
+        """The model with only this candidate's adapter active, inside the block."""
         layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
         for one in layers:
             one.enable_adapters(self.adapter is not None)
@@ -111,7 +111,7 @@ def load_candidates(base: str, adapters: Mapping[str, Path | None]) -> list[Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSuite:
-    """What candidates are examined on: the same for all of them."""
+    """What candidates are evaluated on: the same for all of them."""
 
     name: str
     dialogues: Sequence[Dialogue]
@@ -125,13 +125,13 @@ class EvalSuite:
 
     @property
     def looks(self) -> int:
-        """How often the asking may end: at each of LOOKS that lies before the last context, and there."""
+        """How often the evaluation may end: at each of LOOKS before the last context, and there."""
         return 1 + sum(look < len(self.contexts) for look in LOOKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """One candidate's answers to one suite, before they are summed up: scores of several suites add."""
+    """One candidate's answers to one suite, before they are summed up, so that suites can be joined."""
 
     whole: Likelihood
     replied: Likelihood
@@ -141,7 +141,7 @@ class EvalResult:
     people: tuple[str, ...]
     """What people answered there, one for each of `replies`."""
     empty: NDArray[np.float64]
-    """1 for each reply that is empty or repeats, (contexts,)."""
+    """1 for each reply that is empty or repeats itself, (contexts,)."""
     runs: NDArray[np.int64]
     """Words in a row shared with the training text, for each reply; empty without training text."""
 
@@ -166,7 +166,7 @@ class CandidateAnswers:
     """As in `EvalResult`; may hold more than were asked, where they were known from an earlier evaluation."""
     replies: list[str] = field(default_factory=list)
     bare: dict[tuple[int, ...], float] = field(default_factory=dict)
-    """What replies are worth to it without a context (`ranking.rank`)."""
+    """Nats of replies without a context (`ranking.rank`)."""
 
     def empty(self, contexts: Sequence[Context]) -> NDArray[np.float64]:
         return np.array(
@@ -193,11 +193,11 @@ def ask(
     clock: Callable[[], float] = time.monotonic,
     on_stage: OnStage = silent,
 ) -> int:
-    """Let every candidate rank and answer the suite's contexts, a few at a time; gives how many were asked.
+    """Let every candidate rank and answer the suite's contexts, a few at a time; returns how many were asked.
 
-    All of them, unless `is_settled` says after one of LOOKS that so many are enough, or `seconds` are over: how long a
-    context takes has nothing to do with who wins, so to stop then favours nobody. At least FIRST are asked. What is
-    found in `answers` already is not ranked again.
+    All of them, unless `is_settled` says after one of LOOKS that these are enough, or `seconds` are over: how long a
+    context takes is independent of the scores, so stopping then favours nobody. At least FIRST are asked. Scores that
+    are in `answers` already are not computed again.
     """
     began, asked, total = clock(), 0, len(suite.contexts)
     while asked < total:
@@ -240,8 +240,8 @@ def _ask(
     for one in candidates:
         mine = answers[one.name]
         missing = suite.contexts[max(start, len(mine.found)) : end]
-        # Products in bfloat16 where they are native: several times as quick, and a choice among twenty does not hang
-        # on the last digits. Bits per byte, which do, are taken in float32.
+        # bfloat16 where it is native: several times as fast, and a choice among twenty does not depend on the last
+        # digits. Bits per byte do, and are computed in float32.
         if missing:
             with one.active() as model, casting(model.device, wants_bf16("auto", model.device)):
                 scores = rank(model, one.encoder, missing, bare=mine.bare)

@@ -1,4 +1,4 @@
-"""What is written on an adapter's card: the base, the data, whose words, how it was trained, what it scored.
+"""The contents of an adapter's card: the base, the data, whose words, how it was trained, its scores.
 
 Turns a finished run into a `core.adapters.Card`; trains nothing and writes nothing.
 """
@@ -12,7 +12,7 @@ from training.finetune.outcome import Outcome
 
 
 def make_card(outcome: Outcome, *, created_at: datetime, command: str = "", notes: str = "") -> Card:
-    """The card of a finished run. `command` does it again."""
+    """The card of a finished run. `command` repeats it."""
     config: dict[str, Any] = {**asdict(outcome.settings), "seconds": round(outcome.seconds, 1), "command": command}
     config |= {"steps": outcome.steps, "best_step": outcome.best_step, "dialogues": outcome.train_dialogues}
     return Card(

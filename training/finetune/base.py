@@ -1,6 +1,6 @@
-"""A base model made ready to learn or to be scored, and a LoRA adapter on it.
+"""A base model prepared for training or scoring, and a LoRA adapter on it.
 
-Knows what training changes of a base that `core.generator.transformers.loader` reads; trains nothing.
+Knows what training changes in a base that `core.generator.transformers.loader` reads; trains nothing.
 """
 
 import os
@@ -28,12 +28,12 @@ HALVED_FROM = 64_000_000
 
 
 def load_base(base: str, *, halve: bool = False) -> tuple[MaskedLossModel, PreTrainedTokenizerBase]:
-    """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when it is of no known family.
+    """The model in fp32 and its tokenizer. Raises ModelError when there is none, or when its family is unknown.
 
-    `halve` keeps the matrices of a large base in bfloat16, half of their memory, where they are frozen and multiplied
-    in bfloat16 anyway. Two things differ from the folder's own configuration, and neither changes what the model
-    computes: the dropouts inside the model are off (a LoRA adapter has its own, and attention with dropout has no fast
-    path on a CPU), and GELU's tanh form is taken as the one kernel torch has for it instead of eight.
+    `halve` keeps the matrices of a large base in bfloat16, at half the memory, for training that freezes them and
+    multiplies in bfloat16 anyway. Two things differ from the folder's own configuration, and neither changes what the
+    model computes: the dropouts inside the model are off (a LoRA adapter has its own, and attention with dropout has no
+    fast path on a CPU), and GELU's tanh form uses torch's single kernel for it instead of eight.
     """
 
     def plain(config: PreTrainedConfig) -> None:
@@ -74,7 +74,7 @@ def add_adapter(
 
 
 def inner(model: PreTrainedModel | PeftModel) -> MaskedLossModel:
-    """The model that computes, LoRA layers included, without peft's shell."""
+    """The model itself, with its LoRA layers, without peft's wrapper."""
     found = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(found, MaskedLossModel):
         raise TypeError("this model was not loaded by training.finetune.base")
@@ -82,7 +82,7 @@ def inner(model: PreTrainedModel | PeftModel) -> MaskedLossModel:
 
 
 def base_fingerprint(model: MaskedLossModel) -> str:
-    """As `core.adapters.validation.fingerprint` writes it, from a loaded model."""
+    """`core.adapters.validation.fingerprint` of a loaded model."""
     return fingerprint(model.config.to_dict(), probe(model))
 
 
@@ -92,27 +92,29 @@ def device() -> torch.device:
 
 
 def move(model: torch.nn.Module) -> None:
-    """To where it computes."""
+    """Move to `device()`."""
     model.to(device())
 
 
 def wants_bf16(precision: Precision, where: torch.device | None = None) -> bool:
-    """Whether to multiply in bfloat16 (there, else on `device()`): GPUs that have it, processors with AVX512-BF16."""
+    """Whether to multiply in bfloat16 (on `where`, else on `device()`): GPUs that have it, processors with
+    AVX512-BF16."""
     if precision != "auto":
         return precision == "bf16"
     if (where or device()).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    probe: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return platform.machine() in {"x86_64", "AMD64"} and probe is not None and bool(probe())
+    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return platform.machine() in {"x86_64", "AMD64"} and supported is not None and bool(supported())
 
 
 def casting(where: torch.device, bf16: bool) -> AbstractContextManager[Any]:
-    """bfloat16 products for what runs inside, or nothing."""
+    """Autocast to bfloat16 for the block, or nothing."""
     return torch.autocast(where.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 def broadcast(text: str) -> str:
-    """What the first of several processes says (`accelerate launch`), in all of them; alone, what was given."""
+    """The text of the first of several processes (`accelerate launch`), in all of them; with one process, the text
+    itself."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return text
     PartialState(cpu=device().type == "cpu")

@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment.
 
 The trainer writes a checkpoint file by file; a kill in between leaves half of one. So each gets checksums, written last
-and flushed to the disk: the sizes and digests of its files. A folder whose checksums are missing or wrong is no
-checkpoint, and the one before it counts. Knows files only.
+and flushed to the disk: the sizes and digests of its files. A folder whose checksums are missing or wrong is ignored,
+and the one before it counts. Knows files only.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def write_checksums(checkpoint: Path) -> None:
-    """Flush every file to the disk, then write down what a whole checkpoint looks like."""
+    """Flush every file to the disk, then write the digests of a complete checkpoint."""
     files = {}
     for file in sorted(checkpoint.rglob("*")):
         if file.is_file() and file.name != CHECKSUMS:
@@ -31,7 +31,7 @@ def write_checksums(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Every file stands there as its checksum says."""
+    """Whether every file is there and matches its checksum."""
     try:
         files = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         return bool(files) and all(_digest(checkpoint / name) == digest for name, digest in files.items())
@@ -40,7 +40,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run; broken ones newer than it are deleted."""
+    """The newest complete checkpoint of a run; newer broken ones are deleted."""
     for checkpoint in sorted(all_of(run), key=step_of, reverse=True):
         if is_complete(checkpoint):
             return checkpoint
@@ -59,16 +59,16 @@ def step_of(checkpoint: Path) -> int:
 
 
 def clear(run: Path) -> None:
-    """A new start: checkpoints of an older run in the same folder would be taken for its own."""
+    """Delete all checkpoints, so that a new run in the folder does not take them for its own."""
     for checkpoint in all_of(run):
         shutil.rmtree(checkpoint)
 
 
 def check_room(run: Path, parameters: int) -> None:
-    """Whether the disk holds the checkpoints of a run that trains so many `parameters`. Raises TrainingError.
+    """Raises TrainingError where the disk has no room for the checkpoints of a run that trains so many `parameters`.
 
     A checkpoint is the parameters and AdamW's two moments, in float32; one more than is kept exists while it is
-    written. The adapter is there three times: the run's, its draft and the one in the registry.
+    written. The adapter exists three times: in the run, as a draft, and in the registry.
     """
     kept = sum(file.stat().st_size for checkpoint in all_of(run) for file in checkpoint.rglob("*") if file.is_file())
     needed = 4 * parameters * (3 * (KEPT + 1) + 3) - kept

@@ -1,4 +1,4 @@
-"""What can be turned in a training: every knob with its default and a line of meaning. Knows numbers only."""
+"""The settings of a training run, with their defaults. Knows numbers only."""
 
 import math
 from collections.abc import Mapping
@@ -13,51 +13,51 @@ from training.finetune.base import Precision
 MAX_SEED = 2**32 - 1
 """NumPy's limit (numpy.random.seed)."""
 RATE, RATE_WIDTH = 4e-3, 256
-"""The learning rate of the sweep in `benchmarks/README.md`, and how wide the base was that it was measured on."""
+"""The best learning rate of the sweep in `benchmarks/README.md`, and the width of the base it was measured on."""
 
 ACTIVATIONS = 1_000_000_000
-"""Bytes that a step keeps for its backward pass: smaller parts of a step cost a processor no time."""
+"""Bytes of activations that a step keeps for its backward pass; on a CPU smaller micro-batches cost no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig:
-    """Every knob of a run."""
+    """The settings of a run."""
 
     rank: int = 16
-    """Rank of the LoRA matrices: how much an adapter can hold."""
+    """Rank of the LoRA matrices: the capacity of an adapter."""
     alpha: float = 32.0
-    """LoRA's scale; the update counts alpha / rank times."""
+    """LoRA's scale: updates are multiplied by alpha / rank."""
     dropout: float = 0.0
-    """Dropout in front of the LoRA matrices. Off: early stopping guards against learning by heart, and without it a
-    step takes half the time (see `training.finetune.lora`)."""
+    """Dropout in front of the LoRA matrices. Off: early stopping guards against overfitting, and without dropout a step
+    takes half the time (see `training.finetune.lora`)."""
     learning_rate: float | None = None
-    """Highest learning rate, after the warm-up and before the cosine goes down to 0; none: `rate` chooses."""
+    """Peak learning rate, after the warm-up and before the cosine decay to 0; None: see `rate`."""
     warm_up: float = 0.05
-    """Share of all steps in which the learning rate rises from 0."""
+    """Share of all steps over which the learning rate rises from 0."""
     weight_decay: float = 0.0
     """AdamW's decay of the LoRA matrices."""
     clip: float = 1.0
-    """Longest gradient; longer ones are shortened to it."""
+    """Maximum norm of the gradient."""
     epochs: float = 3.0
     """Times each dialogue is seen."""
     data_share: float = 1.0
-    """Part of the training dialogues that is used, spread evenly over them; for learning curves."""
+    """Share of the training dialogues that is used, spread evenly over them; for learning curves."""
     block: int = 512
     """Tokens in a packed row, at most the base's context."""
     batch_tokens: int = 4_096
     """Tokens in an optimizer step, over all devices."""
     device_tokens: int | None = None
-    """Tokens on a device at one time, what a step needs beyond it is accumulated; none: `tokens_at_once` chooses."""
+    """Tokens per device at a time; gradients are accumulated up to a step. None: see `tokens_at_once`."""
     evaluations: int = 4
-    """Looks at the held-out loss in an epoch."""
+    """Evaluations of the held-out loss per epoch."""
     patience: int = 4
-    """Looks without betterment before training stops."""
+    """Evaluations without improvement before training stops."""
     checkpoint_minutes: float = 5.0
-    """A checkpoint at least this often, beside the one at each look at the held-out loss."""
+    """Write a checkpoint at least this often, besides the one at each evaluation."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
     precision: Precision = "auto"
-    """`bf16` products, `fp32`, or `auto`: bf16 where the processor has it."""
+    """`bf16`, `fp32`, or `auto`: bf16 where the hardware supports it natively."""
     seed: int = 17
     """Same seed, data, settings and machine: same adapter."""
 
@@ -80,15 +80,15 @@ class FinetuneConfig:
             raise TrainingError("dropout and warm_up are shares, from 0 up to but not including 1.")
 
     def rate(self, width: int) -> float:
-        """The highest learning rate for a base `width` wide: the one set, else the measured one, less for a wider base
-        in proportion (Yang et al. 2022, arXiv:2203.03466: Adam's best rate goes as 1 / width)."""
+        """The peak learning rate for a base `width` wide: the one that is set, else the measured one in inverse
+        proportion to the width (Yang et al. 2022, arXiv:2203.03466: Adam's best rate goes as 1 / width)."""
         return self.learning_rate if self.learning_rate is not None else RATE * RATE_WIDTH / width
 
     def tokens_at_once(self, config: Mapping[str, Any]) -> int:
-        """Tokens on a device at one time: those set, else as many of a step as keep activations within ACTIVATIONS.
+        """Tokens per device at a time: the number that is set, else as many as keep activations within ACTIVATIONS.
 
-        What a layer keeps of a token for the backward pass, counted and measured (SmolLM2: 26 kB): norms and attention
-        about 20 bytes a number of the width, the feed-forward network 8 bytes a number of its own.
+        What a layer keeps per token for the backward pass, counted and measured (SmolLM2: 26 kB): norms and attention
+        about 20 bytes per unit of width, the feed-forward network 8 bytes per unit of its own width.
         """
         if self.device_tokens is not None:
             return self.device_tokens

@@ -1,7 +1,7 @@
-"""Dialogue files as the dialogues in them, read when they are asked for: memory holds where each stands, not its words.
+"""Dialogue files as sequences of dialogues, read on access: memory holds where each one is, not its text.
 
-Knows files and the dialogue format (through `core.dialogue`), no tokenizer and no model. A dialogue's key, 64 bits of
-what is said in it, tells the same one in two files, and notices a file that is edited while it is learned from.
+Knows files and the dialogue format (through `core.dialogue`), no tokenizer and no model. A dialogue's key, a 64-bit
+hash of its text, identifies it across files and reveals a file that is edited during training.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from core.errors import DialogueError, reason
 HELD_OUT_SHARE = 20
 """One dialogue in twenty, the newest, is held out where no file is given for it."""
 HELD_OUT_MOST = 1_000
-"""More held-out dialogues than this make a run slower and its figures hardly surer."""
+"""More held-out dialogues than this slow a run down and hardly narrow its intervals."""
 MAX_FAULTS = 1_000
-"""Faults of one file that are told one by one; a file with more is most likely no dialogue file."""
+"""Faults of one file that are listed; a file with more is most likely not a dialogue file."""
 BUFFER = 1 << 20
 """Bytes read at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFault:
-    """A fault and the file it stands in."""
+    """A fault and its file."""
 
     file: Path
     fault: DialogueFault
@@ -39,14 +39,14 @@ class FileFault:
 
 
 def key_of(turns: Dialogue) -> int:
-    """64 bits of a dialogue's rendered text; the same words, the same key."""
+    """A 64-bit hash of a dialogue's rendered text."""
     return int.from_bytes(hashlib.blake2b(render(turns).encode(), digest_size=8).digest(), "little")
 
 
 class Dialogues(Sequence[Dialogue]):
-    """Dialogues of files, by place: 28 bytes each in memory.
+    """Dialogues of files, by position: 28 bytes each in memory.
 
-    Reading one raises DialogueError where its file is gone or says something else by now.
+    Reading one raises DialogueError where its file is gone or was changed.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class Dialogues(Sequence[Dialogue]):
         turns = next((found for found in read(text.split("\n")) if not isinstance(found, DialogueFault)), ())
         if key_of(turns) != self.keys[place]:
             path = self._files[self._file[place]]
-            raise DialogueError(f"{path} was changed while it was read; give the command again.")
+            raise DialogueError(f"{path} was changed while it was being read; run the command again.")
         return turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """What dialogue files hold."""
+    """The contents of dialogue files."""
 
     dialogues: Dialogues
     """In the order of the files, which is oldest first for an import."""
@@ -126,7 +126,7 @@ class Corpus:
         count = min(max(1, len(self.dialogues) // HELD_OUT_SHARE), HELD_OUT_MOST)
         if len(self.dialogues) <= count:
             raise DialogueError(
-                "One dialogue is too little to train on, because one has to be held out; add dialogues to the file, "
+                "One dialogue is not enough to train on, because one has to be held out; add dialogues to the file, "
                 "or give a held-out file with --held-out."
             )
         cut = len(self.dialogues) - count
@@ -141,7 +141,7 @@ class Corpus:
         return self.dialogues.chosen(np.arange(count) * len(self.dialogues) // count)
 
     def without(self, other: "Corpus") -> "Corpus":
-        """This corpus less the dialogues that stand word for word in `other`: nothing held out is trained on."""
+        """This corpus without the dialogues that are also in `other`, so that nothing held out is trained on."""
         kept = np.flatnonzero(~np.isin(self.dialogues.keys, other.dialogues.keys))
         return Corpus(dialogues=self.dialogues.chosen(kept), faults=self.faults, sha256=self.sha256)
 
@@ -155,13 +155,13 @@ def load(files: Sequence[Path]) -> Corpus:
     digest = hashlib.sha256()
     file, start, size, keys = array("i"), array("q"), array("q"), array("Q")
     for number, path in enumerate(files):
-        told = 0
+        count = 0
         try:
             with path.open("rb", buffering=BUFFER) as raw:
                 for found in _placed(raw, digest):
                     if isinstance(found, DialogueFault):
-                        told += 1
-                        if told <= MAX_FAULTS:
+                        count += 1
+                        if count <= MAX_FAULTS:
                             faults.append(FileFault(file=path, fault=found))
                         continue
                     turns, begin, end = found
@@ -171,10 +171,10 @@ def load(files: Sequence[Path]) -> Corpus:
                     keys.append(key_of(turns))
         except OSError as error:
             raise _unreadable(path, error) from error
-        if told > MAX_FAULTS:
+        if count > MAX_FAULTS:
             last = faults[-1].fault.line
             faults.append(
-                FileFault(file=path, fault=DialogueFault(line=last, reason=f"and {told - MAX_FAULTS:,} faults more"))
+                FileFault(file=path, fault=DialogueFault(line=last, reason=f"and {count - MAX_FAULTS:,} more faults"))
             )
     if not keys:
         names = ", ".join(str(path) for path in files) or "no file"
@@ -225,7 +225,7 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def divide(files: Sequence[Path], held_out: Sequence[Path] = ()) -> tuple[Corpus, Corpus, int]:
-    """What to train on, what to hold out, and how many dialogues were left out because they stood in both.
+    """What to train on, what to hold out, and how many dialogues were dropped because they were in both.
 
     Raises DialogueError as `load` does, and where nothing is left to train on.
     """
@@ -233,7 +233,7 @@ def divide(files: Sequence[Path], held_out: Sequence[Path] = ()) -> tuple[Corpus
     train, held = (corpus, load(held_out)) if held_out else corpus.split()
     kept = train.without(held)
     if not kept.dialogues:
-        raise DialogueError("Every dialogue to train on also stands in the held-out file; give two different files.")
+        raise DialogueError("Every training dialogue is also in the held-out file; give two different files.")
     return kept, held, len(train.dialogues) - len(kept.dialogues)
 
 

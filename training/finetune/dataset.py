@@ -2,8 +2,8 @@
 
 Knows windows, rows and labels; knows no model. Rows hold several dialogues without padding between them; each
 dialogue's positions start at 0, and that alone keeps them apart: transformers isolates packed dialogues only when it
-gets position ids, NO attention mask and `use_cache=False`. Rows lie in a temporary file and are read when they are
-asked for, so that memory does not grow with the talk.
+gets position ids, NO attention mask and `use_cache=False`. Rows are kept in a temporary file and read on access, so
+that memory does not grow with the data.
 """
 
 from array import array
@@ -28,21 +28,21 @@ IGNORE = -100
 PACKING_BUFFER = 8_192
 """Windows packed at a time: enough for rows to fill, little enough to stay in memory whatever the file's size."""
 IN_MEMORY = 32 << 20
-"""Bytes of rows from which on they lie in a temporary file."""
+"""Bytes of rows beyond which they are kept in a temporary file."""
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A stretch of one dialogue that fits a row."""
+    """A part of one dialogue that fits into a row."""
 
     ids: NDArray[np.int32]
     """(T,)"""
     target: NDArray[np.bool_]
     """(T,)"""
     dialogue: int
-    """Which dialogue of the corpus it is a part of."""
+    """The index of its dialogue in the corpus."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,11 +53,11 @@ Row: TypeAlias = tuple[Window, ...]
 
 
 def windows(encoded: EncodedDialogue, *, block: int, dialogue: int = 0, overlap: int | None = None) -> Iterator[Window]:
-    """Stretches of at most `block` tokens in which each target stands exactly once.
+    """Windows of at most `block` tokens that contain each target exactly once.
 
-    Every window after the first begins with up to `overlap` tokens (half a block) already seen, so that no reply is
-    learned without what came before it; the last one looks back as far as fits. Seams fall between turns, except
-    inside a turn that is too long for a window. What follows a window's last target teaches nothing and is left out.
+    Every window after the first begins with up to `overlap` tokens (half a block) of the one before, so that no reply
+    is learned without context; the last one reaches back as far as fits. Windows begin between turns, except inside a
+    turn that is too long for one. What follows a window's last target is left out, since nothing is learned from it.
     """
     overlap = block // 2 if overlap is None else overlap
     if not 0 <= overlap < block:
@@ -131,7 +131,7 @@ def _best_fit(batch: list[Window], block: int, random: np.random.Generator) -> l
 
 
 class Rows(Dataset[Row]):
-    """Packed rows, as a torch data set; of each, memory holds where it lies. One process reads them at a time."""
+    """Packed rows as a torch data set; memory holds only their positions in the file. One process reads at a time."""
 
     def __init__(self, rows: Iterable[Row], *, block: int) -> None:
         self.block = block
@@ -176,12 +176,12 @@ class Rows(Dataset[Row]):
 
     @property
     def fill(self) -> float:
-        """Share of the rows' room that tokens take; the rest is padding."""
+        """Share of the rows that is tokens and not padding."""
         return self.tokens / max(1, len(self) * self.block)
 
 
 def _to_bytes(row: Row) -> bytes:
-    """int32: the number of windows, length and dialogue of each, then the tokens; what is no target as ~token."""
+    """int32: the number of windows, length and dialogue of each, then the tokens, where ~token marks a non-target."""
     head = [len(row), *(number for window in row for number in (len(window), window.dialogue))]
     tokens = (np.where(window.target, window.ids, ~window.ids) for window in row)
     return np.concatenate([np.array(head, dtype=np.int32), *tokens]).astype(np.int32).tobytes()
@@ -216,11 +216,12 @@ def encode_rows(
 
 
 def collate(rows: Sequence[Row], *, end: int = 0, owners: bool = False) -> Batch:
-    """Rows as a batch: `input_ids`, `position_ids`, `labels`, each (B, T) int64; `owners` adds whose tokens they are.
+    """Rows as a batch: `input_ids`, `position_ids`, `labels`, each (B, T) int64; `owners` adds the dialogue of each
+    token.
 
-    T is the longest row's length. A shorter row's rest is filled with `end`, as a dialogue of its own without a
-    target. Labels stand at the token itself, as transformers expects, not at the one before. There is no attention
-    mask, on purpose: with one, transformers would let dialogues see each other.
+    T is the length of the longest row. Shorter rows are padded with `end`, as a dialogue of its own without targets.
+    Labels are at the token itself, as transformers expects, not at the one before. There is no attention mask, on
+    purpose: with one, transformers would let dialogues attend to each other.
     """
     width = max(sum(len(window) for window in row) for row in rows)
     shape = (len(rows), width)

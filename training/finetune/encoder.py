@@ -1,7 +1,7 @@
 """Dialogues → tokens of one model's vocabulary, with which of them are targets.
 
 Knows the dialogue format (through `core.dialogue`) and tokenizers; knows no file and no model. A model that learns from
-these tokens meets exactly the text it will be prompted with. Only Person2's words are targets.
+these tokens sees exactly the text it will be prompted with. Only Person2's words are targets.
 """
 
 from bisect import bisect_left
@@ -28,7 +28,7 @@ class Targets(Enum):
     """What follows `Person2:`, its newline included, since that is where a reply stops. Used to train, and for
     reply_bits_per_byte. The end of text after a dialogue is no target: a bot is never asked what follows its line."""
     EVERYTHING = "everything"
-    """Every token of the rendered dialogue but the first, before which nothing stands. Used for bits_per_byte."""
+    """Every token of the rendered dialogue but the first, which has no context. Used for bits_per_byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +46,22 @@ class EncodedDialogue:
 class Encoder:
     """Dialogues in tokens of one model's vocabulary.
 
-    Turns are encoded piece by piece, the tag apart from the words; a byte-level BPE never joins tokens across those
-    seams, so the pieces are the tokens of the whole text (a test holds this for every dialogue it can invent). Where a
-    vocabulary does join them, or marks the beginning of a text (SentencePiece), the whole is encoded and then divided.
+    Turns are encoded piece by piece, the tag apart from the words; a byte-level BPE never merges across those
+    boundaries, so the pieces are the tokens of the whole text (a property test checks this). Where a vocabulary does
+    merge them, or marks the beginning of a text (SentencePiece), the whole text is encoded and then divided.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, *, left_out: Callable[[str], bool] = lambda text: False
     ) -> None:
-        """`left_out` says of a turn's text that it is no target, though it is Person2's."""
+        """`left_out` says whether a turn of Person2's is not to be a target."""
         self._left_out = left_out
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError("This base has no fast tokenizer; use one with a tokenizer.json.")
         self.start = start_tokens(backend)
-        """What stands in front of every dialogue and prompt; nothing in most families."""
-        # A special token that somebody types is words, not a control.
+        """Tokens that begin every dialogue and prompt; none in most families."""
+        # A special token that somebody types is text, not a control token.
         backend.encode_special_tokens = True
         self._backend = backend
         own = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
@@ -74,7 +74,8 @@ class Encoder:
         """What ends a generation."""
         vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=False)
         self.newlines = tuple(number for token, number in vocabulary.items() if "Ċ" in token or "<0x0A>" in token)
-        """Tokens that hold a newline, alone or behind a stop, as byte-level and SentencePiece vocabularies write it."""
+        """Tokens that contain a newline, alone or after punctuation, as byte-level and SentencePiece vocabularies write
+        it."""
         self._tags = {speaker: self._encode([f"{speaker}:"])[0] for speaker in Speaker}
         pieces = [*self._tags[Speaker.PERSON1], *self.text(" a\n"), *self._tags[Speaker.PERSON2], *self.text(" b\n")]
         self._in_pieces = pieces == self.text(f"{Speaker.PERSON1}: a\n{Speaker.PERSON2}: b\n")
@@ -84,7 +85,7 @@ class Encoder:
         return [cast("list[int]", encoding.ids) for encoding in encodings]
 
     def text(self, text: str) -> list[int]:
-        """Tokens of any text, special tokens in it as plain words."""
+        """Tokens of any text, with special tokens in it as plain text."""
         return self._encode([text])[0]
 
     def prompt(self, turns: Iterable[Turn]) -> list[int]:
@@ -92,7 +93,7 @@ class Encoder:
         return [*self.start, *self.text(prompt(turns))]
 
     def reply(self, words: str) -> list[int]:
-        """Tokens of what follows `Person2:`, a space in front included."""
+        """Tokens of what follows `Person2:`, including the space before it."""
         if self._in_pieces:
             return self.text(f" {words}")
         front = self._tags[Speaker.PERSON2]
@@ -103,7 +104,7 @@ class Encoder:
         return cast("str", self._backend.decode(ids, skip_special_tokens=True))
 
     def encode(self, dialogues: Iterable[Dialogue], targets: Targets) -> Iterator[EncodedDialogue]:
-        """Each dialogue in tokens, in order; a batch of them at a time, since the tokenizer is quickest so."""
+        """Each dialogue in tokens, in order; in batches, which the tokenizer encodes fastest."""
         stream = iter(dialogues)
         while batch := list(islice(stream, 256)):
             if not self._in_pieces:
@@ -150,7 +151,7 @@ class Encoder:
         ids.append(self.end)
         target.append(False)
         if everything:
-            target[len(self.start)] = False  # nothing that says anything stands before it
+            target[len(self.start)] = False  # it has no context
         return EncodedDialogue(
             ids=np.asarray(ids, dtype=np.int32),
             target=np.asarray(target, dtype=np.bool_),

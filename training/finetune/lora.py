@@ -1,4 +1,4 @@
-"""LoRA layers that cost hardly more than the layers they sit on: the update is folded into the weight for each pass.
+"""LoRA layers that cost hardly more than the layers they adapt: the update is folded into the weight for each pass.
 
 peft computes x·W and x·A·B apart and adds them, which at these ranks is little arithmetic but a great deal of memory
 traffic: on two cores half of a step. Folding first (W + s·A·B, a product over weights, not over tokens) leaves one
@@ -6,8 +6,8 @@ product forward and one backward, and gives the same gradients:
 
     y = x·(W + s·Aᵀ·Bᵀ) + b     ∂B = s·∂yᵀ·(x·Aᵀ)     ∂A = s·(∂y·B)ᵀ·x
 
-Only what is computed changes hands: the parameters, their names and the files are peft's. Needs LoRA dropout off,
-because dropout stands between x and A; with it peft's own forward stays.
+Only the computation is replaced: the parameters, their names and the files are peft's. Needs LoRA dropout off, because
+dropout is between x and A; with it peft's own forward is kept.
 """
 
 from types import MethodType

@@ -1,7 +1,7 @@
-"""A base as it learns and as it is scored: the language-model head is computed only where there is a target.
+"""A base for training and scoring: the language-model head is computed only where there is a target.
 
 Knows the loss; knows no data and no files. The head is a large part of a small model (a third of the starter's
-multiplications, two fifths of gpt2's), and in a dialogue about half of the tokens are no target.
+multiplications, two fifths of gpt2's), and in a dialogue about half of the tokens are not targets.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ from core.generator.families import context_of, family_of
 from training.finetune.dataset import IGNORE, Batch
 
 HEAD_ROWS = 512
-"""Targets whose logits exist at one time: 512 × 50,257 in fp32 are 103 MB."""
+"""Targets whose logits exist at a time: 512 × 50,257 in fp32 are 103 MB."""
 HEAD_SIZES = 64
-"""Fewer are filled up to a multiple of it, since oneDNN keeps kernels for every number of rows that it meets."""
+"""Rows are padded to a multiple of it, since oneDNN caches kernels for every number of rows."""
 
 
 def nats_with_gradients(
@@ -74,19 +74,19 @@ class FrozenHeadLoss(torch.autograd.Function):
 if TYPE_CHECKING:
 
     class _CausalLM(PreTrainedModel, GenerationMixin): ...
-else:  # a model's class comes from one of transformers' below, and this beside it
+else:  # at run time the classes below get these from transformers' own
     _CausalLM = object
 
 
 class MaskedLossModel(_CausalLM):
-    """A model whose loss looks at targets only. Weights, names and folders are those of transformers' class."""
+    """A model whose loss is computed over targets only. Weights, names and folders are those of transformers' class."""
 
     accepts_loss_kwargs = True
     lm_head: nn.Linear
 
     @property
     def context_length(self) -> int:
-        """Most tokens that are read at once."""
+        """The most tokens that are read at once."""
         config = self.config.to_dict()
         return context_of(config, family_of(config, "this base"))
 

@@ -1,4 +1,4 @@
-"""What a run tells on its way and gives at its end: values only."""
+"""The progress and the result of a run: values only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,18 @@ from training.finetune.preferences import PreferenceScore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a run stands, told after each step."""
+    """The progress of a run after a step."""
 
     step: int
     steps: int
     loss: float | None
     """Of the newest logged steps, in nats a target token."""
     held_out: float | None
-    """Bits per byte of held-out replies at the newest look."""
+    """Bits per byte of held-out replies at the latest evaluation."""
     tokens_per_second: float
-    """Tokens in rows, since this process began to train."""
+    """Of rows, since this process began to train."""
     forecast: Forecast | None = None
-    """With one step early in the run."""
+    """Given once, early in the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run gave."""
+    """The result of a run."""
 
     adapter: Path
     """peft's files."""
@@ -58,10 +58,10 @@ class Outcome:
     train_dialogues: int
     held_out_dialogues: int
     duplicates: int
-    """Training dialogues left out because they stand word for word among the held-out ones."""
+    """Training dialogues dropped because they are also held out."""
     rows: int
     fill: float
-    """Share of the rows that is tokens and not filling."""
+    """Share of the rows that is tokens and not padding."""
     tokens: int
     """In an epoch."""
     targets: int
@@ -69,9 +69,9 @@ class Outcome:
     steps: int
     """Optimizer steps done in all."""
     best_step: int
-    """The step whose adapter was kept; 0 where none was better than the beginning, which is kept then."""
+    """The step whose adapter was kept; 0 where none was better than the start, which is then kept."""
     seconds: float
-    """Of training, held-out looks included; of a resumed run in all its processes."""
+    """Of training, evaluations included; of a resumed run over all its processes."""
     tokens_per_second: float
     targets_per_second: float
     stopped_early: bool
@@ -82,12 +82,12 @@ class Outcome:
     loss: tuple[Point, ...]
     """Training loss, nats a target token."""
     held_out: tuple[Point, ...]
-    """Held-out reply bits per byte at each look."""
+    """Held-out reply bits per byte at each evaluation."""
     settings: FinetuneConfig
     preferred: PreferenceScore | None = None
     """Where preferences were learned."""
 
     @property
     def improved(self) -> bool:
-        """Whether the adapter foresees held-out replies better than what training began with."""
+        """Whether the adapter predicts held-out replies better than what training started from."""
         return self.best_step > 0

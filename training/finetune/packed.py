@@ -1,10 +1,10 @@
 """The parts of a rotary model between its matrix products, for packed rows in bfloat16: fewer passes over memory.
 
-Written out operation by operation, normalising, rotating and attending take a processor longer than all products of a
-small model together. Here each is one function with its own backward pass. Attention looks at one dialogue of a row at
-a time, so that nothing is computed between dialogues, and multiplies in bfloat16 both ways (the library's backward pass
-on a processor is several times slower). What is computed is the same up to bfloat16's rounding; weights are frozen and
-get no gradient. Used for packed rows under autocast alone; everywhere else the library's own forward runs.
+Operation by operation, normalising, rotating and attending take a CPU longer than all matrix products of a small model
+together. Here each is one function with its own backward pass. Attention looks at one dialogue of a row at a time, so
+that nothing is computed between dialogues, and multiplies in bfloat16 both ways (the library's backward pass on a CPU
+is several times slower). What is computed is the same up to bfloat16's rounding; weights are frozen and get no
+gradient. Used for packed rows under autocast alone; everywhere else the library's own forward runs.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RMSNor
 
 GROUP = 96
 """Tokens up to which neighbouring dialogues of a row share one product: many small products cost more than the few
-numbers between dialogues that are computed in vain."""
+numbers between dialogues that are computed for nothing."""
 
 SIZES = 32
 """Groups are computed in sizes that are multiples of it, with a neighbour's tokens where they are shorter: for every
-size it meets, oneDNN compiles and keeps kernels of several hundred kilobytes. A batch's rows are filled up likewise."""
+size oneDNN compiles and caches kernels of several hundred kilobytes. A batch's rows are padded likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Group:
 
 
 def groups_of(position_ids: torch.Tensor, dtype: torch.dtype) -> list[Group]:
-    """Stretches of a batch's rows that attend among themselves; a dialogue begins wherever a position is 0.
+    """Groups of dialogues in a batch's rows; a dialogue begins wherever a position is 0.
 
     `position_ids`: (B, T) int64.
     """
@@ -103,7 +103,7 @@ class Attention(torch.autograd.Function):
         to_q, to_k, to_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for one, weight in zip(ctx.groups, weights, strict=True):
             row, window, inside, place = one.row, one.window, one.inside, one.place
-            # Nothing comes from above for a neighbour's tokens here, so nothing goes to what they saw.
+            # The gradient of a neighbour's tokens is 0 here, so nothing flows back from them.
             above = from_above.new_zeros(q.shape[1], window.stop - window.start, depth)
             above[:, place] = from_above[row, inside].transpose(0, 1)
             above = above.view(kept, -1, depth)
@@ -171,7 +171,7 @@ def fuse(model: nn.Module) -> int:
     A model of another kind stays as it is.
     """
     found = [module for module in model.modules() if isinstance(module, (*_NORMS, *_ATTENTIONS))]
-    plan = _Plan()
+    plan = _PackingPlan()
     for module in found:
         layer: Any = module  # torch types what is set on a module as a parameter
         if isinstance(module, _NORMS):
@@ -182,8 +182,8 @@ def fuse(model: nn.Module) -> int:
     return len(found)
 
 
-class _Plan:
-    """The groups of the batch that was seen last, and its rotations: the same for every layer."""
+class _PackingPlan:
+    """The groups and rotations of the latest batch, which all layers share."""
 
     def __init__(self) -> None:
         self._for: torch.Tensor | None = None

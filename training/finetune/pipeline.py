@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -26,12 +26,13 @@ from training.evaluation.gate import Reason, Verdict, preferences_reason
 from training.evaluation.known_scores import ScoreStore
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.memorization import LeftOut
+from training.evaluation.metrics import plain_values
 from training.evaluation.suite import OnStage, Stage, silent
 from training.finetune import checkpoints
 from training.finetune.adapter_card import make_card
 from training.finetune.config import FinetuneConfig
 from training.finetune.corpus import digest
-from training.finetune.forecast import judging_seconds
+from training.finetune.forecast import evaluation_seconds
 from training.finetune.outcome import Outcome, Progress
 from training.finetune.run import finetune
 from training.finetune.run_folder import begun
@@ -42,25 +43,25 @@ from training.privacy.run_registry import Claim, claimed, discard, note_heard
 from training.report.page import Report, write_report
 
 MEMORIZED = "memorized.txt"
-"""In a run's folder: the passages that came out by heart, one a line, as `--leave-out` takes them."""
+"""In a run's folder: the memorized passages, one a line, as `--leave-out` takes them."""
 ROUNDS = 2
-"""Times that `drop_memorized` begins again."""
+"""How often `drop_memorized` may train again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What came of a run."""
+    """The result of a run."""
 
     adapter: Adapter
     card: Card
     outcome: Outcome
     comparison: Comparison | None
-    """None where judging was left out."""
+    """None where the evaluation was skipped."""
     report: Path | None
     advice: str = ""
     """Whether there is enough data, where a learning curve was asked for."""
     warning: str = ""
-    """Where training made nothing better; the gate does not let such an adapter pass."""
+    """Where training improved nothing; such an adapter does not pass the gate."""
 
 
 def learn(
@@ -90,17 +91,17 @@ def learn(
     on_stage: OnStage = silent,
     on_advice: Callable[[str], None] = lambda sentence: None,
 ) -> Learned | None:
-    """Train on `files`, judge on what was held out, and register the adapter, passed or not.
+    """Train on `files`, evaluate on held-out dialogues, and register the adapter, passed or not.
 
-    `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` leaves the
-    judging out; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
-    `left_out` are not learned; with `drop_memorized` those that come out by heart are left out as well and the training
-    begins again, `ROUNDS` times at most. `preferences` are learned beside the dialogues. `other_bases` and `on_advice`
-    are as for `finetune`.
+    `base` is the base as it was typed and goes on the card; `base_folder` is what loads it. `contexts=0` skips the
+    evaluation; `with_curve` trains on a quarter and a half as well, to say whether more data would help. Passages of
+    `left_out` are not learned; with `drop_memorized` memorized ones are left out as well and the training begins again,
+    `ROUNDS` times at most. `preferences` are learned beside the dialogues. `other_bases` and `on_advice` are as for
+    `finetune`.
 
-    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is
-    untouched, so a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate
-    launch`) the first alone judges and registers the adapter; the others get None.
+    Raises DialogueError, ModelError, AdapterError and TrainingError; until the last step the registry is untouched, so
+    a run that fails or is killed changes nothing and can be resumed. Of several processes (`accelerate launch`) the
+    first alone evaluates and registers the adapter; the others get None.
     """
     check_name(name)
     if registry.taken(name):
@@ -138,7 +139,7 @@ def learn(
             if claim is not None:
                 claim.check()
             if progress is not None and on_progress is not None:
-                on_progress(_with_judging(progress, curve=with_curve) if contexts else progress)
+                on_progress(_with_evaluation(progress, curve=with_curve) if contexts else progress)
 
         def stage(where: Stage) -> None:
             going_on()
@@ -176,7 +177,7 @@ def learn(
                 current=current.path if current else None,
                 contexts=contexts,
                 sampling=sampling or Sampling(),
-                seconds=judging_seconds(outcome.seconds),
+                seconds=evaluation_seconds(outcome.seconds),
                 store=ScoreStore(run),
                 on_stage=stage,
             )
@@ -184,7 +185,7 @@ def learn(
                 break
             going_on()
             if left:
-                checkpoints.clear(run)  # before what is left out changes, so that no run goes on with another list
+                checkpoints.clear(run)  # before the list changes, so that no run resumes with another one
             left_out = LeftOut({*left_out.passages, *(one.passage.words for one in comparison.memorized)})
             write_atomically(run / MEMORIZED, left_out.to_text())
             what |= {"left_out": left_out, "resume": False}
@@ -200,7 +201,7 @@ def learn(
             card = replace(
                 card,
                 passed=comparison.verdict.passed,
-                scores={who: _plain(asdict(scores)) for who, scores in comparison.scores.items()},
+                scores={who: plain_values(scores) for who, scores in comparison.scores.items()},
                 notes=str(comparison.verdict),
             )
             going_on()
@@ -220,7 +221,7 @@ def learn(
         going_on()
         _check_unchanged([*files, *held_out], learned_from)
         adapter = registry.add(outcome.adapter, card)
-        checkpoints.clear(run)  # there is nothing left to go on with, and they are the bulk of a run
+        checkpoints.clear(run)  # nothing is left to resume, and they are the bulk of a run
         return Learned(
             adapter=adapter,
             card=card,
@@ -234,7 +235,7 @@ def learn(
 
 @contextmanager
 def _explaining_failures(name: str) -> Iterator[None]:
-    """What the operating system refuses in the middle of a run, such as a full disk, and how the run goes on."""
+    """Turns the system's errors in the middle of a run, such as a full disk, into sentences that say how to resume."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -255,7 +256,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """torch and safetensors keep the system's number in their words, or say only that writing failed."""
+    """torch and safetensors give the system's error number in their message, or say only that writing failed."""
     while error is not None:
         words = str(error)
         said = any(f"os error {number}" in words for number in _FULL) or "file write failed" in words
@@ -277,11 +278,11 @@ def _check_unchanged(files: Sequence[Path], learned_from: str) -> None:
 def _undone_if_someone_is_forgotten(
     files: Sequence[Path], built_on: Sequence[Adapter], *, registry: AdapterRegistry, name: str, claim: Claim | None
 ) -> Iterator[None]:
-    """Whoever is forgotten while their words are learned must not be in the adapter: then it is undone, and said so.
-    Nor may they be heard through one of `built_on`, from which training went on or which spoke into the report.
+    """If somebody is forgotten while their words are being learned, undo the adapter and raise TrainingError. The same
+    holds for the people behind `built_on`: the adapters that training started from or that replied for the report.
 
-    Whoever is forgotten once the adapter is in the registry is found on its card, so at the end of the block nobody is
-    missed. Forgetting takes the run's folder away, so what fails in the block may fail for that reason.
+    Whoever is forgotten after the adapter was registered is found on its card, so nobody is missed at the end of the
+    block. Forgetting deletes the run's folder, so an error in the block may have that reason.
     """
     known = set(people_of(files))
 
@@ -309,32 +310,30 @@ def _in_service(adapter: Adapter, registry: AdapterRegistry) -> bool:
 
 
 def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
-    """Take an adapter that learned from somebody now forgotten out of service, with all that its run wrote."""
+    """Withdraw an adapter that learned from somebody who was forgotten, and delete all that its run wrote."""
     if any(card.id == name for card in registry.cards()):
         registry.withdraw(name, "a member whose words it learned asked to be forgotten", erase=True)
     if claim.stands:
         discard(claim.run)
         return
-    with suppress(TrainingError), claimed(claim.run):  # what was written after the folder was deleted; another's stays
+    with (
+        suppress(TrainingError),
+        claimed(claim.run),
+    ):  # written after the folder was deleted; another run's folder stays
         discard(claim.run)
 
 
-def _with_judging(progress: Progress, *, curve: bool) -> Progress:
-    """What is forecast of the learning, with the judging; of a learning curve's parts nothing is forecast."""
+def _with_evaluation(progress: Progress, *, curve: bool) -> Progress:
+    """The forecast of the training with that of the evaluation; for the parts of a learning curve there is none."""
     if progress.forecast is None:
         return progress
-    forecast = replace(progress.forecast, judging=judging_seconds(progress.forecast.learning))
+    forecast = replace(progress.forecast, evaluation=evaluation_seconds(progress.forecast.learning))
     return replace(progress, forecast=None if curve else forecast)
 
 
 def nothing_learned(outcome: Outcome) -> str:
-    """What to say of a run whose adapter is what it began with."""
+    """The warning for a run whose adapter is what it started from."""
     return (
         f"Training never improved on the {outcome.before:.3f} bits per byte of held-out replies that it started from, "
         "so the adapter is what it was at the start; give more dialogues, or a lower --learning-rate."
     )
-
-
-def _plain(scores: dict[str, object]) -> dict[str, object]:
-    """Figures without their intervals, as a card shows them."""
-    return {name: value["value"] if isinstance(value, dict) else value for name, value in scores.items()}

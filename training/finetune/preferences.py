@@ -1,8 +1,8 @@
-"""Learning from what was preferred: the loss that makes a liked answer likelier than another one to the same question.
+"""Learning from preferences: a loss that makes a liked answer likelier than another one to the same question.
 
 DPO (Rafailov et al. 2023, arXiv:2305.18290) beside the loss of replies: −log σ(β · m), where the margin m is how many
-nats the liked answer has gained on the other since training began. What it began with is the reference, and is asked
-once. A liked and another answer lie in one packed row each beside the other, as dialogues do.
+nats the liked answer has gained on the other since training began. The starting weights are the reference and are
+evaluated once. The two answers of a pair are packed into one row, like dialogues.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from training.finetune.model import MaskedLossModel, nats_with_gradients
 from training.privacy.preferences import Preference
 
 FEWEST = 20
-"""Pairs with which something can be learned and something held out."""
+"""With fewer pairs there is nothing to hold out."""
 HELD_OUT_SHARE = 5
 """One pair in five, the newest, is held out."""
 AT_ONCE = 8
 """Pairs in an optimizer step."""
 BETA = 0.1
 WEIGHT = 1.0
-"""Of this loss beside that of the replies, in nats a target."""
+"""Weight of this loss beside that of the replies, in nats per target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class PreferenceScore:
     gained: int
     pairs: int
     learned: int
-    """Pairs that were learned."""
+    """Pairs that were trained on."""
 
     def __str__(self) -> str:
         return (
@@ -61,15 +61,15 @@ def divide(pairs: Sequence[Preference]) -> tuple[Sequence[Preference], Sequence[
 
 
 def digest(pairs: Sequence[Preference]) -> str:
-    """Of what is learned, for the run's plan."""
-    told = sha256()
+    """A hash of the pairs, for the run's plan."""
+    found = sha256()
     for one in pairs:
-        told.update(f"{render(one.before)}{one.liked}\n{one.other}\n\n".encode())
-    return told.hexdigest()
+        found.update(f"{render(one.before)}{one.liked}\n{one.other}\n\n".encode())
+    return found.hexdigest()
 
 
 class PreferenceLoss:
-    """Pairs in tokens, and what the beginning gave them."""
+    """Tokenized pairs and their margins under the starting weights."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class PreferenceLoss:
         beta: float = BETA,
         weight: float = WEIGHT,
     ) -> None:
-        """`block` is the most tokens of a conversation with an answer."""
+        """`block`: the most tokens of a conversation with an answer."""
         self._rows = [[_encoded(encoder, one.before, text, block) for text in (one.liked, one.other)] for one in pairs]
         self._block = block
         self._seed, self._beta, self._weight, self._bf16 = seed, beta, weight, bf16
@@ -91,7 +91,8 @@ class PreferenceLoss:
         self._reference = self._margins(model)
 
     def loss(self, model: MaskedLossModel, *, step: int, part: int, parts: int) -> torch.Tensor:
-        """The loss of a few pairs in one of `parts` of an optimizer step; which they are depends on the step alone."""
+        """The loss of a few pairs in one of `parts` micro-batches of an optimizer step; which pairs depends on the step
+        alone."""
         random = np.random.default_rng([self._seed, step])
         drawn = random.permutation(len(self._rows))[:AT_ONCE]
         mine = drawn[part::parts]
@@ -109,7 +110,7 @@ class PreferenceLoss:
         return self._weight * (through + (value - through).detach())
 
     def score(self, model: MaskedLossModel, *, learned: int) -> PreferenceScore:
-        """How many of these pairs have gained."""
+        """How many of these pairs gained a margin."""
         gained = self._margins(model) > self._reference
         return PreferenceScore(gained=int(gained.sum()), pairs=len(gained), learned=learned)
 

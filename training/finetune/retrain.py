@@ -1,8 +1,8 @@
 """From the bot's own log to a better adapter in one go: log → dialogues → adapter → gate → promotion.
 
-Only the words of members who said yes are learned; a reply of the bot is a target only if somebody liked it. Training
-goes on from the current adapter, or what that one learned from exports would be lost. A lock keeps two runs apart,
-and until the promotion no adapter in service is touched, so it is safe to run from cron.
+Only the words of members who consented are learned; a reply of the bot is a target only if somebody liked it. Training
+goes on from the current adapter, or what that one learned from exports would be lost. A lock keeps two runs apart, and
+until the promotion no adapter in service is touched, so it is safe to run from cron.
 """
 
 import shutil
@@ -27,7 +27,7 @@ from training.privacy.preferences import preferences
 from training.privacy.run_registry import LOCK, claimed, locked, sweep
 
 MIN_DIALOGUES = 20
-"""With fewer there is nothing to hold out that would tell better from worse."""
+"""With fewer there is too little to hold out for a comparison."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def retrain(
             count_tokens=count_tokens,
         )
         if dry_run or stats.dialogues < MIN_DIALOGUES:
-            _discard(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         if dry_run:
             return Retrained(stats=stats, learned=None, promoted=False)
         if stats.dialogues < MIN_DIALOGUES:
@@ -122,10 +122,3 @@ def retrain(
         if passed:
             registry.use(name)
         return Retrained(stats=stats, learned=learned, promoted=passed)
-
-
-def _discard(folder: Path) -> None:
-    for file in folder.glob("*") if folder.is_dir() else ():
-        file.unlink()
-    if folder.is_dir():
-        folder.rmdir()

@@ -1,4 +1,4 @@
-"""One training from files to adapter: reading, learning, keeping the best, saving."""
+"""One training run, from files to an adapter: read, train, keep the best, save."""
 
 import shutil
 import time
@@ -59,15 +59,14 @@ def finetune(
     on_progress: Callable[[Progress], None] | None = None,
     on_advice: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
-    """Train an adapter for `base` on `files`; it lies in `run/adapter` when this returns.
+    """Train an adapter for `base` on `files`; it is in `run/adapter` when this returns.
 
-    `base_name` is what the card calls the base, where `base` is a path on this machine only.
-    Turns that hold a passage of `left_out` are read and not learned. Of `preferences` the older ones are learned beside
-    the dialogues, and the newest tell whether they were; too few raise TrainingError.
-    Without `held_out` files the newest dialogues, one in twenty, are held out. With `adapter` training goes on from
-    that one, keeping its rank and scale. The adapter is never worse on them than what it began with: where no look
-    found it better, it is what it began with. Of `other_bases` (name → folder)
-    `on_advice` hears, before a new training from the bare base begins, whether one predicts the held-out talk better.
+    `base_name` is what the card calls the base, where `base` is a path that exists on this machine only. Turns that
+    contain a passage of `left_out` are context but not targets. The older of `preferences` are learned beside the
+    dialogues, and the newest are held out; too few raise TrainingError. Without `held_out` files the newest dialogues,
+    one in twenty, are held out. With `adapter` training continues from that one, keeping its rank and scale. The result
+    is never worse on them than the start: where no evaluation was better, the start is kept. Before training from the
+    bare base begins, `on_advice` is told if one of `other_bases` (name → folder) predicts the held-out talk better.
     Raises DialogueError, ModelError, AdapterError and TrainingError, each with one sentence.
     """
     check_log_to(log_to)
@@ -93,7 +92,7 @@ def finetune(
         plan |= {"left_out": sha256(left_out.to_text().encode()).hexdigest()}
     if preferences:
         plan |= {"preferences": digest(preferences)}
-    # Whose words the run's checkpoints and report may hold: those who are forgotten are looked for here.
+    # Whose words the run's checkpoints and report may contain; forgetting looks here.
     plan |= {"people": sorted({*people, *people_of(held_out)})}
     processes = PartialState(cpu=device().type == "cpu")
     with processes.main_process_first():
@@ -148,7 +147,7 @@ def finetune(
     here = time.perf_counter() - began
     after = likelihood(inner(peft), encoder, held.dialogues, targets=Targets.REPLIES)
     best_step = trainer.state.best_global_step or trainer.state.global_step
-    if not after.bits_per_byte < before.bits_per_byte:  # the other way round NaN would count as better
+    if not after.bits_per_byte < before.bits_per_byte:  # so that NaN does not count as better
         with torch.no_grad():
             for part, weight in _learning(peft):
                 weight.copy_(beginning[part])
@@ -196,7 +195,7 @@ def finetune(
 
 
 def _learning(peft: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
-    """What is trained: the LoRA matrices."""
+    """The trained parameters: the LoRA matrices."""
     return [(name, weight) for name, weight in peft.named_parameters() if weight.requires_grad]
 
 
@@ -218,9 +217,9 @@ def with_lora(model: MaskedLossModel, settings: FinetuneConfig, base: str) -> Pe
 
 
 def _save(peft: PeftModel, folder: Path, *, base: str) -> None:
-    """peft's own files, all at once: a kill leaves the old folder or the new one.
+    """Write peft's own files atomically: a kill leaves the old folder or the new one.
 
-    They name the base as the card does, not by its path on this machine; peft's unfilled model card is left out.
+    They name the base as the card does, not by its path on this machine; peft's empty model card is removed.
     """
     draft = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(draft, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A run's folder: what the run is made of, and whether another one may go on in it.
+"""A run's folder: the plan of the run, and whether another run may resume in it.
 
 Knows files and checkpoints; knows no model.
 """
@@ -15,9 +15,9 @@ from training.privacy.run_registry import PLAN
 
 
 def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> Path | None:
-    """Make the run's folder, and find the checkpoint to go on from. The plan says what the run is made of.
+    """Make the run's folder, write the plan, and find the checkpoint to resume from.
 
-    Of several processes the first one writes; the others look once it is done.
+    Of several processes the first one writes; the others read afterwards.
     """
     if not leads:
         return checkpoints.newest(run) if resume else None
@@ -30,7 +30,7 @@ def open_run(run: Path, plan: dict[str, Any], *, resume: bool, leads: bool) -> P
             if checkpoint and known != text:
                 raise TrainingError(
                     f"The run in {run} was started with {_differing(known, plan)}; use the same options, "
-                    "or start anew without --resume."
+                    "or start again without --resume."
                 )
         else:
             checkpoint = None
@@ -53,12 +53,12 @@ def _differing(known: str, plan: dict[str, Any]) -> str:
 
 
 def begun(run: Path) -> bool:
-    """Whether a run, or a part of its learning curve, was ever begun here."""
+    """Whether a run, or a part of its learning curve, was begun here."""
     return any(run.rglob(PLAN))
 
 
 def unfinished(runs: Path, finished: Collection[str]) -> Path | None:
-    """The run under `runs` that was begun last and did not come to its end."""
+    """The latest run under `runs` that did not finish."""
     plans = [plan for run in runs.glob("*") if run.name not in finished for plan in run.rglob(PLAN)]
     newest = max(plans, key=lambda plan: plan.stat().st_mtime, default=None)
     return runs / newest.relative_to(runs).parts[0] if newest else None

@@ -1,6 +1,6 @@
-"""`--log-to`: the curves in TensorBoard or W&B, whatever those write kept in the run's folder.
+"""`--log-to`: curves in TensorBoard or W&B, whose files are kept in the run's folder.
 
-Both are packages a person may have; neither is a dependency.
+Both are optional packages; neither is a dependency.
 """
 
 import os
@@ -26,14 +26,14 @@ def check_log_to(log_to: LogTo) -> None:
 
 @contextmanager
 def tracked(log_to: LogTo, run: Path) -> Iterator[None]:
-    """Whatever a tool writes lies in the run's folder; W&B takes one run of ours for one of its own.
+    """W&B writes into the run's folder and counts the run as one of its own.
 
-    WANDB_DIR and WANDB_PROJECT in the environment go before. W&B has no other way to hear of a folder.
+    WANDB_DIR and WANDB_PROJECT in the environment take precedence. W&B has no other way to set the folder.
     """
     if log_to != "wandb":
         yield
         return
-    import wandb  # type: ignore[import-not-found, unused-ignore] # checked to be there; it is no dependency
+    import wandb  # type: ignore[import-not-found, unused-ignore] # `check_log_to` found it; it is not a dependency
 
     before = {name: os.environ.get(name) for name in ("WANDB_DIR", "WANDB_PROJECT")}
     os.environ.setdefault("WANDB_DIR", str(run))

@@ -1,4 +1,4 @@
-"""The Hugging Face trainer, looking at held-out replies exactly and sealing its checkpoints.
+"""The Hugging Face trainer with an exact evaluation on held-out replies and checksums for its checkpoints.
 
 Its own evaluation averages batches; ours sums nats over every held-out reply and divides by its bytes.
 """
@@ -37,7 +37,7 @@ from training.finetune.preferences import PreferenceLoss
 from training.finetune.tracking import LogTo
 
 CURVE_POINTS = 200
-"""Most points of the loss curve that are kept."""
+"""The most points of the loss curve that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class HeldOutRows:
 
 
 class ReplyTrainer(Trainer):
-    """Trainer over packed rows with held-out reply bits per byte for its measure."""
+    """Trainer over packed rows, evaluated by held-out reply bits per byte."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ReplyTrainer(Trainer):
     ) -> None:
         super().__init__(eval_dataset=held.rows, **others)
         self._preferences = preferences
-        self._part = (0, 0)  # the optimizer step, and how many of its parts were begun
+        self._part = (0, 0)  # the optimizer step, and how many of its micro-batches have begun
         self.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
         self.held = held
         self.steps_in_epoch = steps_in_epoch
@@ -112,8 +112,8 @@ class ReplyTrainer(Trainer):
     def go_on(self, checkpoint: Path | None) -> float:
         """Train to the end, from a checkpoint where there is one; gives the seconds of it in all processes of the run.
 
-        Where training had stopped early by then (killed later, while its adapter was judged), nothing is trained any
-        more: left to itself the trainer would forget that it had stopped, and end elsewhere.
+        Where the checkpoint is of a run that had stopped early (and was killed later, during the evaluation), nothing
+        is trained any more: the trainer alone would forget that it had stopped.
         """
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else TrainerState()
         saved: Any = state.stateful_callbacks or {}
@@ -213,7 +213,7 @@ def make_trainer(
 
 
 def _filled(rows: Sequence[Row], *, end: int) -> Batch:
-    """Rows as a batch whose width is a multiple of SIZES, so that few shapes are met."""
+    """Rows as a batch whose width is a multiple of SIZES, so that few shapes occur."""
     batch = collate(rows, end=end)
     more = -batch["input_ids"].shape[1] % SIZES
     filling = {"input_ids": end, "labels": IGNORE}
@@ -239,7 +239,7 @@ class _Stopwatch(TrainerCallback, ExportableState):
 
 
 class _Checkpoints(TrainerCallback):
-    """Asks for a checkpoint when the last one is old. When is up to the clock; what is computed does not change."""
+    """Requests a checkpoint when the last one is old. Timing decides when; it does not change what is computed."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -255,7 +255,7 @@ class _Checkpoints(TrainerCallback):
 
 
 class _Reporter(TrainerCallback):
-    """Tells the caller where the run stands, and once what is left of it will take."""
+    """Reports progress to the caller, and once a forecast."""
 
     def __init__(self, tell: Callable[[Progress], None], *, step_tokens: float, held_tokens: int) -> None:
         self._tell = tell
@@ -301,7 +301,8 @@ class _Reporter(TrainerCallback):
         learning = forecast.learning_seconds(
             step=sum(self._spent[1:]) / len(self._spent[1:]),
             steps=steps,
-            looks=2 + steps // max(1, int(args.eval_steps or steps)),  # one before the first step, one after the last
+            evaluations=2
+            + steps // max(1, int(args.eval_steps or steps)),  # one before the first step, one after the last
             step_tokens=self._step_tokens,
             held_tokens=self._held_tokens,
         )

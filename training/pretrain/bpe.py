@@ -1,8 +1,8 @@
 """The tokenizer: a byte-level BPE like GPT-2's, smaller, trained on the same texts as the model.
 
-Each speaker tag is one token of its own (three would be spent on `Person`, `2`, `:` a turn, which nobody learns from).
-Byte-level, so every text can be written; a newline is always its own token, so a prompt's tokens are the beginning of
-the tokens it was trained with.
+Each speaker tag is one token of its own (otherwise every turn would spend three on `Person`, `2`, `:`). Byte-level, so
+it can represent any text; a newline is always its own token, so a prompt's tokens are the beginning of the tokens it
+was trained with.
 """
 
 import json
@@ -21,7 +21,7 @@ MIN_VOCABULARY = 256 + 1 + len(TAGS)
 
 
 def train(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
-    """A BPE of exactly or at most `vocabulary` entries: end of text is 0, the tags 1 and 2."""
+    """A BPE of at most `vocabulary` entries: end of text is 0, the tags are 1 and 2."""
     if vocabulary < MIN_VOCABULARY:
         raise TrainingError(f"A vocabulary of {vocabulary} cannot hold every byte; ask for at least {MIN_VOCABULARY}.")
     tokenizer = Tokenizer(models.BPE())
@@ -40,8 +40,8 @@ def train(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
 
 
 def _with_plain_tags(tokenizer: Tokenizer) -> Tokenizer:
-    """The trainer makes all it is given special. Tags must not be: decoding keeps them, and reading end of text as
-    plain words (`encode_special_tokens`) must not take them apart."""
+    """The trainer marks all given tokens as special. Tags must not be: decoding has to keep them, and encoding end of
+    text as plain text (`encode_special_tokens`) must not divide them."""
     parts = json.loads(tokenizer.to_str())
     for token in parts["added_tokens"]:
         token["special"] = token["content"] not in TAGS
@@ -49,7 +49,7 @@ def _with_plain_tags(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _untagged(texts: Iterable[str]) -> Iterable[str]:
-    """The words between the tags, so that no merge is spent on them."""
+    """The text between the tags, so that no merge is spent on them."""
     for text in texts:
         for tag in TAGS:
             text = text.replace(tag, "")

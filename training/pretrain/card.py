@@ -1,6 +1,6 @@
-"""The finished folder: weights in half precision, tokenizer, configuration, and the card that says how it was made.
+"""The finished folder: weights in half precision, tokenizer, configuration, and model card.
 
-`from_pretrained` loads it. Knows what a model card needs; measures nothing and trains nothing.
+`from_pretrained` loads it. Knows what a model card needs; evaluates nothing and trains nothing.
 """
 
 import json
@@ -33,7 +33,7 @@ CONVENTION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What no program can know about a model: its name, the licences of what it learned from, its limits."""
+    """What only the author knows about a model: its name, the licences of its data, its limits."""
 
     title: str = "A small GPT-2 for talk"
     licence: str = "mit"
@@ -43,7 +43,7 @@ class About:
     decoding: Mapping[str, float] = field(default_factory=dict)
     """Sampling settings for `generation_config.json`, as `core.generator.defaults` reads them."""
     summary: str = ""
-    """Markdown behind the first line of the card: what a reader wants to know before anything else."""
+    """Markdown after the first line of the card: what a reader wants to know first."""
     notes: str = ""
     """Markdown that ends the model card."""
 
@@ -65,9 +65,9 @@ class Ingredient:
     texts: int
     tokens: int
     passes: float
-    """How often the run saw it."""
+    """How often it was read in the run."""
     held_out: int
-    """Dialogues kept aside by the tenth rule."""
+    """Dialogues held out by the rule of every tenth."""
     dropped: int
     """Dialogues left out as junk."""
     licence: str
@@ -121,9 +121,9 @@ def read_about(path: Path) -> About:
 
 
 def earlier(folder: Path) -> list[dict[str, Any]]:
-    """The runs that made the model in `folder`, oldest first; none where they are not written down beside it.
+    """The runs that made the model in `folder`, oldest first; none where they are not recorded.
 
-    Raises TrainingError for a file that is not one of this tool's.
+    Raises TrainingError for a folder or file that this tool did not write.
     """
     path = folder / RUNS
     if not (folder / CARD).is_file():
@@ -154,7 +154,7 @@ def export(
     }
     path = folder / "model.safetensors"
     save_file(weights, str(path), metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors makes files that only their owner reads
+    path.chmod(0o644)  # safetensors writes files that only their owner can read
     config = network.config.to_dict()
     config |= {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "dtype": "float16"}
     _write(folder / "config.json", config)
@@ -270,7 +270,7 @@ def _earlier_commands(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _folded(commands: Sequence[str]) -> list[str]:
-    """Commands with every corpus and weight in them are longer than a screen, and few readers want them."""
+    """Commands, collapsed: they list every corpus and weight and are longer than a screen."""
     return ["<details><summary>Its command</summary>", "", "```sh", *commands, "```", "", "</details>"]
 
 

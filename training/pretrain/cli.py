@@ -1,6 +1,6 @@
 """The command: options into a recipe, files into a mixture, a finished folder out.
 
-Wires the other modules of this package; decides nothing that they decide. `run_command` offers it to other programs.
+Connects the other modules of this package. `run_command` offers the command to other programs.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def pretrain(
     contrast_temperature: Annotated[float, typer.Option(min=0.1, help="Temperature of the contrastive softmax.")] = 2.5,
     held_out: Annotated[list[Path] | None, typer.Option(help="Dialogues to evaluate on, never trained on.")] = None,
     hold_out: Annotated[
-        list[Path] | None, typer.Option(help="A --train file of which every tenth dialogue is measured instead.")
+        list[Path] | None, typer.Option(help="A --train file of which every tenth dialogue is held out instead.")
     ] = None,
     run: Annotated[Path, typer.Option(help="Folder for checkpoints and the log.")] = Path("runs/pretrain"),
     about: Annotated[Path | None, typer.Option(help="TOML with title, licences, decoding, notes.")] = None,
@@ -64,9 +64,7 @@ def pretrain(
     width: Annotated[int, typer.Option(min=64, help="Width of the network, a multiple of 64.")] = 256,
     layers: Annotated[
         int,
-        typer.Option(
-            min=1, help="Its layers; more than --start has: new ones, that begin by passing on what they read."
-        ),
+        typer.Option(min=1, help="Its layers; those beyond the layers of --start begin as identities."),
     ] = 6,
     context: Annotated[int, typer.Option(min=8, help="Context length in tokens.")] = 512,
     dropout: Annotated[
@@ -94,18 +92,18 @@ def pretrain(
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: torch's own choice.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     precision: Annotated[
-        Precision, typer.Option(help="Of the passes; auto: bfloat16 where it is native. Masters are float32.")
+        Precision, typer.Option(help="Of the passes; auto: bfloat16 where it is native. Weights stay float32.")
     ] = Precision.AUTO,
-    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 5.0,
-    measure_minutes: Annotated[float, typer.Option(min=0, help="Between held-out measurements.")] = 10.0,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="Minutes between checkpoints.")] = 5.0,
+    measure_minutes: Annotated[float, typer.Option(min=0, help="Minutes between held-out evaluations.")] = 10.0,
     resume: Annotated[bool, typer.Option(help="Continue from the checkpoint; the budget may differ.")] = False,
     export_only: Annotated[bool, typer.Option(help="Write the model of the last checkpoint and exit.")] = False,
 ) -> None:
     """Train a small GPT-2 from scratch on dialogues, and write a folder that from_pretrained loads.
 
-    Example: python -m training.pretrain models/mine --train talk.txt=3 --train chat.txt --minutes 35.
-    Interrupted, it goes on with the same options and --resume: exactly where it was, under a budget of steps or tokens.
-    A budget of time may be changed at a resume, and the cool-down moves with it; so may what --contrast says.
+    Example: python -m training.pretrain models/mine --train talk.txt=3 --train chat.txt --minutes 35. An interrupted
+    run continues with the same options and --resume: exactly, if the budget is in steps or tokens. A budget of time may
+    be changed when resuming, and the cool-down moves with it; so may the --contrast options.
     """
     described = card.read_about(about) if about else card.About()
     before = card.earlier(start) if start else []
@@ -128,19 +126,23 @@ def pretrain(
     if start_share and use_average:
         raise TrainingError("--start-share and --use-average exclude each other; choose one.")
     if not (resume or export_only) and (run / loop.CHECKPOINT).exists():
-        raise TrainingError(f"{run} holds a checkpoint already; add --resume to go on, or name another --run folder.")
+        raise TrainingError(
+            f"{run} contains a checkpoint already; add --resume to continue it, or name another --run folder."
+        )
     if not (resume or export_only) and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"{out} holds something already; give another OUT, so that no model is lost.")
+        raise TrainingError(f"{out} is not empty; give another OUT, so that no model is lost.")
     if width % net.HEAD_WIDTH:
         raise TrainingError(f"A width of {width} is not a multiple of {net.HEAD_WIDTH}; heads are that wide.")
     if max(row, cool_row) > context:
-        raise TrainingError(f"Rows of {max(row, cool_row)} tokens do not fit a context of {context}; lower --row.")
+        raise TrainingError(
+            f"Rows of {max(row, cool_row)} tokens do not fit into a context of {context}; lower --row or --cool-row."
+        )
 
     def planned(spent: float) -> Budget:
         now = datetime.now().astimezone()
         return budget_of(minutes=minutes, until=until, tokens=tokens, steps=steps, batch=batch, spent=spent, now=now)
 
-    # Said wrongly, these are refused before files are read for minutes.
+    # Wrong options fail here, before files are read for minutes.
     where = device_of(device)
     if not export_only:
         planned(0.0)
@@ -258,7 +260,8 @@ def budget_of(
     spent: float,
     now: datetime,
 ) -> Budget:
-    """Exactly one way to say how long. `until` is the next such time of day; `spent`, seconds of earlier sessions."""
+    """The budget, which exactly one of the options gives. `until` is the next such time of day; `spent` are the seconds
+    of earlier sessions."""
     if sum(value is not None for value in (minutes, until, tokens, steps)) != 1:
         raise TrainingError("Say how long to train with exactly one of --minutes, --until, --tokens and --steps.")
     if minutes is not None:

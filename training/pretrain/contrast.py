@@ -1,11 +1,11 @@
 """Telling the true reply from others: a second task of the cool-down, beside predicting every token.
 
-A row holds a piece of a dialogue and, behind it, other people's replies in place of some of its own. Each of those
-reads the dialogue up to there and itself, as if it stood there (the layout of `evaluation.ranking`). The loss is −log
-of the true reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the
-right answer by Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of
-van den Oord et al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to let
-a reply depend on what was said. Knows tokens and the network; knows no files and no schedule.
+A row contains a part of a dialogue, followed by other people's replies in place of some of its own. Each of those
+attends to the dialogue up to its place and to itself (the layout of `evaluation.ranking`). The loss is −log of the true
+reply's share when each candidate is weighed by (P(reply | context) ÷ P(reply)) ^ (1 ÷ temperature): the right answer by
+Bayes' rule at temperature 1, where the others are drawn from all replies, and the contrastive loss of van den Oord et
+al. 2018 (arXiv:1807.03748) with the language model itself as its critic. So a small model learns to make a reply depend
+on its context. Knows tokens and the network; knows no files and no schedule.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,39 +24,39 @@ from training.pretrain import network as net
 from training.pretrain.rows import EncodedCorpus
 
 LONGEST_REPLY = 32
-"""Tokens of a candidate that are compared; the true reply is cut alike."""
+"""Tokens of a candidate that are compared; the true reply is cut likewise."""
 ENOUGH = 4
-"""Dialogues with replies in a corpus, below which nothing can be told apart."""
+"""Dialogues with replies that a corpus must have at least."""
 
 Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastiveTask:
-    """How the true reply is looked for."""
+    """The settings of the contrastive task."""
 
     every: int = 2
-    """Each so-many-th step of the cool-down is one of these; the others read rows of the mixture."""
+    """Every so-many-th step is a contrastive one; the others read rows of the mixture."""
     candidates: int = 8
-    """The true reply and so many less one from other dialogues of the same corpus."""
+    """The true reply and others from other dialogues of the same corpus: their number in all."""
     replies_per_dialogue: int = 3
-    """Person2's replies of one dialogue that are told apart, at most."""
+    """The most replies of Person2's in one dialogue that are compared."""
     window: int = 320
     """Tokens of a dialogue that are read."""
     exchange: float = 0.5
-    """Share of the dialogues read with the speakers exchanged, so that either one's replies are told apart."""
+    """Share of the dialogues read with the speakers exchanged, so that both speakers' replies are compared."""
     temperature: float = 2.5
-    """What the scores are divided by. A small model's are too sure: as they stand, a few replies that it finds absurd
-    would outweigh all others (on talk it has not seen, the loss is least between 2 and 3)."""
+    """Divides the scores. A small model is overconfident: at temperature 1 a few replies that it finds absurd would
+    outweigh all others (on unseen talk, the loss is lowest between 2 and 3)."""
     weight: float = 0.25
-    """Of a reply's loss against a token's."""
+    """Weight of a reply's loss against a token's."""
 
     def fitted(self, context: int) -> "ContrastiveTask":
-        """With a window that leaves room for a reply behind it. Raises TrainingError for a context without room."""
+        """With a window that leaves room for a reply after it. Raises TrainingError for a context without room."""
         room = context - LONGEST_REPLY
         if room < LONGEST_REPLY:
             raise TrainingError(
-                f"A context of {context} tokens is too short to tell replies apart; raise --context to "
+                f"A context of {context} tokens is too short for the contrastive task; raise --context to "
                 f"{2 * LONGEST_REPLY} or leave out --contrast."
             )
         return replace(self, window=min(self.window, room))
@@ -73,7 +73,7 @@ class ContrastiveBatch:
     part: Tensor
     """(R, T) int64: 0 the dialogue, 1 … the other replies, −1 filling."""
     seen: Tensor
-    """(R, T) int64: of a token of another reply, the tokens of the dialogue that it reads."""
+    """(R, T) int64: of a token of another reply, how many tokens of the dialogue it attends to."""
     previous: Tensor
     """(N,) int64: places of the flattened rows from which tokens are predicted."""
     targets: Tensor
@@ -81,7 +81,7 @@ class ContrastiveBatch:
     candidate: Tensor
     """(N,) int64: the candidate the token belongs to, −1 for none; true replies are part of the dialogue."""
     dialogue: Tensor
-    """(N,) bool: the token is the dialogue's, and counts as in any row."""
+    """(N,) bool: the token is part of the dialogue, and counts as in any row."""
     replies: tuple[tuple[int, ...], ...]
     """Each candidate's tokens, in groups of K: M × K of them."""
 
@@ -107,7 +107,9 @@ class ContrastiveData:
         self._tags = np.asarray(tags)
         self._texts = {name: self._answering(corpus) for name, corpus in self._corpora.items()}
         if short := [name for name, texts in self._texts.items() if len(texts) < ENOUGH]:
-            raise TrainingError(f"{', '.join(short)} holds too few dialogues to tell replies apart; leave it out.")
+            raise TrainingError(
+                f"{', '.join(short)} has too few dialogues for the contrastive task; leave it out of --contrast."
+            )
         sizes = np.array([corpora[name][1] * len(self._corpora[name].tokens) for name in self._names])
         self.shares = dict(zip(self._names, (sizes / sizes.sum()).tolist(), strict=True))
 
@@ -134,7 +136,7 @@ class ContrastiveData:
                 break
             pieces.append((read, replies))
             spent += cost
-        if len(pieces) < 2:  # nobody else's replies
+        if len(pieces) < 2:  # there are no replies of others
             raise TrainingError(
                 f"Answers in fewer than two dialogues of {name} fit {task.window} tokens; raise --context, or leave "
                 "it out of --contrast."
@@ -248,7 +250,7 @@ def attention(batch: ContrastiveBatch, dtype: torch.dtype) -> Tensor:
 
 @torch.no_grad()
 def bare(network: GPT2LMHeadModel, replies: Sequence[tuple[int, ...]], *, person2: int, dtype: torch.dtype) -> Tensor:
-    """−ln P of each reply with nothing but `Person2:` in front: (C,) float32."""
+    """−ln P of each reply after nothing but `Person2:`: (C,) float32."""
     known = {reply: index for index, reply in enumerate(dict.fromkeys(replies))}
     width = max(map(len, known))
     inputs = torch.zeros((len(known), width), dtype=torch.int64)
@@ -265,7 +267,7 @@ def bare(network: GPT2LMHeadModel, replies: Sequence[tuple[int, ...]], *, person
 def losses(
     network: GPT2LMHeadModel, batch: ContrastiveBatch, task: ContrastiveTask, *, person2: int, dtype: torch.dtype
 ) -> tuple[Tensor, float, float, int]:
-    """What to descend, () float32 and differentiable; nats a token of the dialogues; nats a reply; the tokens.
+    """The loss, () float32 and differentiable; nats per token of the dialogues; nats per reply; the number of tokens.
 
     The sum over replies is not differentiated as it stands: its gradient by a candidate's −ln P is (true or not) less
     the candidate's share, over the temperature, so each token weighs as much as its candidate, and one pass over the
@@ -294,5 +296,5 @@ def losses(
         count = int(own.sum())
         weights = own.float() / count
         weights[belongs] += task.weight / task.temperature / len(pull) * pull.reshape(-1)[candidate[belongs]]
-        foreseen = float(nats[own].sum()) / count
-    return net.weighted_nats(hidden, table, targets, weights), foreseen, found, count
+        token_nats = float(nats[own].sum()) / count
+    return net.weighted_nats(hidden, table, targets, weights), token_nats, found, count

@@ -16,7 +16,7 @@ from core import dialogue
 from core.errors import TrainingError
 
 HOLD_OUT_EVERY = 10
-"""Of a file that has no held-out twin, the dialogues 10, 20, 30 … are kept aside."""
+"""Of a file without a held-out file of its own, the dialogues 10, 20, 30 … are held out."""
 
 MIDWAY_EVERY = 4
 """Every fourth dialogue begins at one of Person2's turns."""
@@ -34,21 +34,21 @@ _UNPRINTABLE = re.compile(r"[\ufffd\ue000-\uf8ff]")
 _PLACEHOLDER = re.compile(
     r"\[(?:user|name|your |my |insert)[^\]]*\]|\((?:your )?name\)|\(?\buser ?[12]\b", re.IGNORECASE
 )
-"""What a writing machine left unfilled: `[user 2]`, `[name]`, `(name)`."""
+"""Placeholders that a text generator left unfilled: `[user 2]`, `[name]`, `(name)`."""
 SAME_ANSWER = 24
-"""Of the pairs with one answer, so many are learned: else a few stock answers would be likely after anything."""
+"""At most so many exchanges with the same answer are kept: else a few stock answers would follow everything."""
 _MARKUP = re.compile(r"</?[a-z]+>|&(?:amp|quot|lt|gt|nbsp|#\d+);|https?://\S+|www\.\S+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSource:
-    """A file and how much it counts. `weight` 2 is seen twice as often as `weight` 1: passes, not tokens."""
+    """A file and its weight: with 2 it is read twice as often as with 1."""
 
     path: Path
     weight: float
     kind: Literal["dialogues", "prose"] = "dialogues"
     hold_out: bool = False
-    """Keep every tenth dialogue aside and measure it (`HOLD_OUT_EVERY`)."""
+    """Hold out every tenth dialogue (`HOLD_OUT_EVERY`)."""
 
     @property
     def name(self) -> str:
@@ -65,9 +65,9 @@ class PretrainingCorpus:
     texts: tuple[str, ...]
     """What is trained on: rendered dialogues, or whole works of prose."""
     held_out: tuple[str, ...] = ()
-    """What the tenth rule keeps aside; as it stands in the file, not cleaned."""
+    """Every tenth dialogue; as it is in the file, not cleaned."""
     dropped: int = 0
-    """Dialogues left out: junk in one of their turns, or an answer learned often enough."""
+    """Dialogues left out: junk in one of their turns, or an answer that is common already."""
 
 
 def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues") -> CorpusSource:
@@ -85,10 +85,10 @@ def parse_source(spec: str, *, kind: Literal["dialogues", "prose"] = "dialogues"
 
 
 def clean(text: str) -> str:
-    """A turn without what only the collection put there; empty if it is junk and its dialogue should go.
+    """A turn without artefacts of its collection; empty if it is junk and its dialogue should be dropped.
 
     Transcript tags inside a turn, spaces before punctuation, markup, links, endless letters. Spelling, case and slang
-    stay: people write so, and the held-out files are scored as they are.
+    stay: people write like that, and the held-out files are scored as they are.
     """
     if (
         _UNPRINTABLE.search(text)
@@ -105,17 +105,17 @@ def clean(text: str) -> str:
 
 
 def clean_dialogue(turns: dialogue.Dialogue) -> dialogue.Dialogue | None:
-    """The dialogue with its turns cleaned; None if a turn is junk, since its neighbours answer nothing then."""
+    """The dialogue with its turns cleaned; None if a turn is junk, since its neighbours then answer nothing."""
     kept = [dialogue.Turn(turn.speaker, text) for turn in turns if (text := clean(turn.text))]
     return tuple(kept) if len(kept) == len(turns) and len(kept) > 1 else None
 
 
 def midway(turns: dialogue.Dialogue, number: int) -> dialogue.Dialogue:
-    """The dialogue, or for every MIDWAY_EVERY-th the rest of it from one of Person2's turns, each turn as often.
+    """The dialogue, or of every MIDWAY_EVERY-th the rest from one of Person2's turns, each turn equally often.
 
-    So the model learns how likely a reply is when nothing is known of what it answers, which ranking by mutual
-    information takes off (`evaluation.ranking`). Otherwise a text that begins with `Person2:` is foreign to it, and it
-    expects an opening there, not a reply.
+    So the model learns how likely a reply is without a context, which ranking by mutual information subtracts
+    (`evaluation.ranking`). Otherwise it would rarely see a text that begins with `Person2:` and would expect an opening
+    there, not a reply.
     """
     if number % MIDWAY_EVERY or len(turns) < MIDWAY_TURNS:
         return turns
@@ -148,7 +148,7 @@ def load(source: CorpusSource) -> PretrainingCorpus:
         texts, held_out, dropped = _dialogues(text.splitlines(), hold_out=source.hold_out)
     if not texts:
         raise TrainingError(
-            f"{source.path} holds nothing to learn from; write dialogues as lines of Person1: … and Person2: …."
+            f"{source.path} contains nothing to learn from; write dialogues as lines of Person1: … and Person2: …."
         )
     return PretrainingCorpus(
         name=source.name, sha256=sha256, texts=tuple(texts), held_out=tuple(held_out), dropped=dropped

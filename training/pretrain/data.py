@@ -1,7 +1,7 @@
 """Files → everything a run reads: the tokenizer, the two mixtures, the held-out corpora.
 
-Combines corpora, bpe and rows; knows no network. Encoded corpora are kept in the run's folder: they take longer to
-make than to read.
+Combines corpora, bpe and rows; knows no network. Encoded corpora are cached in the run's folder, since encoding takes
+longer than reading.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from training.pretrain.heldout import HeldOutCorpus
 from training.pretrain.rows import EncodedCorpus, Mixture
 
 BPE_PROSE_CHARACTERS = 2_000_000
-"""As much of each work of prose as the tokenizer's training reads: the words of talk matter more."""
+"""Characters of each work of prose that the tokenizer is trained on: the words of dialogues matter more."""
 
 TOKENIZER = "tokenizer.json"
 
@@ -34,12 +34,12 @@ class Files:
     cool: Mapping[str, float]
     """Corpus → weight during the cool-down; empty: as before."""
     contrast: Mapping[str, float]
-    """Corpus → weight in the task of telling replies apart; empty: no such task."""
+    """Corpus → weight in the contrastive task; empty: no such task."""
     held_out: Sequence[Path]
     cache: Path
     """The run's folder."""
     tokenizer: Path | None
-    """A folder whose tokenizer is taken over."""
+    """A folder whose tokenizer is used."""
     vocabulary: int
 
     def cool_weight(self, source: CorpusSource) -> float:
@@ -69,7 +69,7 @@ def check(files: Files) -> None:
             raise TrainingError(f"{reader} {', '.join(missing)}, which --train does not name; add it there.")
     read = {source.path.resolve() for source in files.train}
     if leaked := [path.name for path in files.held_out if path.resolve() in read]:
-        raise TrainingError(f"{', '.join(leaked)} is both learned from and held out; choose one.")
+        raise TrainingError(f"{', '.join(leaked)} is both trained on and held out; choose one.")
 
 
 def prepare(
@@ -105,7 +105,7 @@ def prepare(
     if task is not None:
         contrastive = _contrastive(files, task, encoded, tokenizer, seed=seed)
         shares = sorted(contrastive.shares.items(), key=lambda item: -item[1])
-        report("told apart: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+        report("contrastive: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
     measured = [
         heldout.encode(path.name.removesuffix(".txt"), corpora.held_out(path), tokenizer) for path in files.held_out
     ]
@@ -126,7 +126,7 @@ def prepare(
 
 
 def _tokenizer(files: Files, loaded: Mapping[str, PretrainingCorpus], report: Callable[[str], None]) -> Tokenizer:
-    """The one asked for, else the run's own, else a new one. It is kept with the run either way."""
+    """The given one, else the run's own, else a new one. It is saved with the run in any case."""
     kept = files.cache / TOKENIZER
     if files.tokenizer is None and kept.is_file():
         return bpe.load(kept)
@@ -145,7 +145,9 @@ def _contrastive(
 ) -> ContrastiveData:
     tags = {tag: token for tag in bpe.TAGS if (token := tokenizer.token_to_id(tag)) is not None}
     if len(tags) < len(bpe.TAGS):
-        raise TrainingError("This tokenizer takes a speaker's tag for several tokens; --contrast needs one made here.")
+        raise TrainingError(
+            "This tokenizer splits speaker tags into several tokens; --contrast needs one that this tool trained."
+        )
     return ContrastiveData(
         {name: (encoded[name], weight) for name, weight in files.contrast.items()},
         task,

@@ -1,6 +1,6 @@
-"""Where a run computes and in which precision, and what makes it compute the same there each time.
+"""Where a run computes and in which precision, and what makes it deterministic.
 
-On a GPU the gradient of fused attention, sums by index and cuBLAS's split sums come out a little otherwise every time
+On a GPU the gradient of fused attention, sums by index and cuBLAS's split sums differ slightly every time
 (https://docs.pytorch.org/docs/stable/notes/randomness.html); a resumed run would then be another run.
 """
 
@@ -45,15 +45,15 @@ def dtype_of(wanted: Precision, device: torch.device) -> torch.dtype:
 
 
 def settle(network: GPT2LMHeadModel, device: torch.device, dtype: torch.dtype) -> None:
-    """Move `network`, in place, and choose what computes the same twice. For the rest of the process, on CUDA."""
+    """Move `network`, in place, and choose deterministic kernels; on CUDA for the rest of the process."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-        # A warning for what knows no such way, not an end: it would still learn, only not to the bit.
+        # Warn about operations without a deterministic kernel instead of failing: training works, only not to the bit.
         torch.use_deterministic_algorithms(True, warn_only=True)
     network.to(device)  # type: ignore[arg-type,unused-ignore] # transformers wraps `to` and loses its type
     if device.type == "cuda" or dtype is torch.bfloat16:
-        # Two products and a softmax. On a processor with native products in bfloat16 a step is a quarter faster so than
-        # with the fused kernel, at these lengths; in float32 it is a third slower.
+        # On a CPU with native bfloat16 a step is a quarter faster than with the fused kernel, at these lengths; in
+        # float32 it is a third slower.
         network.set_attn_implementation("eager")
 
 
@@ -63,6 +63,6 @@ def own_random(device: torch.device) -> Tensor | None:
 
 
 def restore_own_random(state: Tensor | None, device: torch.device) -> None:
-    """Draw on from `own_random`; where either has none, the run began elsewhere, and nothing is done."""
+    """Restore the state from `own_random`; nothing is done where the run began on another kind of device."""
     if state is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state, device)

@@ -1,5 +1,5 @@
-"""Held-out bits per byte by the convention of `training.evaluation.likelihood`, so that a figure from here and one from
-`person2 evaluate` may stand side by side; a test holds the two together.
+"""Held-out bits per byte by the convention of `training.evaluation.likelihood`, so that figures from here and from
+`person2 evaluate` are comparable; a test checks that they agree.
 
 A dialogue longer than the context is read in windows that overlap by half; each token counts once, with at least half
 a context before it.
@@ -28,7 +28,7 @@ class HeldOutCorpus:
     bytes: tuple[int, ...]
 
     def first(self, count: int) -> "HeldOutCorpus":
-        """Every n-th dialogue, so that about `count` remain: for a glance during training."""
+        """Every n-th dialogue, so that about `count` remain: for quick evaluations during training."""
         every = max(1, len(self.tokens) // count)
         return HeldOutCorpus(name=self.name, tokens=self.tokens[::every], bytes=self.bytes[::every])
 
@@ -77,7 +77,7 @@ def _windows(tokens: Sequence[int], context: int) -> Iterator[_Window]:
 
 
 def _batches(dialogues: Iterable[Sequence[int]], context: int) -> Iterator[list[_Window]]:
-    """Windows of like length together, so that little is padded."""
+    """Windows of similar length together, so that there is little padding."""
     windows = sorted((window for tokens in dialogues for window in _windows(tokens, context)), key=lambda w: len(w[0]))
     batch: list[_Window] = []
     for window in windows:

@@ -1,4 +1,4 @@
-"""The training loop: batches in, a trained network out, checkpoints that go on exactly where they stopped.
+"""The training loop: batches in, a trained network out, checkpoints that resume exactly.
 
 Knows the network and the mixture of rows; knows no files but its checkpoints and its log. The clock is passed in.
 """
@@ -6,7 +6,7 @@ Knows the network and the mixture of rows; knows no files but its checkpoints an
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from training.pretrain.schedule import Budget, Schedule
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 GLANCE = 40
-"""Dialogues of each held-out corpus that are scored during training; the end scores all of them."""
+"""Dialogues of each held-out corpus that are scored during training; all of them are scored at the end."""
 GRADIENT_NORM = 1.0
 MAY_CHANGE = ("contrast",)
-"""What a resumed run may do otherwise than before: that task remembers nothing, and the card has each command."""
+"""What may differ in a resumed run: that task has no state, and the card lists every command."""
 CONTRAST_SIZE = 0.75
 """A contrastive batch's tokens against another's: its rows are longer and read what they share once, so both take the
 same time."""
@@ -59,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How often to look up from the work, in seconds of training."""
+    """Seconds of training between checkpoints, evaluations and reports."""
 
     checkpoint: float = 300.0
     measure: float = 300.0
@@ -67,7 +67,7 @@ class Pace:
 
 
 class Trainer:
-    """One run. Build it, `resume` if there is a checkpoint, `run`, then take `network` or `average`."""
+    """One run: construct it, `resume` if there is a checkpoint, `run`, then use `network` or `average`."""
 
     def __init__(
         self,
@@ -103,10 +103,10 @@ class Trainer:
         self._folder, self._clock, self._report = folder, clock, report
         self._device, self._dtype = device, dtype
         self.found: list[float] = []
-        """Nats a reply of the last contrastive batches; ln of the number of candidates where nothing is learned yet."""
+        """Nats per reply of the latest contrastive batches; ln of the number of candidates at the start."""
 
     def run(self, budget: Budget, pace: Pace) -> None:
-        """Train until the budget is spent. Interrupted at any point, the last checkpoint goes on."""
+        """Train until the budget is spent. If interrupted, resume from the last checkpoint."""
         began, before = self._clock(), self.seconds
         due = {"checkpoint": before + pace.checkpoint, "measure": before, "report": before}
         loss_sum, loss_count = 0.0, 0
@@ -120,7 +120,7 @@ class Trainer:
                     f"step {self.step} · {progress:.0%} · {self.tokens / 1e6:.2f} M tokens · "
                     f"{self.tokens / max(1e-9, self.seconds):.0f} a second · loss {loss_sum / loss_count:.3f} · "
                     f"gradient {norm:.2f} · rate ×{factor:.2f}"
-                    + (f" · told apart {told:.3f}" if (told := self._told()) is not None else "")
+                    + (f" · contrastive {contrastive:.3f}" if (contrastive := self._mean_found()) is not None else "")
                 )
                 values: dict[str, object] = {
                     "loss": loss_sum / loss_count,
@@ -128,7 +128,7 @@ class Trainer:
                     "rate": factor,
                     "progress": progress,
                 }
-                self._log(values if told is None else values | {"told_apart": told})
+                self._log(values if contrastive is None else values | {"told_apart": contrastive})
                 self.found.clear()
                 loss_sum, loss_count = 0.0, 0
             if self.seconds >= due["measure"] and self._held_out:
@@ -152,9 +152,9 @@ class Trainer:
             and recipe.contrast is not None
             and (self.step + 1) % recipe.contrast.every == 0
         ):
-            loss, value, count = self._tell_apart(self._contrastive, recipe.contrast)
+            loss, value, count = self._compare_replies(self._contrastive, recipe.contrast)
         else:
-            loss, value, count = self._foresee(cooling=cooling)
+            loss, value, count = self._predict_tokens(cooling=cooling)
         loss.backward()  # type: ignore[no-untyped-call,unused-ignore] # torch
         norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM))
         if not math.isfinite(value) or not math.isfinite(norm):
@@ -168,11 +168,11 @@ class Trainer:
         self.tokens += count
         return value, norm, factor
 
-    def _told(self) -> float | None:
+    def _mean_found(self) -> float | None:
         return sum(self.found) / len(self.found) if self.found else None
 
-    def _foresee(self, *, cooling: bool) -> tuple[Tensor, float, int]:
-        """A batch of the mixture: what to descend, nats a token, tokens."""
+    def _predict_tokens(self, *, cooling: bool) -> tuple[Tensor, float, int]:
+        """A batch of the mixture: the loss, nats per token, number of tokens."""
         recipe = self.recipe
         length = recipe.cool_row if cooling else recipe.row
         mixture = self._cool if cooling else self._main
@@ -181,8 +181,8 @@ class Trainer:
         loss = net.nats(self.network, rows[:, :-1], rows[:, 1:], dtype=self._dtype) / count
         return loss, float(loss.detach()), count
 
-    def _tell_apart(self, data: ContrastiveData, task: ContrastiveTask) -> tuple[Tensor, float, int]:
-        """A contrastive batch, a function of the step alone: what to descend, nats a token, tokens of dialogues."""
+    def _compare_replies(self, data: ContrastiveData, task: ContrastiveTask) -> tuple[Tensor, float, int]:
+        """A contrastive batch, a function of the step alone: the loss, nats per token, number of dialogue tokens."""
         batch = data.batch(self.step, int(self.recipe.batch * CONTRAST_SIZE))
         loss, value, found, count = contrast.losses(self.network, batch, task, person2=data.person2, dtype=self._dtype)
         self.found.append(found)
@@ -190,7 +190,7 @@ class Trainer:
 
     def measure(self, corpora: Sequence[HeldOutCorpus], *, averaged: bool = False) -> dict[str, float]:
         """Bits per byte of each corpus, with the weights as they are or with their moving average."""
-        with self.averaged() if averaged else _nothing():
+        with self.averaged() if averaged else nullcontext():
             return {
                 corpus.name: heldout.bits_per_byte(
                     self.network,
@@ -218,7 +218,7 @@ class Trainer:
             weight.copy_(weights[name])
 
     def save(self) -> None:
-        """Write the checkpoint beside the old one, then put it in its place: a crash leaves one or the other whole."""
+        """Write the checkpoint beside the old one, then replace it: a crash leaves one of them complete."""
         self._folder.mkdir(parents=True, exist_ok=True)
         state = {
             "recipe": plain(self.recipe),
@@ -262,18 +262,13 @@ class Trainer:
         self.step, self.tokens, self.seconds = counts["step"], counts["tokens"], counts["seconds"]
         self.cooled_from = counts["cooled_from"]
         torch.set_rng_state(state["random"])
-        devices.restore_own_random(state.get("own_random"), self._device)  # checkpoints before it was kept have none
+        devices.restore_own_random(state.get("own_random"), self._device)  # older checkpoints have none
 
     def _log(self, values: dict[str, object]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         line = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 1), **values}
         with (self._folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Muon, in the precision that the processor is fast in.
+"""Muon, with a choice of precision.
 
-torch's own does its matrix products in bfloat16 whatever the machine; on a processor that has none (anything before
-AVX512-BF16) they take a hundred times as long as in float32, many times the rest of the step. The same steps otherwise.
+torch's own multiplies in bfloat16 on every machine; on a CPU without native bfloat16 (anything before AVX512-BF16) that
+takes a hundred times as long as float32, many times the rest of the step. The algorithm is the same otherwise.
 """
 
 from collections.abc import Callable, Iterable

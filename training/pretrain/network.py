@@ -1,4 +1,4 @@
-"""The network, its loss and its optimizers: a GPT-2 of transformers, its passes in any dtype, its masters in float32.
+"""The network, its loss and its optimizers: transformers' GPT-2, with passes in any dtype and weights in float32.
 
 Knows torch and transformers; knows no files, no corpora and no schedule.
 """
@@ -68,7 +68,7 @@ def build(shape: NetworkShape, *, seed: int) -> GPT2LMHeadModel:
 def take_over(network: GPT2LMHeadModel, folder: Path) -> None:
     """Give `network` the weights of a folder that `card.export` wrote. Raises TrainingError if their shapes differ.
 
-    `network` may have more layers: it then computes what the folder's does, and can learn more.
+    `network` may have more layers: it then computes the same function at first.
     """
     path = folder / WEIGHTS
     try:
@@ -87,10 +87,10 @@ def take_over(network: GPT2LMHeadModel, folder: Path) -> None:
 
 
 def deepened(weights: Mapping[str, Tensor], *, layers: int) -> dict[str, Tensor]:
-    """The same function in `layers` layers, no fewer than `weights` has; with fewer asked for, `weights` as they are.
+    """The same function in `layers` layers; `weights` as they are where they have as many or more.
 
-    New layers lie spread among the old, each a copy of the one below whose two output projections are zero, so it
-    passes on what it reads (block expansion of Wu et al. 2024, arXiv:2401.02415).
+    New layers are spread among the old, each a copy of the one below whose two output projections are zero, so it is an
+    identity (block expansion of Wu et al. 2024, arXiv:2401.02415).
     """
     old = 1 + max((int(block[1]) for name in weights if (block := BLOCK.match(name))), default=-1)
     if layers <= old:
@@ -112,8 +112,8 @@ def deepened(weights: Mapping[str, Tensor], *, layers: int) -> dict[str, Tensor]
 def blend(network: GPT2LMHeadModel, folder: Path, share: float) -> None:
     """Move `network`, in place, by `share` of the way back to the weights of `folder`. Raises TrainingError.
 
-    A run that goes on from a finished model and that model lie in one valley: between them talk is foreseen better than
-    at either end (Wortsman et al. 2022, arXiv:2109.01903).
+    A run that starts from a finished model stays in the same loss basin: between the two the loss is lower than at
+    either end (Wortsman et al. 2022, arXiv:2109.01903).
     """
     ends = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     take_over(network, folder)
@@ -123,7 +123,7 @@ def blend(network: GPT2LMHeadModel, folder: Path, share: float) -> None:
 
 
 def states(network: GPT2LMHeadModel, inputs: Tensor, *, dtype: torch.dtype, **more: Tensor) -> Tensor:
-    """What the output head reads: (B × T, width) of `dtype`. `inputs`: (B, T) int64; `more` goes to the network.
+    """The input of the output head: (B × T, width) of `dtype`. `inputs`: (B, T) int64; `more` goes to the network.
 
     The weights are cast to `dtype` for the pass; gradients come back in float32.
     """

@@ -1,7 +1,7 @@
 """Texts → rows of tokens: a mixture of corpora by weight, packed without padding, resumable at any row.
 
 A row begins with the beginning of a dialogue (or of a turn, where one dialogue fills several rows), because that is how
-a prompt begins. Best-fit packing fills the rest; only the last piece of a row is cut, and it is seen whole elsewhere.
+a prompt begins. Best-fit packing fills the rest; only the last piece of a row is cut, and it is used whole elsewhere.
 Knows numpy, not torch: the training loop owns tensors.
 """
 
@@ -34,7 +34,7 @@ class EncodedCorpus:
     starts: NDArray[np.int64]
     """(texts + 1,) int64"""
     newline: int
-    """Token after which a long text may be divided."""
+    """The token after which a long text may be divided."""
 
     def pieces(self, length: int) -> NDArray[np.int64]:
         """(P, 2) int64: where rows of at most `length` tokens may begin and end.
@@ -71,7 +71,7 @@ def encode(name: str, texts: Sequence[str], tokenizer: Tokenizer) -> EncodedCorp
 
 @dataclass(slots=True)
 class _Stream:
-    """One corpus, shuffled anew each pass; where it stands is two numbers."""
+    """One corpus, shuffled anew in each pass; its position is two numbers."""
 
     corpus: EncodedCorpus
     weight: float
@@ -101,7 +101,7 @@ class _Stream:
 
 
 class Mixture:
-    """An endless supply of rows. The next text always comes from the corpus furthest behind its share."""
+    """An endless stream of rows. The next text always comes from the corpus furthest behind its share."""
 
     def __init__(self, corpora: Mapping[str, tuple[EncodedCorpus, float]], *, length: int, seed: int) -> None:
         if not corpora:
@@ -157,14 +157,14 @@ class Mixture:
         return stream.corpus.tokens[start:end]
 
     def state(self) -> dict[str, object]:
-        """Where the supply stands, as plain values."""
+        """The position of the stream, as plain values."""
         return {
             "streams": {name: [stream.epoch, stream.at, stream.drawn] for name, stream in self._streams.items()},
             "pending": [list(item) for item in self._pending],
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Go on from a `state` of the same corpora, weights, length and seed. Raises TrainingError."""
+        """Restore a `state` of the same corpora, weights, length and seed. Raises TrainingError."""
         streams, pending = state["streams"], state["pending"]
         if not isinstance(streams, dict) or not isinstance(pending, Iterable) or set(streams) != set(self._streams):
             raise TrainingError("The checkpoint was made from other files; name the same ones, or start a new run.")

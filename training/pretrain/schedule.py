@@ -1,7 +1,7 @@
 """How long to train, and how fast to learn at each moment: pure arithmetic, no clock.
 
-The rate is a function of progress, 0 to 1. With a budget of steps or tokens progress is exact and a run can be made
-again to the bit; with a budget of time it follows the time spent, so a slower machine cools down just as late.
+The rate is a function of progress, 0 to 1. With a budget of steps or tokens progress is exact and a run can be repeated
+to the bit; with a budget of time it follows the time spent, so the cool-down begins at the same share on any machine.
 """
 
 import math
@@ -11,11 +11,11 @@ from enum import StrEnum
 
 class ScheduleKind(StrEnum):
     TRAPEZOID = "trapezoid"
-    """Warm up, hold, cool down in a straight line (Hägele et al. 2024, arXiv:2405.18392): may end earlier or later
-    than planned, because nothing but the cool-down depends on the end."""
+    """Warm up, hold, cool down in a straight line (Hägele et al. 2024, arXiv:2405.18392): may end earlier or later than
+    planned, because only the cool-down depends on the end."""
 
     COSINE = "cosine"
-    """Warm up, then half a cosine down to nothing (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    """Warm up, then half a cosine down to 0 (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

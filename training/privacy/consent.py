@@ -1,7 +1,7 @@
-"""Who said yes, and how to find a person's words again without writing down who they are.
+"""Who consented, and how to find a person's words again without recording who they are.
 
-Knows names, ids and keyed hashes; no export format. A person is `platform:id`; outside this machine they are an HMAC
-under a key that never leaves `PERSON2_HOME`, so a manifest tells nobody anything and `forget` still finds its lines.
+Knows names, ids and keyed hashes; no export format. A person is `platform:id`; in files they are an HMAC under a key
+that never leaves `PERSON2_HOME`, so a manifest reveals nobody and `forget` still finds their dialogues.
 """
 
 import hashlib
@@ -69,16 +69,16 @@ def read_people(path: Path) -> list[str]:
         ) from problem
     people = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not people:
-        raise ExportError(f"The list of people {path} names nobody; put one name or id on each line.")
+        raise ExportError(f"The list of people {path} is empty; put one name or id on each line.")
     return people
 
 
 def matching(wanted: Iterable[str], directory: Mapping[str, Iterable[str]]) -> tuple[frozenset[str], list[str]]:
-    """The `platform:id`s a list means, and the entries that mean nobody.
+    """The `platform:id`s that a list names, and the entries that match nobody or several people.
 
     `directory` gives every name of every `platform:id`. An entry is an id, a `platform:id`, or a name in any case with
-    or without `@`, with `platform:` in front where members of several platforms bear it. A name that several members
-    bear means nobody, because one of them may not have said yes.
+    or without `@`, with `platform:` before it where members of several platforms have it. A name that several members
+    have matches nobody, because one of them may not have consented.
     """
     by_name: dict[str, set[str]] = {}
     by_id: dict[str, set[str]] = {}

@@ -2,7 +2,7 @@
 
 Knows where an installation keeps things under its home, and by `IMPORTED` where it wrote dialogue files elsewhere;
 decides nothing about who may ask. The order matters to a training that runs meanwhile: memory and files first, the
-registry last, so that either the training sees that somebody has gone or the registry shows what it learned (see
+registry last, so that either the training notices that somebody is gone or the registry shows what it learned (see
 `training.finetune.pipeline`).
 """
 
@@ -34,9 +34,9 @@ class Receipt:
     adapters: tuple[str, ...]
     """Taken out of service because they learned from the member."""
     rebuild: tuple[str, ...]
-    """The commands that made those adapters; run again on the cleaned files they make clean ones."""
+    """The commands that made those adapters; run again on the cleaned files, they make clean ones."""
     speaks_now: str
-    """The id of the adapter that speaks after this, or `none`."""
+    """The id of the current adapter after this, or `none`."""
     left: tuple[str, ...] = ()
     """What could not be deleted and why, a sentence each; everything else is gone."""
 
@@ -70,8 +70,8 @@ def forget(
 ) -> Receipt:
     """Remove `member` of `platform` from everything under `home`, and from the database.
 
-    What one of these refuses (a locked database, a file changed by hand, a folder that cannot be written) does not stop
-    the others and is named in the receipt. Each step is safe to repeat.
+    A step that fails (a locked database, a file changed by hand, a folder that cannot be written) does not stop the
+    others and is named in the receipt. Each step is safe to repeat.
     """
     left: list[str] = []
 
@@ -80,14 +80,14 @@ def forget(
         try:
             yield
         except (Person2Error, OSError) as error:
-            told = str(error) if isinstance(error, Person2Error) else f"{error.filename or home}: {reason(error)}."
-            left.append(told)
-            log.warning("a member could not be forgotten everywhere: %s", told)
+            sentence = str(error) if isinstance(error, Person2Error) else f"{error.filename or home}: {reason(error)}."
+            left.append(sentence)
+            log.warning("a member could not be forgotten everywhere: %s", sentence)
 
     removed, dialogues, speaks = Removed(), 0, None
     learned: list[Card] = []
     with step():
-        # Their names are not said any more: what recognises them must be kept before the names go.
+        # The bot must not say their names any more: keep their hashes before the names are deleted.
         forgotten.keep(memory, PeopleKey.at(home).of, platform, member, datetime.now(UTC))
     with step():
         removed = memory.forget(platform, member)
@@ -105,12 +105,12 @@ def forget(
         with step():
             if not sweep_imports(home):
                 raise ExportError("An import is running and may write their words again: wait for it to end.")
-        # A retraining under way looks for who has gone before its adapter may speak.
+        # A retraining in progress checks for forgotten people before it promotes its adapter.
         with step(), suppress(TrainingError), locked(home / LOCK):
             sweep(home, registry)
         for run in [*runs_with(home, person)]:
             with step():
-                # Reports and checkpoints quote the words that a run learned or was judged on; one under way stops.
+                # Reports and checkpoints contain the words that a run learned or was evaluated on; a running one stops.
                 _discard(run)
         with step():
             registry.sweep()

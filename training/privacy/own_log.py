@@ -1,6 +1,6 @@
-"""The bot's own memory as training may see it: words of who said yes, written after they said so, nothing disliked.
+"""The bot's own log as training may see it: words of members who consented, written after that, and nothing disliked.
 
-Knows memory's face and what consent means; no dialogue and no file.
+Knows the memory's interface and what consent means; no dialogue and no file.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from core.messages import Message
 
 
 def learnable(memory: Memory) -> Iterator[Message]:
-    """Every stored message in order, less the disliked replies and what they answered; words that may not be learned
-    are blanked, so that the gap they leave stays.
+    """Every stored message in order, except disliked replies and what they answered; words that may not be learned are
+    blanked, so that the gap stays.
 
-    `consent yes` is a promise about what is written from then on, so earlier words stay out.
+    `consent yes` covers what is written from then on, so earlier words are left out.
     """
     _, disliked = memory.judged()
     spoiled = memory.questions(disliked) | frozenset(disliked)

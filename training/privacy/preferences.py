@@ -1,7 +1,7 @@
 """What members preferred: of two answers of the bot to one question, the one they liked and the one they did not.
 
-Knows memory's face and what consent means; no tensors. A question counts only where its author said yes before asking
-it, and in what stood before it only words of who said yes are seen; all of it is masked as an import masks it.
+Knows the memory's interface and what consent means; no tensors. A question counts only where its author had consented
+before asking it, and only people who consented appear in the context; everything is masked as in an import.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Preference:
     other: str
     """Disliked, or replaced when somebody asked again."""
     people: tuple[str, ...]
-    """Keyed hashes of whose words stand in `before`."""
+    """Keyed hashes of the people whose words are in `before`."""
 
 
 def preferences(memory: Memory, key: PeopleKey) -> list[Preference]:
@@ -56,7 +56,7 @@ def _agreed(message: Message, since: Mapping[str, datetime]) -> bool:
 
 
 def _masked(messages: Sequence[Message]) -> tuple[Dialogue, set[str]]:
-    """The conversation without private data and names, and whose words it holds."""
+    """The conversation without private data and names, and the people whose words it contains."""
     names = Names({person(message): [message.author_name] for message in messages if not message.from_bot})
     sides = {person(message): Speaker.PERSON2 if message.from_bot else Speaker.PERSON1 for message in messages}
     turns: list[Turn] = []

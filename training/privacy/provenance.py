@@ -1,4 +1,4 @@
-"""Whose words dialogue files and adapters hold, for training and for the report; by keyed hashes alone."""
+"""Whose words dialogue files and adapters contain, for training and for the report; by keyed hashes only."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from training.evaluation.copying import Extraction
 from training.finetune.corpus import key_of, load
 
 PSEUDONYM = 6
-"""Letters of a keyed hash that stand for a person."""
+"""Characters of a keyed hash that identify a person in a report."""
 
 PeopleByDialogue: TypeAlias = Mapping[int, tuple[str, ...]]
-"""A dialogue's key → keyed hashes of those who speak in it, where manifests say so; Person2's first."""
+"""A dialogue's key → keyed hashes of its speakers, where manifests name them; Person2's first."""
 
 
 def people_by_dialogue(files: Sequence[Path]) -> PeopleByDialogue:
@@ -35,13 +35,13 @@ def people_by_dialogue(files: Sequence[Path]) -> PeopleByDialogue:
     return found
 
 
-def given_away(
+def extracted_by_person(
     people: PeopleByDialogue, dialogues: Sequence[Dialogue], tries: Sequence[Extraction]
 ) -> dict[str, tuple[int, int]]:
-    """Keyed hash → (turns of theirs that a model was asked for, of which came out), those asked most first.
+    """Keyed hash → (turns of theirs that were tried, how many were reproduced), the most tried first.
 
-    A try is for a turn of Person2's, and it counts for whoever Person2 is in that dialogue. Tries in dialogues without
-    a manifest count for nobody.
+    Tries are for turns of Person2's and count for whoever that is in the dialogue; those in dialogues without a
+    manifest count for nobody.
     """
     asked, came = Counter[str](), Counter[str]()
     for one in tries:
@@ -52,7 +52,7 @@ def given_away(
 
 
 def pseudonym(person: str) -> str:
-    """The first letters of a keyed hash: enough to tell the people of a channel apart, too few to look one up."""
+    """The first characters of a keyed hash: enough to tell a channel's people apart, too few to identify anybody."""
     return person[:PSEUDONYM]
 
 
@@ -75,7 +75,7 @@ def _flat(counts: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
 
 
 def people_of(files: Sequence[Path]) -> tuple[str, ...]:
-    """The keyed hashes of everybody whose words stand in `files`, as their manifests name them.
+    """The keyed hashes of everybody whose words are in `files`, according to their manifests.
 
     Raises ExportError for a manifest that cannot be read: whose words were learned must never be guessed.
     """
@@ -84,7 +84,8 @@ def people_of(files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def people_behind(adapter: Path | None) -> tuple[str, ...]:
-    """The keyed hashes of those an adapter learned from, as its card names them; what goes on from it knows them too.
+    """The keyed hashes of the people an adapter learned from, according to its card; adapters trained from it inherit
+    them.
 
     Raises AdapterError for a card that cannot be read.
     """

@@ -1,6 +1,6 @@
-"""What training leaves under the home: run folders, the talk of retrainings, and the locks that keep those apart.
+"""What training keeps under the home: run folders, the dialogues of retrainings, and their locks.
 
-Knows folders and files only, so that a bot may forget somebody without loading torch.
+Knows folders and files only, so that a bot can forget somebody without loading torch.
 """
 
 import json
@@ -17,13 +17,13 @@ from core.adapters import AdapterRegistry
 from core.errors import TrainingError, reason
 
 PLAN = "plan.json"
-"""In a run's folder: what it is made of, and whose words it may hold."""
+"""In a run's folder: what it is made from, and whose words it may contain."""
 HEARD = "heard.json"
 """In a run's folder: the people behind the adapter it is compared with, whose words the report may quote."""
 LOCK = "retrain.lock"
 IMPORTS = "import.lock"
 IMPORTED = "imported.txt"
-"""Under the home: every dialogue file that an import was to write, a path a line."""
+"""Under the home: the path of every dialogue file that an import was to write, one a line."""
 
 
 def note_heard(run: Path, people: Collection[str]) -> None:
@@ -32,10 +32,10 @@ def note_heard(run: Path, people: Collection[str]) -> None:
 
 
 def runs_with(home: Path, person: str) -> Iterator[Path]:
-    """The folders of runs that saw the person's words, whatever became of them: killed, failed, not judged well."""
+    """The folders of runs that used the person's words, whatever became of them: killed, failed, not passed."""
     for run in sorted((home / "runs").glob("*")):
         papers = [*run.rglob(PLAN), *run.rglob(HEARD)]  # a learning curve has a plan for each of its parts
-        nameless = not papers and any(run.rglob("checkpoint-*"))  # what was written after its plan was deleted
+        nameless = not papers and any(run.rglob("checkpoint-*"))  # written after its plan was deleted
         if nameless or any(_names(document, person) for document in papers):
             yield run
 
@@ -49,14 +49,14 @@ class Claim:
 
     @property
     def stands(self) -> bool:
-        """False once the folder was deleted, or deleted and made anew by somebody else."""
+        """False once the folder was deleted, or deleted and made again by another process."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), atomic_io.lock_of(self.run).stat())
         except OSError:
             return False
 
     def check(self) -> None:
-        """Raises TrainingError once the run was taken away, as forgetting somebody does."""
+        """Raises TrainingError once the folder was deleted, as forgetting somebody does."""
         if not self.stands:
             raise TrainingError(
                 f"The run {self.run.name} was deleted while it was running, as forgetting a member does, so it "
@@ -66,9 +66,9 @@ class Claim:
 
 @contextmanager
 def claimed(run: Path) -> Iterator[Claim]:
-    """Make the run's folder and hold it, against every other process. An empty one is gone again at the end.
+    """Make the run's folder and lock it against every other process. An empty one is removed at the end.
 
-    Raises TrainingError at once where somebody trains in it, or where it cannot be made.
+    Raises TrainingError at once where another process trains in it, or where it cannot be made.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def claimed(run: Path) -> Iterator[Claim]:
 
 
 def discard(run: Path) -> None:
-    """Delete a run's folder, all at once for whoever looks: a training in it stops at its next step."""
+    """Delete a run's folder, atomically for other processes: a training in it stops at its next step."""
     gone = run.with_name(f".{run.name[:40]}-{secrets.token_hex(8)}")
     try:
         run.rename(gone)
@@ -106,7 +106,7 @@ def _names(document: Path, person: str) -> bool:
     try:
         return person in json.loads(document.read_text(encoding="utf-8")).get("people", [])
     except (OSError, ValueError, AttributeError):
-        return True  # who is in it cannot be told, so it goes
+        return True  # it is unknown who is in it, so it must be deleted
 
 
 def remember_import(home: Path, *files: Path) -> None:
@@ -125,7 +125,7 @@ def imported(home: Path) -> list[Path]:
 
 @contextmanager
 def importing(home: Path) -> Iterator[None]:
-    """Held by every import, by several at once."""
+    """A shared lock that every import holds."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / IMPORTS).open("a") as handle:
         atomic_io.lock_shared(handle.fileno())
@@ -133,7 +133,7 @@ def importing(home: Path) -> Iterator[None]:
 
 
 def sweep_imports(home: Path) -> bool:
-    """Delete what imports that were killed left beside the files they were to write; False while one is under way."""
+    """Delete what killed imports left beside the files they were to write; False while an import is running."""
     with (home / IMPORTS).open("a") as handle:
         if not atomic_io.try_lock(handle.fileno()):
             return False
@@ -145,7 +145,7 @@ def sweep_imports(home: Path) -> bool:
 
 
 def sweep(home: Path, registry: AdapterRegistry) -> None:
-    """Delete what killed runs left of people's words: talk of a run whose adapter was never registered."""
+    """Delete the dialogues of killed retrainings, whose adapters were never registered."""
     known = {card.id for card in registry.cards()}
     for folder in (home / "retrain").glob("*"):
         if folder.name not in known:
@@ -155,7 +155,7 @@ def sweep(home: Path, registry: AdapterRegistry) -> None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock while inside; the system lets go of it even when the process is killed. Raises TrainingError."""
+    """Hold the lock inside the block; the system releases it even if the process is killed. Raises TrainingError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as handle:
         if not atomic_io.try_lock(handle.fileno()):

@@ -1,1 +1,1 @@
-"""An adapter leaves the machine: merged into its base as one folder, or pushed to a Hugging Face repo with its card."""
+"""Publish an adapter: merge it into its base as one folder, or push it to a Hugging Face repo with its card."""

@@ -1,8 +1,8 @@
-"""A model of transformers → one GGUF file, which llama.cpp, llama-cpp-python and Ollama load.
+"""A transformers model → one GGUF file, which llama.cpp, llama-cpp-python and Ollama load.
 
-Knows the format through the `gguf` package, and what llama.cpp wants otherwise than transformers keeps it: Conv1D's
-weights transposed, the rows of Llama's queries and keys in its own order. Matrices are written as F16 or Q8_0, vectors
-as F32. The prompt stays Person2's own (`Person1:`, `Person2:`): whoever serves the file completes texts.
+Knows the format through the `gguf` package, and where llama.cpp's layout differs from transformers': Conv1D's weights
+are transposed, and the rows of Llama's queries and keys are in another order. Matrices are written as F16 or Q8_0,
+vectors as F32. The prompt stays Person2's own (`Person1:`, `Person2:`): whoever serves the file completes texts.
 """
 
 import json
@@ -28,7 +28,7 @@ _BLOCK = 32  # numbers that share a scale in Q8_0
 
 
 def write_gguf(model: PreTrainedModel, tokenizer: Tokenizer, file: Path, *, kind: Kind, name: str) -> None:
-    """Raises AdapterError for a vocabulary that is no byte-level BPE, and OSError."""
+    """Raises AdapterError for a vocabulary that is not a byte-level BPE, and OSError."""
     family = FAMILIES[model.config.model_type]
     writer = gguf.GGUFWriter(str(file), family.name)
     writer.add_name(name)
@@ -130,7 +130,7 @@ def _vocabulary(writer: Any, tokenizer: Tokenizer, model: PreTrainedModel) -> No
 
 
 def _pre_tokenizer(described: str) -> str:
-    """llama.cpp's name for how a text is divided before byte pairs are joined."""
+    """llama.cpp's name of the pre-tokenizer."""
     if "{1,3}" in described:
         return "llama-bpe"
     if "Split" in described:

@@ -19,16 +19,16 @@ from training.publish.gguf_export import Kind, write_gguf
 
 
 def merge(base: str | Path, adapter: Adapter, out: Path, *, kind: Kind | None = None) -> Path:
-    """Write `base` with `adapter` worked into its weights to the new folder `out`, in float32.
+    """Write `base` with `adapter` merged into its weights to the new folder `out`, in float32.
 
-    The folder appears whole or not at all. It holds config.json, model.safetensors and the tokenizer, GPT-2's in its
-    own files, so that readers that know no other tokenizer class find what they know; with `kind` also a GGUF file,
-    `<adapter>-<kind>.gguf`. Raises AdapterError for an adapter that does not fit or an `out` that holds something
-    already, ModelError for a base that cannot be had.
+    The folder is written completely or not at all. It holds config.json, model.safetensors and the tokenizer, GPT-2's
+    also in its original files, for readers that know no other tokenizer class; with `kind` also a GGUF file,
+    `<adapter>-<kind>.gguf`. Raises AdapterError for an adapter that does not fit or an `out` that is not empty,
+    ModelError for a base that cannot be loaded.
     """
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AdapterError(f"{out} holds something already: give a new folder")
+        raise AdapterError(f"{out} is not empty: give a new folder")
     loaded = load_base(base, device="cpu")
     prepared = prepare(adapter, loaded)
     with quiet():
@@ -55,9 +55,9 @@ def merge(base: str | Path, adapter: Adapter, out: Path, *, kind: Kind | None = 
 
 
 def write_tokenizer(base: Base, folder: Path) -> None:
-    """GPT-2's forms of one byte-level BPE: tokenizer.json, vocab.json with merges.txt, and the class that reads them.
+    """GPT-2's files for a byte-level BPE: tokenizer.json, vocab.json with merges.txt, and the class that reads them.
 
-    Raises AdapterError for a tokenizer that is no BPE.
+    Raises AdapterError for a tokenizer that is not a BPE.
     """
     whole = json.loads(base.tokenizer.to_str())
     model = whole["model"]

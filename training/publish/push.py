@@ -1,7 +1,8 @@
-"""An adapter and its model card → a Hugging Face repo, by the hub's own client (so `HF_ENDPOINT`, `HF_TOKEN` hold).
+"""An adapter and its model card → a Hugging Face repo, through the hub's own client (so `HF_ENDPOINT`, `HF_TOKEN`
+apply).
 
-What is uploaded says nothing of the operator's machine and of no member: folders, the training command and the keyed
-hashes of people stay at home. Knows the registry's card; not the registry.
+Nothing that is uploaded identifies the operator's machine or a member: folders, the training command and people's keyed
+hashes are left out. Knows the registry's card; not the registry.
 """
 
 import json
@@ -33,9 +34,9 @@ def push(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Upload an adapter's files, its card and a README.md to `repo` (`owner/name`), in one commit; gives its address.
+    """Upload an adapter's files, its card and a README.md to `repo` (`owner/name`), in one commit; returns its URL.
 
-    The repo is made where there is none, private unless told otherwise. `token` and `endpoint` are the hub client's own
+    The repo is created where there is none, private by default. `token` and `endpoint` are the hub client's own
     (HF_TOKEN or `hf auth login`, HF_ENDPOINT) when left out. Raises AdapterError, also for a withdrawn adapter.
     """
     check(folder)
@@ -47,9 +48,9 @@ def push(
     try:
         with ExitStack() as stack:
             weights = folder / WEIGHTS
-            # Xet, the hub's newest storage, is spoken by the hub alone; a stream goes the way every mirror knows (LFS).
+            # Only the hub supports Xet, its newest storage; a stream is uploaded by LFS, which every mirror supports.
             content: Path | BinaryIO = weights if address == HUB else stack.enter_context(weights.open("rb"))
-            stack.enter_context(_hushed())
+            stack.enter_context(_quiet_hub_client())
             name = api.create_repo(repo, private=private, exist_ok=True).repo_id
             operations = [
                 CommitOperationAdd("README.md", readme(public, repo=name).encode()),
@@ -77,7 +78,7 @@ def public_card(card: Card) -> Card:
 
 
 def readme(card: Card, *, repo: str) -> str:
-    """A model card (huggingface.co/docs/hub/model-cards): metadata the hub reads, then what a person should know."""
+    """A model card (huggingface.co/docs/hub/model-cards): metadata for the hub, then text for people."""
     named = SMOLLM2_HUB if card.base == SMOLLM2 else card.base
     hub_base = named if "/" in named or named.startswith(("gpt2", "distilgpt2")) else ""
     family = card.base_fingerprint.split(" ", 1)[0]
@@ -102,15 +103,15 @@ def readme(card: Card, *, repo: str) -> str:
         "## Facts",
         "",
         f"- Base: {card.base}" + (f" ({shape_of(card.base_fingerprint)})" if card.base_fingerprint else ""),
-        *([f"- SHA-256 of the dialogues it learned: `{card.data_sha256}`"] if card.data_sha256 else []),
+        *([f"- SHA-256 of the training dialogues: `{card.data_sha256}`"] if card.data_sha256 else []),
         *(f"- {name}: {value}" for name, value in sorted(card.config.items())),
-        *(["- Promoted by force: it did not pass its own tests"] if card.promoted_by_force else []),
+        *(["- Promoted by force: it did not pass the gate"] if card.promoted_by_force else []),
         *_scores(card),
         "",
         "## Limits",
         "",
-        "It speaks as the people did whose talk it learned, errors and opinions included, and may repeat their words."
-        " It states things that are not so. Whoever publishes it needs the consent of those people.",
+        "It writes like the people it learned from, errors and opinions included, and may repeat their words."
+        " It states things that are not true. Publishing it requires the consent of those people.",
         "",
     ]
     return "\n".join(lines)
@@ -130,12 +131,12 @@ def _figure(value: Any) -> str:
 
 
 def _public_config(folder: Path, card: Card) -> str:
-    """peft's configuration, with the base's name for its folder on the operator's machine."""
+    """peft's configuration, with the base's name instead of its folder on the operator's machine."""
     return json.dumps({**peft_config(folder), "base_model_name_or_path": card.base}, indent=2, sort_keys=True) + "\n"
 
 
 def _public_base(base: str) -> str:
-    """A hub name as it is; of a folder the last part."""
+    """A hub name as it is; the last part of a folder's path."""
     path = Path(base)
     local = path.is_absolute() or base.startswith((".", "~")) or "\\" in base or len(path.parts) > 2 or path.is_dir()
     return path.name if local else base
@@ -161,8 +162,8 @@ def _refusal(error: HfHubHTTPError, address: str, repo: str) -> str:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """The hub's client need not say that a stream goes by LFS."""
+def _quiet_hub_client() -> Iterator[None]:
+    """Suppress the hub client's note that streams are uploaded by LFS."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from training.evaluation.intervals import Figure
 
 VARIABLES = ("ink", "soft", "line", "base", "current", "new")
-"""Colours of the style sheet."""
+"""Colour variables of the style sheet."""
 _COLOURS = {name: f"#0{number}0{number}0{number}" for number, name in enumerate(VARIABLES, 1)}
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "person2", "font.size": 9, "axes.axisbelow": True}
 _WIDTH = 5.0
@@ -37,7 +37,7 @@ class Curve:
 
 
 def lines(curves: Sequence[Curve], *, title: str, x_label: str, marks: Sequence[tuple[float, str]] = ()) -> Markup:
-    """Curves over one pair of axes. `marks` are horizontal lines with a word on them."""
+    """Curves over one pair of axes. `marks` are labelled horizontal lines."""
     if not any(curve.points for curve in curves):
         return Markup()
     with mpl.rc_context(_STYLE):
@@ -96,7 +96,7 @@ def _axes(height: float) -> tuple[Canvas, Axes]:
 
 
 def _svg(canvas: Canvas, title: str) -> Markup:
-    """The drawing without what only a file of its own needs: declarations, fixed size, repeated ids."""
+    """The drawing without what only a standalone file needs: declarations, fixed size, ids."""
     out = io.StringIO()
     canvas.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = out.getvalue()

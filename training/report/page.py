@@ -1,6 +1,6 @@
-"""What a run and its evaluation found, made ready for the template; computes no score.
+"""The results of a run and its evaluation, prepared for the template; computes no score.
 
-People stand in the page under pseudonyms: the first letters of their keyed hashes.
+People appear under pseudonyms: the first characters of their keyed hashes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,16 @@ from training.report.charts import Curve, lines, whiskers
 TEMPLATE = "report.html.j2"
 SHOWN_CONTEXTS = 12
 SHOWN_TURNS = 4
-"""Of what was said before a reply, the newest so many."""
+"""Turns of context that are shown, the newest ones."""
 SHOWN_PEOPLE = 30
 MADE = ("dialogues", "turns", "people")
-"""Of an import's counts, what came of it."""
+"""The counts of an import's result."""
 METRICS = (
     ("reply_bits_per_byte", "Bits per byte of replies", "lower is better", False),
     ("bits_per_byte", "Bits per byte of whole dialogues", "lower is better; only replies are trained", False),
     ("hits_at_1_of_20", "True reply found among 20", "higher is better; chance is 5 %", True),
-    ("copied", "Long replies copied whole", "lower is better", True),
-    ("extracted", "Training turns that come out", "lower is better", True),
+    ("copied", "Long replies copied", "lower is better", True),
+    ("extracted", "Training turns reproduced", "lower is better", True),
     ("empty", "Empty or repeating", "lower is better", True),
 )
 """Field of `Scores`, title, hint, and whether it is a share."""
@@ -54,7 +54,7 @@ class Report:
 
 
 def write_report(report: Report, file: Path) -> Path:
-    """Write the page; whoever has it open sees the old one or the new one."""
+    """Write the page atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, render(report))
     return file
@@ -99,9 +99,7 @@ def render(report: Report) -> str:
         extracted=sum(one.out for one in comparison.extractions),
         shown_people=SHOWN_PEOPLE,
         funnel=[*_funnel(report.funnel)],
-        made=", ".join(
-            f"{report.funnel[name]:,} {name}" for name in ("dialogues", "turns", "people") if name in report.funnel
-        ),
+        made=", ".join(f"{report.funnel[name]:,} {name}" for name in MADE if name in report.funnel),
         facts=_facts(report),
     )
 
@@ -153,7 +151,7 @@ def _examples(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _funnel(counts: dict[str, int]) -> Iterator[tuple[str, int, str, float]]:
-    """Name, count, colour and width of each bar; none where nothing is known of an import."""
+    """Name, count, colour and width of each bar; none without the counts of an import."""
     read = counts.get("messages read", 0)
     if not read:
         return
