@@ -2,7 +2,7 @@
 
 `python -m docs.pictures terminal` has a conversation with the bundled model and writes `terminal.svg`. `python -m
 docs.pictures report` trains a small adapter on made-up dialogues and writes `report.png`, the top of its report, by a
-headless Chromium. Knows the program only as a person at a shell does.
+headless Chromium. Uses the program only through its command line.
 """
 
 import itertools
@@ -52,7 +52,7 @@ SVG = """\
 </g>
 </svg>
 """
-"""rich's own template without the fonts that it would load from a server."""
+"""rich's own template without fonts from a server."""
 
 PLANTS = ("roses", "tulips", "sunflowers", "sweet peas", "dahlias", "peonies", "lilies", "herbs", "ferns", "daisies")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -68,12 +68,12 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 def person2(*arguments: str, home: Path, typed: str = "") -> str:
-    """What the program prints. Raises CalledProcessError where it fails."""
+    """The output of the program. Raises CalledProcessError where it fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PERSON2_")}
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "person2", *arguments],
         cwd=home,
-        # Of the kernels that every machine has the words are the same everywhere.
+        # With the kernels that every machine has, the replies are the same everywhere.
         env={**own, "PYTHONPATH": str(DOCS.parent), "PERSON2_HOME": str(home), "PERSON2_KERNELS": "c"},
         input=typed,
         stdout=subprocess.PIPE,
@@ -106,7 +106,7 @@ def terminal(out: Annotated[Path, typer.Option(help="The picture to write.")] = 
 
 
 def dialogues() -> str:
-    """Dialogues of a garden shop that never was, always the same."""
+    """Dialogues of an imaginary garden shop, always the same."""
     rng = random.Random(0)  # noqa: S311 - no secret
     found = []
     for first, second in itertools.permutations(EXCHANGES, 2):
@@ -120,10 +120,10 @@ def dialogues() -> str:
 
 @cli.command()
 def report(out: Annotated[Path, typer.Option(help="The picture to write.")] = DOCS / "report.png") -> None:
-    """Train a small adapter and photograph its report; takes some minutes and needs Chromium."""
+    """Train a small adapter and take a screenshot of its report; takes some minutes and needs Chromium."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
-        raise typer.BadParameter("The report is drawn by Chromium: install it first.")
+        raise typer.BadParameter("The screenshot is taken by Chromium: install it first.")
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "garden.txt").write_text(dialogues(), encoding="utf-8")
