@@ -27,11 +27,12 @@ import phonenumbers
 from core.errors import ExportError
 from core.messages import Message
 from training.data import formats, ingest, manifest, pii, segmentation, sort
+from training.data.fingerprints import RecentFingerprints
 from training.data.formats.items import MAX_MESSAGE
 from training.data.formats.markup import CodeBlocks
 from training.data.names import Names
 from training.data.pii.phones import COUNTRIES
-from training.data.projection import Draft, Made, ProjectionRules, person
+from training.data.projection import Made, ProjectionRules, person
 from training.data.reply_links import Linker
 from training.data.stats import ImportStats
 from training.data.workers import Workers
@@ -53,8 +54,6 @@ GAP = timedelta(hours=12)
 conversations found are nearest to the true ones with 12 (scaled VI 81.7, one-to-one 55.0; with half an hour 81.2 and
 50.1, and without the disentangler 80.6 and 48.9). Busy IRC channels hardly fall silent so long: #ubuntu's figures are
 the same from half an hour on."""
-SEEN = 150_000
-"""Fingerprints in each of two generations; a copy is usually near its original, and memory stays flat."""
 T = TypeVar("T")
 Argument = TypeVar("Argument")
 
@@ -326,14 +325,14 @@ class _ImportJob:
                 segmentation.Setup(rules=rules, linker=self._options.linker, languages=self._options.languages)
             )
         )
-        seen = _RecentFingerprints()
+        seen = RecentFingerprints()
         messages = max(1, self._stats.read - self._stats.dropped.total())
         done = 0
         with DialogueWriter(self._scratch / "dialogues") as written:
             for made, size in self._made(setup, rules.gap):
                 self._count(made)
                 for draft in made.drafts:
-                    if seen.contain(draft):
+                    if seen.contain(draft.fingerprints):
                         self._stats.dialogues_dropped["near-duplicate"] += 1
                         self._stats.dropped["in a near-duplicate dialogue"] += draft.messages
                         continue
@@ -368,23 +367,6 @@ class _ImportJob:
 def _processors() -> int:
     """How many this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _RecentFingerprints:
-    """Two generations of fingerprints, so that memory is bounded and nothing recent is forgotten."""
-
-    def __init__(self) -> None:
-        self._new: set[int] = set()
-        self._old: set[int] = set()
-
-    def contain(self, draft: Draft) -> bool:
-        """Whether a near-duplicate was seen; remembers the draft if not."""
-        if any(mark in self._new or mark in self._old for mark in draft.fingerprints):
-            return True
-        self._new.update(draft.fingerprints)
-        if len(self._new) >= SEEN:
-            self._old, self._new = self._new, set()
-        return False
 
 
 def _result(waiting: "tuple[Future[T] | T, int]") -> tuple[T, int]:

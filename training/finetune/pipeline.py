@@ -113,7 +113,7 @@ def learn(
             "--drop-memorized needs the evaluation and a single process; leave out --contexts 0 and accelerate."
         )
     began = time.monotonic()
-    what: dict[str, Any] = {
+    options: dict[str, Any] = {
         "run": run,
         "base": base_folder,
         "base_name": base,
@@ -145,15 +145,15 @@ def learn(
             going_on()
             on_stage(where)
 
-        what["on_progress"] = going_on
+        options["on_progress"] = going_on
         if resume and drop_memorized and (run / MEMORIZED).exists():
             left_out = LeftOut({*left_out.passages, *LeftOut.read(run / MEMORIZED).passages})
-        what["left_out"] = left_out
+        options["left_out"] = left_out
         comparison: Comparison | None = None
         compared: dict[str, Any] = {} if with_curve else {"other_bases": other_bases, "on_advice": on_advice}
         for left in range(ROUNDS if drop_memorized else 0, -1, -1):
-            advice = learning_curve(files, **what) if with_curve else None
-            outcome = replace(advice.outcome if advice else finetune(files, **what, **compared), base=base)
+            advice = learning_curve(files, **options) if with_curve else None
+            outcome = replace(advice.outcome if advice else finetune(files, **options, **compared), base=base)
             compared = {}
             if not outcome.leads:
                 return None
@@ -188,16 +188,10 @@ def learn(
                 checkpoints.clear(run)  # before the list changes, so that no run resumes with another one
             left_out = LeftOut({*left_out.passages, *(one.passage.words for one in comparison.memorized)})
             write_atomically(run / MEMORIZED, left_out.to_text())
-            what |= {"left_out": left_out, "resume": False}
+            options |= {"left_out": left_out, "resume": False}
         page = None
         if comparison is not None:
-            reasons = comparison.verdict.reasons
-            if outcome.preferred is not None:
-                preferred = outcome.preferred
-                reasons = (*reasons, preferences_reason(preferred.gained, preferred.pairs, str(preferred)))
-            if warning:
-                reasons = (Reason(ok=False, sentence=warning), *reasons)
-            comparison = replace(comparison, verdict=Verdict(reasons=reasons))
+            comparison = replace(comparison, verdict=_whole_verdict(comparison.verdict, outcome, warning))
             card = replace(
                 card,
                 passed=comparison.verdict.passed,
@@ -329,6 +323,17 @@ def _with_evaluation(progress: Progress, *, curve: bool) -> Progress:
         return progress
     forecast = replace(progress.forecast, evaluation=evaluation_seconds(progress.forecast.learning))
     return replace(progress, forecast=None if curve else forecast)
+
+
+def _whole_verdict(verdict: Verdict, outcome: Outcome, warning: str) -> Verdict:
+    """The gate's verdict with what training itself showed: preferences that were not learned, and a `warning`."""
+    reasons = verdict.reasons
+    if outcome.preferred is not None:
+        preferred = outcome.preferred
+        reasons = (*reasons, preferences_reason(preferred.gained, preferred.pairs, str(preferred)))
+    if warning:
+        reasons = (Reason(ok=False, sentence=warning), *reasons)
+    return Verdict(reasons=reasons)
 
 
 def nothing_learned(outcome: Outcome) -> str:
