@@ -111,5 +111,5 @@ def test_the_newest_twentieth_is_held_out(tmp_path: Path) -> None:
     many = [dialogue("number", str(number)) for number in range(60)]
     kept, held = load([written(tmp_path / "many.txt", many)]).split()
     assert (list(kept.dialogues), list(held.dialogues)) == (many[:57], many[57:])
-    with pytest.raises(DialogueError, match="too little"):
+    with pytest.raises(DialogueError, match="not enough"):
         load([written(tmp_path / "one.txt", many[:1])]).split()

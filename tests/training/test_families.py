@@ -101,6 +101,22 @@ def test_folded_is_peft(base: Path, bf16: bool, tolerance: float) -> None:
     assert float((whole - wanted).norm() / wanted.norm()) < tolerance
 
 
+def test_a_switched_off_adapter_is_off(base: Path) -> None:
+    """Inside disable_adapter the base replies, and afterwards the adapter again."""
+    model, bare = random_lora(base), load_base(str(base))[0]
+    fold(model)
+    ids = torch.arange(10)[None]
+    expected = bare(input_ids=ids).logits
+    with model.disable_adapter():
+        torch.testing.assert_close(model(input_ids=ids).logits, expected)
+    assert not torch.allclose(model(input_ids=ids).logits, expected, atol=1e-3)
+
+
+def test_dropout_is_left_to_peft(base: Path) -> None:
+    """Layers that cannot be folded are not."""
+    assert fold(random_lora(base, dropout=0.1)) == 0
+
+
 @pytest.mark.parametrize("group", [1, 96])
 def test_fused_is_the_library(base: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms, rotations and attention of packed rows: loss and gradients agree as far as bfloat16 goes, whether each
@@ -146,8 +162,9 @@ def test_packed_dialogues_stay_apart_when_fused(base: Path) -> None:
     assert not torch.equal(nats[0][:-second], nats[1][:-second])
 
 
-def random_lora(base: Path) -> PeftModel:
-    model = with_lora(load_base(str(base))[0], FinetuneConfig(rank=4), str(base))
+def random_lora(base: Path, dropout: float = 0.0) -> PeftModel:
+    """A base with random, not zero, LoRA matrices; the same each time."""
+    model = with_lora(load_base(str(base))[0], FinetuneConfig(rank=4, dropout=dropout), str(base))
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in model.named_parameters():
