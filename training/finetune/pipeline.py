@@ -310,10 +310,8 @@ def undo(registry: AdapterRegistry, name: str, claim: Claim) -> None:
     if claim.stands:
         discard(claim.run)
         return
-    with (
-        suppress(TrainingError),
-        claimed(claim.run),
-    ):  # written after the folder was deleted; another run's folder stays
+    # Delete what was written after the folder was deleted; another run that has claimed it keeps its own.
+    with suppress(TrainingError), claimed(claim.run):
         discard(claim.run)
 
 
