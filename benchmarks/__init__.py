@@ -1,1 +1,1 @@
-"""How fast and how exact the engine is, against what a user would pick instead. Not shipped; see README.md here."""
+"""Benchmarks of speed, exactness and reliability. Not shipped; see README.md here."""

@@ -1,9 +1,9 @@
-"""Messages that `person2 import` reads, beside a count that shares no code with it: json, an HTML parser, lines.
+"""How many messages `person2 import` reads, against an independent count by json, an HTML parser or lines.
 
     python -m benchmarks.count_exports [--messages 20000] [--data FOLDER]
 
-Real exports lie in FOLDER (PERSON2_TEST_DATA); of every format one is made by `make_export` as well. What is counted is
-entries: what people said, and what the platform wrote among it. Exit status 1 where the two differ.
+Real exports are in FOLDER (PERSON2_TEST_DATA); `make_export` makes one of every format as well. Entries are counted:
+messages and what the platform wrote. Exit status 1 where the two counts differ.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from training.data.reply_links import Previous
 
 
 class _Page(HTMLParser):
-    """Elements with a message's id, and messages of old pages, which have none."""
+    """The ids of the messages in a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ MADE: dict[str, tuple[str, Callable[[Path], int]]] = {
 
 
 def sources(data: Path, folder: Path, messages: int) -> Iterator[tuple[str, list[Path], int]]:
-    """What it is, the paths, and the independent count."""
+    """The name of an export, its paths, and the independent count."""
     for name, pattern, count in REAL:
         found = sorted(data.glob(pattern))
         if found:

@@ -1,10 +1,10 @@
-"""The whole loop once, for real: import, train, promote into a talking bot, feedback, retrain, forget, roll back.
+"""End to end: import, train, promote under load, feedback, retrain, forget, roll back.
 
     python -m benchmarks.cycle EXPORTS --home NEW_FOLDER [--base starter] [--later python-help]
 
 EXPORTS is a folder of channel exports. Those whose name holds `--later` are not imported: two members who agreed say
-them into the bot's channels, so that there is a log to learn from. Every step drives the program's own commands and the
-real bot (on a Discord server on loopback) and prints a line with its figures; the exit status is 1 if a promise broke.
+them in the bot's channels, so that there is a log to learn from. Every step runs the program's own commands and the
+real bot (on a Discord server on loopback) and prints a line with its figures; the exit status is 1 if a check failed.
 Takes ten minutes on two cores with `--epochs 1 --contexts 60`. Needs the development extra (simcord).
 """
 
@@ -22,45 +22,41 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.material import dialogues_of
 from benchmarks.town import Done, Question, Town, kill
-from core.dialogue import Dialogue, DialogueFault, Speaker, read
+from core.dialogue import Speaker
 from core.messages import Message
 from models.starter.recipe.reading import LINES
 from training.data import formats
 
 NAME = "channel-voice"
 NOTICED_WITHIN = 5.0
-"""Seconds in which a running bot takes a promotion over."""
+"""Seconds within which a running bot must notice a promotion."""
 STEADY = 15.0
-"""Seconds of talk before and after a promotion whose waits are compared."""
+"""Seconds before and after a promotion over which waiting times are compared."""
 RUN = re.compile(rb"(?:[A-Za-z0-9,.]+ ){6}[A-Za-z0-9,.]+")
-"""Seven plain words: a run that a JSON string, an HTML page and a dialogue file all write alike."""
-
-
-def dialogues_of(path: Path) -> list[Dialogue]:
-    with path.open(encoding="utf-8") as file:
-        return [found for found in read(file) if not isinstance(found, DialogueFault)]
+"""Seven plain words in a row, which JSON, HTML and dialogue files write alike."""
 
 
 @dataclass
 class Cycle:
     town: Town
     options: argparse.Namespace
-    broken: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.home: Path = self.options.home
         self.talk, self.held = self.home / "talk.txt", self.home / "held.txt"
 
-    # Telling
+    # Output
 
     def tell(self, step: str, words: str) -> None:
         print(f"{step:<9} {words}", flush=True)
 
-    def promise(self, step: str, kept: bool, words: str) -> None:
-        self.tell(step, f"{'kept' if kept else 'BROKEN'}: {words}")
-        if not kept:
-            self.broken.append(words)
+    def check(self, step: str, ok: bool, words: str) -> None:
+        self.tell(step, f"{'ok' if ok else 'FAILED'}: {words}")
+        if not ok:
+            self.failed.append(words)
 
     async def must(self, *words: str) -> Done:
         """A command that has to succeed."""
@@ -76,7 +72,7 @@ class Cycle:
     # The steps
 
     async def learn(self) -> None:
-        """Exports → dialogues → adapter, and what it is worth on talk it never saw."""
+        """Exports → dialogues → adapter, and its scores on talk it never saw."""
         files = sorted(str(file) for file in self.options.exports.iterdir() if self.options.later not in file.name)
         done = await self.must(
             *("import", *files, "--out", str(self.talk), "--held-out", str(self.held), "--json"),
@@ -98,9 +94,9 @@ class Cycle:
         self.tell(
             "train",
             f"{outcome['train_dialogues']} dialogues, {outcome['steps']} steps, "
-            f"{outcome['targets_per_second']:.0f} of Person2's tokens a second, {done.seconds:.0f} s with judging",
+            f"{outcome['targets_per_second']:.0f} of Person2's tokens a second, {done.seconds:.0f} s with evaluation",
         )
-        self.promise("scores", after < before, f"held-out bits per byte of replies {before:.4f} → {after:.4f}")
+        self.check("scores", after < before, f"held-out bits per byte of replies {before:.4f} → {after:.4f}")
         scores = json.loads((await self.must("adapters", "show", NAME)).out)["scores"]
         for who, figures in scores.items():
             shown = (f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float))
@@ -113,10 +109,10 @@ class Cycle:
         return float(json.loads(done.out)["reply_bits_per_byte"])
 
     async def promote(self) -> None:
-        """Into a bot that everybody talks to."""
+        """Promote the adapter while people talk to the bot."""
         seconds = await self.town.start_bot()
         openings = tomllib.loads(LINES.read_text(encoding="utf-8"))["openings"]
-        self.town.crowd(self.options.members, openings)  # nobody's words of the channels: those are looked for later
+        self.town.crowd(self.options.members, openings)  # not words from the channels, which are searched for later
         await self._until(lambda: sum(bool(each.answered) for each in self.town.requests) >= 3 * self.options.members)
         self.tell("bot", f"connected after {seconds:.1f} s; {self.options.members} people talk to it without a pause")
         began = time.time()
@@ -133,7 +129,7 @@ class Cycle:
         await self.must(*command)
         noticed = await self.town.logged(f"{adapter} is now active", since=began)
         if noticed is None:
-            self.promise("swap", False, f"the bot never noticed {adapter}")
+            self.check("swap", False, f"the bot never noticed {adapter}")
             return
         await asyncio.sleep(STEADY)
         promoted = max(began, (self.town.home / "adapters" / "current").stat().st_mtime)
@@ -142,14 +138,14 @@ class Cycle:
         first = min((each.answered for each in meanwhile if spoken.get(each.post) == adapter), default=None)
         late = [each for each in meanwhile if each.asked > noticed and spoken.get(each.post, adapter) != adapter]
         longest, usual = max(each.wait for each in meanwhile), max(each.wait for each in calm)
-        self.promise(
+        self.check(
             "swap",
             first is not None and noticed - promoted < NOTICED_WITHIN and not late,
             f"{' '.join(command[:3])}: noticed after {noticed - promoted:.1f} s, first reply with it "
             f"{(first or 0) - promoted:.1f} s after, {len(late)} asked later and answered by the old one",
         )
         failed = sum(each.failed for each in meanwhile)
-        self.promise(
+        self.check(
             "swap",
             not failed and longest <= 2 * usual,
             f"{len(meanwhile)} requests meanwhile, {failed} failed, longest wait {longest:.2f} s "
@@ -157,7 +153,7 @@ class Cycle:
         )
 
     async def live(self) -> None:
-        """Consent, talk that may be learned, talk that may not, and what people think of the answers."""
+        """Consent, talk that may be learned, talk that may not, and members' feedback."""
         town = self.town
         self.ann, self.ben, self.cat = (town.server.person(name) for name in ("Ann", "Ben", "Cat"))
         self.early = "before I ever agreed to anything I wrote this very line about walnut trees"
@@ -198,7 +194,7 @@ class Cycle:
         await (await self.ann.uses("person2 again", where=garden)).answer()
         mine = json.loads((await self.must("export", f"discord:{self.ann.id}")).out)[0]
         votes = [vote["liked"] for vote in mine["feedback"]]
-        self.promise(
+        self.check(
             "feedback",
             votes.count(True) == len(self.liked) and votes.count(False) == len(self.disliked),
             f"{votes.count(True)} 👍, {votes.count(False)} 👎 and one `again` are kept; "
@@ -206,7 +202,7 @@ class Cycle:
         )
 
     async def choose(self) -> None:
-        """A channel's own voice, chosen by who may manage it."""
+        """A channel's own adapter, chosen by somebody who may manage the channel."""
         town = self.town
         where, keeper = town.channel("plain"), town.server.admin("Keeper")
         no = await (await self.cat.uses("person2 voice", where=where, name="none")).answer()
@@ -214,25 +210,25 @@ class Cycle:
         answer = await town.ask(self.cat, "Hello there, how are you?", where=where)
         await self._until(lambda: answer.post in town.adapters())  # it is stored once it is said
         used = town.adapters()[answer.post]
-        self.promise("voice", used == "none" and "Only members" in no, f"“{no}” “{yes}” and `{used}` answered there")
+        self.check("voice", used == "none" and "Only members" in no, f"“{no}” “{yes}” and `{used}` answered there")
 
     async def retrain(self) -> None:
-        """Dry, killed, twice at once, and for real."""
+        """Retrain: a dry run, a killed run, two at once, and a complete one."""
         counts = json.loads((await self.must("retrain", "--dry-run", "--json")).out)
         left = [file for file in (self.home / "retrain").rglob("*") if file.is_file()]
-        self.promise("dry run", not left, f"would use {counts['dialogues']} dialogues of {counts['people']} people")
+        self.check("dry run", not left, f"would use {counts['dialogues']} dialogues of {counts['people']} people")
         words = ("retrain", "--json", "--epochs", str(self.options.epochs), "--contexts", str(self.options.contexts))
         before = await self.current()
         process = await self.town.begin(*words)
         await self._until(lambda: any((self.home / "runs").glob("retrained-*/checkpoint-*")), process)
         await kill(process)
-        self.promise("kill -9", await self.current() == before, f"in the middle of training; {before} goes on")
+        self.check("kill -9", await self.current() == before, f"in the middle of training; {before} stays active")
         began = time.monotonic()
         killed = {*(self.home / "runs").glob("retrained-*/plan.json")}
         process = await self.town.begin(*words)
         await self._until(lambda: bool({*(self.home / "runs").glob("retrained-*/plan.json")} - killed), process)
         second = await self.town.command("retrain")
-        self.promise("lock", second.status == 1 and "under way" in second.err, second.err.strip())
+        self.check("lock", second.status == 1 and "under way" in second.err, second.err.strip())
         moment = time.time()
         out, err = await process.communicate()
         if process.returncode:
@@ -245,13 +241,13 @@ class Cycle:
             f"{time.monotonic() - began:.0f} s beside the talking bot. {outcome['verdict']}",
         )
         now = await self.current()
-        self.promise("gate", (now == self.retrained) == bool(outcome["passed"]), f"{now} speaks")
+        self.check("gate", (now == self.retrained) == bool(outcome["passed"]), f"{now} is active")
         if outcome["passed"]:
             await self.town.logged(f"{now} is now active", since=moment)
         text = next((self.home / "retrain").glob("*/log.txt")).read_text(encoding="utf-8")
         targets = [line for line in text.splitlines() if line.startswith("Person2:")]
         learned = [sum(self._told(each, line) for line in targets) for each in (*self.liked, *self.disliked)]
-        self.promise(
+        self.check(
             "learned",
             self.unsaid not in text and self.early not in text and not any(learned[len(self.liked) :]),
             f"{sum(map(bool, learned))} liked replies are targets, no disliked one; nothing of Cat's, nothing older "
@@ -262,7 +258,7 @@ class Cycle:
         return line == f"Person2: {' '.join(answer.text.split())}"
 
     async def _until(self, so: Callable[[], bool], process: asyncio.subprocess.Process | None = None) -> None:
-        """Wait for something that a process does or leaves on the disk."""
+        """Wait until `so` holds; raise SystemExit if the process ends before."""
         while not so():
             if process is not None and process.returncode is not None:
                 raise SystemExit((await process.communicate())[1].decode())
@@ -299,7 +295,7 @@ class Cycle:
             f"{title}: {len(stored['messages'])} messages, {len(stored['dialogues'])} dialogues, "
             f"{len(stored['voices'])} voices",
         )
-        self.promise(
+        self.check(
             "forget",
             bool(before) and not after,
             f"{title}: {len(runs)} runs of seven words, in {len(before)} files before and {len(after)} after "
@@ -307,27 +303,25 @@ class Cycle:
         )
         now = await self.current()
         spoke = {voice["id"] for voice in stored["voices"] if voice["in service"]}
-        self.promise(
+        self.check(
             "forget",
             spoke == set(receipt["adapters"]) and now == receipt["speaks_now"],
-            f"out of service: {', '.join(receipt['adapters']) or 'nothing'}; {now} speaks; to rebuild: "
+            f"out of service: {', '.join(receipt['adapters']) or 'nothing'}; {now} is active; to rebuild: "
             f"{'; '.join(receipt['rebuild']) or 'nothing'}",
         )
         if receipt["adapters"]:
             heard = await self.town.logged("is now active", since=began, within=10)
-            self.promise("forget", heard is not None, f"the bot changed its voice {(heard or 0) - began:.1f} s later")
+            self.check("forget", heard is not None, f"the bot switched adapters {(heard or 0) - began:.1f} s later")
         left = json.loads((await self.must("export", member)).out)[0]
         kept = {name: value for name, value in left.items() if value and isinstance(value, list)}
         voices = [voice["id"] for voice in kept.pop("voices", []) if not voice["in service"]]
-        self.promise(
-            "forget", not kept and left["consent"] is None, f"left: the names of {', '.join(voices) or 'none'}"
-        )
+        self.check("forget", not kept and left["consent"] is None, f"left: the names of {', '.join(voices) or 'none'}")
 
     def _holding(self, runs: Iterable[bytes]) -> set[str]:
-        """The files under the home in which one of these runs stands."""
+        """The files under the home that contain one of these runs."""
         found = set()
         for file in self.home.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # SQLite's come and go
+            with contextlib.suppress(FileNotFoundError):  # SQLite's temporary files
                 if file.is_file() and any(run in content for content in [file.read_bytes()] for run in runs):
                     found.add(str(file.relative_to(self.home)))
         return found
@@ -336,7 +330,7 @@ class Cycle:
         return {run for file in files for run in RUN.findall(file.read_bytes())}
 
     def _loudest(self) -> tuple[str, set[bytes]]:
-        """The member with most messages in the imported files, and runs of theirs that nobody else wrote."""
+        """The member with the most messages in the imported files, and word runs that nobody else wrote."""
         own: dict[str, list[str]] = {}
         with tempfile.TemporaryDirectory() as scratch:
             for file in sorted(self.options.exports.iterdir()):
@@ -350,29 +344,29 @@ class Cycle:
         return who, {run for run in runs if run not in others}
 
     async def rebuild(self) -> None:
-        """What the receipt says makes a clean voice again."""
+        """Rebuild the adapter with the command that the receipt gives."""
         card = json.loads((await self.must("adapters", "show", NAME)).out)
         people = set(card["people"])
         await self.must(*card["config"]["command"].split()[1:])
         card = json.loads((await self.must("adapters", "show", NAME)).out)
         bits = card["scores"]["new"]["reply_bits_per_byte"]
-        self.promise(
+        self.check(
             "rebuild",
             not card["withdrawn"] and set(card["people"]) < people,
             f"{NAME} again, from {len(card['people'])} instead of {len(people)} people: {bits:.4f} bits per byte",
         )
 
-    async def farewell(self) -> None:
-        """Everything that was asked in all this time."""
-        await self.town.hush()
+    async def finish(self) -> None:
+        """Stop the bot and summarise all requests."""
+        await self.town.quiet_down()
         status = await self.town.stop_bot()
         asked, failed = len(self.town.requests), sum(each.failed for each in self.town.requests)
         waits = sorted(each.wait for each in self.town.requests if each.answered)
-        self.promise(
+        self.check(
             "load",
             not failed and status == 0,
-            f"{asked} requests, {failed} failed; waits {waits[len(waits) // 2]:.2f} s in the middle, "
-            f"{waits[-1]:.2f} s at most (training beside it); the bot ended with {status}",
+            f"{asked} requests, {failed} failed; median wait {waits[len(waits) // 2]:.2f} s, "
+            f"longest {waits[-1]:.2f} s (while training ran); the bot exited with {status}",
         )
 
 
@@ -380,10 +374,10 @@ async def cycle(options: argparse.Namespace) -> int:
     async with Town(home=options.home, base=options.base) as town:
         run = Cycle(town, options)
         steps = [run.learn, run.promote, run.live, run.choose, run.retrain, run.back, run.forget]
-        for step in [*steps, *([run.rebuild] if options.rebuild else []), run.farewell]:
+        for step in [*steps, *([run.rebuild] if options.rebuild else []), run.finish]:
             await step()
-    print(f"{len(run.broken)} promises broken" if run.broken else "every promise kept")
-    return 1 if run.broken else 0
+    print(f"{len(run.failed)} checks failed" if run.failed else "every check passed")
+    return 1 if run.failed else 0
 
 
 def main() -> None:
@@ -395,13 +389,15 @@ def main() -> None:
     parser.add_argument("--attest", default="published by the community itself", help="as for person2 import")
     parser.add_argument("--epochs", type=float, default=3.0, help="as for person2 train")
     parser.add_argument("--contexts", type=int, default=200, help="as for person2 train")
-    parser.add_argument("--members", type=int, default=4, help="people who talk to the bot without a pause")
-    parser.add_argument("--asks", type=int, default=8, help="answers that are judged by thumbs")
-    parser.add_argument("--rebuild", action="store_true", help="also run what forgetting says rebuilds the voice")
+    parser.add_argument("--members", type=int, default=4, help="people who talk to the bot continuously")
+    parser.add_argument("--asks", type=int, default=8, help="answers that get a thumb")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="also run the commands that forgetting gives to rebuild the adapter"
+    )
     options = parser.parse_args()
     options.home = options.home.absolute()
     if options.home.exists() and any(options.home.iterdir()):
-        parser.error(f"{options.home} holds something already; give a new folder")
+        parser.error(f"{options.home} is not empty; give a new folder")
     sys.exit(asyncio.run(cycle(options)))
 
 

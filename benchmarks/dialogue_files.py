@@ -1,8 +1,8 @@
-"""How much memory a dialogue file takes that is learned from: reading, making rows, judging, and a run from end to end.
+"""How much memory it takes to train on a dialogue file: reading, making rows, evaluating, and a run from end to end.
 
     python -m benchmarks.dialogue_files [--megabytes 20 200]
 
-Each size and stage is a process of its own; what the libraries take alone is measured by a file of one dialogue.
+Each size and stage runs in a process of its own; a file of one dialogue shows what the libraries alone take.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def rows(path: Path) -> int:
 
 
 def by_heart(path: Path) -> int:
-    """What is asked for by `--drop-memorized`."""
+    """The passages that the memorization check tries."""
     dialogues = load([path]).dialogues
     people = people_by_dialogue([path])
     owners = [people.get(key, ()) for key in dialogues.keys.tolist()]

@@ -1,11 +1,11 @@
-"""The Discord bot behind Discord's real limits: a burst, an outage, and events that make no sense.
+"""The Discord bot behind Discord's real limits: a burst, an outage, and malformed events.
 
     python -m benchmarks.discord_load burst      200 channels × 5 mentions within 20 s, at 50 requests a second
     python -m benchmarks.discord_load outage     Discord refuses everything for ten minutes, and the connection is cut
-    python -m benchmarks.discord_load mutated    10,000 events, each with something wrong, among honest questions
+    python -m benchmarks.discord_load mutated    10,000 malformed events among real questions
 
-The server is the tests' one on loopback, with its limiter; the bot is a process of its own with a generator that says
-the number of the question back, so that a lost, a doubled and a crossed answer are told apart. Nothing is trained.
+The server is the tests' one on loopback, with its limiter; the bot is a process of its own with a generator that
+repeats the number of the question, so that lost, doubled and misdirected answers are recognised.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from tests.discord_server import TOKEN, DiscordServer, Person
 from tests.fakes import FakeGenerator, chat
 
 THINKING = 0.2
-"""Seconds a reply takes to compose, many at once: the limits of Discord are what is measured."""
+"""Seconds that a reply takes, many in parallel: Discord's limits are what is measured."""
 LAST = 300.0
-"""Seconds after the last question within which every answer must have come."""
+"""Seconds after the last question within which every answer must arrive."""
 
 
 NOISE = 10**9
-"""A question's number that nobody counts."""
+"""The number of questions that are not counted."""
 
 
 def now() -> datetime:
@@ -98,7 +98,7 @@ class LoadTest:
         self.crossed += (str(channel), str(said.id)) != (payload["channel_id"], answers)
 
     async def settle(self) -> None:
-        """Wait until every question was answered, or for as long as anybody would."""
+        """Wait until every question was answered, or LAST seconds."""
         await within(LAST, lambda: len(self.answers) == len(self.asked))
         await asyncio.sleep(2.0)  # for a second answer to come
 
@@ -118,7 +118,7 @@ async def within(seconds: float, condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def town() -> AsyncIterator[LoadTest]:
+async def load_test() -> AsyncIterator[LoadTest]:
     it = LoadTest()
     server = it.server
     server.backend.clock = WallClock()  # type: ignore[assignment]  # simcord's own stands still
@@ -142,7 +142,7 @@ async def town() -> AsyncIterator[LoadTest]:
 
 
 async def burst(channels: int, each: int, seconds: float) -> dict[str, object]:
-    async with town() as it:
+    async with load_test() as it:
         rooms = [it.server.backend.create_channel(it.server.guild.id, f"room{n}").id for n in range(channels)]
         people = [it.server.person(f"Member{n}") for n in range(channels)]
         await asyncio.sleep(1.0)
@@ -158,7 +158,7 @@ async def burst(channels: int, each: int, seconds: float) -> dict[str, object]:
 
 async def outage(seconds: float) -> dict[str, object]:
     """A third of the time 503, a third 429, a third both the API and the gateway gone; two questions a second."""
-    async with town() as it:
+    async with load_test() as it:
         server = it.server
         rooms = [server.backend.create_channel(server.guild.id, f"room{n}").id for n in range(50)]
         people = [server.person(f"Member{n}") for n in range(50)]
@@ -191,7 +191,7 @@ async def outage(seconds: float) -> dict[str, object]:
 
 async def mutated(count: int) -> dict[str, object]:
     rng = random.Random(7)
-    async with town() as it:
+    async with load_test() as it:
         server = it.server
         ann = server.person("Ann")
         noise = server.backend.create_channel(server.guild.id, "noise").id

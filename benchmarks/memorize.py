@@ -1,14 +1,14 @@
-"""Does the gate catch what one person's lines leave in an adapter? Plants lines in real talk, trains, attacks, asks.
+"""Does the gate catch memorized lines of one person? Plants lines in real talk, trains, attacks.
 
     python -m benchmarks.memorize DIALOGUES [--dialogues 100] [--epochs 3] [--batch-tokens 4096] [--base starter]
 
-For each row a copy of the talk gets one line planted as one member's replies. An adapter is trained and judged as
-`person2 train` does it; then the attack, which knows nothing of the gate, puts the talk before each planted line to the
-adapter through the reference generator, with and without the line's first words, and counts where the rest comes out.
-More epochs and fewer tokens a step than usual make an adapter that does know lines by heart. The step that is kept is
-the best for held-out talk, so the line has to be said there too (`--to-the-end`), as by a member who keeps saying it.
-Where the gate refuses, the same training runs again with `--drop-memorized` and is attacked again. Bounded: a row is
-three short trainings at most.
+For each row one line is planted in a copy of the talk as one member's replies. An adapter is trained and evaluated as
+by `person2 train`; then the attack, which is independent of the gate, gives the adapter the talk before each planted
+line, with and without the line's first words, through the reference generator, and counts how often the rest is
+reproduced. More epochs and fewer tokens a step than usual make an adapter that does memorize lines. The step that is
+kept is the best on held-out talk, so the line has to occur there too (`--to-the-end`), as from a member who keeps
+saying it. Where the gate refuses, the training runs again with `--drop-memorized` and is attacked again: at most three
+short trainings a row.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STARTER = Path(__file__).parents[1] / "models" / "starter"
 PEOPLE = [f"{number:032x}" for number in range(0xA11CE000, 0xA11CE008)]
 TELLER = PEOPLE[3]
 ASKED = 17
-"""Places that are attacked at most."""
+"""The most places that are attacked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def main() -> None:
         epochs=options.epochs, batch_tokens=options.batch_tokens, learning_rate=options.learning_rate
     )
     talk = [turns for turns in dialogues_of(options.dialogues) if len(turns) >= 4][: options.count]
-    columns = ("planted", "step kept", "comes out", "with its first half", "gate", "named")
+    columns = ("planted", "step kept", "reproduced", "given its first half", "gate", "named")
     print(f"| {' | '.join(columns)} | after --drop-memorized | gate | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     for number in options.rows:
@@ -158,7 +158,7 @@ def run(
 def attack(
     base: str, adapter: Adapter, dialogues: list[Dialogue], places: list[tuple[int, int]], planted: Planted
 ) -> tuple[str, str]:
-    """Where the line comes out, in all of its places, greedily: by itself, and after its first half."""
+    """In how many places greedy decoding reproduces the line: by itself, and from its first half."""
     if not places:
         return "–", "–"
     asked = places[:: max(1, len(places) // ASKED)][:ASKED]
@@ -194,7 +194,7 @@ def verdict(learned: Learned) -> str:
 
 
 def named(learned: Learned, planted: Planted) -> str:
-    """Whether the one who said it is named, and nobody who did not."""
+    """Whether the right person is named, and nobody else."""
     found = learned.comparison.memorized if learned.comparison is not None else ()
     if not planted.times:
         return f"{len(found)} people" if found else "nobody"

@@ -1,11 +1,11 @@
-"""How long memory's questions take with so many messages stored, and how long a write waits while a million rows go.
+"""How long queries take with many messages stored, and how long writes wait while a million rows are deleted.
 
     python -m benchmarks.memory --rows 10000 2000000 [--url DATABASE_URL] [--calls 300] [--delete 1000000]
 
-Fills an empty database with talk of 5,000 members in 200 channels and their threads, a third of it answered, then asks
-what a running bot asks, prints a row for each question (median, 99th percentile and slowest, in milliseconds), and at
-last deletes the oldest `--delete` messages by retention while another thread stores two messages a second, as a bot
-does. Without --url it uses a SQLite file in a temporary folder.
+Fills an empty database with talk of 5,000 members in 200 channels and their threads, a third of it answered, then runs
+a bot's queries, prints a row for each (median, 99th percentile and slowest, in milliseconds), and finally deletes the
+oldest `--delete` messages by retention while another thread stores two messages a second, as a bot does. Without --url
+it uses a SQLite file in a temporary folder.
 """
 
 import argparse

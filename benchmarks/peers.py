@@ -1,4 +1,4 @@
-"""What a user would pick instead of the engine, each made to do the same work: 40 greedy tokens after a prompt.
+"""Alternatives to the engine, each doing the same work: 40 greedy tokens after a prompt.
 
 A peer that is not installed is left out, by name. Nothing here is imported by the program.
 """
@@ -79,7 +79,7 @@ class CTranslate2:
 
 
 class LlamaCpp:
-    """Q8_0, the prompt's common beginning kept between replies, as llama-cpp-python does; one stream."""
+    """Q8_0, with the prompt's common prefix kept between replies, as llama-cpp-python does; one stream."""
 
     name = "llama.cpp Q8_0"
 

@@ -31,14 +31,14 @@ from training.evaluation.suite import load_candidates
 
 GAP = timedelta(hours=12)
 SHARE = 0.25
-"""Of the context, for what is recalled."""
+"""Share of the context for what is recalled."""
 LONGEST = 400
 """Characters of a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An answer with what stood before it, and what its asker said before with the answers to that."""
+    """An answer with its context, and its asker's earlier messages with the answers to them."""
 
     window: list[Message]
     reply: Message
@@ -139,7 +139,7 @@ def main() -> None:
                     found.append((each, chosen, sorted(drawn, key=lambda one: one.row)))
         recalling = len(found)
         if not found:
-            print(f"{source.name}: none of {total} answers recalls anything")
+            print(f"{source.name}: nothing is recalled for any of {total} answers")
             continue
         rng.shuffle(found)
         found = found[: options.most]
@@ -170,7 +170,7 @@ def main() -> None:
             nats = np.array([one[0] for one in continuation_nats(model, prompts)]).reshape(-1, 3)
         size = np.array(sizes)
         print(
-            f"{source.name}: {recalling} of {total} answers recall something, {len(found)} of these scored; "
+            f"{source.name}: {recalling} of {total} answers have something to recall, {len(found)} of these scored; "
             f"{1e3 * seconds / total:.2f} ms a search"
         )
         draws = np.random.default_rng(0).integers(0, len(size), (2_000, len(size)))

@@ -116,9 +116,9 @@ class _Contest:
         self.peers, self.missing = installed(folder, threads=given.threads, slow=given.part != "replies")
         self._label = iter(range(10_000))
 
-    async def ours(self, talks: Sequence[Sequence[str]], voices: Sequence[Adapter | None] = (None,)) -> BenchResult:
+    async def ours(self, talks: Sequence[Sequence[str]], on: Sequence[Adapter | None] = (None,)) -> BenchResult:
         return await replay(
-            self.made, talks, sampling=GREEDY, adapters=voices, label=f"{next(self._label)}", clock=time.perf_counter
+            self.made, talks, sampling=GREEDY, adapters=on, label=f"{next(self._label)}", clock=time.perf_counter
         )
 
     def marked(self, talk: Sequence[str]) -> list[str]:
@@ -208,8 +208,8 @@ async def _mixed(contest: _Contest, adapters: Sequence[Adapter]) -> dict[str, li
         await contest.made.load(adapter)
     mixed: dict[str, list[float]] = {"none": [], "one": [], "sixteen": []}
     for _ in range(contest.rounds):
-        for name, voices in (("none", [None]), ("one", adapters[:1]), ("sixteen", adapters)):
-            mixed[name].append((await contest.ours(contest.talks[:MANY], voices)).seconds)
+        for name, on in (("none", [None]), ("one", adapters[:1]), ("sixteen", adapters)):
+            mixed[name].append((await contest.ours(contest.talks[:MANY], on)).seconds)
     return mixed
 
 

@@ -1,4 +1,4 @@
-"""The Slack bot under load: a crowd behind Slack's own limits, an outage, and events that nobody should send.
+"""The Slack bot under load: a crowd behind Slack's own limits, an outage, and malformed events.
 
     python -m benchmarks.slack_load crowd --channels 200 --mentions 5 --seconds 20
     python -m benchmarks.slack_load outage --minutes 10
@@ -6,7 +6,7 @@
 
 Everything runs on loopback in one process: the tests' Slack with its limits, the real bot over real sockets, SQLite in
 a file, and a generator that answers each question with its last words, so that an answer shows whose it is. What is
-acknowledged must be stored, and every question answered once, where it was asked; the exit status says so.
+acknowledged must be stored, and every question answered once, where it was asked; else the exit status is 1.
 """
 
 import argparse
@@ -38,7 +38,7 @@ ME = f"<@{BOT_USER}>"
 
 @dataclass(kw_only=True)
 class Result:
-    """What came of a run; `faults` must be empty."""
+    """The result of a run; `faults` must be empty."""
 
     asked: int = 0
     acknowledged: int = 0
@@ -61,7 +61,7 @@ class Result:
                 f"answers of 429: {sum(self.limited.values())} {dict(self.limited) or ''}",
                 f"memory grown by {self.grown_mb:.0f} MB; {self.log_lines} lines of log, {self.tracebacks} tracebacks",
                 *(f"FAULT: {fault}" for fault in self.faults[:20]),
-                "every promise kept" if not self.faults else f"{len(self.faults)} promises broken",
+                "no faults" if not self.faults else f"{len(self.faults)} faults",
             )
         )
 
@@ -80,7 +80,7 @@ class Lines(logging.Handler):
 
 
 class Asking:
-    """Asks questions, and knows afterwards what became of each."""
+    """Asks questions and checks afterwards what became of each."""
 
     def __init__(self, t: Talk, result: Result) -> None:
         self._t = t
@@ -104,9 +104,9 @@ class Asking:
     async def settle(self, within: float) -> None:
         """Wait for the answers, then look at each."""
         wanted = {f"re {words}" for words in self._asked}
-        with contextlib.suppress(AssertionError):  # what is missing is said below
+        with contextlib.suppress(AssertionError):  # missing answers are reported below
             await self._t.slack.until(lambda: wanted <= {post.text for post in self._t.slack.posts}, within)
-        await self._t.bot.idle()  # whatever comes twice has come
+        await self._t.bot.idle()  # so that duplicates have arrived
         posts = [post for post in self._t.slack.posts if post.text.startswith("re ")]
         counted = Counter(post.text.removeprefix("re ") for post in posts)
         stored = Counter(said.message.text.removeprefix("say ") for said in self._t.memory.everything())
@@ -189,7 +189,7 @@ async def outage(transport: str, *, minutes: float) -> Result:
 
 
 def most_memory() -> float:
-    """The most that this process held at once, in MB; Linux counts it in kilobytes."""
+    """Peak memory of this process in MB; Linux counts it in kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
@@ -228,7 +228,7 @@ def _places(part: Any) -> Any:
 
 
 def payloads() -> list[tuple[str, Json]]:
-    """One of each kind that Slack sends."""
+    """One payload of each kind that Slack sends."""
     said = {
         "type": "message",
         "user": "UANN",
@@ -281,7 +281,7 @@ def payloads() -> list[tuple[str, Json]]:
 
 
 async def mutations(transport: str, *, events: int) -> Result:
-    """So many payloads with something wrong in them, and an honest question after every twenty."""
+    """So many malformed payloads, and a real question after every twenty."""
     server = SlackServer(transport)
     hasty = SlackTimeouts(between_posts=0.0, reply=60.0, notice=5.0)
     rng, kinds = random.Random(7), payloads()

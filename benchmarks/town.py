@@ -1,6 +1,6 @@
-"""A Discord on loopback with the real bot as a process of its own, and people who ask it things without a pause.
+"""A Discord server on loopback with the real bot in a process of its own, and people who talk to it continuously.
 
-Knows the tests' server, the program's commands and its database file; judges nothing.
+Knows the tests' server, the program's commands and its database file; checks nothing.
 """
 
 import asyncio
@@ -21,25 +21,25 @@ from core.notices import BROKEN, CROWDED, TOO_FAST, WORDLESS
 from tests.discord_server import TOKEN, DiscordServer, Person
 
 PATIENCE = 120.0
-"""Seconds after which an answer is taken for lost."""
+"""Seconds after which an answer counts as lost."""
 REFUSALS = (BROKEN, CROWDED, TOO_FAST, WORDLESS)
 MOST = 300
-"""Characters of a line that is asked."""
+"""Characters of a question."""
 
 
 class WallClock:
-    """The server's clock: the real one, so that messages and consents stand on one line of time."""
+    """The server's clock: real time, so that messages and consents share one clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def advance(self, seconds: float) -> None:
-        """Time goes by itself."""
+        """Real time needs no help."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Question:
-    """One question and what came of it; times are seconds since 1970."""
+    """A question and its answer; times are seconds since 1970."""
 
     asked: float
     answered: float = 0.0
@@ -100,7 +100,7 @@ class Town:
         return self
 
     async def __aexit__(self, *caught: object) -> None:
-        await self.hush()
+        await self.quiet_down()
         await self.stop_bot()
         await self.server.stop()
 
@@ -137,7 +137,7 @@ class Town:
             self.lines.append((time.time(), line.decode(errors="replace").rstrip()))
 
     async def logged(self, words: str, *, since: float, within: float = PATIENCE) -> float | None:
-        """When the bot first said so in its log."""
+        """When these words first appeared in the bot's log, or None."""
         end = time.time() + within
         while time.time() < end:
             found = next((moment for moment, line in self.lines if moment >= since and words in line), None)
@@ -147,7 +147,7 @@ class Town:
         return None
 
     async def command(self, *words: str) -> Done:
-        """`person2 WORDS`, while everybody goes on talking."""
+        """Run `person2 WORDS` while people go on talking."""
         began = time.monotonic()
         process = await self.begin(*words)
         out, err = await process.communicate()
@@ -159,7 +159,7 @@ class Town:
         )
 
     async def begin(self, *words: str) -> asyncio.subprocess.Process:
-        """The same, not waited for."""
+        """Start it without waiting."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "person2", *words),
             env=self.environment,
@@ -183,7 +183,7 @@ class Town:
         return request
 
     def crowd(self, people: int, lines: Sequence[str]) -> None:
-        """So many people talk from now on, each in a channel of their own, and never pause."""
+        """Start so many people talking continuously, each in a channel of their own."""
         for number in range(people):
             member = self.server.person(f"Talker{number}")
             own = itertools.cycle(lines[number::people])
@@ -193,14 +193,14 @@ class Town:
         while not self._quiet.is_set():
             await self.ask(member, next(lines), where=where)
 
-    async def hush(self) -> None:
-        """Let everybody hear their last answer."""
+    async def quiet_down(self) -> None:
+        """Stop the crowd once everybody has their last answer."""
         self._quiet.set()
         await asyncio.gather(*self._crowd)
         self._crowd.clear()
 
     def _heard(self, event: str, payload: Any) -> None:
-        """A post of the bot's answers whom it names."""
+        """Resolve the question that a post of the bot's replies to."""
         if event != "MESSAGE_CREATE" or payload["author"]["id"] != str(self.server.backend.bot_user.id):
             return
         answered = (payload.get("message_reference") or {}).get("message_id")
@@ -221,6 +221,6 @@ class Town:
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:
-    """As the machine's owner does when it is in the way: at once, without a word."""
+    """Kill the process with SIGKILL."""
     process.send_signal(signal.SIGKILL)
     await process.communicate()

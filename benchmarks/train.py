@@ -1,17 +1,16 @@
-"""How fast does Person2 learn, against the recipe most people would write?
+"""How fast is `person2 train`, against the recipe most people would write?
 
     python -m benchmarks.train TALK.txt HELD_OUT.txt --base models/starter
 
 Both train LoRA of the same rank on the same dialogues for the same epochs with as many dialogues a step, the same
-learning rate and schedule. Plain: the Hugging Face trainer with peft as their documentation has it, one dialogue a
-row, rows padded to the longest of a batch, labels on Person2's words, all in fp32 (left to itself, transformers 5
-loads an fp16 folder as fp16, which takes many times longer on a processor: no fair opponent). Ours:
-`training.finetune`, its look at the held-out replies included. A third, TRL's SFTTrainer on the same examples, runs
-where `trl` is installed; its gradient checkpointing, on unless one says no, is off, because it only saves memory. They
-take turns (plain, ours, plain, …), because the machine may be busy with other things: compare the ratio, not the rates.
-Timed is the training alone. At the end: how far ours is from what the machine's matrix products reach, and a profile of
-a few steps that says where the rest goes. As it stands, on the starter and two cores, all of it is meant to take less
-than six minutes; larger bases want fewer dialogues.
+learning rate and schedule. Plain: the Hugging Face trainer with peft as their documentation has it, one dialogue a row,
+rows padded to the longest of a batch, labels on Person2's words, all in fp32 (by default transformers 5 loads an fp16
+folder as fp16, which is many times slower on a CPU and would be unfair). Ours: `training.finetune`, its look at the
+held-out replies included. A third, TRL's SFTTrainer on the same examples, runs where `trl` is installed; its gradient
+checkpointing, on by default, is off, because it only saves memory. They take turns (plain, ours, plain, …), because the
+machine may be busy: compare the ratio, not the rates. Only training is timed. At the end: how ours compares with the
+machine's matrix products, and a profile of a few steps. On the starter and two cores all of it takes less than six
+minutes; use fewer dialogues for larger bases.
 """
 
 import argparse
@@ -69,6 +68,31 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": fill("input_ids", 0), "attention_mask": mask, "labels": fill("labels", IGNORE)}
 
 
+def lora(model_type: str, settings: FinetuneConfig) -> LoraConfig:
+    family = FAMILIES[model_type]
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=int(settings.alpha),
+        lora_dropout=0.05,
+        target_modules=list(family.targets),
+        fan_in_fan_out=family.transposed,
+        task_type="CAUSAL_LM",
+    )
+
+
+def timed(trainer: Any) -> float:
+    """Seconds of training."""
+    trainer.remove_callback(PrinterCallback)
+    began = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - began
+
+
+def targets_in(rows: list[dict[str, list[int]]], settings: FinetuneConfig) -> int:
+    """Target tokens over all epochs."""
+    return round(sum(label != IGNORE for row in rows for label in row["labels"][1:]) * settings.epochs)
+
+
 def plain(base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig, folder: Path) -> tuple[float, int, Any]:
     """Seconds of training, target tokens seen, and the trained model."""
     encoder = Encoder(load_base(base)[1])
@@ -76,15 +100,7 @@ def plain(base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig, fo
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         rows = examples(dialogues, encoder, model.config.max_position_embeddings)
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=int(settings.alpha),
-            lora_dropout=0.05,
-            target_modules=list(FAMILIES[model.config.model_type].targets),
-            fan_in_fan_out=FAMILIES[model.config.model_type].transposed,
-            task_type="CAUSAL_LM",
-        )
-        peft = get_peft_model(model, config)
+        peft = get_peft_model(model, lora(model.config.model_type, settings))
         arguments = TrainingArguments(
             output_dir=str(folder),
             per_device_train_batch_size=DIALOGUES_A_STEP,
@@ -103,12 +119,8 @@ def plain(base: str, dialogues: Sequence[Dialogue], settings: FinetuneConfig, fo
             dataloader_pin_memory=False,
         )
         trainer = Trainer(model=peft, args=arguments, train_dataset=rows, data_collator=padded)
-        trainer.remove_callback(PrinterCallback)
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-    targets = sum(label != IGNORE for row in rows for label in row["labels"][1:])
-    return seconds, round(targets * settings.epochs), peft
+        seconds = timed(trainer)
+    return seconds, targets_in(rows, settings), peft
 
 
 def with_trl(
@@ -142,27 +154,15 @@ def with_trl(
             log_level="error",
             max_length=model.context_length,
         )
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=int(settings.alpha),
-            lora_dropout=0.05,
-            target_modules=list(FAMILIES[model.config.model_type].targets),
-            fan_in_fan_out=FAMILIES[model.config.model_type].transposed,
-            task_type="CAUSAL_LM",
-        )
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=config,
+            peft_config=lora(model.config.model_type, settings),
         )
-        trainer.remove_callback(PrinterCallback)
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-    targets = sum(label != IGNORE for row in rows for label in row["labels"][1:])
-    return seconds, round(targets * settings.epochs), trainer.model
+        seconds = timed(trainer)
+    return seconds, targets_in(rows, settings), trainer.model
 
 
 def ours(
@@ -184,7 +184,7 @@ def bits(model: Any, base: str, held: Sequence[Dialogue]) -> float:
 
 
 def products(dtype: torch.dtype, width: int) -> float:
-    """What the machine's matrix products reach, in GFLOP/s, at a size like the model's."""
+    """The machine's rate of matrix products, in GFLOP/s, at a size like the model's."""
     left, right = torch.randn(4096, width).to(dtype), torch.randn(width, 4 * width).to(dtype)
     best = 0.0
     for _ in range(12):
@@ -211,7 +211,7 @@ KINDS = {
     "copies and casts": ("copy_", "clone", "contiguous", "cat", "index", "embedding", "empty", "zero", "fill_"),
     "the optimizer": ("adam", "foreach", "norm", "lerp", "addc"),
 }
-"""Kinds of work by what an operator's name holds; the first that fits counts."""
+"""Kinds of work by parts of an operator's name; the first match counts."""
 PROFILED = 3
 """Steps that are profiled, after one that warms up."""
 
@@ -311,7 +311,7 @@ def main() -> None:
         f"({str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads): {reached / peak:.0%}"
     )
     shares = profile(given.base, dialogues, settings)
-    print("where its steps spend their time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
+    print("time of a step: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()))
     found_ = {"rates": rates, "held_out": after, "before": before, "gflops": reached, "peak": peak, "profile": shares}
     print(json.dumps(found_))
 
