@@ -243,7 +243,7 @@ def test_a_file_edited_while_it_is_learned_from_is_noticed(tiny: Path, talk: Pat
         if progress.step == 1:
             talk.write_text("Person1: Anything new?\nPerson2: This line.\n\n" + talk.read_text())
 
-    noticed = r"talk\.txt (changed during training|was changed while it was read)"  # whoever reads it next says so
+    noticed = r"talk\.txt (changed during training|was changed while it was being read)"  # the next reader says so
     with pytest.raises((TrainingError, DialogueError), match=noticed):
         train([talk], registry=registry, home=tmp_path, base=tiny, on_progress=edit)
     assert not registry.cards()
@@ -284,7 +284,7 @@ def test_a_damaged_manifest_is_said_before_anything_begins(
     """Whose words are learned must never be guessed; forgetting names the file and goes on."""
     (tmp_path / "talk.txt.manifest.json").write_text(text)
     stages: list[object] = []
-    with pytest.raises(Person2Error, match=r"talk\.txt\.manifest\.json .* damaged .* import talk\.txt again") as caught:
+    with pytest.raises(Person2Error, match=r"talk\.txt\.manifest\.json.* damaged .* import talk\.txt again") as caught:
         train(
             [talk],
             registry=AdapterRegistry(tmp_path / "adapters"),
