@@ -14,7 +14,7 @@ from core import policy
 from core.bounded_dict import BoundedDict
 from core.memory import ChannelSettings
 from core.messages import Conversation, Message
-from core.policy import Activity, Decision
+from core.policy import Activity, Decision, Why
 
 MINUTE = timedelta(minutes=1)
 
@@ -36,9 +36,15 @@ class ActivityTracker:
         self._names[platform] = name
 
     def allowed(self, message: Message, chosen: ChannelSettings) -> bool:
-        """Whether the bot may store and answer a message: the channel is allowed and the author is not ignored."""
+        """Whether the bot may store and answer a message."""
+        return self.refused(message, chosen) is None
+
+    def refused(self, message: Message, chosen: ChannelSettings) -> Why | None:
+        """Why the bot may neither store nor answer a message: the channel is not allowed, or the author is ignored."""
         rules = self._rules(message.conversation, chosen)
-        return policy.allowed(message, rules) and not policy.ignored(message, rules)
+        if not policy.allowed(message, rules):
+            return Why.NOT_ALLOWED
+        return Why.IGNORED if policy.ignored(message, rules) else None
 
     def decide(self, message: Message, chosen: ChannelSettings) -> Decision:
         """Whether to answer a message that `heard` has counted."""

@@ -229,8 +229,8 @@ class Chat:
             return Reply(text=notices.NO_QUESTION, notice=True)
         async with self._changes.ingest(message.conversation):
             chosen, message = await self._looked_up(message)
-            if not self._activity.allowed(message, chosen):
-                return Reply(text=notices.NOT_ALLOWED, notice=True)
+            if why := self._activity.refused(message, chosen):
+                return Reply(text=notices.REFUSED[why], notice=True)
             self._activity.heard(message)
             row = await self._remember(message, policy.Decision(Why.COMMAND))
         if row is None:
@@ -264,8 +264,8 @@ class Chat:
         """
         where = asker.conversation
         chosen = await asyncio.to_thread(self.memory.channel_settings, where)
-        if not self._activity.allowed(asker, chosen):
-            return Reply(text=notices.NOT_ALLOWED, notice=True), ()
+        if why := self._activity.refused(asker, chosen):
+            return Reply(text=notices.REFUSED[why], notice=True), ()
         async with self._changes.ingest(where):
             pass  # a question said just before is to be found
         if post is None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from core.bounded_dict import BoundedDict
 from core.errors import Overloaded, Unavailable
 from core.messages import Message
+from core.policy import Why
 
 TOO_FAST = "That was a lot at once: give me a minute, then ask again."
 CROWDED = "A few people are ahead of you: try again in a moment."
@@ -18,6 +19,8 @@ NO_MODEL = "I can't think right now. Please try again in a few minutes."
 RESTARTING = "I'm being restarted. Please ask me again in a minute."
 MISSED = "Sorry, I was restarted before I could answer this. Ask me again if you still want to know."
 NOT_ALLOWED = "I'm not allowed to talk in this channel. Its admins can change that."
+IGNORED = "I've been told not to answer you here. The admins can change that."
+REFUSED = {Why.NOT_ALLOWED: NOT_ALLOWED, Why.IGNORED: IGNORED}
 NO_DIRECT = "I don't answer direct messages here. Ask me in a channel."
 UNSAYABLE = "I'd better not say what came to mind. Could you put it another way?"
 NO_QUESTION = "Ask me something: the question was empty."

@@ -12,7 +12,7 @@ from core.chat import ChatSettings
 from core.composer import ATTEMPTS, TEMPERATURE_STEP
 from core.errors import AdapterError, GeneratorError, Overloaded, StorageError, Unavailable
 from core.messages import Conversation, Kind, Message, Reply
-from core.notices import BROKEN, CROWDED, NO_DIRECT, NO_MODEL, NOT_ALLOWED, TOO_FAST, UNSAYABLE
+from core.notices import BROKEN, CROWDED, IGNORED, NO_DIRECT, NO_MODEL, TOO_FAST, UNSAYABLE
 from core.policy import Rules
 from core.replies import LOST_FOR_WORDS
 from tests.fakes import Clock, FakeGenerator, chat, said
@@ -318,7 +318,7 @@ async def test_direct_messages_may_be_off_and_members_ignored() -> None:
     assert (reply.text, reply.notice) == (NO_DIRECT, True)
     ignored = said("hi", author="bob", kind=Kind.CHANNEL, mentions_bot=True)
     assert await talk.hear(ignored) is None
-    assert await talk.ask(replace(ignored, id="asked")) == Reply(text=NOT_ALLOWED, notice=True)
+    assert await talk.ask(replace(ignored, id="asked")) == Reply(text=IGNORED, notice=True)
     assert talk.memory.window(ignored.conversation, limit=5) == []
 
 

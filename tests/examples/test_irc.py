@@ -17,7 +17,7 @@ from core.chat import ChatSettings
 from core.commands import Commands
 from core.composer import SelectAdapter
 from core.memory import Memory, open_memory
-from core.notices import NOT_ALLOWED, UNSAYABLE
+from core.notices import IGNORED, UNSAYABLE
 from core.policy import Rules
 from examples.irc import LIMIT, IrcBot, to_lines
 from tests.core.adapters.test_registry import adapter, card
@@ -228,7 +228,7 @@ async def test_whom_it_ignores() -> None:
         assert await server.settles("ignore Ben") == "From now on I ignore ben here."
         server.says("ben", "person2: secret")
         server.says("BEN", "!ask secret")
-        assert await server.read() == f"PRIVMSG BEN :{NOT_ALLOWED}"
+        assert await server.read() == f"PRIVMSG BEN :{IGNORED}"
         server.says("ann", "person2: hello")
         assert await server.read() == "PRIVMSG #room :hello"
         assert await server.settles("unignore ben") == "From now on I listen to ben here."
