@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, CursorResult, Engine, select
@@ -171,14 +171,15 @@ class Store:
     def _give_back_pages(self) -> bool:
         """Whether there was anything to give back."""
         with self._autocommit() as execute:
-            if execute("PRAGMA auto_vacuum").scalar_one() != INCREMENTAL:
+            free = execute("PRAGMA freelist_count").scalar_one()
+            if free == 0 or execute("PRAGMA auto_vacuum").scalar_one() != INCREMENTAL:
                 return False
-            if execute("PRAGMA freelist_count").scalar_one() == 0:
-                return False
-        # The statement frees one page each time it is stepped, and `execute` steps it once: it returns no columns.
-        script = f"PRAGMA incremental_vacuum({COMPACT_PAGES})"
-        with self.borrowed() as engine, engine.connect() as connection, closing(connection.connection.cursor()) as one:
-            one.executescript(script)
+            # One page at a time: the statement frees one each time it is stepped, and a driver steps it only once,
+            # because it returns no columns.
+            execute("BEGIN IMMEDIATE")
+            for _ in range(min(free, COMPACT_PAGES)):
+                execute("PRAGMA incremental_vacuum(1)")
+            execute("COMMIT")
         return True
 
     @contextmanager
