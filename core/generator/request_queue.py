@@ -82,8 +82,9 @@ class RequestQueue(Generic[R]):
             return await asyncio.wrap_future(request.future)
         finally:
             request.future.cancel()
-            with self.changed, suppress(ValueError):  # it is running, or done
-                self.waiting.remove(request)
+            with self.changed:
+                if request in self.waiting:  # else it is running, or done
+                    self.waiting.remove(request)
 
     async def close(self, thread: threading.Thread) -> None:
         """Refuse those that wait, and wait for `thread`, which finishes those that run."""

@@ -54,10 +54,10 @@ class Lora:
 
     id: str
     path: Path
-    deltas: Mapping[Site, Delta]
-    last_norm: Tensor | None = None
+    deltas: Mapping[Site, Delta] = field(repr=False)
+    last_norm: Tensor | None = field(default=None, repr=False)
     """(width,) float32: what is added to the last layer norm's output (only `bias="all"` trains that)."""
-    native: dict[str, Any] = field(default_factory=dict)
+    native: dict[str, Any] = field(default_factory=dict, repr=False)
     """Where `model_native` keeps its own form of this adapter."""
 
 

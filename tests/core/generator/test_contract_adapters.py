@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.adapters.validation import CONFIG, WEIGHTS
 from core.errors import AdapterError, GeneratorError
 from core.generator import Adapter, Completion, Generator
 from tests.generators import (
     CONTEXT,
+    DRAWN,
     GREEDY,
     LOADS,
     LOCAL,
@@ -47,6 +49,23 @@ async def test_adapters_come_and_go_while_others_speak(made: Running, voices: di
     await port.unload("nobody")
     await port.generate("hi", sampling=GREEDY)
     assert port.status().adapters == ()
+
+
+async def test_no_reply_writes_out_the_weights(
+    made: Running, voices: dict[str, Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python names an element that `deque.remove` does not find: once each answered request became text, its adapter's
+    weights included (0.2 s a reply with SmolLM2)."""
+    await made.generator.load(voices["plain"])
+    written: list[torch.Size] = []
+
+    def write(tensor: torch.Tensor, **_: object) -> str:
+        written.append(tensor.shape)
+        return "a tensor"
+
+    monkeypatch.setattr(torch.Tensor, "__repr__", write)
+    await made.generator.generate("hi", sampling=DRAWN, adapter=voices["plain"])
+    assert written == []
 
 
 @pytest.mark.parametrize("kind", LOCAL)
