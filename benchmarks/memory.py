@@ -151,8 +151,10 @@ def delete(memory: Memory, rows: int, rng: random.Random) -> None:
 
     def write() -> None:
         number = itertools.count(10**9)
-        while not over.wait(0.5):
+        while True:
             waits.append(timed(lambda: memory.remember(said(next(number), rng))))
+            if over.wait(0.5):
+                return
 
     writing = threading.Thread(target=write)
     writing.start()

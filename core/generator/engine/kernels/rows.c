@@ -218,6 +218,36 @@ INLINE float quantize_int8(const float *x, int8_t *q, int64_t n)
     return most / 127.0f;
 }
 
+INLINE float dot(const float *x, const float *y, int64_t n)
+{
+    vf even = all(0.0f), odd = even;
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        even = fma_(load(x + i), load(y + i), even);
+        odd = fma_(load(x + i + LANES), load(y + i + LANES), odd);
+    }
+    for (; i < n; i += LANES) even = fma_(load(x + i), load(y + i), even);
+    return sum_of(even + odd);
+}
+
+/* `dot` of x and each of four y (4, n), with the same bits: x is loaded once for all of them. */
+INLINE void four_dots(const float *x, const float *y, int64_t n, float *out)
+{
+    vf even[4], odd[4];
+    for (int j = 0; j < 4; j++) even[j] = odd[j] = all(0.0f);
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        vf first = load(x + i), second = load(x + i + LANES);
+        for (int j = 0; j < 4; j++) {
+            even[j] = fma_(first, load(y + j * n + i), even[j]);
+            odd[j] = fma_(second, load(y + j * n + i + LANES), odd[j]);
+        }
+    }
+    for (; i < n; i += LANES)
+        for (int j = 0; j < 4; j++) even[j] = fma_(load(x + i), load(y + j * n + i), even[j]);
+    for (int j = 0; j < 4; j++) out[j] = sum_of(even[j] + odd[j]);
+}
+
 /* Prepare a row for the next product: quantize it, and compute its adapter's low-rank parts. `delta`: the layer's first
  * slot. */
 static void prepare(const Prepared *p, int64_t index, const float *x, const Linear *linear, const Delta *delta)
@@ -230,18 +260,26 @@ static void prepare(const Prepared *p, int64_t index, const float *x, const Line
     for (int64_t part = 0; part < linear->parts; part++) {
         const Delta *one = delta + linear->slot + part;
         float *low = p->low + (index * MAX_PARTS + part) * p->low_stride;
-        for (int64_t j = 0; j < one->rank; j++) {
-            const float *down = one->down + j * n;
-            vf even = all(0.0f), odd = even;
-            int64_t i = 0;
-            for (; i + 2 * LANES <= n; i += 2 * LANES) {
-                even = fma_(load(x + i), load(down + i), even);
-                odd = fma_(load(x + i + LANES), load(down + i + LANES), odd);
-            }
-            for (; i < n; i += LANES) even = fma_(load(x + i), load(down + i), even);
-            low[j] = sum_of(even + odd);
-        }
+        int64_t j = 0;
+        for (; j + 4 <= one->rank; j += 4) four_dots(x, one->down + j * n, n, low + j);
+        for (; j < one->rank; j++) low[j] = dot(x, one->down + j * n, n);
     }
+}
+
+enum { VECTORS = COLUMNS / LANES };
+
+/* y += low @ up + bias, for one block of columns from `column` of the part on. */
+INLINE void add_delta(vf *y, const Delta *delta, const float *low, int64_t column)
+{
+    const float *up = delta->up + column;
+    for (int64_t j = 0; j < delta->rank; j++, up += delta->outputs) {
+        vf weight = all(low[j]);
+#pragma GCC unroll 8
+        for (int c = 0; c < VECTORS; c++) y[c] = fma_(weight, load(up + c * LANES), y[c]);
+    }
+    if (!delta->bias) return;
+#pragma GCC unroll 8
+    for (int c = 0; c < VECTORS; c++) y[c] += load(delta->bias + column + c * LANES);
 }
 
 /* `rows` rows, each quantized in `parts` (both constants where it is inlined), of one block of columns. */
@@ -263,24 +301,25 @@ INLINE void tile(const Prepared *s, const Product *p, int64_t first, int rows, i
         vf scale = all(s->scale[index]);
         const int32_t *own = s->sum + index * parts, *from = sums + r * parts * COLUMNS;
         float *out = p->out + index * l->outputs + column;
-        for (int c = 0; c < COLUMNS; c += LANES) {
+        vf y[VECTORS];
+#pragma GCC unroll 8
+        for (int c = 0; c < VECTORS; c++) {
             vi sum;
-            memcpy(&sum, from + c, sizeof sum);
-            vf y = as_float(sum - ZERO_POINT * own[0]);
+            memcpy(&sum, from + c * LANES, sizeof sum);
+            y[c] = as_float(sum - ZERO_POINT * own[0]);
             if (parts == 2) {
-                memcpy(&sum, from + COLUMNS + c, sizeof sum);
-                y = fma_(y, all(128.0f), as_float(sum - ZERO_POINT * own[1]));
+                memcpy(&sum, from + COLUMNS + c * LANES, sizeof sum);
+                y[c] = fma_(y[c], all(128.0f), as_float(sum - ZERO_POINT * own[1]));
             }
-            y *= scale;
-            y = fma_(y, load(l->scale + column + c), load(l->bias + column + c));
-            if (delta) {
-                const float *up = delta->up + column - begin + c;
-                for (int64_t j = 0; j < delta->rank; j++, up += delta->outputs) y = fma_(all(low[j]), load(up), y);
-                if (delta->bias) y += load(delta->bias + column - begin + c);
-            }
-            if (p->mode == ACTIVATE) y = activate(y, s->call->model->activation);
-            if (p->mode == ADD) y += load(out + c);
-            store(out + c, y);
+            y[c] *= scale;
+            y[c] = fma_(y[c], load(l->scale + column + c * LANES), load(l->bias + column + c * LANES));
+        }
+        if (delta) add_delta(y, delta, low, column - begin);
+#pragma GCC unroll 8
+        for (int c = 0; c < VECTORS; c++) {
+            if (p->mode == ACTIVATE) y[c] = activate(y[c], s->call->model->activation);
+            if (p->mode == ADD) y[c] += load(out + c * LANES);
+            store(out + c * LANES, y[c]);
         }
     }
 }
