@@ -93,6 +93,11 @@ class Invocation:
     complete: Callable[[], Awaitable[Message]] | None = None
     """Gives a question with the names that take a while to look up, after it was stored."""
 
+    @property
+    def may_manage(self) -> bool:
+        """A direct message is managed by the member it is with."""
+        return self.admin or self.message.conversation.kind is Kind.DIRECT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -160,7 +165,7 @@ class Commands:
         command = BY_NAME.get(invocation.name)
         if command is None:
             return Answer(text=f"I don't know “{one_line(invocation.name)[:40]}”.\n{self.help_text()}")
-        if command.admin and not invocation.admin:
+        if command.admin and not invocation.may_manage:
             return Answer(text="Only members who may manage this channel can do that.")
         return await self._answered(command.name, self._table[command.name], invocation)
 
@@ -195,7 +200,7 @@ class Commands:
     async def _again(self, invocation: Invocation) -> Answer:
         reply, replaced = await self.chat.again(
             invocation.message,
-            admin=invocation.admin,
+            admin=invocation.may_manage,
             post=invocation.post,
             whole_channel=invocation.whole_channel,
             thinking=invocation.thinking,
@@ -205,7 +210,7 @@ class Commands:
     async def _reset(self, invocation: Invocation) -> Answer:
         where = invocation.message.conversation
         chosen = await asyncio.to_thread(self.chat.memory.channel_settings, where)
-        if chosen.reset_by == "admins" and not invocation.admin:
+        if chosen.reset_by == "admins" and not invocation.may_manage:
             return Answer(text="Only members who may manage this channel can reset it.")
         await self.chat.reset(where, whole_channel=invocation.whole_channel)
         if where.kind is Kind.THREAD:
@@ -219,7 +224,7 @@ class Commands:
         wanted = one_line(invocation.argument)
         if not wanted:
             return Answer(text=f"Voice here: {chosen.voice or 'current'}. Available: {', '.join(adapters)}.")
-        if where.kind is not Kind.DIRECT and not invocation.admin:
+        if not invocation.may_manage:
             return Answer(text="Only members who may manage this channel can choose its voice.")
         if wanted not in adapters:
             return Answer(text=f"There is no voice “{wanted[:40]}”; choose one of {', '.join(adapters)}.")

@@ -137,7 +137,7 @@ class IrcBot:
         try:
             if name:
                 said = replace(said, text=argument)
-                admin = said.conversation.kind is Kind.DIRECT or await self._is_operator(said)
+                admin = said.conversation.kind is not Kind.DIRECT and await self._is_operator(said)
                 answer = await self.commands.run(Invocation(name=name, argument=argument, message=said, admin=admin))
             else:
                 answer = Answer(reply=await self.chat.hear(said), private=False)

@@ -22,7 +22,7 @@ from bots.discord.sending import CANNOT_POST, NOBODY, UNREACHABLE, UNREADABLE, S
 from bots.discord.timeouts import DiscordTimeouts
 from core.commands import SETTING_VALUES, Answer, Commands, Invocation
 from core.failures import log_failure
-from core.messages import Kind, Message, Reply
+from core.messages import Message, Reply
 from core.notices import NOT_MINE, apology
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Interactions:
                 text=text,
                 sent_at=interaction.created_at,
             ),
-            admin=conversation.kind is Kind.DIRECT or interaction.permissions.manage_channels,
+            admin=interaction.permissions.manage_channels,
             post=post,
         )
 

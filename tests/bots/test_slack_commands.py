@@ -78,6 +78,15 @@ async def test_workspace_admins_change_settings(transport: str) -> None:
         assert "ambient 0.5" in (await t.slack.post(1)).text
 
 
+async def test_members_manage_their_own_direct_message(transport: str) -> None:
+    """Nobody else is there whom the platform could call an admin; in a channel the same member is refused."""
+    async with talk(transport) as t:
+        await t.slack.commands("settings recall on", channel="DUANN")
+        assert "recall on" in (await t.slack.post(1)).text
+        await t.slack.commands("settings recall on")
+        assert "Only members who may manage" in (await t.slack.post(2)).text
+
+
 async def test_my_data_is_a_file_only_the_member_sees(transport: str) -> None:
     """`my-data` comes as a file by direct message; without the right to send files, as an ephemeral message."""
     async with talk(transport) as t:
