@@ -146,7 +146,7 @@ async def _compare(
     for peer in contest.peers:
         contest.theirs(peer, contest.exactly[:1])
     if given.part != "crowd":
-        figures |= await _replies(contest)
+        figures |= await _replies(contest, adapters[0])
     if given.part != "replies":
         figures |= await _crowd(contest)
     if given.part == "all":
@@ -155,13 +155,14 @@ async def _compare(
     return figures
 
 
-async def _replies(contest: _Contest) -> dict[str, Any]:
-    """One conversation."""
+async def _replies(contest: _Contest, adapter: Adapter) -> dict[str, Any]:
+    """One conversation; first replies of the engine with an adapter too, as bots give them."""
+    await contest.made.load(adapter)
     talks = contest.talks
     turn = iter(range(10_000))
 
-    async def first() -> float:
-        return (await contest.ours([[contest.exactly[next(turn) % len(talks)]]])).first[0]
+    async def first(on: Adapter | None = None) -> float:
+        return (await contest.ours([[contest.exactly[next(turn) % len(talks)]]], [on])).first[0]
 
     def first_peer(peer: "Peer", turns: Iterator[int]) -> float:
         return contest.theirs(peer, contest.marked([contest.exactly[next(turns) % len(talks)]]))
@@ -179,6 +180,8 @@ async def _replies(contest: _Contest) -> dict[str, Any]:
         peers = {peer.name: partial(theirs, peer, iter(range(10_000))) for peer in contest.peers}
         figures[name] = await _alternate(2 * contest.rounds, ours, peers)
         _say(_lines(figures, name))
+    figures["first_reply_adapter"] = {"engine": [await first(adapter) for _ in range(2 * contest.rounds)]}
+    _say(_lines(figures, "first_reply_adapter"))
     return figures
 
 
@@ -349,6 +352,7 @@ def _machine(threads: int) -> dict[str, Any]:
 
 TITLES = {
     "first_reply": ("one conversation, first reply", "s"),
+    "first_reply_adapter": ("the same with an adapter", "s"),
     "later_reply": ("one conversation, later replies", "s"),
     "crowd_first": (f"{MANY} conversations, first replies", "tokens/s"),
 }
@@ -359,18 +363,14 @@ def _lines(figures: dict[str, Any], key: str) -> str:
     title, unit = TITLES[key]
     found = figures[key]
     medians = {name: statistics.median(values) for name, values in found.items()}
-    best = (min if unit == "s" else max)((name for name in found if name != "engine"), key=lambda name: medians[name])
-    ratios = [ours / theirs for ours, theirs in zip(found["engine"], found[best], strict=True)]
-    return "\n".join(
-        (
-            f"{title}, {unit}: median [least – most]",
-            *(
-                f"  {name:<18} {medians[name]:8.3f} [{min(values):.3f} – {max(values):.3f}]"
-                for name, values in found.items()
-            ),
-            f"  engine / {best}, run by run: {statistics.median(ratios):.2f}",
-        )
-    )
+    lines = [f"{title}, {unit}: median [least – most]"]
+    for name, values in found.items():
+        lines.append(f"  {name:<18} {medians[name]:8.3f} [{min(values):.3f} – {max(values):.3f}]")
+    if peers := [name for name in found if name != "engine"]:
+        best = (min if unit == "s" else max)(peers, key=lambda name: medians[name])
+        ratios = [ours / theirs for ours, theirs in zip(found["engine"], found[best], strict=True)]
+        lines.append(f"  engine / {best}, run by run: {statistics.median(ratios):.2f}")
+    return "\n".join(lines)
 
 
 def _table(figures: dict[str, Any]) -> str:
