@@ -174,12 +174,15 @@ def main() -> None:
             f"{1e3 * seconds / total:.2f} ms a search"
         )
         draws = np.random.default_rng(0).integers(0, len(size), (2_000, len(size)))
-        for column, name in enumerate(("window alone", "recalled", "random")):
+        for column, name, beside in ((0, "window alone", 0), (1, "recalled", 0), (2, "random", 0), (1, "recalled", 2)):
             bits = nats[:, column].sum() / math.log(2) / size.sum()
-            by_draw = (nats[draws, column] - nats[draws, 0]).sum(1) / math.log(2) / size[draws].sum(1)
-            low, high = np.quantile(by_draw, [0.025, 0.975])
-            better = (nats[:, column] < nats[:, 0]).mean()
-            print(f"  {name:13} {bits:.4f}  difference {low:+.4f} to {high:+.4f}  better in {better:.0%}")
+            gap = nats[:, column] - nats[:, beside]
+            low, high = np.quantile(gap[draws].sum(1) / math.log(2) / size[draws].sum(1), [0.025, 0.975])
+            against = "random" if beside else "the window alone"
+            print(
+                f"  {name:13} {bits:.4f}  difference from {against} {low:+.4f} to {high:+.4f}"
+                f"  better in {(gap < 0).mean():.0%}"
+            )
 
 
 if __name__ == "__main__":
