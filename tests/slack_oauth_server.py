@@ -73,8 +73,7 @@ class SlackOfMany(SlackServer):
             team = self.refreshable.pop(str(form.get("refresh_token")), None)
             if team is None:
                 return web.json_response({"ok": False, "error": "invalid_refresh_token"})
-            self.installed.pop(team.token)
-            team = replace(team, token=f"{team.token}-next")
+            team = replace(team, token=f"{team.token}-next")  # the old token serves until it expires, as Slack's does
             lifetime: int | None = 43_200
         else:
             team = self._codes.pop(str(form.get("code")), None)
