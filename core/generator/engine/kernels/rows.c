@@ -218,34 +218,22 @@ INLINE float quantize_int8(const float *x, int8_t *q, int64_t n)
     return most / 127.0f;
 }
 
-INLINE float dot(const float *x, const float *y, int64_t n)
-{
-    vf even = all(0.0f), odd = even;
-    int64_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        even = fma_(load(x + i), load(y + i), even);
-        odd = fma_(load(x + i + LANES), load(y + i + LANES), odd);
-    }
-    for (; i < n; i += LANES) even = fma_(load(x + i), load(y + i), even);
-    return sum_of(even + odd);
-}
-
-/* `dot` of x and each of four y (4, n), with the same bits: x is loaded once for all of them. */
-INLINE void four_dots(const float *x, const float *y, int64_t n, float *out)
+/* out[j] = x · y[j] for `count` (a constant of at most 4) rows of y (count, n): x is loaded once for all of them. */
+INLINE void dots(const float *x, const float *y, int64_t n, int count, float *out)
 {
     vf even[4], odd[4];
-    for (int j = 0; j < 4; j++) even[j] = odd[j] = all(0.0f);
+    for (int j = 0; j < count; j++) even[j] = odd[j] = all(0.0f);
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
         vf first = load(x + i), second = load(x + i + LANES);
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < count; j++) {
             even[j] = fma_(first, load(y + j * n + i), even[j]);
             odd[j] = fma_(second, load(y + j * n + i + LANES), odd[j]);
         }
     }
     for (; i < n; i += LANES)
-        for (int j = 0; j < 4; j++) even[j] = fma_(load(x + i), load(y + j * n + i), even[j]);
-    for (int j = 0; j < 4; j++) out[j] = sum_of(even[j] + odd[j]);
+        for (int j = 0; j < count; j++) even[j] = fma_(load(x + i), load(y + j * n + i), even[j]);
+    for (int j = 0; j < count; j++) out[j] = sum_of(even[j] + odd[j]);
 }
 
 /* Prepare a row for the next product: quantize it, and compute its adapter's low-rank parts. `delta`: the layer's first
@@ -261,8 +249,8 @@ static void prepare(const Prepared *p, int64_t index, const float *x, const Line
         const Delta *one = delta + linear->slot + part;
         float *low = p->low + (index * MAX_PARTS + part) * p->low_stride;
         int64_t j = 0;
-        for (; j + 4 <= one->rank; j += 4) four_dots(x, one->down + j * n, n, low + j);
-        for (; j < one->rank; j++) low[j] = dot(x, one->down + j * n, n);
+        for (; j + 4 <= one->rank; j += 4) dots(x, one->down + j * n, n, 4, low + j);
+        for (; j < one->rank; j++) dots(x, one->down + j * n, n, 1, low + j);
     }
 }
 
